@@ -1,0 +1,274 @@
+//! The parts of a configuration file that both daemons have.
+//!
+//! Every key is known or refused, and an error names file, line and key. Relative paths are taken from the directory of the
+//! configuration file.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or a key or value is not one we know.
+    #[error("{}:{line}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A value is well formed but cannot be used.
+    #[error("{}: {key}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, dotted.
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Reads a configuration file. Unknown keys are errors.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        ConfigError::Parse {
+            path: path.to_owned(),
+            line: text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1,
+            message: error.message().to_owned(),
+        }
+    })
+}
+
+/// `path` as seen from the directory of the configuration file.
+pub fn beside(config: &Path, path: &Path) -> PathBuf {
+    config.parent().unwrap_or(Path::new(".")).join(path)
+}
+
+/// Section `[identity]`: who this node is. All files are PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The certificate, leaf first, then intermediates; its iPAddress names must hold this node's addresses.
+    pub certificate: PathBuf,
+    /// The private key, PKCS#8.
+    pub key: PathBuf,
+    /// The authorities whose certificates are believed.
+    pub trust_anchors: PathBuf,
+}
+
+/// Section `[gist]`: the signalling transport.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gist {
+    /// NSLPID of PBS; 32704–32767 are for private use.
+    pub nslp_id: u16,
+    /// Router alert value put into Queries. Interception does not depend on it. `-1` leaves the option out (IPv4).
+    pub router_alert: i32,
+    /// TCP port on which messaging associations are accepted.
+    pub association_port: u16,
+    /// NSLPIDs that this router passes on without hosting them.
+    pub foreign_nslp_ids: Vec<u16>,
+    /// The authorised peer database (RFC 5971 §4.4.2): the first entry that matches decides, none means no.
+    pub peer: Vec<Peer>,
+}
+
+impl Default for Gist {
+    fn default() -> Self {
+        Self { nslp_id: 32704, router_alert: 65503, association_port: 30270, foreign_nslp_ids: Vec::new(), peer: Vec::new() }
+    }
+}
+
+/// One entry `[[gist.peer]]`. Exactly one of `dns_name` and `address` is given.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// A name in the peer's certificate; a leading `*.` stands for one label (RFC 5971 §5.7.3.1).
+    pub dns_name: Option<String>,
+    /// A network that must hold an iPAddress name of the peer's certificate.
+    pub address: Option<IpNet>,
+    /// Whether such a peer may hold an association with this node.
+    pub allow: bool,
+}
+
+impl Gist {
+    /// Refuses values that RFC 5971 §9 or the profile rule out.
+    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, message: String| ConfigError::Value { path: path.to_owned(), key, message };
+        if !(32704..=32767).contains(&self.nslp_id) {
+            return Err(wrong("gist.nslp_id", format!("{} is outside the private range 32704-32767", self.nslp_id)));
+        }
+        if !(-1..=65535).contains(&self.router_alert) {
+            return Err(wrong("gist.router_alert", format!("{} is neither -1 nor a 16-bit value", self.router_alert)));
+        }
+        if self.association_port == 0 {
+            return Err(wrong("gist.association_port", "must not be 0: the filter rules name this port".to_owned()));
+        }
+        if self.foreign_nslp_ids.contains(&self.nslp_id) {
+            return Err(wrong("gist.foreign_nslp_ids", format!("holds {}, which this node hosts itself", self.nslp_id)));
+        }
+        for peer in &self.peer {
+            if peer.dns_name.is_some() == peer.address.is_some() {
+                return Err(wrong("gist.peer", "give either dns_name or address".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A span of time such as `"5s"`, `"500ms"`, `"10min"` or `"24h"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a time such as 500ms, 5s, 10min or 24h")))
+    }
+}
+
+fn parse_span(text: &str) -> Option<Span> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(Span(Duration::from_millis(number.checked_mul(milliseconds)?)))
+}
+
+/// An IP protocol by name or number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Protocol(pub u8);
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = match text.as_str() {
+            "icmp" => Some(1),
+            "tcp" => Some(6),
+            "udp" => Some(17),
+            "dccp" => Some(33),
+            "icmpv6" => Some(58),
+            "sctp" => Some(132),
+            "udplite" => Some(136),
+            other => other.parse().ok(),
+        };
+        number.map(Protocol).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is neither a known protocol nor a number up to 255")))
+    }
+}
+
+/// A range of ports, `"9000"` or `"9000-9999"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Lowest port.
+    pub first: u16,
+    /// Highest port, not below `first`.
+    pub last: u16,
+}
+
+impl Ports {
+    /// Every port.
+    pub const ANY: Self = Self { first: 0, last: u16::MAX };
+
+    /// Whether `port` lies in the range.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_ports(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a port or a range such as 9000-9999")))
+    }
+}
+
+fn parse_ports(text: &str) -> Option<Ports> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last).then_some(Ports { first, last })
+}
+
+/// The addresses of this node, link-local and loopback ones left out.
+pub fn local_addresses() -> std::io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
+        .filter_map(|interface| interface.address)
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .filter(|address| !address.is_loopback() && !is_link_local(address))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_and_line() {
+        let text = "nslp_id = 32704\nrouter_allert = 1\n";
+        let error = parse::<Gist>(Path::new("router.toml"), text).unwrap_err().to_string();
+        assert!(error.starts_with("router.toml:2: unknown field `router_allert`"), "{error}");
+    }
+
+    #[test]
+    fn spans_and_ports_are_read_and_nonsense_is_refused() {
+        assert_eq!(parse_span("5s"), Some(Span(Duration::from_secs(5))));
+        assert_eq!(parse_span("24h"), Some(Span(Duration::from_secs(86_400))));
+        assert_eq!(parse_span("5"), None);
+        assert_eq!(parse_span("99999999999999999999s"), None);
+        assert_eq!(parse_ports("9000-9999"), Some(Ports { first: 9000, last: 9999 }));
+        assert_eq!(parse_ports("9999-9000"), None);
+        assert!(parse_ports("7").unwrap().contains(7));
+    }
+
+    #[test]
+    fn a_peer_entry_names_exactly_one_kind_of_identity() {
+        let text = "[[peer]]\nallow = true\n";
+        let gist: Gist = parse(Path::new("x.toml"), text).unwrap();
+        assert!(gist.check(Path::new("x.toml")).unwrap_err().to_string().contains("gist.peer"));
+    }
+
+    #[test]
+    fn an_nslp_id_outside_the_private_range_is_refused() {
+        let gist: Gist = parse(Path::new("x.toml"), "nslp_id = 7\n").unwrap();
+        assert!(gist.check(Path::new("x.toml")).is_err(), "P-010, X-26");
+    }
+}
