@@ -1,0 +1,161 @@
+//! The walk over (state, timers running): every state is reached, and none is left waiting for nothing.
+//!
+//! The machine is walked twice: as the table says, and as it is acted upon today, without the rows marked `later`. A
+//! timer that fires runs no longer unless the row starts it again; when no row applies it is gone all the same. When a
+//! row acted upon answers the expiry of a timer, the `later` ones beside it are for cases that do not arise yet. A final
+//! state stops all timers, and in a transient one none can fire.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::error::Error;
+use crate::table::{Action, Cell, Row, Table};
+
+/// A state with the timers that run in it, one bit each in the order declared.
+type Position<'a> = (&'a str, u32);
+
+/// How a position was reached first.
+struct Step<'a> {
+    from: Position<'a>,
+    /// The row taken, or the timer that fired with no row for it.
+    by: Result<&'a Row, &'a str>,
+}
+
+pub(crate) fn check(table: &Table) -> Error {
+    let mut error = Error::default();
+    let whole = Walk::new(table, true);
+    for state in table.states.iter().filter(|s| !whole.states.contains(s.name.as_str())) {
+        error.push(&table.file, state.line, format_args!("state `{}` cannot be reached", state.name));
+    }
+    for row in table.rows.iter().filter(|row| !whole.rows.contains(&row.line) && whole.could_fire(row)) {
+        error.push(&table.file, row.line, format_args!("`{}` never happens here: the timer never runs in this state", row.event));
+    }
+    let mut stranded = BTreeSet::new();
+    for (walk, when) in [(whole, ""), (Walk::new(table, false), ", as acted upon today")] {
+        for (state, line, path) in walk.stranded() {
+            if stranded.insert(state) {
+                error.push(
+                    &table.file,
+                    line,
+                    format_args!(
+                        "in state `{state}` no timer may be running{when} (start one, or list the state as untimed or transient): {path}"
+                    ),
+                );
+            }
+        }
+    }
+    error
+}
+
+struct Walk<'a> {
+    table: &'a Table,
+    /// Whether rows marked `later` are taken.
+    whole: bool,
+    /// In the order of the walk, shortest way first.
+    order: Vec<Position<'a>>,
+    steps: BTreeMap<Position<'a>, Option<Step<'a>>>,
+    states: BTreeSet<&'a str>,
+    /// The lines of the rows taken somewhere.
+    rows: BTreeSet<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(table: &'a Table, whole: bool) -> Self {
+        let (order, steps, states, rows) = Default::default();
+        let mut walk = Self { table, whole, order, steps, states, rows };
+        let cells = table.cells();
+        let mut open = VecDeque::from([((table.initial.name.as_str(), 0), None)]);
+        while let Some((position, step)) = open.pop_front() {
+            if walk.steps.contains_key(&position) {
+                continue;
+            }
+            walk.steps.insert(position, step);
+            walk.order.push(position);
+            walk.states.insert(position.0);
+            for (next, step) in walk.successors(position, &cells) {
+                if let Ok(row) = step.by {
+                    walk.rows.insert(row.line);
+                }
+                open.push_back((next, Some(step)));
+            }
+        }
+        walk
+    }
+
+    fn successors(&self, from: Position<'a>, cells: &[Cell<'a>]) -> Vec<(Position<'a>, Step<'a>)> {
+        let (state, running) = from;
+        let mut found = Vec::new();
+        for Cell { row, next, .. } in cells.iter().filter(|c| c.state == state && self.takes(c.row)) {
+            let fired = row.timer().map_or(0, |timer| self.bit(timer));
+            if fired & running != fired || (fired != 0 && self.table.is_transient(state)) {
+                continue;
+            }
+            let left = row.actions.iter().fold(running & !fired, |set, action| match action {
+                Action::Start(timer) => set | self.bit(timer),
+                Action::Stop(timer) => set & !self.bit(timer),
+                Action::Perform(_) => set,
+            });
+            let left = if self.table.is_final(next) { 0 } else { left };
+            found.push(((*next, left), Step { from, by: Ok(*row) }));
+        }
+        for timer in &self.table.timers {
+            let (name, bit) = (timer.name.as_str(), self.bit(&timer.name));
+            if running & bit != 0 && !self.table.is_transient(state) && !self.answered(state, name, cells) {
+                found.push(((state, running & !bit), Step { from, by: Err(name) }));
+            }
+        }
+        found
+    }
+
+    /// Whether some row applies to the timer's expiry whatever the guards, and some row of them is taken. The rows
+    /// exclude each other, so the shares of the assignments they cover add up.
+    fn answered(&self, state: &str, timer: &str, cells: &[Cell<'a>]) -> bool {
+        let all = 1_u128 << 64;
+        let rows = || cells.iter().filter(|c| c.state == state && c.row.timer() == Some(timer));
+        let covered = rows().map(|c| all >> c.row.guard.len().min(64)).sum::<u128>() >= all;
+        covered && rows().any(|c| self.takes(c.row))
+    }
+
+    fn takes(&self, row: &Row) -> bool {
+        self.whole || !row.later
+    }
+
+    fn bit(&self, timer: &str) -> u32 {
+        let at = self.table.timers.iter().position(|t| t.name == timer);
+        at.and_then(|at| 1_u32.checked_shl(u32::try_from(at).ok()?)).unwrap_or(0)
+    }
+
+    /// Whether the row is for a timer in a state that is reached, so that it should be taken somewhere.
+    fn could_fire(&self, row: &Row) -> bool {
+        row.timer().is_some() && self.states.iter().any(|state| self.table.applies(row, state))
+    }
+
+    /// The states met with no timer running: each with the line that leads there last and the way, shortest first.
+    fn stranded(&self) -> Vec<(&'a str, usize, String)> {
+        let bare =
+            self.order.iter().filter(|(state, running)| *running == 0 && !self.table.is_final(state) && !self.table.is_untimed(state));
+        bare.map(|position| {
+            let (line, path) = self.path(*position);
+            (position.0, line, path)
+        })
+        .collect()
+    }
+
+    fn path(&self, to: Position<'a>) -> (usize, String) {
+        let mut words = vec![to.0.to_owned()];
+        let mut line = None;
+        let mut at = to;
+        while let Some(Some(step)) = self.steps.get(&at) {
+            match step.by {
+                Ok(row) => {
+                    line = line.or(Some(row.line));
+                    words.push(format!("--{} (rule {})-->", row.condition(), row.rule));
+                }
+                Err(timer) => words.push(format!("--to_{timer} (ignored)-->")),
+            }
+            at = step.from;
+            words.push(at.0.to_owned());
+        }
+        words.reverse();
+        (line.unwrap_or(self.table.initial.line), words.join(" "))
+    }
+}
