@@ -1,0 +1,219 @@
+//! What a signalling application (NSLP) and GIST say to each other (RFC 5971 §4.1, Appendix B).
+//!
+//! [`Request`] goes down, [`Indication`] comes up. Neither names a socket, a message format or a messaging association's
+//! state: whether associations are open is invisible here (RFC 5971 §4.4.5).
+
+use core::fmt;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::wire::{Mri, NslpId, PeerIdentity, SessionId};
+
+/// The application's own name for a message, given back in [`Indication::MessageStatus`] (RFC 5971 B.1).
+///
+/// GIST compares handles with nothing: several messages may carry the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageHandle(pub u64);
+
+/// Names one messaging association for its life; never given to another one within a node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AssociationId(pub u64);
+
+impl fmt::Display for AssociationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What the application asks of the way a message is carried (RFC 5971 §4.1.2).
+///
+/// GIST may give more than asked for, never less (G-016, G-019, G-051).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TransferAttributes {
+    /// Delivered once and in order within the session, or reported as possibly lost.
+    pub reliable: bool,
+    /// Only between mutually authenticated and authorised peers, confidential and with integrity.
+    pub secure: bool,
+}
+
+impl TransferAttributes {
+    /// Reliable and secure, as X-76 demands for every PBS message.
+    pub const RELIABLE_AND_SECURE: Self = Self { reliable: true, secure: true };
+}
+
+/// From the application to GIST.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Sends one message to the next peer of the flow (RFC 5971 B.1).
+    Send(SendMessage),
+    /// Says how long routing state is wanted without traffic (RFC 5971 B.5).
+    ///
+    /// The MRI's direction is the direction of the messages concerned. Prolonging works where this node is the querying
+    /// one; a lifetime of 0 means "no interest any more" and removes the state on either side at once, without an
+    /// indication.
+    SetStateLifetime {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow and the direction of messages.
+        mri: Mri,
+        /// The period without traffic after which the state goes; 0 = now.
+        lifetime: Duration,
+    },
+    /// Says that the next peer may be another one now (RFC 5971 B.6).
+    InvalidateRoutingState {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow and the direction of messages.
+        mri: Mri,
+        /// Whether to ask the network at once, not only with the next message (G-312).
+        urgent: bool,
+    },
+}
+
+/// One message of the application (RFC 5971 B.1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SendMessage {
+    /// The application.
+    pub nslp_id: NslpId,
+    /// The session.
+    pub session: SessionId,
+    /// The flow, with the direction this message goes.
+    pub mri: Mri,
+    /// The application's message: whole 32-bit words, at most 16,380 bytes (G-370, X-23).
+    pub payload: Bytes,
+    /// How it must be carried.
+    pub attributes: TransferAttributes,
+    /// Comes back in [`Indication::MessageStatus`].
+    pub handle: MessageHandle,
+    /// How long GIST may try, from now; `None` leaves it to GIST's own bound T2 (G-192, G-193).
+    pub timeout: Option<Duration>,
+    /// GIST hop count to send with; `None` lets GIST choose, 0 is refused (G-049, G-050).
+    ///
+    /// An application that forwards a message passes on the count it received.
+    pub hop_count: Option<u8>,
+}
+
+/// From GIST to the application.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Indication {
+    /// A peer's message for the application (RFC 5971 B.2).
+    Received(ReceivedMessage),
+    /// A message handed to [`Request::Send`] was not sent (RFC 5971 B.3). Said once per message, or never.
+    MessageStatus {
+        /// As given with the message.
+        handle: MessageHandle,
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow, with the message's direction.
+        mri: Mri,
+        /// Why.
+        error: SendError,
+    },
+    /// Something happened to the way of a session's messages (RFC 5971 B.4).
+    NetworkNotification {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow, with the direction of messages towards the peer concerned.
+        mri: Mri,
+        /// What.
+        event: NetworkEvent,
+    },
+}
+
+/// A message as the application gets it (RFC 5971 B.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReceivedMessage {
+    /// The application.
+    pub nslp_id: NslpId,
+    /// The session.
+    pub session: SessionId,
+    /// The flow, with the direction the message travels.
+    pub mri: Mri,
+    /// The peer application's message; may be empty.
+    pub payload: Bytes,
+    /// The messaging association it came over; `None` for a datagram.
+    pub association: Option<AssociationId>,
+    /// Who sent it, by the Network-Layer-Information the routing state was made with.
+    pub peer: PeerIdentity,
+    /// Whether it came over a mutually authenticated association whose peer the authorised peer database allows.
+    pub authenticated: bool,
+    /// GIST hop count, already reduced by this node (G-033).
+    pub hop_count: u8,
+    /// IP hops to the peer beyond the first link, if known (G-161, G-163).
+    pub ip_distance: Option<u8>,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SendError {
+    /// Nobody on the path answered the Queries.
+    NoResponse,
+    /// The messaging association could not be made, or failed; the text names the cause.
+    AssociationFailed(String),
+    /// The message routing method has no way to find a peer in this direction, or none is registered.
+    NoEncapsulation,
+    /// This node is itself where the message would go (G-024, G-048).
+    SelfDestination,
+    /// The message does not fit into what may carry it.
+    TooLarge,
+    /// The message's own timeout ended first.
+    TimedOut,
+    /// The application gave a hop count of 0 (G-049).
+    HopCountZero,
+    /// A queue or table that the message needs is full.
+    QueueFull,
+    /// The peer on the path is not in the authorised peer database.
+    NotAuthorised,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoResponse => f.write_str("no GIST node on the path answered"),
+            Self::AssociationFailed(reason) => write!(f, "messaging association failed: {reason}"),
+            Self::NoEncapsulation => f.write_str("no way to find a peer in this direction"),
+            Self::SelfDestination => f.write_str("this node is the destination"),
+            Self::TooLarge => f.write_str("message too large"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::HopCountZero => f.write_str("hop count 0"),
+            Self::QueueFull => f.write_str("queue full"),
+            Self::NotAuthorised => f.write_str("peer not authorised"),
+        }
+    }
+}
+
+/// What happened to the way of a session's messages (RFC 5971 B.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NetworkEvent {
+    /// No application of this kind lies further along the path.
+    LastNode,
+    /// Another peer answers, or asks, for this flow than before.
+    PeerChanged,
+    /// The routing state ended: nobody refreshed it, or nobody answered.
+    RouteDeleted,
+    /// Communication with the peer failed; messages may have been lost (G-014).
+    AssociationLost,
+    /// The peer is not, or no longer, in the authorised peer database.
+    NotAuthorised,
+}
+
+impl fmt::Display for NetworkEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LastNode => "last node",
+            Self::PeerChanged => "peer changed",
+            Self::RouteDeleted => "route deleted",
+            Self::AssociationLost => "association lost",
+            Self::NotAuthorised => "not authorised",
+        })
+    }
+}

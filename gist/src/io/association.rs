@@ -1,0 +1,269 @@
+//! One task per messaging association: TLS over TCP, whole messages in, whole messages out.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::tls::peer_credentials;
+use super::{Bind, Limits};
+use crate::api::AssociationId;
+use crate::node::{AssociationEvent, PeerCredentials};
+use crate::wire::stream::Framer;
+
+/// News of one association for the node.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) association: AssociationId,
+    pub(super) event: AssociationEvent,
+}
+
+/// What the shell holds of an association.
+#[derive(Debug)]
+pub(super) struct Association {
+    queue: mpsc::Sender<Bytes>,
+    queued: Arc<AtomicUsize>,
+    most_queued: usize,
+    task: AbortHandle,
+    /// The task sees it being dropped, even while it waits for the peer to take a message.
+    _held: oneshot::Sender<()>,
+    /// Whether the node has been told that it is open.
+    pub(super) open: bool,
+}
+
+/// Why a message cannot be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotQueued {
+    /// The peer does not take messages as fast as they come.
+    Full,
+    /// The task has ended; its report says why.
+    Ended,
+}
+
+impl Association {
+    /// Queues a whole message without waiting.
+    pub(super) fn send(&self, message: Bytes) -> Result<(), NotQueued> {
+        let length = message.len();
+        if self.queued.load(Ordering::Relaxed).saturating_add(length) > self.most_queued {
+            return Err(NotQueued::Full);
+        }
+        // Counted before it is queued, so that the task never subtracts what was not added.
+        self.queued.fetch_add(length, Ordering::Relaxed);
+        self.queue.try_send(message).map_err(|error| {
+            self.queued.fetch_sub(length, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => NotQueued::Full,
+                mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
+            }
+        })
+    }
+
+    /// Closes the association after what was queued; one that is still being opened is given up.
+    pub(super) fn close(self) {
+        if !self.open {
+            self.task.abort();
+        }
+        // The task notices that its queue and `_held` are gone.
+    }
+
+    /// Ends the association at once, whatever is queued.
+    pub(super) fn abort(self) {
+        self.task.abort();
+    }
+}
+
+/// What every association task needs.
+#[derive(Debug, Clone)]
+pub(super) struct Associations {
+    pub(super) limits: Limits,
+    pub(super) bind: Bind,
+    pub(super) client: Arc<ClientConfig>,
+    pub(super) reports: mpsc::Sender<Report>,
+}
+
+impl Associations {
+    /// Opens an association; its first report is `Connected` or `Failed`.
+    pub(super) fn connect(&self, tasks: &mut JoinSet<()>, association: AssociationId, remote: SocketAddr, name: IpAddr) -> Association {
+        let context = self.clone();
+        self.start(tasks, false, move |queue| async move {
+            let event = match context.open(remote, name).await {
+                Ok((stream, credentials)) => {
+                    let connected = AssociationEvent::Connected { credentials };
+                    if context.reports.send(Report { association, event: connected }).await.is_err() {
+                        return;
+                    }
+                    carry(stream, association, queue, &context).await
+                }
+                Err(reason) => Some(AssociationEvent::Failed(reason)),
+            };
+            report_end(association, event, &context).await;
+        })
+    }
+
+    /// Carries messages of an association that a peer has opened.
+    pub(super) fn accepted(&self, tasks: &mut JoinSet<()>, association: AssociationId, stream: TlsStream<TcpStream>) -> Association {
+        let context = self.clone();
+        self.start(tasks, true, move |queue| async move {
+            let event = carry(stream, association, queue, &context).await;
+            report_end(association, event, &context).await;
+        })
+    }
+
+    fn start<F>(&self, tasks: &mut JoinSet<()>, open: bool, task: impl FnOnce(Queue) -> F) -> Association
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, messages) = mpsc::channel(self.limits.write_queue_messages.max(1));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let (held, let_go) = oneshot::channel();
+        let task = tasks.spawn(task(Queue { messages, queued: Arc::clone(&queued), let_go }));
+        Association { queue: sender, queued, most_queued: self.limits.write_queue_bytes, task, _held: held, open }
+    }
+
+    async fn open(&self, remote: SocketAddr, name: IpAddr) -> Result<(TlsStream<TcpStream>, PeerCredentials), String> {
+        let within = self.limits.connect_timeout;
+        let stream = match timeout(within, connect_tcp(self.bind, remote)).await {
+            Ok(connected) => connected.map_err(|error| format!("TCP connection to {remote}: {error}"))?,
+            Err(_) => return Err(format!("TCP connection to {remote}: no answer within {within:?}")),
+        };
+        configure(&stream, self.limits.unacknowledged_timeout).map_err(|error| format!("TCP connection to {remote}: {error}"))?;
+        let within = self.limits.handshake_timeout;
+        let connector = TlsConnector::from(Arc::clone(&self.client));
+        // The certificate must name the very address the peer goes by (RFC 5971 §5.7.3.1).
+        let stream = match timeout(within, connector.connect(ServerName::IpAddress(name.into()), stream)).await {
+            Ok(connected) => connected.map_err(|error| format!("TLS with {remote}: {error}"))?,
+            Err(_) => return Err(format!("TLS with {remote}: not finished within {within:?}")),
+        };
+        let credentials = peer_credentials(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
+        Ok((TlsStream::from(stream), credentials))
+    }
+}
+
+async fn connect_tcp(bind: Bind, remote: SocketAddr) -> io::Result<TcpStream> {
+    let (socket, local) = match remote {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, bind.ipv4.filter(|address| !address.is_unspecified()).map(IpAddr::V4)),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, bind.ipv6.filter(|address| !address.is_unspecified()).map(IpAddr::V6)),
+    };
+    if let Some(local) = local {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(remote).await
+}
+
+/// Sets what every association's TCP connection needs; no Nagle, because messages change state (G-208).
+pub(super) fn configure(stream: &TcpStream, unacknowledged: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(unacknowledged))
+}
+
+/// The receiving end of an association's write queue.
+struct Queue {
+    messages: mpsc::Receiver<Bytes>,
+    queued: Arc<AtomicUsize>,
+    let_go: oneshot::Receiver<()>,
+}
+
+/// Moves messages both ways until one side ends; `None` if that was this side.
+async fn carry<S>(stream: S, association: AssociationId, queue: Queue, context: &Associations) -> Option<AssociationEvent>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let Queue { messages, queued, let_go } = queue;
+    let overdue = async {
+        // Nothing is ever sent: this is the shell letting go.
+        let _ = let_go.await;
+        sleep(context.limits.close_timeout).await;
+    };
+    let end = tokio::select! {
+        event = read_messages(&mut reader, association, context) => Some(event),
+        written = write_messages(&mut writer, messages, &queued) => match written {
+            Ok(()) => None,
+            Err(error) => Some(AssociationEvent::Failed(format!("writing: {error}"))),
+        },
+        () = overdue => None,
+    };
+    if !matches!(end, Some(AssociationEvent::Failed(_))) {
+        let stream = reader.unsplit(writer);
+        // Whatever goes wrong from here on, both ends have already said that they are done.
+        let _ = timeout(context.limits.close_timeout, close(stream)).await;
+    }
+    end
+}
+
+/// Reads until the stream ends. While reports are not taken nothing is read, and TCP slows the peer down (G-011).
+async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: AssociationId, context: &Associations) -> AssociationEvent {
+    let mut framer = Framer::new(context.limits.longest_message);
+    let mut buffer = vec![0; READ_BUFFER];
+    loop {
+        let length = match reader.read(&mut buffer).await {
+            Ok(0) if framer.buffered() == 0 => return AssociationEvent::Closed,
+            Ok(0) => return AssociationEvent::Failed("the peer closed it within a message".to_owned()),
+            Ok(length) => length,
+            Err(error) => return AssociationEvent::Failed(format!("reading: {error}")),
+        };
+        framer.push(buffer.get(..length).unwrap_or_default());
+        loop {
+            let message = match framer.next_message() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(error) => return AssociationEvent::Failed(error.to_string()),
+            };
+            let event = AssociationEvent::Received(message);
+            if context.reports.send(Report { association, event }).await.is_err() {
+                return AssociationEvent::Closed;
+            }
+        }
+    }
+}
+
+/// Writes until the shell lets go of the queue. What has gathered meanwhile leaves together (RFC 5971 §5.4).
+async fn write_messages(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut messages: mpsc::Receiver<Bytes>,
+    queued: &AtomicUsize,
+) -> io::Result<()> {
+    let mut gathered = Vec::new();
+    while messages.recv_many(&mut gathered, MOST_GATHERED).await > 0 {
+        for message in gathered.drain(..) {
+            writer.write_all(&message).await?;
+            queued.fetch_sub(message.len(), Ordering::Relaxed);
+        }
+        writer.flush().await?;
+    }
+    Ok(())
+}
+
+/// Says goodbye in TLS, if the stream is one, and in TCP, then reads what is still on its way: unread data would turn the goodbye into a reset,
+/// which can cost the peer our last messages.
+pub(super) async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut discarded = vec![0; READ_BUFFER];
+    while stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}
+
+async fn report_end(association: AssociationId, event: Option<AssociationEvent>, context: &Associations) {
+    if let Some(event) = event {
+        tracing::debug!(%association, ?event, "association ended");
+        // If nobody listens any more, nobody needs to know.
+        let _ = context.reports.send(Report { association, event }).await;
+    }
+}
+
+/// Bytes read at once, per association.
+const READ_BUFFER: usize = 8192;
+/// Messages written before they are flushed.
+const MOST_GATHERED: usize = 32;

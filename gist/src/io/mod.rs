@@ -1,0 +1,124 @@
+//! The tokio shell of GIST: sockets, TLS, timers and the clock around [`Node`](crate::node::Node).
+//!
+//! [`spawn`] starts one task that owns the node. Its inputs are datagrams, messaging associations, requests of
+//! the signalling application, intercepted Q-mode packets and time; after each it does what the node asks for.
+//! Nothing is decided here about messages or state.
+//!
+//! ```text
+//!  UDP 270 ───────────────┐                      ┌──> UDP 270, raw socket (Q-mode)
+//!  queue thread ──────────┤ intercepted          │
+//!  application ───────────┤ requests     ┌──────┐├──> association tasks (TLS over TCP)
+//!  association tasks ─────┤ reports ───> │ Node │┤
+//!  listeners ─────────────┤ accepted     └──────┘└──> indications to the application
+//!  clock ─────────────────┘
+//! ```
+//!
+//! Every channel is bounded ([`Limits`]). While the application does not take its indications, associations are
+//! not read any more, so TCP slows the peers down (G-011); only what came as a datagram may be dropped.
+
+mod association;
+mod backend;
+mod checksum;
+mod error;
+mod handle;
+mod ip_headers;
+mod listener;
+mod parse;
+mod query_mode;
+mod raw;
+mod shell;
+pub mod tls;
+mod udp;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::node::NodeConfig;
+pub use error::{RequestError, ShellError, Stopped};
+pub use handle::{Handle, ShellCounters, Snapshot};
+pub use parse::{ForwardError, Intercepted, NotQueryMode, forwarded, intercepted};
+pub use query_mode::{BuildError, QueryModePacket};
+pub use shell::spawn;
+pub use tls::{Tls, TlsError};
+
+/// Everything a shell needs to know.
+#[derive(Debug, Clone)]
+pub struct ShellConfig {
+    /// The node.
+    pub node: NodeConfig,
+    /// The identity of this node towards peers, and whom it believes.
+    pub tls: Tls,
+    /// Where sockets are bound.
+    pub bind: Bind,
+    /// Bounds of queues, times and sizes.
+    pub limits: Limits,
+}
+
+/// The local addresses of the sockets; `None` does without that IP version.
+///
+/// With an address that is not "any", associations opened here leave from it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// IPv4.
+    pub ipv4: Option<Ipv4Addr>,
+    /// IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// Any address of both IP versions.
+impl Default for Bind {
+    fn default() -> Self {
+        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED) }
+    }
+}
+
+/// Bounds of everything that grows with what others send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Indications that the application has not taken yet. Full: associations are not read.
+    pub indications: usize,
+    /// Requests of the application under way. Full: [`Handle::request`] waits.
+    pub requests: usize,
+    /// Q-mode packets handed in and not yet handled. Full: [`Handle::intercepted`] refuses.
+    pub intercepted: usize,
+    /// Messages read from associations and not yet handled, all associations together. Full: they are not read.
+    pub reports: usize,
+    /// TLS handshakes with peers that connect, all together. Full: further connections wait in the kernel.
+    pub handshakes: usize,
+    /// The same for one source: an IPv4 address or an IPv6 /64. Full: the connection is closed at once.
+    pub handshakes_per_source: usize,
+    /// How long a TCP connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long closing an association may take, last messages included.
+    pub close_timeout: Duration,
+    /// How long TCP tries to get data acknowledged before the association fails.
+    pub unacknowledged_timeout: Duration,
+    /// Messages waiting to be written to one association. Full: the association is closed as failed.
+    pub write_queue_messages: usize,
+    /// Bytes waiting to be written to one association. Full: the association is closed as failed.
+    pub write_queue_bytes: usize,
+    /// Longest message accepted on an association, in bytes with its common header. Longer: the association fails.
+    pub longest_message: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            indications: 256,
+            requests: 256,
+            intercepted: 256,
+            reports: 64,
+            handshakes: 64,
+            handshakes_per_source: 8,
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(5),
+            close_timeout: Duration::from_secs(2),
+            unacknowledged_timeout: Duration::from_secs(30),
+            write_queue_messages: 256,
+            write_queue_bytes: 1 << 20,
+            longest_message: crate::wire::stream::MAX_MESSAGE_LENGTH,
+        }
+    }
+}

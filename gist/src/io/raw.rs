@@ -1,0 +1,40 @@
+//! Raw sockets for Q-mode packets, which are handed to the kernel with their IP header.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::Bind;
+use super::error::ShellError;
+
+/// Sending sockets of both IP versions, as far as the configuration wants them.
+#[derive(Debug)]
+pub(super) struct RawSockets {
+    ipv4: Option<Socket>,
+    ipv6: Option<Socket>,
+}
+
+impl RawSockets {
+    /// Opens the sockets; needs the right to use raw sockets.
+    pub(super) fn open(bind: Bind) -> Result<Self, ShellError> {
+        let raw = |version, domain| {
+            Socket::new_raw(domain, Type::RAW.nonblocking(), Some(Protocol::from(IPPROTO_RAW)))
+                .map_err(|source| ShellError::RawSocket { version, source })
+        };
+        Ok(Self {
+            ipv4: bind.ipv4.map(|_| raw("IPv4", Domain::IPV4)).transpose()?,
+            ipv6: bind.ipv6.map(|_| raw("IPv6", Domain::IPV6)).transpose()?,
+        })
+    }
+
+    /// Sends a whole IP packet on the route to `destination`, without waiting.
+    pub(super) fn send(&self, packet: &[u8], destination: IpAddr) -> io::Result<()> {
+        let socket = if destination.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+        let socket = socket.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.send_to(packet, &SockAddr::from(SocketAddr::new(destination, 0))).map(drop)
+    }
+}
+
+/// The protocol whose sockets only send, and always with the caller's IP header (raw(7), ipv6(7)).
+const IPPROTO_RAW: i32 = 255;

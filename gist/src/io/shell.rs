@@ -1,0 +1,352 @@
+//! The task that owns the node.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::association::{Association, Associations, NotQueued, Report};
+use super::backend::SystemBackend;
+use super::error::ShellError;
+use super::handle::{Command, Handle, ShellCounters, Snapshot};
+use super::listener::{self, Accepted, Gate, GateCounters};
+use super::query_mode::QueryModePacket;
+use super::raw::RawSockets;
+use super::udp::UdpSockets;
+use super::{Limits, ShellConfig};
+use crate::api::{AssociationId, Indication};
+use crate::node::{AssociationEvent, Datagram, Node, Output, Transmit};
+use crate::time::Instant;
+
+/// Opens the sockets and starts the shell; call it inside a tokio runtime with I/O and time.
+///
+/// The receiver gives the node's indications in order. When it is dropped, or the last [`Handle`] is, the shell closes
+/// all associations and ends.
+pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>), ShellError> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| ShellError::NoRuntime)?;
+    let ShellConfig { node, tls, bind, limits } = config;
+    if bind.ipv4.is_none() && bind.ipv6.is_none() {
+        return Err(ShellError::NoAddress);
+    }
+    if node.association_port == 0 {
+        return Err(ShellError::NoAssociationPort);
+    }
+    let udp = UdpSockets::bind(bind)?;
+    let raw = RawSockets::open(bind)?;
+    let listeners = listener::bind(bind, node.association_port)?;
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| ShellError::NoRandomness)?;
+
+    let (command_sender, commands) = mpsc::channel(limits.requests.max(1));
+    let (intercepted_sender, intercepted) = mpsc::channel(limits.intercepted.max(1));
+    let (indications, indication_receiver) = mpsc::channel(limits.indications.max(1));
+    let (report_sender, reports) = mpsc::channel(limits.reports.max(1));
+    let (accepted_sender, accepted) = mpsc::channel(limits.handshakes.max(1));
+
+    let gate_counters = Arc::new(GateCounters::default());
+    let gate = Arc::new(Gate::new(TlsAcceptor::from(tls.server), limits, accepted_sender, Arc::clone(&gate_counters)));
+    let mut listening = JoinSet::new();
+    for listener in listeners {
+        listening.spawn(listener::accept(listener, Arc::clone(&gate)));
+    }
+    let backlog = Arc::new(AtomicBool::new(false));
+    // A single input can cause an indication for each routing state, so fewer would be no sign of a slow application.
+    let most_pending = node.caps.routing_states.saturating_mul(2).saturating_add(limits.indications);
+    let shell = Shell {
+        node: Node::new(node, Arc::new(SystemBackend::new(bind)), seed),
+        clock: Clock::start(),
+        limits,
+        udp,
+        raw,
+        commands,
+        intercepted,
+        reports,
+        accepted,
+        indications,
+        pending: VecDeque::new(),
+        most_pending,
+        backlog: Arc::clone(&backlog),
+        associations: BTreeMap::new(),
+        context: Associations { limits, bind, client: tls.client, reports: report_sender },
+        tasks: JoinSet::new(),
+        listening,
+        counters: ShellCounters::default(),
+        gate_counters,
+        last_timeout: Instant::ZERO,
+        turn: 0,
+    };
+    runtime.spawn(shell.run());
+    Ok((Handle { commands: command_sender, intercepted: intercepted_sender, backlog }, indication_receiver))
+}
+
+struct Shell {
+    node: Node,
+    clock: Clock,
+    limits: Limits,
+    udp: UdpSockets,
+    raw: RawSockets,
+    commands: mpsc::Receiver<Command>,
+    intercepted: mpsc::Receiver<Datagram>,
+    reports: mpsc::Receiver<Report>,
+    accepted: mpsc::Receiver<Accepted>,
+    indications: mpsc::Sender<Indication>,
+    /// Indications for which the channel had no room. At `most_pending` nothing but requests and time is taken in.
+    pending: VecDeque<Indication>,
+    most_pending: usize,
+    backlog: Arc<AtomicBool>,
+    associations: BTreeMap<AssociationId, Association>,
+    context: Associations,
+    tasks: JoinSet<()>,
+    listening: JoinSet<()>,
+    counters: ShellCounters,
+    gate_counters: Arc<GateCounters>,
+    last_timeout: Instant,
+    turn: usize,
+}
+
+/// What woke the shell.
+enum Input {
+    Command(Command),
+    Intercepted(Datagram),
+    Report(Report),
+    Accepted(Box<Accepted>),
+    Datagrams,
+    Timer,
+    IndicationTaken,
+    Ended,
+}
+
+impl Shell {
+    async fn run(mut self) {
+        let mut timer = pin!(sleep(Duration::ZERO));
+        let stopped = loop {
+            self.drain();
+            while self.tasks.try_join_next().is_some() {}
+            timer.as_mut().reset(self.next_timeout());
+            self.turn = self.turn.wrapping_add(1);
+            // The application is slow: what peers sent reliably stays with them (G-011).
+            let flowing = self.pending.is_empty();
+            let room = self.pending.len() < self.most_pending;
+            self.backlog.store(!room, Ordering::Relaxed);
+            let input = tokio::select! {
+                command = self.commands.recv() => command.map_or(Input::Ended, Input::Command),
+                () = self.indications.closed() => Input::Ended,
+                place = self.indications.reserve(), if !flowing => match (place, self.pending.pop_front()) {
+                    (Ok(place), Some(indication)) => {
+                        place.send(indication);
+                        Input::IndicationTaken
+                    }
+                    _ => Input::Ended,
+                },
+                Some(report) = self.reports.recv(), if flowing => Input::Report(report),
+                Some(accepted) = self.accepted.recv(), if flowing => Input::Accepted(Box::new(accepted)),
+                Some(datagram) = self.intercepted.recv(), if room => Input::Intercepted(datagram),
+                ready = self.udp.readable(), if room => if ready.is_ok() { Input::Datagrams } else { Input::Ended },
+                () = &mut timer => Input::Timer,
+            };
+            match input {
+                Input::Command(Command::Stop(done)) => break Some(done),
+                Input::Ended => break None,
+                input => self.handle(input),
+            }
+        };
+        self.stop(stopped).await;
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Command(Command::Request(request)) => self.node.handle_request(request, now),
+            Input::Command(Command::Snapshot(answer)) => {
+                // Whoever asked may have lost interest.
+                let _ = answer.send(self.snapshot(now));
+            }
+            Input::Command(Command::SetAuthorisedPeers(entries)) => self.node.set_authorised_peers(entries, now),
+            Input::Command(Command::SetLocalAddresses(addresses)) => self.node.set_local_addresses(addresses),
+            Input::Intercepted(datagram) => {
+                self.counters.intercepted += 1;
+                self.node.handle_datagram(datagram, now);
+            }
+            Input::Report(report) => self.handle_report(report, now),
+            Input::Accepted(accepted) => self.handle_accepted(*accepted, now),
+            Input::Datagrams => self.handle_datagrams(now),
+            Input::Timer => {
+                self.last_timeout = now;
+                self.node.handle_timeout(now);
+            }
+            Input::IndicationTaken | Input::Command(Command::Stop(_)) | Input::Ended => {}
+        }
+    }
+
+    fn handle_datagrams(&mut self, now: Instant) {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Some(datagram) = self.udp.receive(self.turn, &mut self.counters) else { return };
+            self.node.handle_datagram(datagram, now);
+            self.drain();
+        }
+    }
+
+    fn handle_report(&mut self, report: Report, now: Instant) {
+        let Report { association, event } = report;
+        match &event {
+            AssociationEvent::Failed(_) | AssociationEvent::Closed => {
+                if self.associations.remove(&association).is_none() {
+                    return;
+                }
+            }
+            event => {
+                // The node has closed it meanwhile and wants to hear no more of it.
+                let Some(known) = self.associations.get_mut(&association) else { return };
+                known.open |= matches!(event, AssociationEvent::Connected { .. });
+            }
+        }
+        self.node.handle_association(association, event, now);
+    }
+
+    fn handle_accepted(&mut self, accepted: Accepted, now: Instant) {
+        let Accepted { stream, peer_address, credentials } = accepted;
+        let association = self.node.accept_id();
+        self.associations.insert(association, self.context.accepted(&mut self.tasks, association, stream));
+        self.node.handle_association(association, AssociationEvent::Accepted { peer_address, credentials }, now);
+    }
+
+    /// Does everything the node asks for; nothing in here waits.
+    fn drain(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit(transmit) => self.transmit(transmit),
+                Output::Connect { association, remote, peer_address_for_certificate } => {
+                    let opened = self.context.connect(&mut self.tasks, association, remote, peer_address_for_certificate);
+                    self.associations.insert(association, opened);
+                }
+                Output::SendOnAssociation { association, message } => self.send_on_association(association, message),
+                Output::CloseAssociation { association } => {
+                    if let Some(association) = self.associations.remove(&association) {
+                        association.close();
+                    }
+                }
+                Output::Indicate(indication) => self.indicate(indication),
+            }
+        }
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        match transmit {
+            Transmit::Normal { destination, source, payload } => {
+                if let Err(error) = self.udp.send(destination, source, &payload) {
+                    self.counters.send_errors += 1;
+                    tracing::debug!(%destination, %error, "datagram not sent");
+                }
+            }
+            Transmit::QueryMode { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload } => {
+                let packet =
+                    QueryModePacket { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload: &payload };
+                if let Err(error) = self.send_query_mode(packet, destination) {
+                    self.counters.query_mode_errors += 1;
+                    tracing::debug!(%source, %destination, %error, "Q-mode packet not sent");
+                }
+            }
+        }
+    }
+
+    fn send_query_mode(&self, packet: QueryModePacket<'_>, destination: IpAddr) -> std::io::Result<()> {
+        let packet = packet.build().map_err(std::io::Error::other)?;
+        self.raw.send(&packet, destination)
+    }
+
+    fn send_on_association(&mut self, association: AssociationId, message: bytes::Bytes) {
+        match self.associations.get(&association).map(|open| open.send(message)) {
+            // Its end has been reported or will be.
+            None | Some(Ok(()) | Err(NotQueued::Ended)) => {}
+            Some(Err(NotQueued::Full)) => {
+                self.counters.write_queues_full += 1;
+                if let Some(full) = self.associations.remove(&association) {
+                    full.abort();
+                }
+                let reason = "the peer does not take messages as fast as they come".to_owned();
+                self.node.handle_association(association, AssociationEvent::Failed(reason), self.clock.now());
+            }
+        }
+    }
+
+    fn indicate(&mut self, indication: Indication) {
+        let indication = if self.pending.is_empty() {
+            match self.indications.try_send(indication) {
+                Err(mpsc::error::TrySendError::Full(indication)) => indication,
+                // If the application has gone, the next turn ends the shell.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        } else {
+            indication
+        };
+        if matches!(&indication, Indication::Received(message) if message.association.is_none()) {
+            self.counters.indications_dropped += 1;
+        } else {
+            self.pending.push_back(indication);
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let shell = ShellCounters {
+            handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
+            handshakes_failed: self.gate_counters.failed.load(Ordering::Relaxed),
+            ..self.counters
+        };
+        Snapshot { now, routing: self.node.routing_table(), associations: self.node.associations(), counters: *self.node.counters(), shell }
+    }
+
+    /// When to wake for the node. A time that has passed already is served, but not again and again without a pause.
+    fn next_timeout(&self) -> tokio::time::Instant {
+        let due = self.node.poll_timeout().unwrap_or(Instant::MAX);
+        self.clock.at(due.max(self.last_timeout + SHORTEST_SLEEP))
+    }
+
+    async fn stop(mut self, stopped: Option<oneshot::Sender<()>>) {
+        self.drain();
+        self.listening.abort_all();
+        self.reports.close();
+        std::mem::take(&mut self.associations).into_values().for_each(Association::close);
+        let all_closed = async { while self.tasks.join_next().await.is_some() {} };
+        // What has not closed by then is ended when the set of tasks is dropped.
+        let _ = timeout(self.limits.close_timeout, all_closed).await;
+        drop(self);
+        if let Some(stopped) = stopped {
+            let _ = stopped.send(());
+        }
+    }
+}
+
+/// The one place where the clock is read.
+struct Clock(std::time::Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.0.elapsed()
+    }
+
+    /// The same moment on tokio's clock, or a day from now if it cannot be expressed or is further away.
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        let latest = self.0.elapsed() + LONGEST_SLEEP;
+        let span = Duration::from_micros(instant.micros()).min(latest);
+        self.0.checked_add(span).unwrap_or(self.0).into()
+    }
+}
+
+/// Datagrams handled before other inputs get their turn.
+const DATAGRAMS_PER_TURN: usize = 32;
+/// Least time between two calls for timers.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+/// Most time between two looks at the clock.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,81 @@
+//! What a peer's certificate says about it.
+
+use std::net::IpAddr;
+
+use rustls_pki_types::CertificateDer;
+use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
+
+use crate::node::PeerCredentials;
+
+/// Why a certificate that TLS accepted gives no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The certificate or its subjectAltName is not readable.
+    #[error("the peer's certificate cannot be parsed: {0}")]
+    Unparsable(String),
+    /// The certificate names more identities than are looked at.
+    #[error("the peer's certificate names {0} identities, at most {MOST_NAMES} are accepted")]
+    TooManyNames(usize),
+}
+
+/// Reads the identities from the certificates that the peer showed in TLS, its own first.
+///
+/// The certificates must have been validated; this only reads. The Common Name counts only where no dNSName
+/// exists (RFC 5971 §5.7.3.1, G-242).
+pub fn peer_credentials(certificates: Option<&[CertificateDer<'_>]>) -> Result<PeerCredentials, CredentialsError> {
+    let own = certificates.and_then(<[_]>::first).ok_or(CredentialsError::NoCertificate)?;
+    let unparsable = |error: x509_cert::der::Error| CredentialsError::Unparsable(error.to_string());
+    let certificate = x509_cert::Certificate::from_der(own).map_err(unparsable)?.tbs_certificate;
+    let names = certificate.get::<SubjectAltName>().map_err(unparsable)?.map_or(Vec::new(), |(_, SubjectAltName(names))| names);
+    if names.len() > MOST_NAMES {
+        return Err(CredentialsError::TooManyNames(names.len()));
+    }
+    let mut credentials =
+        PeerCredentials { subject: certificate.subject.to_string().chars().take(LONGEST_SUBJECT).collect(), ..PeerCredentials::default() };
+    for name in names {
+        match name {
+            GeneralName::DnsName(name) => credentials.dns_names.push(name.to_string()),
+            GeneralName::IpAddress(octets) => credentials.addresses.extend(ip_address(octets.as_bytes())),
+            _ => {}
+        }
+    }
+    if credentials.dns_names.is_empty() {
+        credentials.dns_names.extend(most_specific_common_name(&certificate.subject));
+    }
+    Ok(credentials)
+}
+
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// The Common Name nearest to the leaf of the name tree, which DER puts last.
+fn most_specific_common_name(subject: &Name) -> Option<String> {
+    let attributes = subject.0.iter().rev().flat_map(|part| part.0.iter());
+    let common_name = attributes.into_iter().find(|attribute| attribute.oid == COMMON_NAME)?;
+    let value = &common_name.value;
+    match value.tag() {
+        Tag::Utf8String => value.decode_as::<Utf8StringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
+        Tag::PrintableString => value.decode_as::<PrintableStringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
+        Tag::Ia5String => value.decode_as::<Ia5StringRef<'_>>().ok().map(|text| text.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+/// Most subjectAltName entries of a peer's certificate.
+const MOST_NAMES: usize = 64;
+/// Longest subject kept, in characters; it is only shown to people.
+const LONGEST_SUBJECT: usize = 256;

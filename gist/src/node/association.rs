@@ -1,0 +1,260 @@
+//! Messaging associations: the table, and the machine of RFC 5971 §6.4 on each.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::authorised_peers::is_authorised;
+use super::machines::association::{Event, Guards, Outcome, State, step};
+use super::receive::Received;
+use super::routing_state::{Peer, User};
+use super::task::Task;
+use super::{AssociationEvent, Node, Output, PeerCredentials};
+use crate::api::AssociationId;
+use crate::time::Instant;
+use crate::wire::Hello;
+
+/// One messaging association (RFC 5971 §4.2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Association {
+    pub(super) state: State,
+    pub(super) opened_here: bool,
+    pub(super) remote: SocketAddr,
+    /// The NLI it is known by, from the first handshake on it (RFC 5971 §4.4.3).
+    pub(super) peer: Option<Peer>,
+    pub(super) credentials: Option<PeerCredentials>,
+    /// MA-Hold-Time the peer announced; ours until it has.
+    pub(super) peer_hold_time: Duration,
+    /// When the first Confirm went or came over it.
+    pub(super) confirmed: Option<Instant>,
+    /// Routing states that use it.
+    pub(super) users: BTreeSet<User>,
+    /// Messages to leave when it is open: Confirms, at most one for each user.
+    pub(super) queued: Vec<Bytes>,
+    pub(super) last_heard: Instant,
+    /// The Hello-ID of a request not yet answered.
+    pub(super) hello: Option<u32>,
+}
+
+impl Association {
+    pub(super) fn new(opened_here: bool, remote: SocketAddr, hold_time: Duration, now: Instant) -> Self {
+        Self {
+            state: State::Birth,
+            opened_here,
+            remote,
+            peer: None,
+            credentials: None,
+            peer_hold_time: hold_time,
+            confirmed: None,
+            users: BTreeSet::new(),
+            queued: Vec::new(),
+            last_heard: now,
+            hello: None,
+        }
+    }
+
+    /// Open, and the peer authenticated and authorised.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Connected | State::Idle)
+    }
+
+    /// Whether the authenticated peer may claim this NLI for sessions to come: the address is its transport address or
+    /// in its certificate. Otherwise one peer could draw the Responses meant for another.
+    pub(super) fn may_claim(&self, peer: &Peer) -> bool {
+        let certified = self.credentials.as_ref().is_some_and(|credentials| credentials.addresses.contains(&peer.address));
+        certified || self.remote.ip() == peer.address
+    }
+}
+
+/// All associations of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Associations {
+    table: BTreeMap<AssociationId, Association>,
+    /// By the NLI they are known by; only those that may claim it.
+    by_peer: BTreeMap<Peer, BTreeSet<AssociationId>>,
+    /// To be looked at when the tasks are done.
+    touched: BTreeSet<AssociationId>,
+    last_id: u64,
+}
+
+impl Associations {
+    pub(super) fn next_id(&mut self) -> AssociationId {
+        self.last_id += 1;
+        AssociationId(self.last_id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Accepted ones that have confirmed nothing.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.table.values().filter(|association| !association.opened_here && association.confirmed.is_none()).count()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AssociationId, &Association)> {
+        self.table.iter().map(|(id, association)| (*id, association))
+    }
+
+    pub(super) fn get(&self, id: AssociationId) -> Option<&Association> {
+        self.table.get(&id)
+    }
+
+    /// Whoever changes an association may have left it without use.
+    pub(super) fn get_mut(&mut self, id: AssociationId) -> Option<&mut Association> {
+        self.touched.insert(id);
+        self.table.get_mut(&id)
+    }
+
+    /// Takes an association in; `false` if there is one of that name already.
+    pub(super) fn insert(&mut self, id: AssociationId, association: Association) -> bool {
+        if self.table.contains_key(&id) {
+            return false;
+        }
+        self.last_id = self.last_id.max(id.0);
+        self.table.insert(id, association);
+        true
+    }
+
+    /// The association becomes known by this NLI, unless it already is known by one.
+    pub(super) fn name(&mut self, id: AssociationId, peer: &Peer) {
+        let Some(association) = self.table.get_mut(&id).filter(|association| association.peer.is_none()) else { return };
+        association.peer = Some(peer.clone());
+        if association.may_claim(peer) {
+            self.by_peer.entry(peer.clone()).or_default().insert(id);
+        }
+    }
+
+    /// Those known by exactly this NLI (G-103), newest first.
+    pub(super) fn of_peer(&self, peer: &Peer) -> impl Iterator<Item = (AssociationId, &Association)> {
+        let ids = self.by_peer.get(peer).into_iter().flatten().rev();
+        ids.filter_map(|id| self.table.get(id).map(|association| (*id, association)))
+    }
+
+    pub(super) fn add_user(&mut self, id: AssociationId, user: User) {
+        if let Some(association) = self.get_mut(id) {
+            association.users.insert(user);
+        }
+    }
+
+    pub(super) fn remove_user(&mut self, id: AssociationId, user: &User) {
+        if let Some(association) = self.get_mut(id) {
+            association.users.remove(user);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: AssociationId) {
+        let Some(association) = self.table.remove(&id) else { return };
+        let Some(peer) = association.peer else { return };
+        if let Some(ids) = self.by_peer.get_mut(&peer) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+
+    /// One that this node keeps open although no routing state of its own uses it.
+    pub(super) fn pop_unused(&mut self) -> Option<AssociationId> {
+        while let Some(id) = self.touched.pop_first() {
+            let kept = |association: &Association| matches!(association.state, State::Connected | State::AwaitingConnection);
+            if self.table.get(&id).is_some_and(|association| kept(association) && association.users.is_empty()) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+/// What comes with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum AssociationInput {
+    None,
+    /// A message to send.
+    Raw(Bytes),
+    /// Why it failed.
+    Reason(String),
+    /// A message received.
+    Message(Box<Received>),
+    /// An MA-Hello received.
+    Hello(Hello),
+}
+
+impl Node {
+    /// Gives an event to the association's machine.
+    pub(super) fn association_event(&mut self, id: AssociationId, event: Event, input: AssociationInput, now: Instant) {
+        let Some(association) = self.associations.get_mut(id) else { return };
+        let hello = if let AssociationInput::Hello(hello) = &input { Some(hello) } else { None };
+        let authorised = |credentials| is_authorised(&self.config.authorised_peers, credentials, association.remote.ip());
+        let guards = Guards {
+            authorised: association.credentials.as_ref().is_some_and(authorised),
+            reply_requested: hello.is_some_and(|hello| hello.request),
+            answers: hello.is_some_and(|hello| !hello.request && association.hello == Some(hello.id)),
+        };
+        let state = association.state;
+        match step(state, event, guards) {
+            Outcome::Take(transition) => {
+                association.state = transition.next;
+                if event == Event::ErNotAuthorised || event == Event::TgConnected && !guards.authorised {
+                    let subject = association.credentials.as_ref().map(|credentials| credentials.subject.as_str());
+                    tracing::warn!(%id, subject, remote = %association.remote, "peer is not authorised");
+                    self.counters.not_authorised += 1;
+                }
+                Self::taken("gist-association", state, event, transition.rule, transition.next);
+                for action in transition.actions {
+                    self.association_action(id, *action, &input, now);
+                }
+            }
+            Outcome::Refuse(rule) => self.refused("gist-association", state, event, rule),
+            Outcome::Ignore => self.ignored("gist-association", state, event),
+        }
+    }
+
+    /// Turns the shell's news into events.
+    pub(super) fn association_news(&mut self, id: AssociationId, news: AssociationEvent, now: Instant) {
+        match news {
+            AssociationEvent::Accepted { peer_address, credentials } => self.accepted(id, peer_address, credentials, now),
+            AssociationEvent::Connected { credentials } => {
+                let Some(association) = self.associations.get_mut(id) else { return };
+                association.credentials = Some(credentials);
+                association.last_heard = now;
+                self.association_event(id, Event::TgConnected, AssociationInput::None, now);
+            }
+            AssociationEvent::Received(message) => self.receive_on_association(id, message, now),
+            AssociationEvent::Failed(reason) => self.association_ended(id, reason, now),
+            AssociationEvent::Closed => self.association_ended(id, "closed by the peer".to_owned(), now),
+        }
+    }
+
+    fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, now: Instant) {
+        let caps = self.config.caps;
+        let full = self.associations.len() >= caps.associations || self.associations.unconfirmed() >= caps.unconfirmed_associations;
+        let mut association = Association::new(false, remote, self.config.hold_time, now);
+        association.credentials = Some(credentials);
+        if full || !self.associations.insert(id, association) {
+            tracing::warn!(%id, %remote, full, "association refused");
+            self.counters.refused_when_full += u64::from(full);
+            self.outputs.push_back(Output::CloseAssociation { association: id });
+            return;
+        }
+        self.association_event(id, Event::TgConnected, AssociationInput::None, now);
+    }
+
+    fn association_ended(&mut self, id: AssociationId, reason: String, now: Instant) {
+        let Some(association) = self.associations.get(id) else { return };
+        let event = if association.is_open() { Event::ErMAFailure } else { Event::ErMAConnect };
+        self.association_event(id, event, AssociationInput::Reason(reason), now);
+    }
+
+    /// After a change of the authorised peer database.
+    pub(super) fn judge_associations(&mut self) {
+        for (id, association) in self.associations.iter() {
+            let Some(credentials) = &association.credentials else { continue };
+            if !is_authorised(&self.config.authorised_peers, credentials, association.remote.ip()) {
+                self.tasks.push_back(Task::Association(id, Event::ErNotAuthorised, AssociationInput::None));
+            }
+        }
+    }
+}

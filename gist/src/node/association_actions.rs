@@ -1,0 +1,156 @@
+//! What the association's machine wants done (RFC 5971 §6.4).
+
+use super::association::AssociationInput;
+use super::machines::association::{Action, Timer};
+use super::machines::{querying, responding};
+use super::querying::QueryingInput;
+use super::responding::RespondingInput;
+use super::routing_state::User;
+use super::task::Task;
+use super::timers::TimerKey;
+use super::{Node, Output};
+use crate::api::AssociationId;
+use crate::time::Instant;
+use crate::wire::{Body, Hello, Message, NslpId};
+
+/// What routing states are told.
+#[derive(Debug, Clone, Copy)]
+enum News {
+    Connected,
+    ConnectFailed,
+    Failed,
+    NotAuthorised,
+}
+
+impl Node {
+    pub(super) fn association_action(&mut self, id: AssociationId, action: Action, input: &AssociationInput, now: Instant) {
+        match action {
+            Action::Start(timer) => self.start_association_timer(id, timer, now),
+            Action::Stop(timer) => self.stop_association_timer(id, timer),
+            Action::Connect => self.connect(id),
+            Action::SendMessage => {
+                if let AssociationInput::Raw(message) = input {
+                    self.write(id, message.clone());
+                }
+            }
+            Action::QueueMessage => {
+                if let (AssociationInput::Raw(message), Some(association)) = (input, self.associations.get_mut(id)) {
+                    association.queued.push(message.clone());
+                }
+            }
+            Action::SendQueued => {
+                let queued = self.associations.get_mut(id).map(|association| core::mem::take(&mut association.queued));
+                queued.into_iter().flatten().for_each(|message| self.write(id, message));
+            }
+            Action::PassMessage => {
+                if let AssociationInput::Message(received) = input {
+                    self.tasks.push_back(Task::Message(received.clone()));
+                }
+            }
+            Action::SendHello => self.send_hello(id),
+            Action::SendHelloReply => {
+                if let AssociationInput::Hello(hello) = input {
+                    self.write_hello(id, Hello { request: false, id: hello.id });
+                }
+            }
+            Action::ReportConnected => self.tell_users(id, News::Connected, input),
+            Action::ReportConnectFailure => self.tell_users(id, News::ConnectFailed, input),
+            Action::ReportFailure => self.tell_users(id, News::Failed, input),
+            Action::ReportNotAuthorised => self.tell_users(id, News::NotAuthorised, input),
+            Action::Close => self.outputs.push_back(Output::CloseAssociation { association: id }),
+            Action::Destroy => {
+                Timer::ALL.iter().for_each(|timer| self.stop_association_timer(id, *timer));
+                self.associations.remove(id);
+            }
+        }
+    }
+
+    fn start_association_timer(&mut self, id: AssociationId, timer: Timer, now: Instant) {
+        let Some(association) = self.associations.get(id) else { return };
+        let key = TimerKey::Association(id, timer);
+        let span = match timer {
+            Timer::Connect => self.config.connect_timeout,
+            Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time),
+            Timer::NoHello => self.config.hold_time,
+            // One request at a time: a later MA-Hello asks nothing and does not give the first one more time.
+            Timer::HelloReply if self.timers.is_running(&key) => return,
+            Timer::HelloReply => self.config.hello_timeout,
+        };
+        self.timers.start(key, now + span);
+    }
+
+    fn stop_association_timer(&mut self, id: AssociationId, timer: Timer) {
+        self.timers.stop(&TimerKey::Association(id, timer));
+        if timer == Timer::HelloReply
+            && let Some(association) = self.associations.get_mut(id)
+        {
+            association.hello = None;
+        }
+    }
+
+    fn connect(&mut self, id: AssociationId) {
+        let Some(association) = self.associations.get(id) else { return };
+        let remote = association.remote;
+        self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate: remote.ip() });
+    }
+
+    fn send_hello(&mut self, id: AssociationId) {
+        let number = self.random.u64(&*self.backend.0) as u32;
+        let Some(association) = self.associations.get_mut(id) else { return };
+        let hello = match association.hello {
+            Some(_) => Hello { request: false, id: 0 },
+            None => Hello { request: true, id: number.max(1) },
+        };
+        association.hello = association.hello.or(Some(hello.id));
+        self.write_hello(id, hello);
+    }
+
+    fn write_hello(&mut self, id: AssociationId, hello: Hello) {
+        let message = Message {
+            hop_count: super::transmit::HOP_COUNT,
+            nslp_id: NslpId::NONE,
+            source_is_signalling: true,
+            body: Body::Hello(hello),
+            unknown: Vec::new(),
+        };
+        if let Some(bytes) = Self::encode(&message) {
+            self.write(id, bytes);
+        }
+    }
+
+    fn write(&mut self, id: AssociationId, message: bytes::Bytes) {
+        self.counters.association_messages_sent += 1;
+        self.outputs.push_back(Output::SendOnAssociation { association: id, message });
+    }
+
+    /// RFC 5971 §6.4: what happens to an association is told to the routing states that use it.
+    fn tell_users(&mut self, id: AssociationId, news: News, input: &AssociationInput) {
+        let Some(association) = self.associations.get_mut(id) else { return };
+        let reason = if let AssociationInput::Reason(reason) = input { reason.as_str() } else { "" };
+        if !matches!(news, News::Connected) {
+            tracing::info!(%id, remote = %association.remote, reason, ?news, "association ended");
+        }
+        for user in &association.users {
+            let task = match user {
+                User::Querying(key) => {
+                    let event = match news {
+                        News::Connected => querying::Event::TgConnected,
+                        News::ConnectFailed => querying::Event::ErMAConnect,
+                        News::Failed => querying::Event::ErMAFailure,
+                        News::NotAuthorised => querying::Event::ErNotAuthorised,
+                    };
+                    Task::Querying(key.clone(), event, QueryingInput::Reason(reason.to_owned()))
+                }
+                User::Responding(key) => {
+                    let event = match news {
+                        News::Connected => continue,
+                        News::ConnectFailed | News::Failed => responding::Event::ErMAFailure,
+                        News::NotAuthorised => responding::Event::ErNotAuthorised,
+                    };
+                    Task::Responding(key.clone(), event, RespondingInput::None)
+                }
+            };
+            self.tasks.push_back(task);
+        }
+    }
+}

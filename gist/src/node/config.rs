@@ -1,0 +1,231 @@
+//! What a node is told when it is made. Nothing here changes the meaning of a message.
+
+use core::fmt;
+use core::net::IpAddr;
+use core::str::FromStr;
+use core::time::Duration;
+
+use crate::wire::{MaProtocol, NslpId, PeerIdentity, Profile};
+
+/// Everything a [`super::Node`] needs to know about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeConfig {
+    /// The interface-independent name in every NLI; should outlive no restart and be unique (G-101, G-102).
+    pub identity: PeerIdentity,
+    /// Whether the node forwards packets of others.
+    pub role: Role,
+    /// The applications served.
+    pub registrations: Vec<Registration>,
+    /// Where messaging associations are accepted; announced in every Response.
+    pub association_port: u16,
+    /// RS-validity-time proposed and required, 30 s by default (G-108); not 0.
+    pub validity: Duration,
+    /// MA-Hold-Time announced, 30 s by default (G-118); not 0.
+    pub hold_time: Duration,
+    /// T1: the wait before the first retransmission of a Query, 500 ms by default (G-191); not 0.
+    pub query_timer: Duration,
+    /// How long routing state lasts without messages of the application if it does not say (G-280), 5 min by default.
+    pub inactivity: Duration,
+    /// How long opening an association may take, the handshakes of TCP and TLS included, 10 s by default.
+    pub connect_timeout: Duration,
+    /// How long an MA-Hello with a request may stay unanswered, 10 s by default (G-296).
+    pub hello_timeout: Duration,
+    /// How long one secret makes Responder-Cookies, 30 s by default; they are accepted for once to twice as long.
+    pub cookie_lifetime: Duration,
+    /// Whether a bad cookie is answered with an Error; only for debugging, it makes the node reflect (G-337).
+    pub answer_bad_cookies: bool,
+    /// Bounds of every table and queue.
+    pub caps: Caps,
+    /// The authorised peer database: the first entry that matches decides, no match means no (G-093).
+    pub authorised_peers: Vec<ApdEntry>,
+    /// The node's own addresses, to know itself as a destination.
+    pub local_addresses: Vec<IpAddr>,
+    /// The one bound on all D-mode messages made here (G-202).
+    pub datagram_rate: DatagramRate,
+}
+
+impl NodeConfig {
+    /// A node with RFC 5971's default times, no registration, no authorised peer and no address.
+    #[must_use]
+    pub fn new(identity: PeerIdentity, role: Role) -> Self {
+        Self {
+            identity,
+            role,
+            registrations: Vec::new(),
+            association_port: 0,
+            validity: Duration::from_secs(30),
+            hold_time: Duration::from_secs(30),
+            query_timer: Duration::from_millis(500),
+            inactivity: Duration::from_secs(300),
+            connect_timeout: Duration::from_secs(10),
+            hello_timeout: Duration::from_secs(10),
+            cookie_lifetime: Duration::from_secs(30),
+            answer_bad_cookies: false,
+            caps: Caps::default(),
+            authorised_peers: Vec::new(),
+            local_addresses: Vec::new(),
+            datagram_rate: DatagramRate::default(),
+        }
+    }
+}
+
+/// What kind of node this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Only its own flows matter.
+    Host,
+    /// Packets of others pass through.
+    Router,
+}
+
+/// One application served by the node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Registration {
+    /// The application.
+    pub nslp_id: NslpId,
+    /// The router alert value of its Queries (G-347); `None` sends them without the option.
+    pub rao: Option<u16>,
+    /// The stack proposal, best first, exactly as it is announced. Empty: messages go as datagrams, unprotected.
+    pub offer: Vec<Profile>,
+}
+
+impl Registration {
+    /// An application whose messages travel over TLS over TCP and in no other way.
+    #[must_use]
+    pub fn secure(nslp_id: NslpId, rao: Option<u16>) -> Self {
+        Self { nslp_id, rao, offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])] }
+    }
+}
+
+/// Bounds of every table and queue. A full one refuses what is new and never evicts what is established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Caps {
+    /// Querying and responding routing states together. Full: a message that needs a new one gets
+    /// [`crate::api::SendError::QueueFull`], a Confirm is dropped.
+    pub routing_states: usize,
+    /// Messaging associations, opened and accepted together. Full: an accepted one is closed, an opening one refused.
+    pub associations: usize,
+    /// The part of `associations` that peers may hold without having confirmed anything. Full: the next is closed.
+    pub unconfirmed_associations: usize,
+    /// Messages of the application waiting in one routing state. Full: [`crate::api::SendError::QueueFull`].
+    pub queued_messages_per_state: usize,
+    /// Datagrams waiting for the rate limiter. Full: dropped, a retransmission repairs it.
+    pub queued_datagrams: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            routing_states: 65_536,
+            associations: 4096,
+            unconfirmed_associations: 1024,
+            queued_messages_per_state: 16,
+            queued_datagrams: 1024,
+        }
+    }
+}
+
+/// The token bucket for D-mode messages made by this node (G-202…G-206).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DatagramRate {
+    /// Tokens a second, one datagram each.
+    pub per_second: u32,
+    /// Most tokens saved up.
+    pub burst: u32,
+}
+
+/// 1000 datagrams a second, 512 bytes at most: 5 % of an 80 Mbit/s interface (G-206).
+impl Default for DatagramRate {
+    fn default() -> Self {
+        Self { per_second: 1000, burst: 256 }
+    }
+}
+
+/// One line of the authorised peer database (RFC 5971 §4.4.2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ApdEntry {
+    /// Whom the line is about; the name space is the pattern's kind.
+    pub pattern: IdentityPattern,
+    /// Whether such a peer may hold an association with this node.
+    pub allow: bool,
+}
+
+/// An identity, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum IdentityPattern {
+    /// A DNS name; a leading `*.` stands for one more label (RFC 5971 §5.7.3.1).
+    DnsName(String),
+    /// A peer whose certificate names the very address it is reached at, within this prefix.
+    Address(AddressPrefix),
+    /// Every authenticated peer.
+    Any,
+}
+
+/// An address prefix such as `192.168.20.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressPrefix {
+    address: IpAddr,
+    length: u8,
+}
+
+impl AddressPrefix {
+    /// The prefix of `length` bits that `address` lies in; `None` if the address has fewer bits.
+    #[must_use]
+    pub fn new(address: IpAddr, length: u8) -> Option<Self> {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (length <= most).then_some(Self { address, length })
+    }
+
+    /// Whether `address` lies in the prefix.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let length = u32::from(self.length);
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros() >= length,
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros() >= length,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for AddressPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// What is wrong with the text of an [`AddressPrefix`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an address prefix such as 192.168.20.0/24")]
+pub struct NotAPrefix;
+
+impl FromStr for AddressPrefix {
+    type Err = NotAPrefix;
+
+    fn from_str(text: &str) -> Result<Self, NotAPrefix> {
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let address: IpAddr = address.parse().map_err(|_| NotAPrefix)?;
+        let length = match length {
+            Some(length) => length.parse().map_err(|_| NotAPrefix)?,
+            None if address.is_ipv4() => 32,
+            None => 128,
+        };
+        Self::new(address, length).ok_or(NotAPrefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_contains_what_shares_its_bits() {
+        let prefix: AddressPrefix = "192.168.20.0/24".parse().unwrap();
+        assert!(prefix.contains("192.168.20.7".parse().unwrap()));
+        assert!(!prefix.contains("192.168.21.7".parse().unwrap()));
+        assert!(!prefix.contains("::ffff:192.168.20.7".parse().unwrap()));
+        assert!("0.0.0.0/0".parse::<AddressPrefix>().unwrap().contains("9.9.9.9".parse().unwrap()));
+        assert_eq!("fd00::1".parse::<AddressPrefix>().unwrap().to_string(), "fd00::1/128");
+        assert_eq!("10.0.0.0/33".parse::<AddressPrefix>(), Err(NotAPrefix));
+    }
+}

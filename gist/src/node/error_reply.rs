@@ -1,0 +1,128 @@
+//! Error messages sent (RFC 5971 §5.6): to whom, how, and what they contain.
+
+use core::net::{IpAddr, SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Node;
+use super::rate::Purpose;
+use super::receive::Received;
+use super::routing_state::{DatagramOrigin, Origin};
+use crate::time::Instant;
+use crate::wire::{
+    Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, NslpId, ObjectType,
+    ObjectTypeFault, ObjectValueInfo,
+};
+
+impl Node {
+    /// Answers a message that decodes. Errors are never answered (G-129); nothing is stored and nothing repeated (G-214).
+    pub(super) fn answer(&mut self, received: &Received, cause: ErrorCause, info: Vec<ErrorInfo>, now: Instant) {
+        let message = &received.message;
+        if message.message_type() == MessageType::Error {
+            return;
+        }
+        let mut error = GistError { info, ..GistError::new(cause, received.header()) };
+        if !matches!(cause, ErrorCause::CommonHeaderParse(_)) {
+            error.session = message.session();
+            error.mri = message.mri().cloned();
+        }
+        if let Origin::Datagram(origin) = received.origin {
+            error.datagram_mode = true;
+            error.query_mode = origin.query_mode;
+        }
+        let signalling = message.nli().map(|nli| nli.address);
+        let destination = |origin: &DatagramOrigin| reply_to(origin, signalling, message.source_is_signalling);
+        let destination = match &received.origin {
+            Origin::Association(_) => None,
+            Origin::Datagram(origin) => destination(origin),
+        };
+        self.send_error(error, message.nat().cloned(), &received.origin, destination, None, now);
+    }
+
+    /// A NAT that does not know GIST is on the way (G-317, G-318); anything but a Query is dropped (G-319).
+    pub(super) fn answer_untranslated(&mut self, received: &Received, origin: &DatagramOrigin, now: Instant) {
+        if received.message.message_type() != MessageType::Query {
+            return;
+        }
+        let cause = ErrorCause::ObjectType(ObjectTypeFault::Untranslated);
+        let mut error = GistError::new(cause, received.header());
+        error.info.push(ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number()));
+        (error.session, error.mri) = (received.message.session(), received.message.mri().cloned());
+        (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
+        let source = self.is_local(origin.destination).then_some(origin.destination);
+        self.send_error(error, None, &received.origin, Some(origin.source), source, now);
+    }
+
+    /// Answers a message that does not decode.
+    pub(super) fn answer_undecodable(&mut self, fault: &DecodeError, origin: Origin, now: Instant) {
+        self.counters.malformed += 1;
+        tracing::debug!(%fault, "malformed message");
+        let Some(mut error) = fault.to_gist_error() else { return };
+        let destination = match &origin {
+            Origin::Association(_) => None,
+            Origin::Datagram(origin) => {
+                (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
+                let signalling = fault.context.nli.as_ref().map(|nli| nli.address);
+                let is_source = fault.context.common_header().is_some_and(|header| header.source_is_signalling);
+                reply_to(origin, signalling, is_source)
+            }
+        };
+        self.send_error(error, fault.context.nat.clone(), &origin, destination, None, now);
+    }
+
+    /// Routing state plays no part in where an Error goes (G-219).
+    fn send_error(
+        &mut self,
+        error: GistError,
+        nat: Option<NatTraversal>,
+        origin: &Origin,
+        destination: Option<SocketAddr>,
+        source: Option<IpAddr>,
+        now: Instant,
+    ) {
+        let own = destination.and_then(|to| source.or_else(|| self.backend.0.egress_address(to.ip())));
+        let code = error.code;
+        let message = Message {
+            hop_count: super::transmit::HOP_COUNT,
+            nslp_id: NslpId::NONE,
+            source_is_signalling: true,
+            body: Body::Error(ErrorBody { nat, nli: own.map(|own| self.nli(own, 0, self.validity())), error }),
+            unknown: Vec::new(),
+        };
+        let sent = match (origin, destination, own) {
+            (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
+            (Origin::Datagram(_), Some(to), Some(own)) => self.send_normal(to, Some(own), &message, Purpose::Answer, now),
+            (Origin::Datagram(_), _, _) => false,
+        };
+        if sent {
+            self.counters.errors_sent += 1;
+        } else {
+            // G-218.
+            tracing::info!(code, "Error message cannot be sent");
+        }
+    }
+}
+
+/// G-215: to the NLI's address; without one to the IP source, if that is the signalling address.
+fn reply_to(origin: &DatagramOrigin, signalling: Option<IpAddr>, source_is_signalling: bool) -> Option<SocketAddr> {
+    let address = signalling.or_else(|| source_is_signalling.then(|| origin.source.ip()))?;
+    Some(SocketAddr::new(address, origin.source.port()))
+}
+
+/// Object Value Info about an MRI (A.4.4.12); `offset` counts within the value.
+pub(super) fn mri_info(mri: &Mri, offset: usize) -> Option<ErrorInfo> {
+    let mut value = BytesMut::new();
+    mri.encode(&mut value).ok()?;
+    value_info(ObjectType::MessageRoutingInformation, &value, offset)
+}
+
+/// Object Value Info about an object with this value.
+pub(super) fn value_info(kind: ObjectType, value: &[u8], offset: usize) -> Option<ErrorInfo> {
+    let mut object = BytesMut::new();
+    object.put_u16(kind.number());
+    object.put_u16(u16::try_from(value.len() / 4).ok()?);
+    let header = object.len();
+    object.put_slice(value);
+    let object: Bytes = object.freeze();
+    Some(ErrorInfo::ObjectValue(ObjectValueInfo::new(&object, header + offset)))
+}

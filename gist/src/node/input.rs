@@ -1,0 +1,83 @@
+//! What the shell tells a node, and what it must be able to compute for it.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A UDP datagram to GIST's port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Datagram {
+    /// Where it says it comes from.
+    pub source: SocketAddr,
+    /// Its IP destination: the flow's for an intercepted Query, else one of this node's addresses.
+    pub destination: IpAddr,
+    /// The IP TTL or hop limit it arrived with, if known.
+    pub ip_ttl: Option<u8>,
+    /// The interface it arrived on, by the operating system's index; 0 if unknown.
+    pub interface: u32,
+    /// Whether it was taken off its way (intercepted), or is addressed to a flow's destination.
+    pub query_mode: bool,
+    /// The UDP payload, magic number included.
+    pub payload: Bytes,
+}
+
+/// What happens to a messaging association in the shell.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AssociationEvent {
+    /// A peer opened it and authenticated itself; the id comes from [`super::Node::accept_id`].
+    Accepted {
+        /// The transport address it comes from.
+        peer_address: SocketAddr,
+        /// What its certificate says.
+        credentials: PeerCredentials,
+    },
+    /// What [`super::Output::Connect`] asked for is open and the peer authenticated itself.
+    Connected {
+        /// What its certificate says.
+        credentials: PeerCredentials,
+    },
+    /// One whole GIST message, without magic number.
+    Received(Bytes),
+    /// It could not be opened, or broke; the text names the cause.
+    Failed(String),
+    /// The peer closed it in good order.
+    Closed,
+}
+
+/// What an authenticated peer's certificate says about it. The shell has validated it; the node judges who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct PeerCredentials {
+    /// Every dNSName; only if there is none, the most specific Common Name (G-242).
+    pub dns_names: Vec<String>,
+    /// Every iPAddress.
+    pub addresses: Vec<IpAddr>,
+    /// The subject, for people.
+    pub subject: String,
+}
+
+/// What the core cannot compute by itself.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// HMAC-SHA-256 (RFC 2104). All cookies, identifiers and random instants of the node come from it.
+    fn mac(&self, key: &[u8; 32], message: &[u8]) -> [u8; 32];
+
+    /// The node's own address that a packet to `destination` would leave with; `None` if there is no route.
+    fn egress_address(&self, destination: IpAddr) -> Option<IpAddr>;
+}
+
+/// A backend that does not take part in comparing nodes: two nodes in the same state are the same whatever computes for them.
+#[derive(Debug, Clone)]
+pub(super) struct SharedBackend(pub(super) Arc<dyn Backend>);
+
+impl PartialEq for SharedBackend {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SharedBackend {}
+
+impl core::hash::Hash for SharedBackend {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}

@@ -1,0 +1,208 @@
+//! The GIST node: RFC 5971 §4 and §6 without sockets, clock, tasks or randomness.
+//!
+//! A message's way: [`Node::handle_datagram`] or [`Node::handle_association`] → `receive` (hop count, encapsulation,
+//! addresses) → the handler of its type → one of the machines of `fsm-specs/tables/gist`, whose actions are performed in
+//! `querying_actions`, `responding_actions`, `association_actions`. Machines do not call each other: what one wants of
+//! another is a task, done when the first has finished.
+
+mod association;
+mod association_actions;
+mod authorised_peers;
+mod config;
+mod cookie;
+mod error_reply;
+mod indicate;
+mod input;
+mod machines;
+mod node_machine;
+mod output;
+mod querying;
+mod querying_actions;
+mod random;
+mod rate;
+mod receive;
+mod receive_confirm;
+mod receive_data;
+mod receive_error;
+mod receive_query;
+mod receive_response;
+mod request;
+mod responding;
+mod responding_actions;
+mod routing_state;
+mod stack;
+mod task;
+#[cfg(test)]
+mod test_backend;
+mod timers;
+mod transmit;
+mod view;
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::api::{AssociationId, Request};
+use crate::time::Instant;
+use crate::wire::NslpId;
+
+pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, Registration, Role};
+pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
+pub use output::{Output, Transmit};
+pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
+
+use association::Associations;
+use cookie::ResponderCookies;
+use input::SharedBackend;
+use querying::Querying;
+use random::{Random, Secret};
+use rate::RateLimiter;
+use responding::Responding;
+use routing_state::RoutingKey;
+use task::Task;
+use timers::Timers;
+
+/// A GIST node.
+///
+/// After every `handle_*`, drain [`Node::poll_output`] to `None`; then sleep until [`Node::poll_timeout`].
+///
+/// Two nodes are equal if they would go on alike; the backend does not count, the counters do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    config: NodeConfig,
+    backend: SharedBackend,
+    random: Random,
+    cookies: ResponderCookies,
+    limiter: RateLimiter,
+    timers: Timers,
+    querying: BTreeMap<RoutingKey, Querying>,
+    responding: BTreeMap<RoutingKey, Responding>,
+    associations: Associations,
+    /// Applications that do not want to become a peer at present.
+    declining: BTreeSet<NslpId>,
+    /// Empty between two inputs.
+    tasks: VecDeque<Task>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+impl Node {
+    /// Makes a node. Cookies, secrets and random instants all come from `seed`, which must be secret and new per start.
+    #[must_use]
+    pub fn new(config: NodeConfig, backend: Arc<dyn Backend>, seed: [u8; 32]) -> Self {
+        let seed = Secret::new(seed);
+        Self {
+            random: Random::new(&seed, &*backend),
+            cookies: ResponderCookies::new(&seed, &*backend, config.cookie_lifetime),
+            limiter: RateLimiter::new(config.datagram_rate, config.caps.queued_datagrams),
+            timers: Timers::default(),
+            querying: BTreeMap::new(),
+            responding: BTreeMap::new(),
+            associations: Associations::default(),
+            declining: BTreeSet::new(),
+            tasks: VecDeque::new(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+            backend: SharedBackend(backend),
+        }
+    }
+
+    /// Takes a datagram.
+    pub fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
+        self.receive_datagram(datagram, now);
+        self.settle(now);
+    }
+
+    /// Takes news of a messaging association. News of one that is closed are ignored.
+    pub fn handle_association(&mut self, association: AssociationId, event: AssociationEvent, now: Instant) {
+        self.association_news(association, event, now);
+        self.settle(now);
+    }
+
+    /// Takes a request of the application.
+    pub fn handle_request(&mut self, request: Request, now: Instant) {
+        self.request(request, now);
+        self.settle(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop_due(now) {
+            self.expired(key, now);
+            self.settle(now);
+        }
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] is wanted next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// A name for an association that a peer opens, for [`AssociationEvent::Accepted`].
+    pub fn accept_id(&mut self) -> AssociationId {
+        self.associations.next_id()
+    }
+
+    /// Replaces the authorised peer database and judges every association anew (G-097).
+    pub fn set_authorised_peers(&mut self, entries: Vec<ApdEntry>, now: Instant) {
+        self.config.authorised_peers = entries;
+        self.judge_associations();
+        self.settle(now);
+    }
+
+    /// Replaces the node's own addresses.
+    pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.config.local_addresses = addresses;
+    }
+
+    /// Says whether the application is willing to become the peer of whoever asks from now on; at first it is.
+    ///
+    /// While it is not, Queries pass on towards their destination (G-038, X-112). A flow's destination peers in any case
+    /// (G-035), and existing state is refreshed.
+    pub fn set_peering(&mut self, nslp_id: NslpId, willing: bool) {
+        if willing {
+            self.declining.remove(&nslp_id);
+        } else {
+            self.declining.insert(nslp_id);
+        }
+    }
+
+    /// What happened how often.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn registration(&self, nslp_id: NslpId) -> Option<&Registration> {
+        self.config.registrations.iter().find(|registration| registration.nslp_id == nslp_id)
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        self.config.local_addresses.contains(&address)
+    }
+
+    /// RS-validity-time this node asks for: raised where refreshing everything in time would need more datagrams than the
+    /// rate limit allows (G-110).
+    fn validity(&self) -> Duration {
+        let states = u32::try_from(self.querying.len() + self.responding.len()).unwrap_or(u32::MAX);
+        let bearable = Duration::from_secs(2).saturating_mul(states) / self.limiter.per_second();
+        self.config.validity.max(bearable).clamp(Duration::from_millis(1), MAX_VALIDITY)
+    }
+
+    /// The validity both ends use: what the querying node proposes, but no shorter than ours and not absurdly longer.
+    fn agreed_validity(&self, proposed: Duration) -> Duration {
+        let own = self.validity();
+        proposed.clamp(own, own.saturating_mul(20).min(MAX_VALIDITY))
+    }
+}
+
+/// What the NLI's field can say.
+const MAX_VALIDITY: Duration = Duration::from_millis(u32::MAX as u64);

@@ -1,0 +1,95 @@
+//! The node's own machine: messages for which no other machine exists (RFC 5971 §6.1).
+
+use super::Node;
+use super::machines::node::{Action, Event, Guards, Outcome, State, step};
+use super::machines::{querying, responding};
+use super::querying::{Querying, QueryingInput};
+use super::receive::Received;
+use super::responding::{AcceptedConfirm, AcceptedQuery, Responding, RespondingInput};
+use super::routing_state::RoutingKey;
+use crate::api::{SendError, SendMessage};
+use crate::time::Instant;
+use crate::wire::ErrorCause;
+
+/// What comes with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum NodeInput {
+    Query(Box<AcceptedQuery>),
+    /// A Confirm whose cookie is right.
+    Confirm(Box<AcceptedConfirm>),
+    /// A Confirm whose cookie is wrong, a Response, Data, or an Error.
+    Stray(Box<Received>),
+    Message(RoutingKey, SendMessage),
+}
+
+impl Node {
+    pub(super) fn node_event(&mut self, event: Event, guards: Guards, input: &NodeInput, now: Instant) {
+        let state = State::Idle;
+        match step(state, event, guards) {
+            Outcome::Take(transition) => {
+                Self::taken("gist-node", state, event, transition.rule, transition.next);
+                transition.actions.iter().for_each(|action| self.node_action(*action, input, now));
+            }
+            Outcome::Refuse(rule) => self.refused("gist-node", state, event, rule),
+            Outcome::Ignore => self.ignored("gist-node", state, event),
+        }
+    }
+
+    fn node_action(&mut self, action: Action, input: &NodeInput, now: Instant) {
+        match (action, input) {
+            (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(accepted, now),
+            (Action::PropagateQuery, NodeInput::Query(accepted)) => self.propagate(&accepted.received, now),
+            (Action::CreateResponding, NodeInput::Confirm(accepted)) => self.create_responding(accepted, now),
+            (Action::CreateQuerying, NodeInput::Message(key, message)) => self.create_querying(key, message, now),
+            (Action::RejectMessage, NodeInput::Message(_, message)) => {
+                self.report_status(message.clone(), SendError::NoEncapsulation);
+            }
+            (Action::RefuseConfirm, NodeInput::Stray(received)) => self.refuse_confirm(received, now),
+            (Action::SendNoRoutingState, NodeInput::Stray(received)) => {
+                self.counters.no_routing_state += 1;
+                self.answer(received, ErrorCause::NoRoutingState, Vec::new(), now);
+            }
+            (Action::Discard, NodeInput::Stray(received)) => {
+                self.counters.stray += 1;
+                tracing::debug!(kind = ?received.message.message_type(), "stray message");
+            }
+            (
+                Action::SendResponse
+                | Action::PropagateQuery
+                | Action::CreateResponding
+                | Action::CreateQuerying
+                | Action::RejectMessage
+                | Action::RefuseConfirm
+                | Action::SendNoRoutingState
+                | Action::Discard,
+                input,
+            ) => debug_assert!(false, "{action:?} does not go with {input:?}"),
+        }
+    }
+
+    fn create_querying(&mut self, key: &RoutingKey, message: &SendMessage, now: Instant) {
+        if !self.has_room_for_state() {
+            self.counters.refused_when_full += 1;
+            return self.report_status(message.clone(), SendError::QueueFull);
+        }
+        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, now));
+        self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
+    }
+
+    /// Late installation: nothing was kept for this peer before (G-128).
+    fn create_responding(&mut self, accepted: &AcceptedConfirm, now: Instant) {
+        if !self.has_room_for_state() {
+            self.counters.refused_when_full += 1;
+            tracing::warn!("routing state table is full, Confirm dropped");
+            return;
+        }
+        let message = &accepted.received.message;
+        let key = RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri);
+        self.responding.insert(key.clone(), Responding::new(accepted));
+        self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(Box::new(accepted.clone())), now);
+    }
+
+    fn has_room_for_state(&self) -> bool {
+        self.querying.len() + self.responding.len() < self.config.caps.routing_states
+    }
+}

@@ -1,0 +1,198 @@
+//! The querying end of a routing state (RFC 5971 §6.2): its data, its guards, its events.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::Node;
+use super::machines::querying::{Event, Guards, Outcome, State, step};
+use super::receive_data::Delivery;
+use super::routing_state::{Origin, Peer, Route, RoutingKey};
+use crate::api::{AssociationId, SendMessage};
+use crate::time::Instant;
+use crate::wire::{Cookie, Response};
+
+/// T2 as a multiple of T1 (G-192).
+const MAX_BACKOFF: u32 = 64;
+
+/// A routing state this node asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Querying {
+    pub(super) state: State,
+    pub(super) handshake: Handshake,
+    pub(super) peer: Option<Peer>,
+    pub(super) route: Option<Route>,
+    /// The association a Confirm of this state waits on to be opened.
+    pub(super) confirm_waits_on: Option<AssociationId>,
+    pub(super) ip_distance: Option<u8>,
+    pub(super) validity: Duration,
+    /// When the peer forgets this state; `None` before the first Response.
+    pub(super) valid_until: Option<Instant>,
+    /// The period of Inactive_QNode.
+    pub(super) lifetime: Duration,
+    /// The application doubts the peer (§7.1.3 Tentative); the next message asks.
+    pub(super) suspect: bool,
+    /// Messages that wait for a peer and its association.
+    pub(super) stored: VecDeque<Stored>,
+}
+
+/// One Query with its retransmissions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Handshake {
+    pub(super) started: Instant,
+    /// The node's own address in the NLI, the same in all its Queries and the Confirm (the Responder-Cookie is bound to it).
+    pub(super) own: Option<IpAddr>,
+    /// The cookie of each transmission with its moment: a reply to any is good (G-195). At most 8, by the backoff.
+    pub(super) cookies: Vec<(Cookie, Instant)>,
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Stored {
+    pub(super) message: SendMessage,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// What comes with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum QueryingInput {
+    None,
+    Message(SendMessage),
+    Response(Box<AcceptedResponse>),
+    Data(Delivery),
+    /// Why the association failed.
+    Reason(String),
+    Lifetime(Duration),
+    Invalidate { urgent: bool },
+}
+
+/// A Response whose cookie is right.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct AcceptedResponse {
+    pub(super) response: Response,
+    pub(super) origin: Origin,
+    pub(super) hop_count: u8,
+    pub(super) plan: Option<Plan>,
+}
+
+/// How the peer of a Response is to be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Plan {
+    Reuse(AssociationId),
+    Open(SocketAddr),
+    Datagram(SocketAddr),
+}
+
+impl Querying {
+    pub(super) fn new(lifetime: Duration, now: Instant) -> Self {
+        Self {
+            state: State::INITIAL,
+            handshake: Handshake { started: now, own: None, cookies: Vec::new() },
+            peer: None,
+            route: None,
+            confirm_waits_on: None,
+            ip_distance: None,
+            validity: Duration::ZERO,
+            valid_until: None,
+            lifetime,
+            suspect: false,
+            stored: VecDeque::new(),
+        }
+    }
+
+    /// When the process of asking ends: T2 after its start (G-192), earlier if nobody waits so long (G-193), and for a
+    /// refresh when the peer forgets.
+    pub(super) fn handshake_deadline(&self, timer: Duration) -> Instant {
+        let bound = self.handshake.started + timer.saturating_mul(MAX_BACKOFF);
+        let wanted = match self.state {
+            State::AwaitingRefresh => self.valid_until.map(|until| until.max(self.handshake.started + timer)),
+            _ => self.stored.iter().map(|stored| stored.deadline.unwrap_or(bound)).max(),
+        };
+        wanted.map_or(bound, |wanted| wanted.min(bound))
+    }
+
+    /// The moment No_Response expires: the interval doubles with each transmission (G-190).
+    pub(super) fn retransmission(&self, timer: Duration, now: Instant) -> Instant {
+        let doublings = u32::try_from(self.handshake.cookies.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let interval = timer.saturating_mul(2_u32.saturating_pow(doublings).min(MAX_BACKOFF));
+        (now + interval).min(self.handshake_deadline(timer))
+    }
+
+    /// When the first waiting message has waited long enough.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.stored.iter().filter_map(|stored| stored.deadline).min()
+    }
+
+    /// When the Query with this cookie was sent; `None` if it is no cookie of this handshake.
+    pub(super) fn asked_at(&self, cookie: &Cookie) -> Option<Instant> {
+        self.handshake.cookies.iter().find(|(own, _)| own == cookie).map(|(_, at)| *at)
+    }
+}
+
+impl Node {
+    /// Gives an event to the machine. The machine is out of the table while it acts.
+    pub(super) fn querying_event(&mut self, key: &RoutingKey, event: Event, input: QueryingInput, now: Instant) {
+        let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
+        let guards = self.querying_guards(&machine, &input, now);
+        let state = machine.state;
+        match step(state, event, guards) {
+            Outcome::Take(transition) => {
+                machine.state = transition.next;
+                Self::taken("gist-querying", state, event, transition.rule, transition.next);
+                for action in transition.actions {
+                    self.querying_action(&key, &mut machine, *action, &input, now);
+                }
+            }
+            Outcome::Refuse(rule) => self.refused("gist-querying", state, event, rule),
+            Outcome::Ignore => self.ignored("gist-querying", state, event),
+        }
+        if !machine.state.is_final() {
+            self.querying.insert(key, machine);
+        }
+    }
+
+    fn querying_guards(&self, machine: &Querying, input: &QueryingInput, now: Instant) -> Guards {
+        let timer = self.config.query_timer;
+        let response = if let QueryingInput::Response(accepted) = input { Some(accepted) } else { None };
+        Guards {
+            nresp_reached: now >= machine.handshake_deadline(timer),
+            reachable: response.is_some_and(|accepted| accepted.plan.is_some()),
+            new_peer: response.is_some_and(|accepted| {
+                machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))
+            }),
+            restart_due: now >= machine.handshake.started + timer,
+            suspect: machine.suspect,
+            urgent: matches!(input, QueryingInput::Invalidate { urgent: true }),
+            wanted: matches!(input, QueryingInput::Lifetime(lifetime) if !lifetime.is_zero()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    /// G-190, G-191, G-192: 0.5, 1, 2, 4, 8, 16 s, and the end at 32 s.
+    #[test]
+    fn intervals_double_and_end_at_t2() {
+        let timer = Duration::from_millis(500);
+        let mut machine = Querying::new(Duration::from_secs(300), at(0));
+        machine.state = State::AwaitingResponse;
+        let mut sent = vec![at(0)];
+        loop {
+            let moment = sent.last().copied().unwrap();
+            machine.handshake.cookies.push((Cookie::new(vec![0; 16]).unwrap(), moment));
+            let next = machine.retransmission(timer, moment);
+            if next >= machine.handshake_deadline(timer) {
+                assert_eq!(next, at(32_000));
+                break;
+            }
+            sent.push(next);
+        }
+        assert_eq!(sent, [0, 500, 1500, 3500, 7500, 15_500, 31_500].map(at));
+    }
+}

@@ -1,0 +1,145 @@
+//! Confirms: where the responding node installs state (RFC 5971 §4.4.1 case 2, §5.7.1).
+
+use super::Node;
+use super::association::AssociationInput;
+use super::cookie::{Arrival, BadCookie, Bound};
+use super::machines::node::{Event, Guards};
+use super::machines::{association, responding};
+use super::node_machine::NodeInput;
+use super::receive::Received;
+use super::responding::{AcceptedConfirm, RespondingInput};
+use super::routing_state::{Origin, Peer, Route, RoutingKey};
+use super::task::Task;
+use crate::api::AssociationId;
+use crate::time::Instant;
+use crate::wire::{
+    Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault,
+};
+
+/// Why a Confirm installs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BadConfirm {
+    Cookie(BadCookie),
+    /// The Stack-Proposal is not the one that was sent (§8.6).
+    Proposal,
+}
+
+impl Node {
+    pub(super) fn receive_confirm(&mut self, confirm: Confirm, received: Received, now: Instant) {
+        let nslp_id = received.message.nslp_id;
+        let key = RoutingKey::along(nslp_id, confirm.session, &confirm.mri);
+        let route = match received.origin {
+            Origin::Association(id) => Route::Association(id),
+            Origin::Datagram(origin) => {
+                // G-145: a handshake that sets up an association confirms on it.
+                if self.registration(nslp_id).is_some_and(|registration| !registration.offer.is_empty()) {
+                    self.counters.wrong_encapsulation += 1;
+                    return self.answer(&received, ErrorCause::IncorrectEncapsulation, Vec::new(), now);
+                }
+                Route::Datagram(origin.source)
+            }
+        };
+        if self.lacks_hold_time(&confirm, &received.origin) {
+            let info = ErrorInfo::ObjectType(ObjectType::StackConfigurationData.number());
+            return self.answer(&received, ErrorCause::ObjectType(ObjectTypeFault::Missing), vec![info], now);
+        }
+        match self.verify(nslp_id, &confirm, now) {
+            Ok(arrival) => {
+                self.note_confirmed(&confirm, &received.origin, now);
+                let accepted = Box::new(AcceptedConfirm { confirm, route, received, arrival });
+                if self.responding.contains_key(&key) {
+                    self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(accepted), now);
+                } else {
+                    let guards = Guards { late_installation: true, cookie_valid: true, ..Guards::default() };
+                    self.node_event(Event::RxConfirm, guards, &NodeInput::Confirm(accepted), now);
+                }
+            }
+            Err(fault) => self.bad_confirm(fault, &key, route, received, now),
+        }
+    }
+
+    /// G-121: the first Confirm on a new association tells the hold time.
+    fn lacks_hold_time(&self, confirm: &Confirm, origin: &Origin) -> bool {
+        let association = origin.association().and_then(|id| self.associations.get(id));
+        association.is_some_and(|association| is_new(association)) && confirm.configuration.is_none()
+    }
+
+    /// The cookie, then the echoed proposal (G-230). The cookie is bound to the proposal, so that either fault shows.
+    fn verify(&mut self, nslp_id: NslpId, confirm: &Confirm, now: Instant) -> Result<Arrival, BadConfirm> {
+        let cookie = confirm.responder_cookie.as_ref().ok_or(BadConfirm::Cookie(BadCookie::Stale))?;
+        let bound = Bound {
+            nslp_id,
+            session: confirm.session,
+            mri: &confirm.mri,
+            peer: &confirm.nli.peer,
+            address: confirm.nli.address,
+            proposal: confirm.proposal.as_ref(),
+        };
+        let macs = &mut self.counters.cookie_macs;
+        let verdict = self.cookies.check(&*self.backend.0, cookie, &bound, now, macs);
+        let ours = self.registration(nslp_id).and_then(super::Registration::proposal);
+        match verdict {
+            Err(BadCookie::Stale) => Err(BadConfirm::Cookie(BadCookie::Stale)),
+            _ if confirm.proposal.is_some() && confirm.proposal != ours => Err(BadConfirm::Proposal),
+            Err(fault) => Err(BadConfirm::Cookie(fault)),
+            Ok(arrival) => Ok(arrival),
+        }
+    }
+
+    /// The association is the peer's to keep now, under the NLI it gave (§4.4.3) and with its hold time (G-085).
+    fn note_confirmed(&mut self, confirm: &Confirm, origin: &Origin, now: Instant) {
+        let Some(id) = origin.association() else { return };
+        self.associations.name(id, &Peer::from(&confirm.nli));
+        let Some(association) = self.associations.get_mut(id) else { return };
+        association.confirmed = association.confirmed.or(Some(now));
+        if let Some(configuration) = &confirm.configuration {
+            association.peer_hold_time = configuration.hold_time;
+        }
+    }
+
+    fn bad_confirm(&mut self, fault: BadConfirm, key: &RoutingKey, route: Route, received: Received, now: Instant) {
+        match fault {
+            BadConfirm::Cookie(BadCookie::Stale) => self.counters.stale_responder_cookies += 1,
+            BadConfirm::Cookie(BadCookie::Forged) => self.counters.bad_responder_cookies += 1,
+            BadConfirm::Proposal => self.counters.altered_proposals += 1,
+        }
+        tracing::warn!(session = %key.session, ?fault, "Confirm refused");
+        let belongs = self.responding.get(key).is_some_and(|machine| machine.route == route);
+        // A cookie may have grown old on its way; only a false one speaks against the state (G-231).
+        if belongs && fault != BadConfirm::Cookie(BadCookie::Stale) {
+            self.responding_event(key, responding::Event::ErBadConfirm, RespondingInput::None, now);
+        }
+        let guards = Guards { late_installation: true, ..Guards::default() };
+        self.node_event(Event::RxConfirm, guards, &NodeInput::Stray(Box::new(received)), now);
+    }
+
+    /// No state; and if the association has carried nothing good yet, no association either (G-231).
+    pub(super) fn refuse_confirm(&mut self, received: &Received, now: Instant) {
+        if self.config.answer_bad_cookies {
+            self.answer_bad_cookie(received, now);
+        }
+        let Some(id) = received.origin.association() else { return };
+        if self.associations.get(id).is_some_and(is_new) {
+            self.close_after_bad_confirm(id);
+        }
+    }
+
+    fn close_after_bad_confirm(&mut self, id: AssociationId) {
+        let input = AssociationInput::Reason("its first Confirm was refused".to_owned());
+        self.tasks.push_back(Task::Association(id, association::Event::ErBadConfirm, input));
+    }
+
+    /// G-337: only where somebody has asked for it, for debugging.
+    fn answer_bad_cookie(&mut self, received: &Received, now: Instant) {
+        let Body::Confirm(confirm) = &received.message.body else { return };
+        let cookie = confirm.responder_cookie.as_ref();
+        let info = cookie.and_then(|cookie| super::error_reply::value_info(ObjectType::ResponderCookie, cookie.as_bytes(), 0));
+        let cause = ErrorCause::ObjectValue(ObjectValueFault::InvalidCookie);
+        self.answer(received, cause, info.into_iter().collect(), now);
+    }
+}
+
+/// Opened by the peer, and nothing confirmed on it yet.
+fn is_new(association: &super::association::Association) -> bool {
+    !association.opened_here && association.confirmed.is_none()
+}

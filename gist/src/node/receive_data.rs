@@ -1,0 +1,100 @@
+//! Data: whether it may go to the application (RFC 5971 §4.3.2).
+
+use bytes::Bytes;
+
+use super::Node;
+use super::machines::node::{Event, Guards};
+use super::machines::{querying, responding};
+use super::node_machine::NodeInput;
+use super::querying::QueryingInput;
+use super::receive::Received;
+use super::responding::RespondingInput;
+use super::routing_state::{Origin, Route, RoutingKey};
+use crate::time::Instant;
+use crate::wire::{Data, ErrorCause, ErrorInfo, HeaderFault, Mri, NslpId, ObjectType, ObjectTypeFault};
+
+/// A payload on its way up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Delivery {
+    pub(super) payload: Bytes,
+    pub(super) hop_count: u8,
+    pub(super) origin: Origin,
+    pub(super) mri: Mri,
+}
+
+impl Node {
+    /// The checks in the order of §4.3.2 (G-047). Explicitly routed messages get no exception here: no application of
+    /// this node asked to see what its routing state does not cover (check 1).
+    pub(super) fn receive_data(&mut self, data: Data, received: Received, now: Instant) {
+        if let Some((cause, info)) = misplaced_on_association(&data, &received.origin) {
+            return self.answer(&received, cause, info.into_iter().collect(), now);
+        }
+        let nslp_id = received.message.nslp_id;
+        // The sender is the querying node of a state along the message's way, or the responding node of one against it.
+        let theirs = RoutingKey::along(nslp_id, data.session, &data.mri);
+        let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
+        let responding = self.responding.get(&theirs).map(|machine| machine.route);
+        let querying = self.querying.get(&ours).and_then(|machine| machine.route);
+        let delivery = Delivery {
+            payload: data.payload.clone(),
+            hop_count: received.message.hop_count,
+            origin: received.origin,
+            mri: data.mri.clone(),
+        };
+        if responding.is_some_and(|route| is_from(&route, &received, &data)) {
+            self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
+        } else if querying.is_some_and(|route| is_from(&route, &received, &data)) {
+            self.querying_event(&ours, querying::Event::RxData, QueryingInput::Data(delivery), now);
+        } else if responding.or(querying).is_some() {
+            self.refuse_misdelivered(&received, now);
+        } else {
+            self.node_event(Event::RxData, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
+        }
+    }
+
+    /// Check 2: there is state for the session, and this is not the way its messages come.
+    fn refuse_misdelivered(&mut self, received: &Received, now: Instant) {
+        let cause = match received.origin {
+            Origin::Association(_) => {
+                self.counters.wrong_association += 1;
+                ErrorCause::IncorrectlyDelivered
+            }
+            Origin::Datagram(_) => {
+                self.counters.unprotected += 1;
+                ErrorCause::IncorrectEncapsulation
+            }
+        };
+        self.answer(received, cause, Vec::new(), now);
+    }
+
+    /// Whether a payload may go to the application: unprotected ones only if it demands no protection. Counts those that may not.
+    pub(super) fn may_deliver(&mut self, nslp_id: NslpId, origin: &Origin) -> bool {
+        let demands = self.registration(nslp_id).is_none_or(super::Registration::is_secure);
+        let may = origin.association().is_some() || !demands;
+        self.counters.unprotected += u64::from(!may);
+        may
+    }
+}
+
+/// Whether the message came by the state's own route.
+fn is_from(route: &Route, received: &Received, data: &Data) -> bool {
+    match (route, &received.origin) {
+        (Route::Association(own), Origin::Association(id)) => own == id,
+        // The NLI's address was compared with the source on reception, so a stranger cannot claim the peer's.
+        (Route::Datagram(own), Origin::Datagram(_)) => {
+            received.message.source_is_signalling && data.nli.as_ref().is_some_and(|nli| nli.address == own.ip())
+        }
+        _ => false,
+    }
+}
+
+/// In C-mode there is neither an NLI (G-148) nor the C-flag (G-154).
+fn misplaced_on_association(data: &Data, origin: &Origin) -> Option<(ErrorCause, Option<ErrorInfo>)> {
+    origin.association()?;
+    if data.context_free {
+        return Some((ErrorCause::CommonHeaderParse(HeaderFault::InvalidCFlag), None));
+    }
+    data.nli.as_ref()?;
+    let info = ErrorInfo::ObjectType(ObjectType::NetworkLayerInformation.number());
+    Some((ErrorCause::ObjectType(ObjectTypeFault::Invalid), Some(info)))
+}

@@ -1,0 +1,53 @@
+//! Error messages received (RFC 5971 §4.4.6, §5.6): none is ever answered.
+
+use super::Node;
+use super::machines::node::{Event, Guards};
+use super::machines::{querying, responding};
+use super::node_machine::NodeInput;
+use super::querying::QueryingInput;
+use super::receive::Received;
+use super::responding::RespondingInput;
+use super::routing_state::{Origin, Route, RoutingKey};
+use crate::time::Instant;
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType};
+
+impl Node {
+    pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
+        self.counters.errors_received += 1;
+        let error = body.error;
+        let header = CommonHeader::from_bytes(error.header);
+        let cause = error.cause();
+        let shown = cause.map(|cause| cause.to_string());
+        tracing::debug!(code = error.code, subcode = error.subcode, cause = shown, comment = error.comment, "Error received");
+        let (Some(session), Some(mri)) = (error.session, &error.mri) else { return };
+        let along = RoutingKey::along(header.nslp_id, session, mri);
+        match cause {
+            // The peer has other ideas of the session's way, or none: for this node the state is gone either way.
+            Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered) => {
+                let against = RoutingKey::against(header.nslp_id, session, mri);
+                let route = self.querying.get(&along).and_then(|machine| machine.route);
+                let other = self.responding.get(&against).map(|machine| machine.route);
+                if route.is_some_and(|route| concerns(&route, &received)) {
+                    self.querying_event(&along, querying::Event::ErNoRSM, QueryingInput::None, now);
+                } else if other.is_some_and(|route| concerns(&route, &received)) {
+                    self.responding_event(&against, responding::Event::ErNoRSM, RespondingInput::None, now);
+                } else {
+                    self.node_event(Event::ErNoRSM, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
+                }
+            }
+            Some(ErrorCause::EndpointFound) if header.message_type == Ok(MessageType::Query) => {
+                self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Only the peer itself, over the state's own route, can say that it has lost the state (G-135).
+fn concerns(route: &Route, received: &Received) -> bool {
+    match (route, &received.origin) {
+        (Route::Association(own), Origin::Association(id)) => own == id,
+        (Route::Datagram(own), Origin::Datagram(origin)) => *own == origin.source,
+        _ => false,
+    }
+}

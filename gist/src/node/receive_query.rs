@@ -1,0 +1,223 @@
+//! Queries, and the Responses to them (RFC 5971 §4.4.1): answering one costs no memory.
+
+use core::net::{IpAddr, SocketAddr};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::cookie::{Arrival, Bound};
+use super::machines::node::{Event, Guards};
+use super::machines::responding;
+use super::node_machine::NodeInput;
+use super::rate::Purpose;
+use super::receive::Received;
+use super::responding::{AcceptedQuery, RespondingInput};
+use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
+use super::{Node, Transmit};
+use crate::api::AssociationId;
+use crate::time::Instant;
+use crate::wire::datagram::MAGIC;
+use crate::wire::{
+    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, ObjectType, ObjectTypeFault, Query, ResponderPart, Response,
+};
+
+/// Below this an upstream Query has crossed more than one link (G-261).
+const MIN_UPSTREAM_TTL: u8 = 254;
+
+/// Where a Query for this flow is sent to (RFC 5971 §5.8.1.2, §5.8.1.3).
+pub(super) fn query_destination(mri: &Mri) -> IpAddr {
+    match mri.direction() {
+        Direction::Downstream => mri.destination(),
+        Direction::Upstream => mri.source(),
+    }
+}
+
+impl Node {
+    pub(super) fn receive_query(&mut self, query: Query, received: Received, now: Instant) {
+        let Origin::Datagram(origin) = received.origin else { return };
+        if query.nli.peer == self.config.identity {
+            self.counters.stray += 1;
+            return;
+        }
+        if let Some((cause, info)) = objection(&query, &origin) {
+            return self.answer(&received, cause, vec![info].into_iter().flatten().collect(), now);
+        }
+        let arrival = Arrival { interface: origin.interface, ip_distance: ip_distance(&query, &origin) };
+        let key = RoutingKey::along(received.message.nslp_id, query.session, &query.mri);
+        // G-035: the Query's destination always peers.
+        let peering = self.is_local(query_destination(&query.mri)) || !self.declining.contains(&key.nslp_id);
+        let accepted = Box::new(AcceptedQuery { query, received, arrival });
+        if self.is_refresh(&key, &accepted) {
+            self.responding_event(&key, responding::Event::RxQuery, RespondingInput::Query(accepted), now);
+        } else {
+            let guards = Guards { peering, ..Guards::default() };
+            self.node_event(Event::RxQuery, guards, &NodeInput::Query(accepted), now);
+        }
+    }
+
+    /// Whether the Query names the peer that the state has, and the way to it is open.
+    fn is_refresh(&self, key: &RoutingKey, accepted: &AcceptedQuery) -> bool {
+        self.responding.get(key).is_some_and(|machine| {
+            let open = match machine.route {
+                Route::Association(id) => self.associations.get(id).is_some_and(|association| association.is_open()),
+                Route::Datagram(_) => true,
+            };
+            open && machine.peer == Peer::from(&accepted.query.nli)
+        })
+    }
+
+    /// Rule 1 of §6.1: a Response that a Confirm must answer. Nothing is kept: the Responder-Cookie says it all.
+    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, now: Instant) {
+        let AcceptedQuery { query, received, arrival } = accepted;
+        let nslp_id = received.message.nslp_id;
+        let Some(registration) = self.registration(nslp_id) else { return };
+        let full_offer = registration.response_offer(self.config.hold_time, self.config.association_port);
+        let reused = self.reusable(query).filter(|_| full_offer.is_some());
+        let stack = full_offer.filter(|_| reused.is_none());
+        let bound = Bound {
+            nslp_id,
+            session: query.session,
+            mri: &query.mri,
+            peer: &query.nli.peer,
+            address: query.nli.address,
+            proposal: stack.as_ref().map(|stack| &stack.proposal),
+        };
+        let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, now) else { return };
+        let route = reused.map_or_else(|| Route::Datagram(reply_address(query, received)), Route::Association);
+        self.respond(route, query, received, arrival.ip_distance, Some(ResponderPart { cookie, stack }), now);
+    }
+
+    /// Rule 5 of §6.3: the answer to a refresh, over the state's own route.
+    pub(super) fn send_refresh_response(
+        &mut self,
+        route: Route,
+        query: &Query,
+        received: &Received,
+        ip_distance: Option<u8>,
+        now: Instant,
+    ) {
+        self.respond(route, query, received, ip_distance, None, now);
+    }
+
+    fn respond(
+        &mut self,
+        route: Route,
+        query: &Query,
+        received: &Received,
+        ip_distance: Option<u8>,
+        responder: Option<ResponderPart>,
+        now: Instant,
+    ) {
+        let Some(own) = self.backend.0.egress_address(query.nli.address) else {
+            tracing::warn!(peer = %query.nli.address, "no route to the querying node");
+            return;
+        };
+        // G-162: a Response to a downstream Query goes upstream and tells the distance measured.
+        let ip_ttl = if query.mri.direction() == Direction::Downstream { ip_distance.unwrap_or(0) } else { 0 };
+        let message = Message {
+            hop_count: super::transmit::HOP_COUNT,
+            nslp_id: received.message.nslp_id,
+            source_is_signalling: true,
+            body: Body::Response(Response {
+                nat: None,
+                mri: query.mri.inverted(),
+                session: query.session,
+                nli: self.nli(own, ip_ttl, self.agreed_validity(query.nli.validity)),
+                query_cookie: query.cookie.clone(),
+                confirm_requested: responder.is_some(),
+                responder,
+                payload: None,
+            }),
+            unknown: Vec::new(),
+        };
+        self.counters.responses_sent += 1;
+        match route {
+            Route::Association(id) => self.send_on_association(id, &message),
+            Route::Datagram(destination) => self.send_normal(destination, Some(own), &message, Purpose::Answer, now),
+        };
+    }
+
+    /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our
+    /// full offer and as one of the Query's (G-228, G-229), which TLS over TCP with both ends authenticated always is.
+    fn reusable(&self, query: &Query) -> Option<AssociationId> {
+        query.stack.as_ref()?;
+        let peer = Peer::from(&query.nli);
+        let mut candidates = self.associations.of_peer(&peer);
+        candidates.find(|(_, association)| association.is_open() && association.confirmed.is_some()).map(|(id, _)| id)
+    }
+
+    /// The application does not want to peer: the Query goes on as it came, one hop less (G-038, G-040).
+    pub(super) fn propagate(&mut self, received: &Received, now: Instant) {
+        let (Origin::Datagram(origin), Body::Query(query)) = (&received.origin, &received.message.body) else { return };
+        if received.message.hop_count == 0 {
+            self.counters.hop_count_zero += 1;
+            return self.answer(received, ErrorCause::HopLimitExceeded, Vec::new(), now);
+        }
+        let Some(ip_ttl) = origin.ip_ttl.and_then(|ttl| ttl.checked_sub(1)).filter(|ttl| *ttl != 0) else { return };
+        let (ds_field, flow_label) = match &query.mri {
+            Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
+            Mri::LooseEnd(_) => (0, 0),
+        };
+        let router_alert = self.registration(received.message.nslp_id).and_then(|registration| registration.rao);
+        self.emit(Transmit::QueryMode {
+            source: origin.source.ip(),
+            destination: origin.destination,
+            source_port: origin.source.port(),
+            ip_ttl,
+            ds_field,
+            flow_label,
+            router_alert,
+            payload: with_hop_count(&received.raw, received.message.hop_count),
+        });
+    }
+}
+
+/// What is wrong with the Query for this place.
+fn objection(query: &Query, origin: &DatagramOrigin) -> Option<(ErrorCause, Option<ErrorInfo>)> {
+    // A NAT that knows GIST has been at work, and this node has no role in that (G-321).
+    if query.nat.is_some() {
+        let info = ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number());
+        return Some((ErrorCause::ObjectType(ObjectTypeFault::Untranslated), Some(info)));
+    }
+    let is_path_coupled = matches!(query.mri, Mri::PathCoupled(_));
+    // G-254, G-329.
+    if is_path_coupled && query.mri.destination().is_ipv4() != origin.source.is_ipv4() {
+        let info = super::error_reply::mri_info(&query.mri, 0);
+        return Some((ErrorCause::MriValidation(MriFault::IpVersionMismatch), info));
+    }
+    if query.mri.direction() == Direction::Upstream {
+        // G-266: the loose-end method has no upstream Queries.
+        if !is_path_coupled {
+            return Some((ErrorCause::IncorrectEncapsulation, None));
+        }
+        if origin.ip_ttl.is_some_and(|ttl| ttl < MIN_UPSTREAM_TTL) {
+            return Some((ErrorCause::InvalidIpTtl, None));
+        }
+    }
+    None
+}
+
+/// G-161: how many IP hops lie between, if the Query tells its TTL and the datagram shows what is left of it.
+fn ip_distance(query: &Query, origin: &DatagramOrigin) -> Option<u8> {
+    let sent = Some(query.nli.ip_ttl).filter(|ttl| *ttl != 0)?;
+    sent.checked_sub(origin.ip_ttl?)
+}
+
+/// G-089, G-169: the address from the NLI, the port from the UDP header.
+fn reply_address(query: &Query, received: &Received) -> SocketAddr {
+    let port = match received.origin {
+        Origin::Datagram(origin) => origin.source.port(),
+        Origin::Association(_) => crate::wire::datagram::GIST_PORT,
+    };
+    SocketAddr::new(query.nli.address, port)
+}
+
+/// The datagram again, byte for byte but for the hop count.
+fn with_hop_count(raw: &Bytes, hop_count: u8) -> Bytes {
+    let mut out = BytesMut::with_capacity(raw.len() + 4);
+    out.put_u32(MAGIC);
+    let (version, rest) = raw.split_at(raw.len().min(1));
+    out.put_slice(version);
+    out.put_u8(hop_count);
+    out.put_slice(rest.get(1..).unwrap_or_default());
+    out.freeze()
+}

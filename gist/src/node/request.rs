@@ -1,0 +1,79 @@
+//! Requests of the application (RFC 5971 Appendix B).
+
+use super::Node;
+use super::machines::node::{Event, Guards};
+use super::machines::{querying, responding};
+use super::node_machine::NodeInput;
+use super::querying::QueryingInput;
+use super::responding::RespondingInput;
+use super::routing_state::RoutingKey;
+use crate::api::{Request, SendError, SendMessage};
+use crate::time::Instant;
+use crate::wire::{Direction, MAX_VALUE_LENGTH};
+
+impl Node {
+    pub(super) fn request(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Send(message) => self.send(message, now),
+            Request::SetStateLifetime { nslp_id, session, mri, lifetime } => {
+                let along = RoutingKey::along(nslp_id, session, &mri);
+                let against = RoutingKey::against(nslp_id, session, &mri);
+                self.querying_event(&along, querying::Event::TgSetLifetime, QueryingInput::Lifetime(lifetime), now);
+                self.responding_event(&against, responding::Event::TgSetLifetime, RespondingInput::Lifetime(lifetime), now);
+            }
+            Request::InvalidateRoutingState { nslp_id, session, mri, urgent } => {
+                let key = RoutingKey::along(nslp_id, session, &mri);
+                self.querying_event(&key, querying::Event::TgInvalidate, QueryingInput::Invalidate { urgent }, now);
+            }
+        }
+    }
+
+    fn send(&mut self, message: SendMessage, now: Instant) {
+        if let Some(error) = self.objection(&message) {
+            return self.report_status(message, error);
+        }
+        let along = RoutingKey::along(message.nslp_id, message.session, &message.mri);
+        let against = RoutingKey::against(message.nslp_id, message.session, &message.mri);
+        if self.querying.contains_key(&along) {
+            self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);
+        } else if self.responding.contains_key(&against) {
+            self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
+        } else {
+            self.send_without_state(along, message, now);
+        }
+    }
+
+    /// What speaks against sending the message at all.
+    fn objection(&self, message: &SendMessage) -> Option<SendError> {
+        let Some(registration) = self.registration(message.nslp_id) else { return Some(SendError::NoEncapsulation) };
+        // G-024, G-048: the end the message travels towards.
+        let end = match message.mri.direction() {
+            Direction::Downstream => message.mri.destination(),
+            Direction::Upstream => message.mri.source(),
+        };
+        let demanding = message.attributes.reliable || message.attributes.secure;
+        let length = message.payload.len();
+        if message.hop_count == Some(0) {
+            Some(SendError::HopCountZero)
+        } else if self.is_local(end) {
+            Some(SendError::SelfDestination)
+        } else if length > MAX_VALUE_LENGTH || length % 4 != 0 {
+            Some(SendError::TooLarge)
+        } else if demanding && registration.offer.is_empty() {
+            // G-051: only an association could give that, and this application has none.
+            Some(SendError::NoEncapsulation)
+        } else {
+            None
+        }
+    }
+
+    /// Rule 5 of §6.1.
+    fn send_without_state(&mut self, key: RoutingKey, message: SendMessage, now: Instant) {
+        let guards = Guards {
+            // Upstream Queries are optional (G-255) and not sent here; without a route there is no address for the NLI.
+            query_mode_possible: key.mri.direction() == Direction::Downstream && self.own_address_for(&key.mri).is_some(),
+            ..Guards::default()
+        };
+        self.node_event(Event::TgNSLPData, guards, &NodeInput::Message(key, message), now);
+    }
+}

@@ -1,0 +1,95 @@
+//! What querying and responding machines have in common (RFC 5971 §4.2.1).
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::api::AssociationId;
+use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
+
+/// Names a routing state: session, application, and flow in the direction of the Query (G-002).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct RoutingKey {
+    pub(super) nslp_id: NslpId,
+    pub(super) session: SessionId,
+    /// In the direction the Query goes; messages of the querying node have the same, those of the responding node the other.
+    pub(super) mri: Mri,
+}
+
+impl RoutingKey {
+    /// The key of the state whose Query goes the way of `mri`.
+    pub(super) fn along(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
+        Self { nslp_id, session, mri: mri.clone() }
+    }
+
+    /// The key of the state whose Query goes against `mri`.
+    pub(super) fn against(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
+        Self { nslp_id, session, mri: mri.inverted() }
+    }
+}
+
+/// A peer by its Network-Layer-Information (RFC 5971 §4.4.3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Peer {
+    pub(super) identity: PeerIdentity,
+    pub(super) address: IpAddr,
+}
+
+impl From<&Nli> for Peer {
+    fn from(nli: &Nli) -> Self {
+        Self { identity: nli.peer.clone(), address: nli.address }
+    }
+}
+
+/// How messages reach the peer (G-022).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Route {
+    /// Over this association.
+    Association(AssociationId),
+    /// In datagrams to this address and port.
+    Datagram(SocketAddr),
+}
+
+impl Route {
+    pub(super) fn association(&self) -> Option<AssociationId> {
+        match self {
+            Self::Association(id) => Some(*id),
+            Self::Datagram(_) => None,
+        }
+    }
+}
+
+/// Who keeps an association.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum User {
+    Querying(RoutingKey),
+    Responding(RoutingKey),
+}
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Origin {
+    /// An association.
+    Association(AssociationId),
+    /// A datagram.
+    Datagram(DatagramOrigin),
+}
+
+/// What a datagram's envelope shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct DatagramOrigin {
+    pub(super) source: SocketAddr,
+    pub(super) destination: IpAddr,
+    pub(super) ip_ttl: Option<u8>,
+    pub(super) interface: u32,
+    /// Taken off its way to somebody else.
+    pub(super) intercepted: bool,
+    pub(super) query_mode: bool,
+}
+
+impl Origin {
+    pub(super) fn association(&self) -> Option<AssociationId> {
+        match self {
+            Self::Association(id) => Some(*id),
+            Self::Datagram(_) => None,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What one machine wants of another, and the loop that does it.
+
+use core::fmt;
+
+use super::Node;
+use super::association::AssociationInput;
+use super::machines::{association, querying, responding};
+use super::querying::QueryingInput;
+use super::receive::Received;
+use super::responding::RespondingInput;
+use super::routing_state::RoutingKey;
+use super::timers::TimerKey;
+use crate::api::AssociationId;
+use crate::time::Instant;
+
+/// An event for a machine, or a message to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Task {
+    Querying(RoutingKey, querying::Event, QueryingInput),
+    Responding(RoutingKey, responding::Event, RespondingInput),
+    Association(AssociationId, association::Event, AssociationInput),
+    Message(Box<Received>),
+}
+
+impl Node {
+    /// Does all tasks, in order; then lets go of associations that nobody uses any more.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(task) = self.tasks.pop_front() {
+                match task {
+                    Task::Querying(key, event, input) => self.querying_event(&key, event, input, now),
+                    Task::Responding(key, event, input) => self.responding_event(&key, event, input, now),
+                    Task::Association(id, event, input) => self.association_event(id, event, input, now),
+                    Task::Message(received) => self.dispatch(*received, now),
+                }
+            }
+            let Some(id) = self.associations.pop_unused() else { break };
+            self.association_event(id, association::Event::TgMAIdle, AssociationInput::None, now);
+        }
+    }
+
+    /// A timer fired.
+    pub(super) fn expired(&mut self, key: TimerKey, now: Instant) {
+        match key {
+            TimerKey::Querying(key, timer) => self.querying_event(&key, timer.event(), QueryingInput::None, now),
+            TimerKey::Responding(key, timer) => self.responding_event(&key, timer.event(), RespondingInput::None, now),
+            TimerKey::Association(id, timer) => {
+                let input = match timer {
+                    association::Timer::Connect => AssociationInput::Reason("no connection in time".to_owned()),
+                    association::Timer::HelloReply => AssociationInput::Reason("the peer does not answer".to_owned()),
+                    association::Timer::SendHello | association::Timer::NoHello => AssociationInput::None,
+                };
+                self.association_event(id, timer.event(), input, now);
+            }
+            TimerKey::Datagrams => self.release_datagrams(now),
+        }
+    }
+
+    /// A table knows the case and this code does not act upon it yet: somebody should hear of it.
+    pub(super) fn refused(&mut self, machine: &str, state: impl fmt::Display, event: impl fmt::Display, rule: &str) {
+        self.counters.events_refused += 1;
+        tracing::error!(machine, %state, %event, rule, "not acted upon yet");
+    }
+
+    /// No row applies (G-282).
+    pub(super) fn ignored(&mut self, machine: &str, state: impl fmt::Display, event: impl fmt::Display) {
+        self.counters.events_ignored += 1;
+        tracing::trace!(machine, %state, %event, "ignored");
+    }
+
+    /// A row applies.
+    pub(super) fn taken(machine: &str, from: impl fmt::Display, event: impl fmt::Display, rule: &str, to: impl fmt::Display) {
+        tracing::debug!(machine, %from, %event, rule, %to, "transition");
+    }
+}

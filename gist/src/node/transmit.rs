@@ -1,0 +1,228 @@
+//! Making messages and handing them out (RFC 5971 §4.3.3, §5.3).
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::association::AssociationInput;
+use super::machines::association::{Event, State};
+use super::querying::{AcceptedResponse, Querying};
+use super::rate::{Admission, Purpose};
+use super::routing_state::{Route, RoutingKey};
+use super::task::Task;
+use super::timers::TimerKey;
+use super::{Node, Output, Transmit};
+use crate::api::{AssociationId, SendError, SendMessage};
+use crate::time::Instant;
+use crate::wire::datagram::{self, GIST_PORT};
+use crate::wire::{Body, Confirm, Cookie, Data, Direction, Message, Mri, Nli, NslpId, Query, StackConfiguration};
+
+/// GIST hop count of messages made here if the application gives none.
+pub(super) const HOP_COUNT: u8 = 64;
+
+/// IP TTL of Queries, told in their NLI so that the next node can measure its distance (G-160).
+const QUERY_TTL: u8 = 64;
+
+/// The longest D-mode message without a known path MTU: 576 bytes less 64 for IP and UDP (G-053, G-055).
+const MAX_DATAGRAM_MESSAGE: usize = 512;
+
+impl Node {
+    /// The address to be reached at for a flow: that of the interface the flow leaves by (G-158).
+    pub(super) fn own_address_for(&self, mri: &Mri) -> Option<IpAddr> {
+        let source = mri.source();
+        if self.is_local(source) { Some(source) } else { self.backend.0.egress_address(mri.destination()) }
+    }
+
+    pub(super) fn nli(&self, address: IpAddr, ip_ttl: u8, validity: Duration) -> Nli {
+        Nli { ip_ttl, validity, peer: self.config.identity.clone(), address }
+    }
+
+    /// Sends the next Query of the handshake. The first has the flow's source address, every second retransmission the
+    /// node's own (G-251); the cookie is a new one each time (G-194).
+    pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
+        let Some(registration) = self.registration(key.nslp_id) else { return };
+        let Some(own) = machine.handshake.own else { return };
+        let (stack, router_alert) = (registration.query_offer(self.config.hold_time), registration.rao);
+        let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
+        let retransmissions = machine.handshake.cookies.len();
+        let source = if retransmissions % 2 == 1 { own } else { key.mri.source() };
+        machine.handshake.cookies.push((cookie.clone(), now));
+        let message = Message {
+            hop_count: HOP_COUNT,
+            nslp_id: key.nslp_id,
+            source_is_signalling: source == own,
+            body: Body::Query(Query {
+                nat: None,
+                mri: key.mri.clone(),
+                session: key.session,
+                nli: self.nli(own, QUERY_TTL, self.validity()),
+                cookie,
+                stack,
+                payload: None,
+            }),
+            unknown: Vec::new(),
+        };
+        let Some(payload) = Self::encode_datagram(&message) else { return };
+        self.counters.queries_sent += 1;
+        let (ds_field, flow_label) = match &key.mri {
+            Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
+            Mri::LooseEnd(_) => (0, 0),
+        };
+        let transmit = Transmit::QueryMode {
+            source,
+            destination: key.mri.destination(),
+            source_port: GIST_PORT,
+            ip_ttl: QUERY_TTL,
+            ds_field,
+            flow_label,
+            router_alert,
+            payload,
+        };
+        self.transmit(transmit, Purpose::Own, now);
+    }
+
+    /// Confirms, over the association if there is one (G-145), where it is the first message for the flow (G-084).
+    pub(super) fn send_confirm(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, now: Instant) {
+        let response = &accepted.response;
+        let (Some(route), Some(own)) = (machine.route, machine.handshake.own) else { return };
+        if !response.confirm_requested {
+            return;
+        }
+        let association = route.association();
+        let opening = association.filter(|id| self.associations.get(*id).is_some_and(|a| a.state != State::Connected && a.state != State::Idle));
+        if opening.is_some() && machine.confirm_waits_on == opening {
+            return;
+        }
+        machine.confirm_waits_on = opening;
+        let responder = response.responder.as_ref();
+        let proposal = responder.and_then(|responder| responder.stack.as_ref()).map(|stack| stack.proposal.clone());
+        let first = association.and_then(|id| self.associations.get_mut(id)).is_some_and(|association| {
+            association.opened_here && association.confirmed.replace(now).is_none()
+        });
+        // G-085: the first Confirm on a new association tells the hold time.
+        let configuration = (first && proposal.is_some())
+            .then(|| StackConfiguration { hold_time: self.config.hold_time, options: Vec::new() });
+        let ip_ttl = if association.is_none() && key.mri.direction() == Direction::Downstream { QUERY_TTL } else { 0 };
+        let body = Body::Confirm(Confirm {
+            mri: key.mri.clone(),
+            session: key.session,
+            // The validity that counts is the Response's (G-107); repeated for a responder that kept nothing.
+            nli: self.nli(own, ip_ttl, response.nli.validity),
+            responder_cookie: responder.map(|responder| responder.cookie.clone()),
+            proposal: proposal.filter(|_| association.is_some()),
+            configuration,
+            payload: None,
+        });
+        self.send_on_route(route, Some(own), key.nslp_id, HOP_COUNT, body, now);
+    }
+
+    /// Sends the application's message to the peer.
+    pub(super) fn send_data(&mut self, route: Route, own: Option<IpAddr>, validity: Duration, message: SendMessage, now: Instant) {
+        let nli = match (route, own) {
+            (Route::Association(_), _) => None,
+            (Route::Datagram(_), Some(own)) => Some(self.nli(own, 0, validity.max(Duration::from_millis(1)))),
+            (Route::Datagram(_), None) => return self.report_status(message, SendError::NoEncapsulation),
+        };
+        let body = Body::Data(Data {
+            nat: None,
+            mri: message.mri.clone(),
+            session: message.session,
+            nli,
+            payload: message.payload.clone(),
+            explicit: false,
+            context_free: false,
+        });
+        if !self.send_on_route(route, own, message.nslp_id, message.hop_count.unwrap_or(HOP_COUNT), body, now) {
+            self.report_status(message, SendError::TooLarge);
+        }
+    }
+
+    /// `false` if the message cannot be written or is too long for a datagram.
+    fn send_on_route(&mut self, route: Route, own: Option<IpAddr>, nslp_id: NslpId, hop_count: u8, body: Body, now: Instant) -> bool {
+        let message = Message { hop_count, nslp_id, source_is_signalling: true, body, unknown: Vec::new() };
+        match route {
+            Route::Association(id) => self.send_on_association(id, &message),
+            Route::Datagram(destination) => self.send_normal(destination, own, &message, Purpose::Own, now),
+        }
+    }
+
+    /// `false` if the message cannot be written.
+    pub(super) fn send_on_association(&mut self, id: AssociationId, message: &Message) -> bool {
+        let Some(bytes) = Self::encode(message) else { return false };
+        self.tasks.push_back(Task::Association(id, Event::TgRawData, AssociationInput::Raw(bytes)));
+        true
+    }
+
+    /// `false` if the message cannot be written or is too long for a datagram.
+    pub(super) fn send_normal(
+        &mut self,
+        destination: SocketAddr,
+        source: Option<IpAddr>,
+        message: &Message,
+        purpose: Purpose,
+        now: Instant,
+    ) -> bool {
+        let Some(payload) = Self::encode_datagram(message) else { return false };
+        self.transmit(Transmit::Normal { destination, source, payload }, purpose, now);
+        true
+    }
+
+    /// Hands a datagram to the rate limiter.
+    fn transmit(&mut self, datagram: Transmit, purpose: Purpose, now: Instant) {
+        match self.limiter.submit(datagram, purpose, now) {
+            Admission::Send(datagram) => self.emit(datagram),
+            Admission::Wait => self.counters.rate_delayed += 1,
+            Admission::Drop => self.counters.rate_dropped += 1,
+        }
+        self.watch_limiter();
+    }
+
+    /// Some waiting datagrams may go.
+    pub(super) fn release_datagrams(&mut self, now: Instant) {
+        while let Some(datagram) = self.limiter.release(now) {
+            self.emit(datagram);
+        }
+        self.watch_limiter();
+    }
+
+    fn watch_limiter(&mut self) {
+        match self.limiter.next_release() {
+            Some(at) => self.timers.start(TimerKey::Datagrams, at),
+            None => self.timers.stop(&TimerKey::Datagrams),
+        }
+    }
+
+    /// Past the rate limiter: also for what is only forwarded (G-202).
+    pub(super) fn emit(&mut self, datagram: Transmit) {
+        self.counters.datagrams_sent += 1;
+        self.outputs.push_back(Output::Transmit(datagram));
+    }
+
+    /// A message that cannot be written is a mistake made here; it is logged and not sent.
+    pub(super) fn encode(message: &Message) -> Option<Bytes> {
+        debug_assert!(message.hop_count != 0, "G-034");
+        match message.to_bytes() {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::error!(%error, "message cannot be written");
+                None
+            }
+        }
+    }
+
+    fn encode_datagram(message: &Message) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        match datagram::encode(message, &mut out) {
+            Ok(()) if out.len() <= MAX_DATAGRAM_MESSAGE + datagram::MAGIC_LENGTH => Some(out.freeze()),
+            Ok(()) => {
+                tracing::warn!(length = out.len(), "message too long for a datagram");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "message cannot be written");
+                None
+            }
+        }
+    }
+}

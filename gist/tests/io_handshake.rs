@@ -1,0 +1,201 @@
+//! Who gets as far as a messaging association: the listener's handshakes and limits, on real sockets.
+#![cfg(feature = "io")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod io_support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gist::io::{Bind, ShellError, spawn};
+use io_support::{ANSWERER, Authority, Identity, Node, PORT, config, expired, in_own_network};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// G-240: the server asks for a certificate and takes none but those of its own authority.
+#[test]
+fn a_client_without_a_good_certificate_is_refused_and_counted() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        let foreign = Authority::new("theirs").issue(&PKCS_ED25519, &["asker.pbs.test"]);
+        let old = authority.issue_with(&PKCS_ED25519, &["asker.pbs.test"], expired);
+        let attempts =
+            [("no certificate", None), ("a certificate of another authority", Some(foreign)), ("an expired certificate", Some(old))];
+        for (count, (what, identity)) in (1..).zip(attempts) {
+            let error = connect(client(&authority, identity)).await.expect_err(what);
+            assert!(error.contains("alert"), "{what}: {error}");
+            until(async || node.handle.snapshot().await.unwrap().shell.handshakes_failed == count).await;
+        }
+    });
+}
+
+#[test]
+fn what_is_no_tls_at_all_is_refused() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        let mut stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer.first(), Some(&21), "a TLS alert");
+        drop(stream);
+        until(async || node.handle.snapshot().await.unwrap().shell.handshakes_failed == 1).await;
+    });
+}
+
+#[test]
+fn a_handshake_that_is_not_finished_in_time_is_given_up() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start_with(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test", |config| {
+            config.limits.handshake_timeout = Duration::from_millis(200);
+        });
+        let start = Instant::now();
+        let mut stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        assert!(start.elapsed() >= Duration::from_millis(150));
+        until(async || node.handle.snapshot().await.unwrap().shell.handshakes_failed == 1).await;
+    });
+}
+
+#[test]
+fn one_source_does_not_take_all_places() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start_with(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test", |config| {
+            config.limits.handshakes_per_source = 3;
+        });
+        let mut idle = Vec::new();
+        for _ in 0..3 {
+            idle.push(TcpStream::connect((ANSWERER, PORT)).await.unwrap());
+        }
+        let mut one_more = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+        assert_eq!(one_more.read(&mut [0; 8]).await.unwrap_or(0), 0, "closed at once");
+        assert_eq!(node.handle.snapshot().await.unwrap().shell.handshakes_refused, 1);
+        // Another source still gets in.
+        let identity = authority.issue(&PKCS_ECDSA_P256_SHA256, &["asker.pbs.test"]);
+        let other = tokio::net::TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        let stream = other.connect(SocketAddr::from((ANSWERER, PORT))).await.unwrap();
+        let connector = TlsConnector::from(client(&authority, Some(identity)));
+        connector.connect(ServerName::IpAddress(ANSWERER.into()), stream).await.unwrap();
+        // And so does this one when its places are free again.
+        drop(idle);
+        until(async || node.handle.snapshot().await.unwrap().shell.handshakes_failed == 3).await;
+        let identity = authority.issue(&PKCS_ED25519, &["asker.pbs.test"]);
+        TlsConnector::from(client(&authority, Some(identity)))
+            .connect(ServerName::IpAddress(ANSWERER.into()), TcpStream::connect((ANSWERER, PORT)).await.unwrap())
+            .await
+            .unwrap();
+    });
+}
+
+/// G-082, G-207: what an accepted peer may do to its own association without harm to others.
+#[test]
+fn a_peer_that_vanishes_or_talks_nonsense_loses_its_association() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        let associations = async || node.handle.snapshot().await.unwrap().associations.len();
+        // A header that announces more than follows, a wrong version, and nothing at all.
+        for nonsense in [&[1, 9, 0, 9, 0, 0, 5, 0][..], &[9; 16], &[]] {
+            let identity = authority.issue(&PKCS_ED25519, &["asker.pbs.test"]);
+            let stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+            let connector = TlsConnector::from(client(&authority, Some(identity)));
+            let mut stream = connector.connect(ServerName::IpAddress(ANSWERER.into()), stream).await.unwrap();
+            until(async || associations().await == 1).await;
+            stream.write_all(nonsense).await.unwrap();
+            stream.flush().await.unwrap();
+            // Neither a TLS nor an orderly TCP goodbye.
+            socket2::SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(stream);
+            until(async || associations().await == 0).await;
+        }
+        assert_eq!(node.handle.snapshot().await.unwrap().shell.handshakes_failed, 0);
+    });
+}
+
+#[test]
+fn a_shell_that_cannot_start_says_what_and_where() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let tls = answerer(&authority).tls(&authority);
+        let error = |change: fn(&mut gist::io::ShellConfig)| {
+            let mut config = config(ANSWERER, tls.clone(), "*.pbs.test");
+            change(&mut config);
+            spawn(config).expect_err("it must not start")
+        };
+        let nowhere = error(|config| config.bind.ipv4 = Some("192.0.2.1".parse().unwrap()));
+        assert!(nowhere.to_string().starts_with("cannot bind UDP 192.0.2.1:270: "), "{nowhere}");
+        assert!(nowhere.to_string().ends_with("(no interface has this address)"), "{nowhere}");
+        assert!(matches!(error(|config| config.bind = Bind { ipv4: None, ipv6: None }), ShellError::NoAddress));
+        assert!(matches!(error(|config| config.node.association_port = 0), ShellError::NoAssociationPort));
+        let _first = Node::start(ANSWERER, tls.clone(), "*.pbs.test");
+        let taken = error(|_| {});
+        assert!(taken.to_string().contains("127.0.0.3:270") && taken.to_string().ends_with("(another program uses it)"), "{taken}");
+    });
+}
+
+#[test]
+fn outside_of_a_runtime_no_shell_starts() {
+    let authority = Authority::new("ours");
+    let started = spawn(config(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test"));
+    assert!(matches!(started, Err(ShellError::NoRuntime)));
+}
+
+#[test]
+fn a_stopped_shell_says_so_and_frees_its_sockets() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let identity = answerer(&authority);
+        let mut node = Node::start(ANSWERER, identity.tls(&authority), "*.pbs.test");
+        node.handle.stop().await;
+        assert!(node.handle.snapshot().await.is_err());
+        assert_eq!(node.indications.recv().await, None);
+        node.handle.stop().await;
+        let again = Node::start(ANSWERER, identity.tls(&authority), "*.pbs.test");
+        // Dropping either end stops it as well.
+        drop(again.indications);
+        until(async || again.handle.snapshot().await.is_err()).await;
+    });
+}
+
+fn answerer(authority: &Authority) -> Identity {
+    authority.issue(&PKCS_ED25519, &["answerer.pbs.test", "127.0.0.3"])
+}
+
+/// A client that trusts the authority and shows the identity, if any.
+fn client(authority: &Authority, identity: Option<Identity>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        Some(Identity { certificate, key }) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// Connects and waits for what the server says to the client's certificate, which in TLS 1.3 comes after the handshake.
+async fn connect(config: Arc<ClientConfig>) -> Result<(), String> {
+    let stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+    let mut stream =
+        TlsConnector::from(config).connect(ServerName::IpAddress(ANSWERER.into()), stream).await.map_err(|error| error.to_string())?;
+    stream.read(&mut [0; 8]).await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn until(condition: impl AsyncFn() -> bool) {
+    while !condition().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

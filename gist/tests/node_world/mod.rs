@@ -1,0 +1,411 @@
+//! A small network of nodes in memory with a virtual clock: what the shell and the wires would do.
+
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod messages;
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gist::api::{AssociationId, Indication, NetworkEvent, ReceivedMessage, Request, SendError, SendMessage};
+use gist::node::{
+    AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials,
+    Registration, Role, Transmit,
+};
+use gist::time::Instant;
+use gist::wire::{Message, NslpId, PeerIdentity, datagram};
+
+pub use messages::*;
+
+/// One way over one link.
+pub const DELAY: Duration = Duration::from_millis(1);
+
+pub const NSLP: NslpId = NslpId(32704);
+
+/// Mixes well and is no MAC; knows which own address faces which prefix.
+#[derive(Debug)]
+pub struct WorldBackend {
+    routes: Vec<(AddressPrefix, IpAddr)>,
+}
+
+impl Backend for WorldBackend {
+    fn mac(&self, key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+        let mut output = [0; 32];
+        for (number, chunk) in output.chunks_mut(8).enumerate() {
+            let mut hasher = DefaultHasher::new();
+            (number, key, message).hash(&mut hasher);
+            chunk.copy_from_slice(&hasher.finish().to_be_bytes());
+        }
+        output
+    }
+
+    fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
+        self.routes.iter().find(|(prefix, _)| prefix.contains(destination)).map(|(_, own)| *own)
+    }
+}
+
+/// What travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parcel {
+    Datagram { from: usize, to: usize, datagram: Datagram },
+    Association { from: usize, to: usize, id: AssociationId, event: AssociationEvent },
+}
+
+/// What the network does with a parcel.
+pub enum Fate {
+    Pass,
+    Lose,
+    Change(Parcel),
+}
+
+type Tap = Box<dyn FnMut(Instant, &Parcel) -> Fate>;
+
+pub struct Member {
+    pub node: Node,
+    pub addresses: Vec<IpAddr>,
+    pub credentials: PeerCredentials,
+    /// Passes the application's messages on in their direction.
+    pub relays: bool,
+    /// Whether TCP connections are accepted.
+    pub listens: bool,
+    pub alive: bool,
+    pub indications: Vec<(Instant, Indication)>,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub members: Vec<Member>,
+    /// What was handed in and out, one line each.
+    pub trace: Vec<String>,
+    /// Every datagram as it left a node.
+    pub datagrams: Vec<(Instant, usize, Transmit)>,
+    /// Every message as it left on an association.
+    pub on_associations: Vec<(Instant, usize, Message)>,
+    pub connects: usize,
+    tap: Tap,
+    parcels: BTreeMap<(Instant, u64), Parcel>,
+    sent: u64,
+    links: BTreeMap<(usize, AssociationId), (usize, AssociationId)>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            now: Instant::from_micros(1_000_000),
+            members: Vec::new(),
+            trace: Vec::new(),
+            datagrams: Vec::new(),
+            on_associations: Vec::new(),
+            connects: 0,
+            tap: Box::new(|_, _| Fate::Pass),
+            parcels: BTreeMap::new(),
+            sent: 0,
+            links: BTreeMap::new(),
+        }
+    }
+
+    /// Sender 10.0.1.1, router 10.0.1.254 / 10.0.2.254, receiver 10.0.2.1: each a GIST node of the application.
+    pub fn chain() -> Self {
+        Self::chain_with(|_, _| {})
+    }
+
+    pub fn chain_with(change: impl Fn(usize, &mut NodeConfig)) -> Self {
+        let mut world = Self::new();
+        let plans: [(&str, Role, &[&str], &[(&str, &str)]); 3] = [
+            ("sender", Role::Host, &["10.0.1.1"], &[("0.0.0.0/0", "10.0.1.1")]),
+            ("router", Role::Router, &["10.0.1.254", "10.0.2.254"], &[("10.0.1.0/24", "10.0.1.254"), ("0.0.0.0/0", "10.0.2.254")]),
+            ("receiver", Role::Host, &["10.0.2.1"], &[("0.0.0.0/0", "10.0.2.1")]),
+        ];
+        for (number, (name, role, addresses, routes)) in plans.into_iter().enumerate() {
+            world.add(number, name, role, addresses, routes, &change);
+        }
+        world.members[1].relays = true;
+        world
+    }
+
+    fn add(&mut self, number: usize, name: &str, role: Role, addresses: &[&str], routes: &[(&str, &str)], change: &impl Fn(usize, &mut NodeConfig)) {
+        let config = config(number, role, addresses, change);
+        let credentials = PeerCredentials {
+            dns_names: vec![format!("{name}.pbs.test")],
+            addresses: config.local_addresses.clone(),
+            subject: name.to_owned(),
+        };
+        let routes = routes.iter().map(|(prefix, own)| (prefix.parse().unwrap(), own.parse().unwrap())).collect();
+        let addresses = config.local_addresses.clone();
+        let node = Node::new(config, Arc::new(WorldBackend { routes }), [number as u8 + 1; 32]);
+        let indications = Vec::new();
+        self.members.push(Member { node, addresses, credentials, relays: false, listens: true, alive: true, indications });
+    }
+
+    pub fn tap(&mut self, tap: impl FnMut(Instant, &Parcel) -> Fate + 'static) {
+        self.tap = Box::new(tap);
+    }
+
+    pub fn node(&self, number: usize) -> &Node {
+        &self.members[number].node
+    }
+
+    /// Hands a request in and lets the node finish.
+    pub fn request(&mut self, number: usize, request: Request) {
+        self.note(format!("{number} <- {request:?}"));
+        let now = self.now;
+        self.members[number].node.handle_request(request, now);
+        self.drain(number);
+    }
+
+    pub fn send(&mut self, number: usize, message: SendMessage) {
+        self.request(number, Request::Send(message));
+    }
+
+    /// Hands a datagram in as if it had arrived.
+    pub fn inject(&mut self, number: usize, datagram: Datagram) {
+        self.hand_over(Parcel::Datagram { from: usize::MAX, to: number, datagram });
+    }
+
+    /// Hands a message in on an association as if the peer had sent it.
+    pub fn inject_on(&mut self, number: usize, id: AssociationId, message: &Message) {
+        let event = AssociationEvent::Received(message.to_bytes().unwrap());
+        self.hand_over(Parcel::Association { from: usize::MAX, to: number, id, event });
+    }
+
+    /// A stranger or friend opens an association to the node.
+    pub fn accept(&mut self, number: usize, peer_address: &str, credentials: PeerCredentials) -> AssociationId {
+        let id = self.members[number].node.accept_id();
+        let event = AssociationEvent::Accepted { peer_address: peer_address.parse().unwrap(), credentials };
+        self.hand_over(Parcel::Association { from: usize::MAX, to: number, id, event });
+        id
+    }
+
+    /// The process dies: its connections break, its datagrams are lost.
+    pub fn kill(&mut self, number: usize) {
+        self.members[number].alive = false;
+        let broken: Vec<_> = self.links.keys().filter(|(owner, _)| *owner == number).copied().collect();
+        for (owner, id) in broken {
+            let Some((to, other)) = self.unlink(owner, id) else { continue };
+            self.post(Parcel::Association { from: owner, to, id: other, event: AssociationEvent::Failed("connection reset".to_owned()) });
+        }
+    }
+
+    /// The process starts anew, having forgotten everything.
+    pub fn restart(&mut self, number: usize, change: impl Fn(usize, &mut NodeConfig)) {
+        let fresh = Self::chain_with(change).members.swap_remove(number);
+        self.members[number].node = fresh.node;
+        self.members[number].alive = true;
+    }
+
+    /// The connection stays open for this node and is gone for the other, without a word.
+    pub fn forget_link(&mut self, number: usize, id: AssociationId) {
+        self.unlink(number, id);
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let parcel = self.parcels.keys().next().map(|(at, _)| *at);
+            let timer = self.members.iter().filter(|m| m.alive).filter_map(|m| m.node.poll_timeout()).min();
+            let Some(next) = parcel.into_iter().chain(timer).min().filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            if parcel.is_some_and(|at| at <= self.now) {
+                let (_, parcel) = self.parcels.pop_first().unwrap();
+                self.hand_over(parcel);
+                continue;
+            }
+            for number in 0..self.members.len() {
+                let due = self.members[number].node.poll_timeout().is_some_and(|at| at <= self.now);
+                if due && self.members[number].alive {
+                    let now = self.now;
+                    self.members[number].node.handle_timeout(now);
+                    self.drain(number);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn hand_over(&mut self, parcel: Parcel) {
+        let (Parcel::Datagram { to, .. } | Parcel::Association { to, .. }) = &parcel;
+        let to = *to;
+        if !self.members[to].alive {
+            return;
+        }
+        self.note(format!("{to} <- {parcel:?}"));
+        let now = self.now;
+        let node = &mut self.members[to].node;
+        match parcel {
+            Parcel::Datagram { datagram, .. } => node.handle_datagram(datagram, now),
+            Parcel::Association { id, event, .. } => node.handle_association(id, event, now),
+        }
+        self.drain(to);
+    }
+
+    fn drain(&mut self, number: usize) {
+        let mut relayed = VecDeque::new();
+        while let Some(output) = self.members[number].node.poll_output() {
+            self.note(format!("{number} -> {output:?}"));
+            match output {
+                Output::Transmit(transmit) => self.carry(number, transmit),
+                Output::Connect { association, remote, .. } => self.connect(number, association, remote),
+                Output::SendOnAssociation { association, message } => {
+                    let decoded = Message::decode(message.clone()).expect("nodes write what decodes");
+                    assert_ne!(decoded.hop_count, 0, "G-034");
+                    self.on_associations.push((self.now, number, decoded));
+                    if let Some((to, id)) = self.links.get(&(number, association)).copied() {
+                        self.post(Parcel::Association { from: number, to, id, event: AssociationEvent::Received(message) });
+                    }
+                }
+                Output::CloseAssociation { association } => {
+                    if let Some((to, id)) = self.unlink(number, association) {
+                        self.post(Parcel::Association { from: number, to, id, event: AssociationEvent::Closed });
+                    }
+                }
+                Output::Indicate(indication) => {
+                    if let (true, Indication::Received(message)) = (self.members[number].relays, &indication) {
+                        relayed.push_back(relay(message));
+                    }
+                    self.members[number].indications.push((self.now, indication));
+                }
+            }
+        }
+        relayed.into_iter().for_each(|message| self.send(number, message));
+    }
+
+    fn connect(&mut self, from: usize, id: AssociationId, remote: SocketAddr) {
+        self.connects += 1;
+        let Some(to) = self.owner(remote.ip()).filter(|to| self.members[*to].listens && self.members[*to].alive) else {
+            let event = AssociationEvent::Failed("connection refused".to_owned());
+            return self.post(Parcel::Association { from, to: from, id, event });
+        };
+        assert_eq!(remote.port(), 30270, "the port of the Response");
+        let other = self.members[to].node.accept_id();
+        self.links.insert((from, id), (to, other));
+        self.links.insert((to, other), (from, id));
+        let credentials = |number: usize| self.members[number].credentials.clone();
+        let own = &self.members[from].addresses;
+        let facing = own.iter().copied().find(|own| same_link(*own, remote.ip())).unwrap_or(own[0]);
+        let peer_address = SocketAddr::new(facing, 49152);
+        let accepted = AssociationEvent::Accepted { peer_address, credentials: credentials(from) };
+        let connected = AssociationEvent::Connected { credentials: credentials(to) };
+        self.post(Parcel::Association { from, to, id: other, event: accepted });
+        self.post(Parcel::Association { from: to, to: from, id, event: connected });
+    }
+
+    fn unlink(&mut self, number: usize, id: AssociationId) -> Option<(usize, AssociationId)> {
+        let other = self.links.remove(&(number, id))?;
+        self.links.remove(&other);
+        Some(other)
+    }
+
+    /// Takes a datagram to whoever gets it: a Query to the next node on the way to its destination.
+    fn carry(&mut self, from: usize, transmit: Transmit) {
+        self.datagrams.push((self.now, from, transmit.clone()));
+        let (datagram, to) = match transmit {
+            Transmit::Normal { destination, source, payload } => {
+                let Some(to) = self.owner(destination.ip()) else { return };
+                let source = SocketAddr::new(source.unwrap_or(self.members[from].addresses[0]), datagram::GIST_PORT);
+                (Datagram { source, destination: destination.ip(), ip_ttl: Some(64), interface: 1, query_mode: false, payload }, to)
+            }
+            Transmit::QueryMode { source, destination, source_port, ip_ttl, payload, .. } => {
+                let Some(end) = self.owner(destination) else { return };
+                let to = if end > from { from + 1 } else { from - 1 };
+                let source = SocketAddr::new(source, source_port);
+                (Datagram { source, destination, ip_ttl: Some(ip_ttl), interface: 1, query_mode: true, payload }, to)
+            }
+        };
+        let message = datagram::decode(datagram.payload.clone()).expect("nodes write what decodes");
+        assert_ne!(message.hop_count, 0, "G-034");
+        self.post(Parcel::Datagram { from, to, datagram });
+    }
+
+    fn post(&mut self, parcel: Parcel) {
+        let parcel = match (self.tap)(self.now, &parcel) {
+            Fate::Pass => parcel,
+            Fate::Lose => return,
+            Fate::Change(parcel) => parcel,
+        };
+        self.sent += 1;
+        self.parcels.insert((self.now + DELAY, self.sent), parcel);
+    }
+
+    fn owner(&self, address: IpAddr) -> Option<usize> {
+        self.members.iter().position(|member| member.addresses.contains(&address))
+    }
+
+    fn note(&mut self, line: String) {
+        self.trace.push(format!("{} {line}", self.now));
+    }
+
+    // What happened.
+
+    pub fn received(&self, number: usize) -> Vec<ReceivedMessage> {
+        let indications = self.members[number].indications.iter();
+        indications.filter_map(|(_, i)| if let Indication::Received(message) = i { Some(message.clone()) } else { None }).collect()
+    }
+
+    pub fn payloads(&self, number: usize) -> Vec<Bytes> {
+        self.received(number).into_iter().map(|message| message.payload).collect()
+    }
+
+    pub fn failures(&self, number: usize) -> Vec<(Instant, SendError)> {
+        let pick = |(at, i): &(Instant, Indication)| {
+            if let Indication::MessageStatus { error, .. } = i { Some((*at, error.clone())) } else { None }
+        };
+        self.members[number].indications.iter().filter_map(pick).collect()
+    }
+
+    pub fn events(&self, number: usize) -> Vec<NetworkEvent> {
+        let pick = |(_, i): &(Instant, Indication)| {
+            if let Indication::NetworkNotification { event, .. } = i { Some(*event) } else { None }
+        };
+        self.members[number].indications.iter().filter_map(pick).collect()
+    }
+
+    /// Datagrams of one node that hold a message of this kind: when, and what.
+    pub fn datagrams_of(&self, number: usize, kind: gist::wire::MessageType) -> Vec<(Instant, Transmit, Message)> {
+        let all = self.datagrams.iter().filter(|(_, from, _)| *from == number);
+        let decoded = all.map(|(at, _, transmit)| (*at, transmit.clone(), message_in(transmit)));
+        decoded.filter(|(_, _, message)| message.message_type() == kind).collect()
+    }
+
+    pub fn errors_of(&self, number: usize) -> Vec<gist::wire::GistError> {
+        let datagrams = self.datagrams.iter().filter(|(_, from, _)| *from == number).map(|(_, _, transmit)| message_in(transmit));
+        let others = self.on_associations.iter().filter(|(_, from, _)| *from == number).map(|(_, _, message)| message.clone());
+        let error = |message: Message| if let gist::wire::Body::Error(body) = message.body { Some(body.error) } else { None };
+        datagrams.chain(others).filter_map(error).collect()
+    }
+}
+
+pub fn config(number: usize, role: Role, addresses: &[&str], change: &impl Fn(usize, &mut NodeConfig)) -> NodeConfig {
+    let mut config = NodeConfig::new(identity(number), role);
+    config.registrations = vec![Registration::secure(NSLP, Some(65503))];
+    config.association_port = 30270;
+    config.local_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    config.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName("*.pbs.test".to_owned()), allow: true }];
+    change(number, &mut config);
+    config
+}
+
+pub fn identity(number: usize) -> PeerIdentity {
+    PeerIdentity::new(vec![0xa0 + number as u8; 16]).unwrap()
+}
+
+pub fn message_in(transmit: &Transmit) -> Message {
+    let (Transmit::Normal { payload, .. } | Transmit::QueryMode { payload, .. }) = transmit;
+    datagram::decode(payload.clone()).unwrap()
+}
+
+fn relay(message: &ReceivedMessage) -> SendMessage {
+    SendMessage { mri: message.mri.clone(), hop_count: Some(message.hop_count), ..text_for(message.session, &message.payload) }
+}
+
+fn same_link(own: IpAddr, other: IpAddr) -> bool {
+    match (own, other) {
+        (IpAddr::V4(own), IpAddr::V4(other)) => own.octets()[..3] == other.octets()[..3],
+        _ => false,
+    }
+}
