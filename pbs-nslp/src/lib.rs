@@ -1,1 +1,28 @@
-//! Placeholder.
+//! The Permission-Based Sending NSLP as state machines: no sockets, no clock, no tasks.
+//!
+//! * [`wire`]: the messages of draft-hong-nsis-pbs-nslp-04 §9, as values.
+//! * [`credentials`]: signatures and certificates, as traits and over X.509.
+//! * [`admission`]: the checks every received message passes, in their order.
+//! * [`sender`], [`receiver`], [`router`]: the machines, each driven by its table.
+//! * [`datapath`], [`output`]: what they say to the packet side and to the shell.
+
+pub mod admission;
+mod association;
+mod clock;
+pub mod credentials;
+pub mod datapath;
+mod entropy;
+pub mod flow;
+pub mod node;
+mod opaque;
+pub mod output;
+mod own_numbers;
+mod removal;
+pub mod receiver;
+pub mod report;
+pub mod router;
+pub mod selector;
+pub mod sender;
+pub mod status;
+mod timers;
+pub mod wire;

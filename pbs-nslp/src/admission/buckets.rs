@@ -1,0 +1,130 @@
+//! Token buckets, one for each peer or source.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use gist::time::Instant;
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Times a second in the long run.
+    pub per_second: u32,
+    /// Times at once.
+    pub burst: u32,
+}
+
+/// Buckets that fill at one rate. All names without a bucket of their own share one when the table is full.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Buckets<K> {
+    rate: Rate,
+    limit: usize,
+    buckets: BTreeMap<K, Bucket>,
+    shared: Bucket,
+    swept_at: Instant,
+}
+
+/// What is left, in microseconds of filling: one event costs `1 s / per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Bucket {
+    left: u64,
+    filled_at: Instant,
+}
+
+const SECOND: u64 = 1_000_000;
+
+/// How often full buckets are looked for when the table is full.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl<K: Ord + Clone> Buckets<K> {
+    /// At most `limit` names have a bucket of their own.
+    pub(crate) fn new(rate: Rate, limit: usize) -> Self {
+        let shared = Bucket { left: capacity(rate), filled_at: Instant::ZERO };
+        Self { rate, limit, buckets: BTreeMap::new(), shared, swept_at: Instant::ZERO }
+    }
+
+    /// Takes one token; false if there is none.
+    pub(crate) fn take(&mut self, name: &K, now: Instant) -> bool {
+        let rate = self.rate;
+        if let Some(bucket) = self.buckets.get_mut(name) {
+            return bucket.take(rate, now);
+        }
+        if self.buckets.len() >= self.limit {
+            self.sweep(now);
+        }
+        if self.buckets.len() >= self.limit {
+            return self.shared.take(rate, now);
+        }
+        let mut bucket = Bucket { left: capacity(rate), filled_at: now };
+        let taken = bucket.take(rate, now);
+        self.buckets.insert(name.clone(), bucket);
+        taken
+    }
+
+    /// Forgets the buckets that are full again.
+    fn sweep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept_at) < SWEEP {
+            return;
+        }
+        self.swept_at = now;
+        let rate = self.rate;
+        self.buckets.retain(|_, bucket| {
+            bucket.fill(rate, now);
+            bucket.left < capacity(rate)
+        });
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled_at);
+        let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.left = self.left.saturating_add(elapsed).min(capacity(rate));
+        self.filled_at = now;
+    }
+
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        match self.left.checked_sub(cost(rate)) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn cost(rate: Rate) -> u64 {
+    SECOND / u64::from(rate.per_second.max(1))
+}
+
+fn capacity(rate: Rate) -> u64 {
+    cost(rate).saturating_mul(u64::from(rate.burst))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let mut buckets = Buckets::new(Rate { per_second: 10, burst: 20 }, 2);
+        let start = Instant::from_micros(SECOND);
+        assert_eq!((0..30).filter(|_| buckets.take(&1, start)).count(), 20);
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..30).filter(|_| buckets.take(&1, later)).count(), 10);
+    }
+
+    #[test]
+    fn names_beyond_the_limit_share_one_bucket() {
+        let mut buckets = Buckets::new(Rate { per_second: 1, burst: 1 }, 1);
+        let start = Instant::from_micros(10 * SECOND);
+        assert!(buckets.take(&1, start));
+        assert!(buckets.take(&2, start), "the shared bucket");
+        assert!(!buckets.take(&3, start));
+        let later = start + Duration::from_secs(2);
+        assert!(buckets.take(&3, later), "the first bucket was full again and made room");
+        assert_eq!(buckets.buckets.len(), 1);
+    }
+}

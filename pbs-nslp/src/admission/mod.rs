@@ -1,0 +1,253 @@
+//! The checks a received message passes before it may change anything, in the order of decisions.md appendix D.
+//!
+//! [`Admission::open`] does steps 1 to 3, [`Admission::admit`] steps 4 to 8. Neither writes anything that a permission
+//! depends on; the machines do, in step 9, with what was admitted.
+
+mod buckets;
+mod refusal;
+mod tombstones;
+
+use core::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gist::api::ReceivedMessage;
+use gist::time::Instant;
+use gist::wire::{Direction, NslpId, PeerIdentity};
+
+use crate::credentials::{Authority, CertificateCache, VerifiedKey};
+use crate::flow::FlowId;
+use crate::opaque::Opaque;
+use crate::wire::{self, Credential, Message, MessageKind, Permission, Query, Signed, number};
+
+pub(crate) use buckets::Buckets;
+pub use buckets::Rate;
+pub use refusal::Refusal;
+pub(crate) use tombstones::{Signer, Tombstones};
+
+/// Bounds of everything that checking messages keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AdmissionLimits {
+    /// Signed messages from one peer.
+    pub peer_rate: Rate,
+    /// Signed messages in the name of one source or destination address.
+    pub signer_rate: Rate,
+    /// Peers, and addresses, with a bucket of their own.
+    pub buckets: usize,
+    /// Last numbers kept after the state is gone.
+    pub tombstones: usize,
+    /// Those that messages from one peer may take up.
+    pub tombstones_per_peer: usize,
+    /// Verified certificates kept.
+    pub certificates: usize,
+    /// Shortest soft-state period accepted (appendix A).
+    pub refresh_minimum: Duration,
+    /// Longest soft-state period accepted.
+    pub refresh_maximum: Duration,
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        Self {
+            peer_rate: Rate { per_second: 5000, burst: 5000 },
+            signer_rate: Rate { per_second: 1000, burst: 2000 },
+            buckets: 4096,
+            tombstones: 65_536,
+            tombstones_per_peer: 16_384,
+            certificates: 4096,
+            refresh_minimum: Duration::from_secs(5),
+            refresh_maximum: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What live state says about the signer of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Standing {
+    /// The newest number accepted from it.
+    pub(crate) newest: Option<u32>,
+    /// The key that the state belongs to.
+    pub(crate) key_hash: Option<[u8; 32]>,
+}
+
+/// A message that carries number, credential and signature.
+pub(crate) trait SignedMessage {
+    const KIND: MessageKind;
+    fn number(&self) -> u32;
+    fn credential(&self) -> &Credential;
+    fn flow(&self) -> FlowId;
+    /// Whose signature it must bear.
+    fn signer(&self) -> IpAddr;
+    /// Step 8, as far as it does not depend on state.
+    fn check_values(&self, limits: &AdmissionLimits) -> Result<(), Refusal>;
+}
+
+/// The checks and what they remember.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Admission {
+    authority: Opaque<dyn Authority>,
+    limits: AdmissionLimits,
+    certificates: CertificateCache,
+    pub(crate) tombstones: Tombstones,
+    peers: Buckets<PeerIdentity>,
+    signers: Buckets<IpAddr>,
+}
+
+impl Admission {
+    pub(crate) fn new(authority: Arc<dyn Authority>, limits: AdmissionLimits) -> Self {
+        Self {
+            authority: Opaque::new(authority),
+            limits,
+            certificates: CertificateCache::new(limits.certificates),
+            tombstones: Tombstones::new(limits.tombstones, limits.tombstones_per_peer),
+            peers: Buckets::new(limits.peer_rate, limits.buckets),
+            signers: Buckets::new(limits.signer_rate, limits.buckets),
+        }
+    }
+
+    /// Forgets verified certificates, as after a change of anchors or revocation lists.
+    pub(crate) fn forget_certificates(&mut self) {
+        self.certificates.clear();
+    }
+
+    /// Steps 1 to 3: channel, syntax, flow and direction.
+    pub(crate) fn open(&self, received: &ReceivedMessage, nslp_id: NslpId) -> Result<Message, Refusal> {
+        if received.nslp_id != nslp_id {
+            return Err(Refusal::foreign_application());
+        }
+        if !received.authenticated {
+            return Err(Refusal::insecure());
+        }
+        let message = wire::decode(received.payload.clone(), received.session, nslp_id).map_err(|error| Refusal::undecodable(&error))?;
+        let number = match &message {
+            Message::Query(query) => query.message.number,
+            Message::Permission(permission) => permission.message.number,
+            Message::Notify(notify) => notify.message.number,
+        };
+        message.flow().check_mri(&received.mri).map_err(|mismatch| Refusal::mismatch(mismatch, number))?;
+        if received.mri.direction() != direction(message.kind()) {
+            return Err(Refusal::misdirected(message.kind(), number));
+        }
+        Ok(message)
+    }
+
+    /// Steps 4 to 8: number, rates, certificate, signature, values. Gives the key of the signer.
+    pub(crate) fn admit<M: SignedMessage>(
+        &mut self,
+        received: &ReceivedMessage,
+        signed: &Signed<M>,
+        standing: Standing,
+        now_unix: u64,
+        now: Instant,
+    ) -> Result<VerifiedKey, Refusal> {
+        let message = &signed.message;
+        let number = message.number();
+        self.check_number(number, standing, now_unix)?;
+        if !self.peers.take(&received.peer, now) {
+            return Err(Refusal::overload(number, "more messages than one peer may send"));
+        }
+        if !self.signers.take(&message.signer(), now) {
+            return Err(Refusal::overload(number, "more messages than one address may sign"));
+        }
+        let key = self.check_certificate(message, now_unix)?;
+        if standing.key_hash.is_some_and(|held_by| held_by != key.key_hash) {
+            return Err(Refusal::other_key(number));
+        }
+        let signer = Signer { key_hash: key.key_hash, flow: message.flow(), kind: M::KIND };
+        if self.tombstones.last(&signer).is_some_and(|last| !number::is_newer(number, last)) {
+            return Err(Refusal::stale(number, "not newer than the last number of a state that is gone"));
+        }
+        self.authority
+            .verify_signature(&key, &signed.signed_bytes, &signed.signature)
+            .map_err(|error| Refusal::signature(error, number))?;
+        message.check_values(&self.limits)?;
+        Ok(key)
+    }
+
+    /// Step 4: with state strictly newer, without state within the window and above the floor.
+    fn check_number(&self, number: u32, standing: Standing, now_unix: u64) -> Result<(), Refusal> {
+        match standing.newest {
+            Some(newest) if number::is_newer(number, newest) => Ok(()),
+            Some(newest) => Err(Refusal::stale(number, format_args!("not newer than {newest}"))),
+            None if !number::is_fresh(number, now_unix) => Err(Refusal::stale(number, "outside the freshness window")),
+            None => match self.tombstones.floor() {
+                Some(floor) if !number::is_newer(number, floor) => Err(Refusal::stale(number, format_args!("not above the floor {floor}"))),
+                Some(_) | None => Ok(()),
+            },
+        }
+    }
+
+    /// Step 6: path, validity, strength and address.
+    fn check_certificate<M: SignedMessage>(&mut self, message: &M, now_unix: u64) -> Result<VerifiedKey, Refusal> {
+        let number = message.number();
+        let (certificate, chain) = message.credential().certificate().ok_or_else(|| Refusal::no_certificate(number))?;
+        self.certificates
+            .verify(&*self.authority, certificate, chain, message.signer(), now_unix)
+            .map_err(|error| Refusal::certificate(&error, number))
+    }
+}
+
+impl SignedMessage for Query {
+    const KIND: MessageKind = MessageKind::Query;
+
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    fn flow(&self) -> FlowId {
+        self.flow
+    }
+
+    fn signer(&self) -> IpAddr {
+        self.flow.source
+    }
+
+    fn check_values(&self, _: &AdmissionLimits) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl SignedMessage for Permission {
+    const KIND: MessageKind = MessageKind::Permission;
+
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    fn flow(&self) -> FlowId {
+        self.flow
+    }
+
+    fn signer(&self) -> IpAddr {
+        self.flow.destination
+    }
+
+    fn check_values(&self, limits: &AdmissionLimits) -> Result<(), Refusal> {
+        if self.is_removal() {
+            return Ok(());
+        }
+        let bounds = limits.refresh_minimum..=limits.refresh_maximum;
+        if bounds.contains(&self.refresh) { Ok(()) } else { Err(Refusal::bad_refresh(self)) }
+    }
+}
+
+/// Whether a message says that it is a notice, which is never answered by another one (P-206).
+pub(crate) fn is_notice(received: &ReceivedMessage) -> bool {
+    received.payload.first() == Some(&MessageKind::Notify.number())
+}
+
+/// Queries go with the flow, everything else goes against it.
+fn direction(kind: MessageKind) -> Direction {
+    match kind {
+        MessageKind::Query => Direction::Downstream,
+        MessageKind::Permission | MessageKind::Notify => Direction::Upstream,
+    }
+}

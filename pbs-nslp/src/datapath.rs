@@ -1,0 +1,166 @@
+//! What the machines say to the packet side, and what it answers.
+//!
+//! Each command carries a [`Token`] that comes back in [`Event::Applied`] or [`Event::Failed`]. Commands must be carried
+//! out in the order given. A Permission goes on, or leaves, only when its command has been applied (INV-11, P-144).
+
+use gist::time::Instant;
+
+use crate::flow::FlowId;
+use crate::wire::SharedKey;
+
+/// Names one command; never used twice by a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// One change to the table of permissions, or a question about it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Adds a permission with its security association. At a sender it takes the place of the flow's former one.
+    Install {
+        /// Comes back in the answer.
+        token: Token,
+        /// The permission.
+        grant: Grant,
+    },
+    /// Changes how much and how long; key, counter and window stay.
+    Update {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+        /// AV in bytes, the absolute total of the epoch.
+        allowed: u64,
+        /// The new end.
+        expires_at: Instant,
+    },
+    /// Removes a permission and wipes its key. Removing what is not there succeeds.
+    Remove {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+    },
+    /// Lets an old epoch run out under its own volume.
+    Drain {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The old epoch.
+        spi: u32,
+        /// When it ends at the latest.
+        until: Instant,
+    },
+    /// Asks for the counted volume and the highest number, and changes nothing.
+    Snapshot {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+    },
+    /// Sends the packets held for a flow as far as its permission allows (sender only).
+    ReleaseHeld {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// Drops the packets held for a flow (sender only).
+    DropHeld {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+    },
+}
+
+impl Command {
+    /// The command's token.
+    pub fn token(&self) -> Token {
+        match self {
+            Self::Install { token, .. }
+            | Self::Update { token, .. }
+            | Self::Remove { token, .. }
+            | Self::Drain { token, .. }
+            | Self::Snapshot { token, .. }
+            | Self::ReleaseHeld { token, .. }
+            | Self::DropHeld { token, .. } => *token,
+        }
+    }
+
+    /// The flow concerned.
+    pub fn flow(&self) -> FlowId {
+        match self {
+            Self::Install { grant, .. } => grant.flow,
+            Self::Update { flow, .. }
+            | Self::Remove { flow, .. }
+            | Self::Drain { flow, .. }
+            | Self::Snapshot { flow, .. }
+            | Self::ReleaseHeld { flow, .. }
+            | Self::DropHeld { flow, .. } => *flow,
+        }
+    }
+}
+
+/// A permission as the packet side needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grant {
+    /// Which packets it covers.
+    pub flow: FlowId,
+    /// The epoch, [`crate::wire::SaParameters::FIRST_SPI`] or higher.
+    pub spi: u32,
+    /// How packets are authenticated.
+    pub protection: Protection,
+    /// AV in bytes, the absolute total of the epoch.
+    pub allowed: u64,
+    /// Where the counted volume starts, in bytes: the sent volume of the Query at a router, 0 elsewhere.
+    pub counted: u64,
+    /// When it ends; the earlier of the permission's time limit and its soft-state lifetime.
+    pub expires_at: Instant,
+}
+
+/// How a flow's packets are authenticated.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// Authentication Header with HMAC-SHA-256-128 (RFC 4868).
+    HmacSha256(SharedKey),
+}
+
+/// From the packet side.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A command has been carried out.
+    Applied {
+        /// The command's.
+        token: Token,
+        /// Counted volume in bytes (at a sender the sent volume) after the command, for a removal the final one.
+        counted: u64,
+        /// Highest sequence number counted, 0 before the first.
+        highest: u32,
+    },
+    /// A command could not be carried out; nothing has changed.
+    Failed {
+        /// The command's.
+        token: Token,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Packets of a flow without permission are held (sender only).
+    FirstPacket {
+        /// The flow.
+        flow: FlowId,
+    },
+    /// An authenticated packet would exceed the allowed volume, or at a sender is held because it would.
+    OverBudget {
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+    },
+}

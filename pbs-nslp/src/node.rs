@@ -1,0 +1,273 @@
+//! What sender, receiver and router have in common: the clock, the checks, the way out.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gist::api::{MessageHandle, ReceivedMessage, SendMessage, TransferAttributes};
+use gist::time::Instant;
+use gist::wire::{Direction, Mri, NslpId, PeerIdentity, SessionId};
+
+use crate::admission::{Admission, AdmissionLimits, Buckets, Rate};
+use crate::clock::WallClock;
+use crate::credentials::Authority;
+use crate::datapath::{Command, Token};
+use crate::flow::FlowId;
+use crate::output::Output;
+use crate::report::{Report, ReportEvent};
+use crate::wire::{self, Notify, NotifyCode, number};
+
+/// Names a session at one node: one session has one flow, but a flow may have an old and a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// The flow.
+    pub flow: FlowId,
+    /// The session.
+    pub session: SessionId,
+}
+
+impl SessionKey {
+    /// All names of a flow's sessions.
+    pub(crate) fn range(flow: FlowId) -> RangeInclusive<Self> {
+        Self { flow, session: SessionId([0; 16]) }..=Self { flow, session: SessionId([u8::MAX; 16]) }
+    }
+}
+
+/// What every PBS node is told, whatever its part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeConfig {
+    /// The application's number.
+    pub nslp_id: NslpId,
+    /// The address under which this node reports in notices.
+    pub address: IpAddr,
+    /// Bounds of what checking messages keeps.
+    pub admission: AdmissionLimits,
+    /// Notices for one peer (appendix A).
+    pub notify_rate: Rate,
+}
+
+impl NodeConfig {
+    /// The profile's constants.
+    pub fn new(nslp_id: NslpId, address: IpAddr) -> Self {
+        let notify_rate = Rate { per_second: 10, burst: 20 };
+        Self { nslp_id, address, admission: AdmissionLimits::default(), notify_rate }
+    }
+}
+
+/// How often things happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Counters {
+    /// Rows taken, by rule.
+    pub rules: BTreeMap<&'static str, u64>,
+    /// Rows that apply but are not acted upon in this version, by rule.
+    pub not_acted_upon: BTreeMap<&'static str, u64>,
+    /// Messages refused, by the code of the Notify.
+    pub refused: BTreeMap<NotifyCode, u64>,
+    /// Events that no row is for.
+    pub ignored: u64,
+}
+
+/// How a message travels.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    pub(crate) session: SessionId,
+    /// With the direction the message goes.
+    pub(crate) mri: Mri,
+    /// As received, for a message that is passed on.
+    pub(crate) hop_count: Option<u8>,
+    /// How long GIST may try.
+    pub(crate) timeout: Duration,
+}
+
+impl Envelope {
+    /// For passing on what was received.
+    pub(crate) fn onward(received: &ReceivedMessage) -> Self {
+        Self { session: received.session, mri: received.mri.clone(), hop_count: Some(received.hop_count), timeout: ANSWER_TIMEOUT }
+    }
+}
+
+/// T.O.: how long the first try waits for an answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node outlives 3.5 soft-state periods without refresh.
+pub(crate) fn lifetime(refresh: Duration) -> Duration {
+    refresh.saturating_mul(7) / 2
+}
+
+/// Longest time limit that is honoured (appendix A).
+pub(crate) const TTL_MAXIMUM: Duration = Duration::from_secs(24 * 3600);
+
+/// How far the floor lies before the start.
+const FLOOR_BEFORE_START: u64 = 5;
+
+/// A row that is not acted upon is reported so often at most; all of them are counted.
+const LOUD_RATE: Rate = Rate { per_second: 1, burst: 10 };
+
+/// The common part of the machines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Node {
+    pub(crate) nslp_id: NslpId,
+    address: IpAddr,
+    clock: WallClock,
+    pub(crate) admission: Admission,
+    pub(crate) counters: Counters,
+    notices: Buckets<PeerIdentity>,
+    loud: Buckets<&'static str>,
+    tokens: u64,
+    handles: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    pub(crate) fn new(config: &NodeConfig, authority: Arc<dyn Authority>, unix_seconds: u64, now: Instant) -> Self {
+        Self {
+            nslp_id: config.nslp_id,
+            address: config.address,
+            clock: WallClock::new(unix_seconds, now),
+            admission: Admission::new(authority, config.admission),
+            counters: Counters::default(),
+            notices: Buckets::new(config.notify_rate, config.admission.buckets),
+            loud: Buckets::new(LOUD_RATE, config.admission.buckets),
+            tokens: 0,
+            handles: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.clock = WallClock::new(unix_seconds, now);
+    }
+
+    /// Unix time in seconds.
+    pub(crate) fn unix(&self, now: Instant) -> u64 {
+        self.clock.unix(now)
+    }
+
+    /// Refuses everything that may have been accepted before this node started (FN-60, X-63).
+    pub(crate) fn raise_floor(&mut self, now: Instant) {
+        let floor = number::at(self.unix(now).saturating_sub(FLOOR_BEFORE_START));
+        self.admission.tombstones.raise_floor(floor);
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn token(&mut self) -> Token {
+        self.tokens = self.tokens.wrapping_add(1);
+        Token(self.tokens)
+    }
+
+    pub(crate) fn command(&mut self, command: Command) {
+        self.push(Output::Datapath(command));
+    }
+
+    pub(crate) fn report(&mut self, flow: Option<FlowId>, session: SessionId, rule: &'static str, event: ReportEvent) {
+        self.push(Output::Report(Report { flow, session, rule, event }));
+    }
+
+    /// Reports about a session.
+    pub(crate) fn tell(&mut self, key: SessionKey, rule: &'static str, event: ReportEvent) {
+        self.report(Some(key.flow), key.session, rule, event);
+    }
+
+    /// Makes a message ready; reliable and secure like every message of this application.
+    pub(crate) fn pack(&mut self, envelope: Envelope, payload: Bytes) -> SendMessage {
+        self.handles = self.handles.wrapping_add(1);
+        SendMessage {
+            nslp_id: self.nslp_id,
+            session: envelope.session,
+            mri: envelope.mri,
+            payload,
+            attributes: TransferAttributes::RELIABLE_AND_SECURE,
+            handle: MessageHandle(self.handles),
+            timeout: Some(envelope.timeout),
+            hop_count: envelope.hop_count,
+        }
+    }
+
+    /// Hands a message to GIST.
+    pub(crate) fn send(&mut self, envelope: Envelope, payload: Bytes) -> MessageHandle {
+        let message = self.pack(envelope, payload);
+        let handle = message.handle;
+        self.push(Output::Send(message));
+        handle
+    }
+
+    /// Says how long the session's routing state downstream is wanted.
+    pub(crate) fn set_state_lifetime(&mut self, session: SessionId, mri: &Mri, lifetime: Duration) {
+        let mri = mri.with_direction(Direction::Downstream);
+        self.push(Output::SetStateLifetime { nslp_id: self.nslp_id, session, mri, lifetime });
+    }
+
+    /// Sends a notice towards the sender, unless the peer has had too many.
+    ///
+    /// `about` is the peer whose message causes it, so that nobody can use up the notices of others.
+    pub(crate) fn notify(&mut self, notice: &Notice<'_>, rule: &'static str, now: Instant) {
+        if !self.notices.take(notice.about, now) {
+            return;
+        }
+        let &Notice { key, mri, code, detail, number, about: _ } = notice;
+        let notify = Notify { flow: key.flow, class: code.class(), code, detail, number, reporter: self.address, challenge: None };
+        match wire::build_notify(&notify) {
+            Ok(payload) => {
+                let mri = mri.with_direction(Direction::Upstream);
+                let envelope = Envelope { session: key.session, mri, hop_count: None, timeout: ANSWER_TIMEOUT };
+                self.send(envelope, payload);
+                self.tell(key, rule, ReportEvent::Notifying { code, detail });
+            }
+            Err(error) => self.tell(key, rule, ReportEvent::NotBuilt { reason: error.to_string() }),
+        }
+    }
+
+    /// Whether a notice of somebody else may be passed on.
+    pub(crate) fn may_pass_notice(&mut self, from: &PeerIdentity, now: Instant) -> bool {
+        self.notices.take(from, now)
+    }
+
+    /// Counts a row that is taken.
+    pub(crate) fn took(&mut self, rule: &'static str) {
+        count(&mut self.counters.rules, rule);
+    }
+
+    /// Counts an event that no row is for.
+    pub(crate) fn ignored(&mut self) {
+        self.counters.ignored = self.counters.ignored.saturating_add(1);
+    }
+
+    /// Refuses loudly what the table has a row for and this version does nothing about.
+    pub(crate) fn not_acted_upon(&mut self, key: SessionKey, rule: &'static str, now: Instant) {
+        count(&mut self.counters.not_acted_upon, rule);
+        if self.loud.take(&rule, now) {
+            self.tell(key, rule, ReportEvent::NotActedUpon);
+        }
+    }
+
+    /// Counts a refused message.
+    pub(crate) fn count_refusal(&mut self, code: NotifyCode) {
+        count(&mut self.counters.refused, code);
+    }
+}
+
+/// A notice to be sent.
+#[derive(Debug)]
+pub(crate) struct Notice<'a> {
+    pub(crate) key: SessionKey,
+    pub(crate) mri: &'a Mri,
+    pub(crate) code: NotifyCode,
+    pub(crate) detail: u16,
+    pub(crate) number: u32,
+    pub(crate) about: &'a PeerIdentity,
+}
+
+fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, name: K) {
+    let count = counts.entry(name).or_default();
+    *count = count.saturating_add(1);
+}

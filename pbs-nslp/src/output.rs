@@ -1,0 +1,59 @@
+//! What the machines want done, in the order it is polled.
+
+use core::time::Duration;
+
+use gist::api::{Request, SendMessage};
+use gist::wire::{Mri, NslpId, SessionId};
+
+use crate::datapath::Command;
+use crate::flow::FlowId;
+use crate::report::Report;
+use crate::wire::Volume;
+
+/// One thing for the shell to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Hand a message to GIST.
+    Send(SendMessage),
+    /// Tell GIST how long the session's routing state is wanted.
+    SetStateLifetime {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow and the direction of messages.
+        mri: Mri,
+        /// The period without traffic after which the state goes; 0 = now.
+        lifetime: Duration,
+    },
+    /// Give the packet side a command; its answer comes back through `handle_datapath`.
+    Datapath(Command),
+    /// Ask whoever decides here (receiver only); the answer comes back through `Receiver::decide`.
+    Ask(Ask),
+    /// Write down what happened.
+    Report(Report),
+}
+
+impl Output {
+    /// The request for GIST, if that is what it is.
+    pub fn into_gist_request(self) -> Option<Request> {
+        match self {
+            Self::Send(message) => Some(Request::Send(message)),
+            Self::SetStateLifetime { nslp_id, session, mri, lifetime } => {
+                Some(Request::SetStateLifetime { nslp_id, session, mri, lifetime })
+            }
+            Self::Datapath(_) | Self::Ask(_) | Self::Report(_) => None,
+        }
+    }
+}
+
+/// A Query that no rule decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ask {
+    /// The flow.
+    pub flow: FlowId,
+    /// The session.
+    pub session: SessionId,
+    /// RV, if the Query names it.
+    pub requested: Option<Volume>,
+}

@@ -1,0 +1,228 @@
+//! Inputs of a receiver: each becomes an event of a session's machine.
+
+use gist::api::{Indication, ReceivedMessage};
+use gist::time::Instant;
+use gist::wire::SessionId;
+
+use super::Receiver;
+use super::policy::{Decision, Terms};
+use super::rows::{Cause, Step};
+use super::session::{Farewell, Pending};
+use super::table::{Event, Guards, State};
+use crate::admission::{Refusal, Standing};
+use crate::datapath;
+use crate::flow::FlowId;
+use crate::node::SessionKey;
+use crate::output::Output;
+use crate::report::ReportEvent;
+use crate::wire::number::is_newer;
+use crate::wire::{Message, NotifyCode, Query, Signed, Volume};
+
+/// Detail of Notify 14: no receiver.
+const NO_RECEIVER: u16 = 2;
+
+impl Receiver {
+    /// Takes what GIST says about the downstream direction; messages and news of the other one are the sender's.
+    pub fn handle_gist(&mut self, indication: Indication, now: Instant) {
+        match indication {
+            Indication::Received(received) => self.handle_message(received, now),
+            Indication::MessageStatus { session, mri, error, .. } => {
+                // Soft state: the sender's next Query is answered anew.
+                let flow = FlowId::from_mri(&mri).ok();
+                self.node.report(flow, session, "", ReportEvent::Undelivered { error });
+            }
+            Indication::NetworkNotification { .. } => self.node.ignored(),
+        }
+    }
+
+    /// Takes a message that GIST received for this application.
+    pub fn handle_message(&mut self, received: ReceivedMessage, now: Instant) {
+        match self.node.admission.open(&received, self.node.nslp_id) {
+            Ok(Message::Query(query)) => self.query(&received, &query, now),
+            Ok(Message::Permission(_) | Message::Notify(_)) => self.node.ignored(),
+            Err(refusal) => self.refuse(&received, refusal, now),
+        }
+    }
+
+    /// Takes the answer to [`Output::Ask`]. Too late an answer, or one about a session that is gone, has no effect.
+    pub fn decide(&mut self, flow: FlowId, session: SessionId, decision: Decision, now: Instant) {
+        let key = SessionKey { flow, session };
+        let event = match decision {
+            Decision::Grant(terms) if terms.grants() => {
+                if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.state == State::Decision) {
+                    session.terms = Some(terms);
+                }
+                Event::TgGrant
+            }
+            Decision::Grant(_) | Decision::Decline => Event::TgDecline,
+        };
+        self.take(event, Guards::default(), Step::new(key, Cause::Other, now));
+    }
+
+    /// Takes permissions back (FR-16); false if the flow has none.
+    pub fn revoke(&mut self, flow: FlowId, now: Instant) -> bool {
+        let keys = self.keys_of(&flow);
+        for key in &keys {
+            let undecided = self.sessions.get(key).is_some_and(|session| session.state == State::Decision);
+            let event = if undecided { Event::TgDecline } else { Event::TgRevoke };
+            self.take(event, Guards::default(), Step::new(*key, Cause::Other, now));
+        }
+        !keys.is_empty()
+    }
+
+    /// Changes AV, TTL and T of a live permission (FR-17): `terms.volume` is the new AV, and terms that grant nothing
+    /// revoke. False if the flow has no permission.
+    pub fn change(&mut self, flow: FlowId, terms: Terms, now: Instant) -> bool {
+        if !terms.grants() {
+            return self.revoke(flow, now);
+        }
+        let mut changed = false;
+        for key in self.keys_of(&flow) {
+            changed |= self.sessions.get(&key).is_some_and(|session| session.epoch.is_some());
+            self.take(Event::TgChange, Guards::default(), Step::new(key, Cause::Change(terms), now));
+        }
+        changed
+    }
+
+    /// Takes all permissions back before the host stops (FR-60).
+    pub fn shutdown(&mut self, now: Instant) {
+        let keys: Vec<SessionKey> = self.sessions.keys().copied().collect();
+        for key in keys {
+            self.take(Event::TgShutdown, Guards::default(), Step::new(key, Cause::Other, now));
+        }
+    }
+
+    /// Takes an answer or an event of the packet side.
+    pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
+        match event {
+            datapath::Event::Applied { token, counted, highest } => match self.removals.applied(token) {
+                Some(Some(farewell)) => self.say_farewell(farewell, counted.into(), highest),
+                Some(None) => {}
+                None => {
+                    if let Some(key) = self.waiting.remove(&token) {
+                        self.acknowledged(key, token, counted.into(), highest, now);
+                    }
+                }
+            },
+            datapath::Event::Failed { token, reason } => {
+                if let Some(key) = self.waiting.remove(&token) {
+                    self.take(Event::ErDatapath, Guards::default(), Step::new(key, Cause::Failed(&reason), now));
+                } else if self.removals.failed(token, now) {
+                    tracing::error!(token = token.0, reason, "removal failed, tried again");
+                }
+            }
+            datapath::Event::OverBudget { flow, spi } => self.over_budget(flow, spi, now),
+            datapath::Event::FirstPacket { .. } => self.node.ignored(),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((key, timer)) = self.timers.pop_expired(now) {
+            self.take(timer.event(), Guards::default(), Step::new(key, Cause::Clock(timer), now));
+        }
+        self.removals.retry(&mut self.node, now);
+    }
+
+    fn query(&mut self, received: &ReceivedMessage, signed: &Signed<Query>, now: Instant) {
+        let query = &signed.message;
+        let flow = query.flow;
+        if !self.config.addresses.contains(&flow.destination) {
+            let refusal = Refusal::new(NotifyCode::NoState, NO_RECEIVER, query.number, "the destination is not this host's");
+            return self.refuse(received, refusal, now);
+        }
+        let verified = match self.node.admission.admit(received, signed, self.standing(&flow), self.node.unix(now), now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.refuse(received, refusal, now),
+        };
+        let key = SessionKey { flow, session: received.session };
+        let session = self.sessions.get(&key);
+        if session.is_none() && self.sessions.len() >= self.config.sessions {
+            return self.refuse(received, Refusal::overload(query.number, "no room for another session"), now);
+        }
+        let guards = Guards {
+            release: query.is_release(),
+            unwanted: query.requested.is_none() && self.terms(&flow).is_none() && !self.config.policy.ask,
+            unknown_spi: session.is_some_and(|session| session.is_unknown_epoch(query)),
+            ..Guards::default()
+        };
+        if session.is_none() {
+            self.supersede(key, Some(State::Decision), now);
+        }
+        let cause = Cause::Query { received, query, key_hash: verified.key_hash };
+        self.take(Event::RxQuery, guards, Step::new(key, cause, now));
+    }
+
+    fn refuse(&mut self, received: &ReceivedMessage, refusal: Refusal, now: Instant) {
+        self.node.count_refusal(refusal.code);
+        let Ok(flow) = FlowId::from_mri(&received.mri) else {
+            return self.node.report(None, received.session, "", ReportEvent::Refused(refusal));
+        };
+        let key = SessionKey { flow, session: received.session };
+        self.take(Event::RxInvalid, Guards::default(), Step::new(key, Cause::Refused { received, refusal: &refusal }, now));
+    }
+
+    fn over_budget(&mut self, flow: FlowId, spi: u32, now: Instant) {
+        let of_epoch = |key: &SessionKey| self.sessions.get(key)?.epoch.as_ref().filter(|epoch| epoch.spi == spi).map(|_| *key);
+        let Some(key) = self.keys_of(&flow).iter().find_map(of_epoch) else {
+            return self.node.ignored();
+        };
+        let lowered = self.sessions.get(&key).is_some_and(|session| session.lowered);
+        let guards = Guards { lowered, escalate: false, ..Guards::default() };
+        self.take(Event::TgOverBudget, guards, Step::new(key, Cause::Other, now));
+    }
+
+    /// The packet side has done what the session waits for.
+    fn acknowledged(&mut self, key: SessionKey, token: datapath::Token, counted: Volume, highest: u32, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let Some((_, pending)) = session.pending.take_if(|(waited_for, _)| *waited_for == token) else {
+            return;
+        };
+        if let Some(epoch) = &mut session.epoch {
+            (epoch.counted, epoch.highest) = (counted, highest);
+        }
+        match pending {
+            Pending::Installed => {
+                if let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.spi) {
+                    self.node.tell(key, "", ReportEvent::Installed { spi });
+                }
+                self.send_answer(key, now);
+            }
+            Pending::Counted => {
+                let guards = Guards { comparable: session.is_comparable(), ..Guards::default() };
+                self.take(Event::TgCounted, guards, Step::new(key, Cause::Other, now));
+            }
+            Pending::Answer => self.send_answer(key, now),
+            Pending::Announcement => self.send_announcement(key, now),
+        }
+    }
+
+    fn say_farewell(&mut self, farewell: Farewell, counted: Volume, counted_highest: u32) {
+        if let Some(query) = farewell.release
+            && let (Some(sent), Some(context)) = (query.sent, query.context)
+        {
+            let event = ReportEvent::Compared { sent, counted, sent_highest: context.highest, counted_highest };
+            self.node.report(Some(query.flow), farewell.denial.session, "", event);
+        }
+        self.node.push(Output::Send(farewell.denial));
+    }
+
+    /// What the live sessions of a flow say about its sender.
+    fn standing(&self, flow: &FlowId) -> Standing {
+        let mut standing = Standing::default();
+        for session in self.sessions.range(SessionKey::range(*flow)).map(|(_, session)| session) {
+            let number = session.query.number;
+            if standing.newest.is_none_or(|newest| is_newer(number, newest)) {
+                standing = Standing { newest: Some(number), key_hash: Some(session.key_hash) };
+            }
+        }
+        standing
+    }
+
+    /// What a flow would be granted without asking anybody.
+    pub(super) fn terms(&self, flow: &FlowId) -> Option<Terms> {
+        self.expected.get(flow).copied().or_else(|| self.config.policy.terms(flow))
+    }
+}

@@ -1,0 +1,187 @@
+//! The receiver of flows: it alone decides who may send how much.
+//!
+//! After every `handle_*` and every order of the host, drain [`Receiver::poll_output`] to `None`; then sleep until
+//! [`Receiver::poll_timeout`].
+
+mod effects;
+mod inputs;
+mod permission;
+mod policy;
+mod rows;
+mod session;
+mod spis;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gist::time::Instant;
+
+use crate::credentials::{Authority, Signer};
+use crate::datapath::Token;
+use crate::entropy::Entropy;
+use crate::flow::FlowId;
+use crate::node::{Counters, Node, NodeConfig, SessionKey};
+use crate::opaque::Opaque;
+use crate::output::Output;
+use crate::own_numbers::OwnNumbers;
+use crate::removal::Removals;
+use crate::status::{PermissionStatus, SessionStatus};
+use crate::timers::Timers;
+
+use session::{Farewell, Session};
+use spis::Spis;
+use table::{Event, Timer};
+
+pub use policy::{Decision, GrantPolicy, GrantRule, Terms};
+
+/// The state machine, as generated from its table.
+pub mod table {
+    include!(concat!(env!("OUT_DIR"), "/pbs_receiver.rs"));
+}
+
+/// What a receiver is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReceiverConfig {
+    /// What every node is told.
+    pub node: NodeConfig,
+    /// The addresses for which this host may grant.
+    pub addresses: Vec<IpAddr>,
+    /// What it grants.
+    pub policy: GrantPolicy,
+    /// Sessions at most.
+    pub sessions: usize,
+    /// How long a decision may take before it counts as a refusal (P-133).
+    pub decide: Duration,
+    /// How long packets under a replaced association still pass; whole milliseconds, at most 65,535.
+    pub drain: Duration,
+}
+
+impl ReceiverConfig {
+    /// The profile's constants.
+    pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, policy: GrantPolicy) -> Self {
+        let (decide, drain) = (Duration::from_secs(10), Duration::from_millis(2000));
+        Self { node, addresses, policy, sessions: 65_536, decide, drain }
+    }
+}
+
+/// A receiver's part in all sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Receiver {
+    config: ReceiverConfig,
+    node: Node,
+    signer: Opaque<dyn Signer>,
+    entropy: Entropy,
+    numbers: OwnNumbers,
+    spis: Spis,
+    /// Flows that are granted without a rule, such as the reverse of the host's own.
+    expected: BTreeMap<FlowId, Terms>,
+    sessions: BTreeMap<SessionKey, Session>,
+    timers: Timers<SessionKey, Timer>,
+    waiting: BTreeMap<Token, SessionKey>,
+    removals: Removals<Farewell>,
+    /// Events that a row gave rise to.
+    follow: VecDeque<(SessionKey, Event)>,
+}
+
+impl Receiver {
+    /// A receiver that has just started, at Unix time `unix_seconds`. Keys and SPIs come from `seed`, which must be
+    /// secret and never used twice.
+    pub fn new(
+        config: ReceiverConfig,
+        signer: Arc<dyn Signer>,
+        authority: Arc<dyn Authority>,
+        seed: [u8; 32],
+        unix_seconds: u64,
+        now: Instant,
+    ) -> Self {
+        let mut node = Node::new(&config.node, authority, unix_seconds, now);
+        node.raise_floor(now);
+        Self {
+            node,
+            config,
+            signer: Opaque::new(signer),
+            entropy: Entropy::new(seed),
+            numbers: OwnNumbers::new(),
+            spis: Spis::new(),
+            expected: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            timers: Timers::new(),
+            waiting: BTreeMap::new(),
+            removals: Removals::new(),
+            follow: VecDeque::new(),
+        }
+    }
+
+    /// Says what time it is, in Unix seconds; to be repeated once in a while.
+    pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.node.set_wall_clock(unix_seconds, now);
+    }
+
+    /// Has certificates verified anew, as after a change of anchors or revocation lists.
+    pub fn forget_certificates(&mut self) {
+        self.node.admission.forget_certificates();
+    }
+
+    /// Takes another policy, for Queries to come.
+    pub fn set_policy(&mut self, policy: GrantPolicy) {
+        self.config.policy = policy;
+    }
+
+    /// Grants a flow whatever the policy says, from now on and at its next extension. As many flows as sessions at most;
+    /// false if there is no room.
+    pub fn expect(&mut self, flow: FlowId, terms: Terms) -> bool {
+        let room = self.expected.len() < self.config.sessions || self.expected.contains_key(&flow);
+        if room {
+            self.expected.insert(flow, terms);
+            for key in self.keys_of(&flow) {
+                if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.epoch.is_some()) {
+                    session.terms = Some(terms);
+                }
+            }
+        }
+        room
+    }
+
+    /// Ends [`Receiver::expect`]; a permission already given stays.
+    pub fn unexpect(&mut self, flow: &FlowId) {
+        self.expected.remove(flow);
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.node.poll_output()
+    }
+
+    /// When [`Receiver::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.removals.next()].into_iter().flatten().min()
+    }
+
+    /// The sessions, in the order of their flows.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        self.sessions.iter().map(|(key, session)| self.status(*key, session)).collect()
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> &Counters {
+        &self.node.counters
+    }
+
+    fn status(&self, key: SessionKey, session: &Session) -> SessionStatus {
+        let permission = session.epoch.as_ref().zip(session.terms).map(|(epoch, terms)| PermissionStatus {
+            spi: epoch.spi,
+            algorithm: "hmac-sha-256-128",
+            allowed: session.allowed,
+            counted: epoch.counted,
+            expires_at: self.timers.expiry(key, Timer::Ttl),
+            refresh: terms.refresh,
+        });
+        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission }
+    }
+
+    fn keys_of(&self, flow: &FlowId) -> Vec<SessionKey> {
+        self.sessions.range(SessionKey::range(*flow)).map(|(key, _)| *key).collect()
+    }
+}

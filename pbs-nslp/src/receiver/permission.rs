@@ -1,0 +1,133 @@
+//! The Permissions that a receiver sends.
+
+use core::time::Duration;
+
+use gist::api::SendMessage;
+use gist::time::Instant;
+
+use super::Receiver;
+use super::rows::{Cause, Step};
+use super::session::{Farewell, Sent, Session};
+use super::table::{State, Timer};
+use crate::node::{ANSWER_TIMEOUT, Envelope, SessionKey};
+use crate::output::Output;
+use crate::report::ReportEvent;
+use crate::wire::{self, Credential, Defense, Permission, SaParameters, SymmetricAlgorithm, Volume};
+
+/// The Echo of a Permission that nobody asked for.
+const UNSOLICITED: u32 = 0;
+
+impl Receiver {
+    /// Sends the Permission that answers the newest Query; the flow's older session gives way to it (FR-50).
+    pub(super) fn send_answer(&mut self, key: SessionKey, now: Instant) {
+        if let Some(echo) = self.sessions.get(&key).map(|session| session.query.number) {
+            self.send_permission(key, echo, now);
+            self.supersede(key, None, now);
+        }
+    }
+
+    /// Sends the Permission as it stands now, unasked (FR-17).
+    pub(super) fn send_announcement(&mut self, key: SessionKey, now: Instant) {
+        self.send_permission(key, UNSOLICITED, now);
+    }
+
+    fn send_permission(&mut self, key: SessionKey, echo: u32, now: Instant) {
+        let ttl = self.time_left(key, now);
+        if ttl.is_zero() {
+            // A time limit of 0 would revoke; the end is due and says so itself.
+            return;
+        }
+        let number = self.numbers.next(key.flow, self.node.unix(now));
+        let credential = self.credential();
+        let drain = self.config.drain;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let (Some(terms), Some(epoch)) = (session.terms, &session.epoch) else {
+            return;
+        };
+        let permission = Permission {
+            flow: key.flow,
+            number,
+            allowed: session.allowed,
+            ttl,
+            refresh: terms.refresh,
+            credential,
+            defense: Some(Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key: epoch.key.clone() }),
+            sa: Some(SaParameters { spi: epoch.spi, drain, new_epoch: true }),
+            echo: Some(echo),
+        };
+        // Appendix E: both were read before the message is handed to GIST.
+        session.note(Sent { number, counted: epoch.counted, highest: epoch.highest });
+        let envelope = envelope(key, session);
+        if let Some(message) = self.build(key, &permission, envelope) {
+            self.node.tell(key, "", ReportEvent::Refreshed { number, allowed: permission.allowed, ttl });
+            self.node.push(Output::Send(message));
+        }
+    }
+
+    /// Sends AV = 0, when the packet side has removed what there was (P-144).
+    pub(super) fn deny(&mut self, step: &Step<'_>) {
+        let session = self.sessions.get(&step.key);
+        let (echo, envelope) = match (&step.cause, session) {
+            (Cause::Query { received, query, .. }, _) => {
+                let mri = received.mri.inverted();
+                let envelope = Envelope { session: received.session, mri, hop_count: None, timeout: ANSWER_TIMEOUT };
+                (query.number, envelope)
+            }
+            (_, Some(session)) if session.state == State::Decision => (session.query.number, envelope(step.key, session)),
+            (_, Some(session)) => (UNSOLICITED, envelope(step.key, session)),
+            (_, None) => return,
+        };
+        let permission = Permission {
+            flow: step.key.flow,
+            number: self.numbers.next(step.key.flow, self.node.unix(step.now)),
+            allowed: Volume::ZERO,
+            ttl: Duration::ZERO,
+            refresh: Duration::ZERO,
+            credential: self.credential(),
+            defense: None,
+            sa: None,
+            echo: Some(echo),
+        };
+        let Some(denial) = self.build(step.key, &permission, envelope) else {
+            return;
+        };
+        let release = match &step.cause {
+            Cause::Query { query, .. } => Some((*query).clone()),
+            _ => None,
+        };
+        let farewell = Farewell { denial, release };
+        let now_or_later = match step.removal {
+            Some(token) => self.removals.then(token, farewell),
+            None => Err(farewell),
+        };
+        if let Err(farewell) = now_or_later {
+            self.node.push(Output::Send(farewell.denial));
+        }
+    }
+
+    fn build(&mut self, key: SessionKey, permission: &Permission, envelope: Envelope) -> Option<SendMessage> {
+        match wire::build_permission(permission, key.session, self.node.nslp_id, &*self.signer) {
+            Ok(payload) => Some(self.node.pack(envelope, payload)),
+            Err(error) => {
+                self.node.tell(key, "", ReportEvent::NotBuilt { reason: error.to_string() });
+                None
+            }
+        }
+    }
+
+    fn credential(&self) -> Credential {
+        Credential::Certificate { certificate: self.signer.certificate().clone(), chain: self.signer.chain().to_vec() }
+    }
+
+    /// What is left of the time limit, in whole milliseconds.
+    fn time_left(&self, key: SessionKey, now: Instant) -> Duration {
+        let left = self.timers.expiry(key, Timer::Ttl).map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+fn envelope(key: SessionKey, session: &Session) -> Envelope {
+    Envelope { session: key.session, mri: session.mri.clone(), hop_count: None, timeout: ANSWER_TIMEOUT }
+}

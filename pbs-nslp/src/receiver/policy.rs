@@ -1,0 +1,70 @@
+//! What a receiver grants, and to whom.
+
+use core::time::Duration;
+
+use crate::flow::FlowId;
+use crate::selector::Selector;
+use crate::wire::Volume;
+
+/// The content of a permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// AV in the first Permission at most; less if less is asked for.
+    pub volume: Volume,
+    /// AV that extensions may reach; below `volume` it has no effect.
+    pub limit: Volume,
+    /// How long the permission lives without renewal, in whole milliseconds.
+    pub ttl: Duration,
+    /// T: how often the sender must refresh, in whole milliseconds.
+    pub refresh: Duration,
+}
+
+impl Terms {
+    /// Whether it grants anything: 0 would deny or be malformed.
+    pub(super) fn grants(&self) -> bool {
+        !self.volume.is_zero() && self.ttl.as_millis() != 0 && self.refresh.as_millis() != 0
+    }
+
+    /// AV of the first Permission.
+    pub(super) fn first(&self, requested: Option<Volume>) -> Volume {
+        requested.unwrap_or(self.volume).min(self.volume)
+    }
+
+    /// AV after a Query that asks for a total of `requested`.
+    pub(super) fn extended(&self, allowed: Volume, requested: Volume) -> Volume {
+        requested.min(self.limit).max(allowed)
+    }
+}
+
+/// One rule: what flows of one kind are granted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrantRule {
+    /// Which flows.
+    pub selector: Selector,
+    /// What they get.
+    pub terms: Terms,
+}
+
+/// The rules, the first that matches decides.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct GrantPolicy {
+    /// The rules.
+    pub rules: Vec<GrantRule>,
+    /// Whether flows without a rule are asked about ([`crate::output::Output::Ask`]) instead of declined.
+    pub ask: bool,
+}
+
+impl GrantPolicy {
+    pub(super) fn terms(&self, flow: &FlowId) -> Option<Terms> {
+        self.rules.iter().find(|rule| rule.selector.matches(flow)).map(|rule| rule.terms)
+    }
+}
+
+/// An answer to [`crate::output::Output::Ask`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Yes, so much.
+    Grant(Terms),
+    /// No.
+    Decline,
+}

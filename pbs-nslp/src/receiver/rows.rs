@@ -1,0 +1,183 @@
+//! Rows of the receiver's table being taken: which action does what.
+
+use core::time::Duration;
+
+use gist::api::ReceivedMessage;
+use gist::time::Instant;
+
+use super::Receiver;
+use super::policy::Terms;
+use super::session::Session;
+use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
+use crate::admission::{Refusal, is_notice};
+use crate::datapath::Token;
+use crate::node::{Notice, SessionKey, lifetime};
+use crate::report::ReportEvent;
+use crate::wire::Query;
+
+/// What led to an event.
+#[derive(Debug)]
+pub(super) enum Cause<'a> {
+    Query { received: &'a ReceivedMessage, query: &'a Query, key_hash: [u8; 32] },
+    Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
+    Failed(&'a str),
+    Clock(Timer),
+    Change(Terms),
+    Other,
+}
+
+/// One event of one session while its row is taken.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    pub(super) key: SessionKey,
+    pub(super) cause: Cause<'a>,
+    pub(super) now: Instant,
+    pub(super) rule: &'static str,
+    /// The last removal asked for; a denial sent in the same row waits for it.
+    pub(super) removal: Option<Token>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(key: SessionKey, cause: Cause<'a>, now: Instant) -> Self {
+        Self { key, cause, now, rule: "", removal: None }
+    }
+}
+
+impl Receiver {
+    /// Takes the row of an event, if there is one, and those of the events it gives rise to.
+    pub(super) fn take(&mut self, event: Event, guards: Guards, step: Step<'_>) {
+        let now = step.now;
+        self.take_one(event, guards, step);
+        while let Some((key, event)) = self.follow.pop_front() {
+            self.take_one(event, Guards::default(), Step::new(key, Cause::Other, now));
+        }
+    }
+
+    fn take_one(&mut self, event: Event, guards: Guards, mut step: Step<'_>) {
+        let key = step.key;
+        let state = self.sessions.get(&key).map_or(State::INITIAL, |session| session.state);
+        let row = match step_of_table(state, event, guards) {
+            Outcome::Take(row) => row,
+            Outcome::Refuse(rule) => return self.node.not_acted_upon(key, rule, step.now),
+            Outcome::Ignore => return self.node.ignored(),
+        };
+        self.node.took(row.rule);
+        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, to = %row.next, "row taken");
+        step.rule = row.rule;
+        if row.next != State::INITIAL {
+            self.enter(row.next, &step);
+        }
+        for action in row.actions {
+            self.perform(*action, &mut step);
+        }
+        if row.next == State::INITIAL {
+            self.forget(key, step.now);
+        }
+    }
+
+    fn enter(&mut self, state: State, step: &Step<'_>) {
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.state = state;
+        } else if let Cause::Query { received, query, key_hash } = &step.cause {
+            let (peer, mri) = (received.peer.clone(), received.mri.inverted());
+            let session = Session::new(state, *key_hash, (*query).clone(), peer, mri);
+            self.sessions.insert(step.key, session);
+        }
+    }
+
+    fn perform(&mut self, action: Action, step: &mut Step<'_>) {
+        let (key, rule) = (step.key, step.rule);
+        match action {
+            Action::Start(timer) => self.start(timer, step),
+            Action::Stop(timer) => self.timers.stop(key, timer),
+            Action::ReportRefusal => self.report_refusal(step),
+            Action::KeepQuery => self.keep_query(step),
+            Action::AskPolicy => self.ask_policy(key),
+            Action::NewEpoch => self.new_epoch(step),
+            Action::Install => self.install(step),
+            Action::ReadCounter => self.read_counter(step),
+            Action::Renew => self.renew(step),
+            Action::ChangeTerms => self.change_terms(step),
+            Action::Answer => self.answer(step),
+            Action::Announce => self.announce(step),
+            Action::DrainOld => self.drain_old(step),
+            Action::DeleteDraining => drop(self.delete_draining(key, step.now)),
+            Action::Remove => self.remove(step),
+            Action::Deny => self.deny(step),
+            Action::Bury => self.bury(step),
+            Action::ReportGranted => self.report_granted(step),
+            Action::ReportCompared => self.report_compared(step),
+            Action::ReportDenied => self.node.tell(key, rule, ReportEvent::Denied { hold: Duration::ZERO }),
+            Action::ReportReleased => self.node.tell(key, rule, ReportEvent::Released),
+            Action::ReportRevoked => self.node.tell(key, rule, ReportEvent::Revoked),
+            Action::ReportSuperseded => self.node.tell(key, rule, ReportEvent::Superseded),
+            Action::ReportOverBudget => {
+                let spi = self.sessions.get(&key).and_then(|session| session.epoch.as_ref()).map_or(0, |epoch| epoch.spi);
+                self.node.tell(key, rule, ReportEvent::OverBudget { spi });
+            }
+            Action::ReportExpired => {
+                let clock = if let Cause::Clock(timer) = step.cause { clock_name(timer) } else { "" };
+                self.node.tell(key, rule, ReportEvent::Expired { clock });
+            }
+            Action::ReportDatapath => {
+                let reason = if let Cause::Failed(reason) = step.cause { reason.to_owned() } else { String::new() };
+                self.node.tell(key, rule, ReportEvent::DatapathFailed { reason });
+            }
+        }
+    }
+
+    fn start(&mut self, timer: Timer, step: &Step<'_>) {
+        let terms = self.sessions.get(&step.key).and_then(|session| session.terms);
+        let period = match timer {
+            Timer::Decide => self.config.decide,
+            Timer::Ttl => terms.map_or(Duration::ZERO, |terms| terms.ttl),
+            Timer::Life => terms.map_or(Duration::ZERO, |terms| lifetime(terms.refresh)),
+            Timer::Drain => self.config.drain,
+            // Rows of the grace period are not acted upon.
+            Timer::GraceEnd => Duration::ZERO,
+        };
+        self.timers.start(step.key, timer, step.now + period);
+    }
+
+    fn report_refusal(&mut self, step: &Step<'_>) {
+        let Cause::Refused { received, refusal } = &step.cause else {
+            return;
+        };
+        self.node.tell(step.key, step.rule, ReportEvent::Refused((*refusal).clone()));
+        if is_notice(received) {
+            return;
+        }
+        let &Refusal { code, detail, number, .. } = *refusal;
+        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: &received.peer };
+        self.node.notify(&notice, step.rule, step.now);
+    }
+
+    fn report_granted(&mut self, step: &Step<'_>) {
+        let session = self.sessions.get(&step.key);
+        let granted = session.and_then(|session| Some((session.epoch.as_ref()?.spi, session.allowed, session.terms?)));
+        if let Some((spi, allowed, Terms { ttl, refresh, .. })) = granted {
+            self.node.tell(step.key, step.rule, ReportEvent::Granted { spi, allowed, ttl, refresh });
+        }
+    }
+
+    fn report_compared(&mut self, step: &Step<'_>) {
+        let session = self.sessions.get(&step.key);
+        let values = session.and_then(|session| Some((session.epoch.as_ref()?, session.query.sent?, session.query.context?)));
+        if let Some((epoch, sent, context)) = values {
+            let event =
+                ReportEvent::Compared { sent, counted: epoch.counted, sent_highest: context.highest, counted_highest: epoch.highest };
+            self.node.tell(step.key, step.rule, event);
+        }
+    }
+}
+
+/// What a timer that ended a session is called.
+fn clock_name(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Decide => "no decision",
+        Timer::Ttl => "time limit",
+        Timer::Life => "no refresh",
+        Timer::Drain => "drain time",
+        Timer::GraceEnd => "grace",
+    }
+}

@@ -1,0 +1,121 @@
+//! What a receiver keeps of one session.
+
+use std::collections::VecDeque;
+
+use gist::api::SendMessage;
+use gist::wire::{Mri, PeerIdentity};
+
+use super::policy::Terms;
+use super::table::State;
+use crate::datapath::Token;
+use crate::wire::{Query, SharedKey, Volume};
+
+/// Permissions that the log goes back to; a sender names the last one it has.
+const LOG_LIMIT: usize = 16;
+
+/// A session from the first Query on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Session {
+    pub(super) state: State,
+    /// The sender's key.
+    pub(super) key_hash: [u8; 32],
+    /// The newest Query.
+    pub(super) query: Query,
+    pub(super) peer: PeerIdentity,
+    /// Upstream.
+    pub(super) mri: Mri,
+    /// What was decided.
+    pub(super) terms: Option<Terms>,
+    /// AV.
+    pub(super) allowed: Volume,
+    /// Whether AV was taken back below what had been granted (FR-27).
+    pub(super) lowered: bool,
+    pub(super) epoch: Option<Epoch>,
+    /// SPI of the epoch that runs out.
+    pub(super) draining: Option<u32>,
+    /// Whether the packet side has yet to hear of a change.
+    pub(super) changed: bool,
+    /// The command whose answer is waited for.
+    pub(super) pending: Option<(Token, Pending)>,
+    /// The permissions sent, with what had been counted before.
+    pub(super) log: VecDeque<Sent>,
+}
+
+/// The life of one SPI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Epoch {
+    pub(super) spi: u32,
+    pub(super) key: SharedKey,
+    /// CV when the packet side last told it.
+    pub(super) counted: Volume,
+    /// H when the packet side last told it.
+    pub(super) highest: u32,
+}
+
+/// What the answer of the packet side is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Pending {
+    /// To send the first Permission of an epoch.
+    Installed,
+    /// To compare.
+    Counted,
+    /// To send a Permission that answers the newest Query.
+    Answer,
+    /// To send a Permission that nobody asked for.
+    Announcement,
+}
+
+/// A Permission sent, and the counter before it was handed to GIST (appendix E).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Sent {
+    pub(super) number: u32,
+    pub(super) counted: Volume,
+    pub(super) highest: u32,
+}
+
+/// What happens when a removal is acknowledged: the denial leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Farewell {
+    pub(super) denial: SendMessage,
+    /// The Query that gave the permission back, for the last comparison.
+    pub(super) release: Option<Query>,
+}
+
+impl Session {
+    pub(super) fn new(state: State, key_hash: [u8; 32], query: Query, peer: PeerIdentity, mri: Mri) -> Self {
+        Self {
+            state,
+            key_hash,
+            query,
+            peer,
+            mri,
+            terms: None,
+            allowed: Volume::ZERO,
+            lowered: false,
+            epoch: None,
+            draining: None,
+            changed: false,
+            pending: None,
+            log: VecDeque::new(),
+        }
+    }
+
+    /// Whether the newest Query reports about the live epoch.
+    pub(super) fn is_comparable(&self) -> bool {
+        let spi = self.epoch.as_ref().map(|epoch| epoch.spi);
+        self.query.sent.is_some() && self.query.context.is_some_and(|context| Some(context.spi) == spi)
+    }
+
+    /// Whether a Query reports about an epoch that is not known here.
+    pub(super) fn is_unknown_epoch(&self, query: &Query) -> bool {
+        let known = [self.epoch.as_ref().map(|epoch| epoch.spi), self.draining];
+        query.context.is_some_and(|context| !known.contains(&Some(context.spi)))
+    }
+
+    pub(super) fn note(&mut self, sent: Sent) {
+        if self.log.len() >= LOG_LIMIT {
+            self.log.pop_front();
+        }
+        self.log.push_back(sent);
+    }
+}

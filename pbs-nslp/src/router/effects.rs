@@ -1,0 +1,247 @@
+//! What the router's rows do to sessions and to the packet side.
+
+use core::time::Duration;
+
+use gist::time::Instant;
+use gist::wire::PeerIdentity;
+
+use super::Router;
+use super::rows::{Cause, Step};
+use super::session::{Asked, Granted};
+use super::table::{Event, Guards, State, Timer};
+use crate::admission::Signer;
+use crate::datapath::{Command, Grant, Token};
+use crate::node::{Envelope, SessionKey, TTL_MAXIMUM, lifetime};
+use crate::output::Output;
+use crate::report::ReportEvent;
+use crate::wire::{MessageKind, Permission};
+
+impl Router {
+    pub(super) fn keep_query(&mut self, step: &Step<'_>) {
+        let Cause::Query { received, signed, key_hash } = &step.cause else {
+            return;
+        };
+        let query = &signed.message;
+        let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
+        self.node.tell(step.key, step.rule, event);
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.asked = Some(Asked {
+                key_hash: *key_hash,
+                query: query.clone(),
+                raw: signed.raw.clone(),
+                upstream: received.peer.clone(),
+                mri: received.mri.clone(),
+            });
+        }
+    }
+
+    /// Adds the permission; the message waits for the packet side (INV-11).
+    pub(super) fn install(&mut self, step: &mut Step<'_>) {
+        let Cause::Permission { signed, association: Some(association), .. } = &step.cause else {
+            return;
+        };
+        let (permission, association) = (&signed.message, association.clone());
+        let Some(session) = self.sessions.get(&step.key) else {
+            return;
+        };
+        let grant = Grant {
+            flow: step.key.flow,
+            spi: association.spi(),
+            protection: association.protection.clone(),
+            allowed: permission.allowed.0,
+            counted: session.base(&association),
+            expires_at: end(permission, step.now),
+        };
+        self.spis.insert((step.key.flow.destination, association.spi()), step.key);
+        let token = self.node.token();
+        self.node.command(Command::Install { token, grant });
+        self.hold(step, token);
+        if let Some(asked) = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref()) {
+            let mri = asked.mri.clone();
+            self.node.set_state_lifetime(step.key.session, &mri, lifetime(permission.refresh));
+        }
+    }
+
+    pub(super) fn update(&mut self, step: &mut Step<'_>) {
+        let Some(permission) = step.permission() else {
+            return;
+        };
+        let Some(spi) = permission.sa.map(|sa| sa.spi) else {
+            return;
+        };
+        let token = self.node.token();
+        let expires_at = end(permission, step.now);
+        self.node.command(Command::Update { token, flow: step.key.flow, spi, allowed: permission.allowed.0, expires_at });
+        self.hold(step, token);
+    }
+
+    /// Keeps the Permission, and passes it on when the command has been carried out.
+    fn hold(&mut self, step: &Step<'_>, token: Token) {
+        let Cause::Permission { received, signed, key_hash, association: Some(association) } = &step.cause else {
+            return;
+        };
+        let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
+        let Some(session) = self.sessions.get_mut(&step.key) else {
+            return;
+        };
+        session.granted = Some(Granted {
+            key_hash: *key_hash,
+            number: signed.message.number,
+            association: association.clone(),
+            allowed: signed.message.allowed,
+            refresh: signed.message.refresh,
+            downstream: received.peer.clone(),
+            mri: received.mri.clone(),
+        });
+        // A newer Permission says all that an older one says, which therefore need not go on any more.
+        if let Some((older, _)) = session.held.replace((token, message)) {
+            self.waiting.remove(&older);
+        }
+        self.waiting.insert(token, step.key);
+    }
+
+    /// The packet side has what the Permission says: it may go on (P-144).
+    pub(super) fn acknowledged(&mut self, key: SessionKey, token: Token) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let spi = session.granted.as_ref().map(|granted| granted.association.spi());
+        if let Some((_, message)) = session.held.take_if(|(held, _)| *held == token) {
+            if let Some(spi) = spi {
+                self.node.tell(key, "", ReportEvent::Installed { spi });
+            }
+            self.node.push(Output::Send(message));
+        }
+    }
+
+    pub(super) fn forward_permission(&mut self, step: &Step<'_>) {
+        let Cause::Permission { received, signed, .. } = &step.cause else {
+            return;
+        };
+        let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
+        let now_or_later = match step.removal {
+            Some(token) => self.removals.then(token, message),
+            None => Err(message),
+        };
+        if let Err(message) = now_or_later {
+            self.node.push(Output::Send(message));
+        }
+    }
+
+    pub(super) fn drain_old(&mut self, step: &Step<'_>) {
+        let Some(drain) = step.permission().and_then(|permission| permission.sa).map(|sa| sa.drain) else {
+            return;
+        };
+        // One draining association at most.
+        self.delete_draining(step.key);
+        let Some(session) = self.sessions.get_mut(&step.key) else {
+            return;
+        };
+        if let Some(old) = session.granted.as_ref().map(|granted| granted.association.spi()) {
+            session.draining = Some(old);
+            let token = self.node.token();
+            self.node.command(Command::Drain { token, flow: step.key.flow, spi: old, until: step.now + drain });
+        }
+    }
+
+    pub(super) fn delete_draining(&mut self, key: SessionKey) -> Option<Token> {
+        let spi = self.sessions.get_mut(&key)?.draining.take()?;
+        Some(self.remove_epoch(key, spi))
+    }
+
+    fn remove_epoch(&mut self, key: SessionKey, spi: u32) -> Token {
+        let place = (key.flow.destination, spi);
+        if self.spis.get(&place) == Some(&key) {
+            self.spis.remove(&place);
+        }
+        self.removals.start(&mut self.node, key.flow, spi)
+    }
+
+    pub(super) fn remove(&mut self, step: &mut Step<'_>) {
+        let draining = self.delete_draining(step.key);
+        let Some(session) = self.sessions.get(&step.key) else {
+            return;
+        };
+        let active = session.granted.as_ref().map(|granted| granted.association.spi());
+        if let Some(mri) = session.asked.as_ref().map(|asked| asked.mri.clone()) {
+            self.node.set_state_lifetime(step.key.session, &mri, Duration::ZERO);
+        }
+        step.removal = active.map(|spi| self.remove_epoch(step.key, spi)).or(draining);
+    }
+
+    /// Keeps the numbers of a session that ends, and of the message that ends it (INV-05).
+    pub(super) fn bury(&mut self, step: &Step<'_>) {
+        let unix = self.node.unix(step.now);
+        let flow = step.key.flow;
+        let stones = &mut self.node.admission.tombstones;
+        if let Some(session) = self.sessions.get(&step.key) {
+            if let Some(asked) = &session.asked {
+                let signer = Signer { key_hash: asked.key_hash, flow, kind: MessageKind::Query };
+                stones.bury(signer, asked.query.number, &asked.upstream, unix);
+            }
+            if let Some(granted) = &session.granted {
+                let signer = Signer { key_hash: granted.key_hash, flow, kind: MessageKind::Permission };
+                stones.bury(signer, granted.number, &granted.downstream, unix);
+            }
+        }
+        if let Cause::Permission { received, signed, key_hash, .. } = &step.cause {
+            let signer = Signer { key_hash: *key_hash, flow, kind: MessageKind::Permission };
+            stones.bury(signer, signed.message.number, &received.peer, unix);
+        }
+    }
+
+    /// Ends the flow's other sessions, or those in one state.
+    pub(super) fn supersede(&mut self, by: SessionKey, state: Option<State>, now: Instant) {
+        let others = self.sessions_of(&by.flow).filter(|(key, session)| **key != by && state.is_none_or(|s| s == session.state));
+        let others: Vec<SessionKey> = others.map(|(key, _)| *key).collect();
+        for key in others {
+            self.take(Event::TgSuperseded, Guards::default(), Step::new(key, Cause::Other, now));
+        }
+    }
+
+    /// Keeps the count of sessions that wait for a Permission.
+    pub(super) fn account(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if session.state == State::WaitP && session.pending_for.is_none() {
+            session.pending_for = session.asked.as_ref().map(|asked| asked.upstream.clone());
+            if let Some(peer) = &session.pending_for {
+                *self.pending.entry(peer.clone()).or_default() += 1;
+            }
+        } else if session.state != State::WaitP
+            && let Some(peer) = session.pending_for.take()
+        {
+            self.no_longer_pending(&peer);
+        }
+    }
+
+    fn no_longer_pending(&mut self, peer: &PeerIdentity) {
+        if let Some(count) = self.pending.get_mut(peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.pending.remove(peer);
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.remove(&key) else {
+            return;
+        };
+        if let Some((token, _)) = session.held {
+            self.waiting.remove(&token);
+        }
+        if let Some(peer) = session.pending_for {
+            self.no_longer_pending(&peer);
+        }
+        for timer in Timer::ALL {
+            self.timers.stop(key, *timer);
+        }
+    }
+}
+
+/// The earlier of time limit and lifetime.
+fn end(permission: &Permission, now: Instant) -> Instant {
+    now + permission.ttl.min(TTL_MAXIMUM).min(lifetime(permission.refresh))
+}

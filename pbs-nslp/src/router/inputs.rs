@@ -1,0 +1,237 @@
+//! Inputs of a router: each becomes an event of the session's machine.
+
+use gist::api::{Indication, NetworkEvent, ReceivedMessage, SendError};
+use gist::time::Instant;
+use gist::wire::{Direction, Mri, SessionId};
+
+use super::Router;
+use super::rows::{Cause, Step};
+use super::session::Session;
+use super::table::{Event, Guards, State, Timer};
+use crate::admission::{Refusal, Standing};
+use crate::association::Association;
+use crate::datapath;
+use crate::flow::FlowId;
+use crate::node::{Envelope, Notice, SessionKey};
+use crate::output::Output;
+use crate::report::ReportEvent;
+use crate::wire::number::is_newer;
+use crate::wire::{Defense, Message, NotifyCode, Permission, Query, Signed, Unsigned};
+
+/// Detail of Notify 14: no receiver further along the path.
+const NO_RECEIVER: u16 = 2;
+
+impl Router {
+    /// Takes what GIST says.
+    pub fn handle_gist(&mut self, indication: Indication, now: Instant) {
+        match indication {
+            Indication::Received(received) => self.handle_message(received, now),
+            Indication::MessageStatus { session, mri, error, .. } => self.undelivered(session, &mri, error, now),
+            Indication::NetworkNotification { session, mri, event, .. } => self.notified(session, &mri, event, now),
+        }
+    }
+
+    /// Takes a message that GIST received for this application.
+    pub fn handle_message(&mut self, received: ReceivedMessage, now: Instant) {
+        match self.node.admission.open(&received, self.node.nslp_id) {
+            Ok(Message::Query(query)) => self.query(&received, &query, now),
+            Ok(Message::Permission(permission)) => self.permission(&received, &permission, now),
+            Ok(Message::Notify(notify)) => self.pass_notice(&received, notify, now),
+            Err(refusal) => self.refuse(&received, refusal, now),
+        }
+    }
+
+    /// Takes an answer or an event of the packet side.
+    pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
+        match event {
+            datapath::Event::Applied { token, .. } => {
+                if let Some(then) = self.removals.applied(token) {
+                    if let Some(message) = then {
+                        self.node.push(Output::Send(message));
+                    }
+                } else if let Some(key) = self.waiting.remove(&token) {
+                    self.acknowledged(key, token);
+                }
+            }
+            datapath::Event::Failed { token, reason } => {
+                if let Some(key) = self.waiting.remove(&token) {
+                    self.take(Event::ErDatapath, Guards::default(), Step::new(key, Cause::Failed(&reason), now));
+                } else if self.removals.failed(token, now) {
+                    tracing::error!(token = token.0, reason, "removal failed, tried again");
+                }
+            }
+            // FN-43: the packet has been dropped and counted; the state stays.
+            datapath::Event::OverBudget { .. } | datapath::Event::FirstPacket { .. } => {}
+        }
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((key, timer)) = self.timers.pop_expired(now) {
+            self.take(timer.event(), Guards::default(), Step::new(key, Cause::Clock(timer), now));
+        }
+        self.removals.retry(&mut self.node, now);
+    }
+
+    fn query(&mut self, received: &ReceivedMessage, signed: &Signed<Query>, now: Instant) {
+        let key = SessionKey { flow: signed.message.flow, session: received.session };
+        if self.is_last_query_again(key, received, signed) {
+            return self.take(Event::RxLastQueryAgain, Guards::default(), Step::new(key, Cause::Other, now));
+        }
+        let standing = self.standing(&key.flow, |session| session.asked.as_ref().map(|a| (a.query.number, a.key_hash)));
+        let verified = match self.node.admission.admit(received, signed, standing, self.node.unix(now), now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.refuse(received, refusal, now),
+        };
+        if !self.sessions.contains_key(&key) {
+            self.supersede(key, Some(State::WaitP), now);
+        }
+        let guards = Guards { full: self.is_full(received), ..Guards::default() };
+        let cause = Cause::Query { received, signed, key_hash: verified.key_hash };
+        self.take(Event::RxQuery, guards, Step::new(key, cause, now));
+    }
+
+    fn permission(&mut self, received: &ReceivedMessage, signed: &Signed<Permission>, now: Instant) {
+        let permission = &signed.message;
+        let key = SessionKey { flow: permission.flow, session: received.session };
+        let standing = self.standing(&key.flow, |session| session.granted.as_ref().map(|g| (g.number, g.key_hash)));
+        let verified = match self.node.admission.admit(received, signed, standing, self.node.unix(now), now) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.refuse(received, refusal, now),
+        };
+        let association = Association::of(permission);
+        let event = if permission.is_removal() {
+            Event::RxDenial
+        } else if permission.defense == Some(Defense::ChangePath) {
+            Event::RxChangePath
+        } else if association.is_none() && self.sessions.contains_key(&key) {
+            return self.refuse(received, Refusal::algorithm(permission.number), now);
+        } else {
+            Event::RxPermission
+        };
+        let guards = association.as_ref().map(|association| self.guards(key, association)).unwrap_or_default();
+        let cause = Cause::Permission { received, signed, key_hash: verified.key_hash, association };
+        self.take(event, guards, Step::new(key, cause, now));
+    }
+
+    fn guards(&self, key: SessionKey, association: &Association) -> Guards {
+        let session = self.sessions.get(&key);
+        let active = session.and_then(|session| session.granted.as_ref()).map(|granted| &granted.association);
+        let held_by = self.spis.get(&(key.flow.destination, association.spi()));
+        // An SPI may change hands within a flow, but not back to an epoch that runs out: numbers would repeat.
+        let taken = held_by.is_some_and(|holder| holder.flow != key.flow)
+            || session.is_some_and(|session| session.draining == Some(association.spi()));
+        Guards {
+            full: false,
+            spi_taken: taken,
+            same_spi: active.is_some_and(|active| active.spi() == association.spi()),
+            same_association: active.is_some_and(|active| active.is_same(association)),
+        }
+    }
+
+    /// A notice goes on towards the sender as it is; it changes nothing here.
+    fn pass_notice(&mut self, received: &ReceivedMessage, notify: Unsigned, now: Instant) {
+        let message = notify.message;
+        let event =
+            ReportEvent::Notified { code: message.code, detail: message.detail, number: message.number, reporter: message.reporter };
+        if self.node.may_pass_notice(&received.peer, now) {
+            self.node.report(Some(message.flow), received.session, "", event);
+            self.node.send(Envelope::onward(received), notify.forwarded);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, received: &ReceivedMessage, refusal: Refusal, now: Instant) {
+        self.node.count_refusal(refusal.code);
+        let Ok(flow) = FlowId::from_mri(&received.mri) else {
+            // Without a flow there is neither a session nor a way to say so.
+            return self.node.report(None, received.session, "", ReportEvent::Refused(refusal));
+        };
+        let key = SessionKey { flow, session: received.session };
+        let old = refusal.code == NotifyCode::Stale && self.sessions.contains_key(&key);
+        let event = if old { Event::RxOld } else { Event::RxInvalid };
+        self.take(event, Guards::default(), Step::new(key, Cause::Refused { received, refusal: &refusal }, now));
+    }
+
+    fn undelivered(&mut self, session: SessionId, mri: &Mri, error: SendError, now: Instant) {
+        let Ok(flow) = FlowId::from_mri(mri) else {
+            return self.node.ignored();
+        };
+        let key = SessionKey { flow, session };
+        let lost_query = mri.direction() == Direction::Downstream;
+        let no_receiver = error == SendError::NoResponse;
+        self.node.tell(key, "", ReportEvent::Undelivered { error });
+        match self.sessions.get(&key).map(|session| session.state) {
+            Some(State::Permitted) if lost_query => {
+                self.take(Event::ErDownstreamLost, Guards::default(), Step::new(key, Cause::Other, now));
+            }
+            Some(State::WaitP) if lost_query => {
+                let (code, detail) = if no_receiver { (NotifyCode::NoState, NO_RECEIVER) } else { (NotifyCode::NoSecureChannel, 0) };
+                self.notify_sender(key, code, detail, now);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn notified(&mut self, session: SessionId, mri: &Mri, event: NetworkEvent, now: Instant) {
+        let Ok(flow) = FlowId::from_mri(mri) else {
+            return self.node.ignored();
+        };
+        let key = SessionKey { flow, session };
+        if mri.direction() == Direction::Upstream || !self.sessions.contains_key(&key) {
+            return;
+        }
+        let step = Step::new(key, Cause::Other, now);
+        match event {
+            NetworkEvent::AssociationLost => self.take(Event::ErDownstreamLost, Guards::default(), step),
+            NetworkEvent::PeerChanged => self.take(Event::TgDownstreamChanged, Guards::default(), step),
+            NetworkEvent::LastNode => self.notify_sender(key, NotifyCode::NoState, NO_RECEIVER, now),
+            NetworkEvent::NotAuthorised => self.notify_sender(key, NotifyCode::NoSecureChannel, 0, now),
+            NetworkEvent::RouteDeleted => {}
+        }
+    }
+
+    /// A notice that concerns the session's last Query.
+    fn notify_sender(&mut self, key: SessionKey, code: NotifyCode, detail: u16, now: Instant) {
+        if let Some(asked) = self.sessions.get(&key).and_then(|session| session.asked.clone()) {
+            let number = asked.query.number;
+            let notice = Notice { key, mri: &asked.mri, code, detail, number, about: &asked.upstream };
+            self.node.notify(&notice, "", now);
+        }
+    }
+
+    /// What the live sessions of a flow say about one of its signers.
+    fn standing(&self, flow: &FlowId, part: impl Fn(&Session) -> Option<(u32, [u8; 32])>) -> Standing {
+        let mut standing = Standing::default();
+        for (number, key_hash) in self.sessions_of(flow).filter_map(|(_, session)| part(session)) {
+            if standing.newest.is_none_or(|newest| is_newer(number, newest)) {
+                standing = Standing { newest: Some(number), key_hash: Some(key_hash) };
+            }
+        }
+        standing
+    }
+
+    pub(super) fn sessions_of(&self, flow: &FlowId) -> impl Iterator<Item = (&SessionKey, &Session)> {
+        self.sessions.range(SessionKey::range(*flow))
+    }
+
+    fn is_full(&self, received: &ReceivedMessage) -> bool {
+        self.sessions.len() >= self.config.sessions
+            || self.pending.values().sum::<usize>() >= self.config.pending
+            || self.pending.get(&received.peer).is_some_and(|pending| *pending >= self.config.pending_per_peer)
+    }
+
+    fn is_last_query_again(&self, key: SessionKey, received: &ReceivedMessage, signed: &Signed<Query>) -> bool {
+        let asked = self.sessions.get(&key).and_then(|session| session.asked.as_ref());
+        asked.is_some_and(|asked| asked.raw == signed.raw && asked.upstream != received.peer)
+    }
+}
+
+/// What a timer that ended a session is called.
+pub(super) fn clock_name(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Wait => "no Permission came",
+        Timer::Ttl => "time limit",
+        Timer::Life => "no refresh",
+        Timer::Drain => "drain time",
+    }
+}

@@ -1,0 +1,152 @@
+//! A router on the path: it forwards what both ends signed and permits what both have agreed on.
+//!
+//! After every `handle_*`, drain [`Router::poll_output`] to `None`; then sleep until [`Router::poll_timeout`].
+
+mod effects;
+mod inputs;
+mod rows;
+mod session;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gist::api::SendMessage;
+use gist::time::Instant;
+use gist::wire::PeerIdentity;
+
+use crate::credentials::Authority;
+use crate::datapath::Token;
+use crate::node::{Counters, Node, NodeConfig, SessionKey};
+use crate::opaque::Opaque;
+use crate::output::Output;
+use crate::removal::Removals;
+use crate::status::{PermissionStatus, SessionStatus};
+use crate::timers::Timers;
+
+use session::Session;
+use table::{Event, Guards, Outcome, State, Timer};
+
+/// The state machine, as generated from its table.
+pub mod table {
+    include!(concat!(env!("OUT_DIR"), "/pbs_router.rs"));
+}
+
+/// What a router is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RouterConfig {
+    /// What every node is told.
+    pub node: NodeConfig,
+    /// Sessions at most.
+    pub sessions: usize,
+    /// Sessions that wait for a Permission at most (INV-12).
+    pub pending: usize,
+    /// Those that one peer may have.
+    pub pending_per_peer: usize,
+    /// How long a Permission is waited for (appendix A).
+    pub wait: Duration,
+}
+
+impl RouterConfig {
+    /// The profile's constants.
+    pub fn new(node: NodeConfig) -> Self {
+        Self { node, sessions: 65_536, pending: 8192, pending_per_peer: 4096, wait: Duration::from_secs(30) }
+    }
+}
+
+/// The function generated from a table.
+pub type Step = dyn Fn(State, Event, Guards) -> Outcome + Send + Sync;
+
+/// A router's part in all sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Router {
+    config: RouterConfig,
+    table: Table,
+    node: Node,
+    sessions: BTreeMap<SessionKey, Session>,
+    timers: Timers<SessionKey, Timer>,
+    /// Which session has an SPI of a destination.
+    spis: BTreeMap<(IpAddr, u32), SessionKey>,
+    /// How many sessions wait for a Permission, by the peer they came from.
+    pending: BTreeMap<PeerIdentity, usize>,
+    /// Which session waits for an answer of the packet side.
+    waiting: BTreeMap<Token, SessionKey>,
+    removals: Removals<SendMessage>,
+}
+
+impl Router {
+    /// A router that has just started, at Unix time `unix_seconds`.
+    pub fn new(config: RouterConfig, authority: Arc<dyn Authority>, unix_seconds: u64, now: Instant) -> Self {
+        Self::with_table(config, authority, Arc::new(table::step), unix_seconds, now)
+    }
+
+    /// A router that goes by another table than its own. Only good for showing in a laboratory what a row protects from.
+    pub fn with_table(config: RouterConfig, authority: Arc<dyn Authority>, table: Arc<Step>, unix_seconds: u64, now: Instant) -> Self {
+        let mut router = Self {
+            node: Node::new(&config.node, authority, unix_seconds, now),
+            config,
+            table: Table(Opaque::new(table)),
+            sessions: BTreeMap::new(),
+            timers: Timers::new(),
+            spis: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            removals: Removals::new(),
+        };
+        router.restart(now);
+        router
+    }
+
+    /// Says what time it is, in Unix seconds; to be repeated once in a while.
+    pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.node.set_wall_clock(unix_seconds, now);
+    }
+
+    /// Has certificates verified anew, as after a change of anchors or revocation lists.
+    pub fn forget_certificates(&mut self) {
+        self.node.admission.forget_certificates();
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.node.poll_output()
+    }
+
+    /// When [`Router::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.removals.next()].into_iter().flatten().min()
+    }
+
+    /// The sessions, in the order of their flows.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        self.sessions.iter().map(|(key, session)| self.status(*key, session)).collect()
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> &Counters {
+        &self.node.counters
+    }
+
+    fn status(&self, key: SessionKey, session: &Session) -> SessionStatus {
+        let permission = session.granted.as_ref().map(|granted| PermissionStatus {
+            spi: granted.association.spi(),
+            algorithm: granted.association.protection.name(),
+            allowed: granted.allowed,
+            counted: session.base(&granted.association).into(),
+            expires_at: self.timers.expiry(key, Timer::Ttl),
+            refresh: granted.refresh,
+        });
+        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission }
+    }
+}
+
+/// The table in use.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Table(Opaque<Step>);
+
+impl core::fmt::Debug for Table {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Table")
+    }
+}

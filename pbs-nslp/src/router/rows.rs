@@ -1,0 +1,186 @@
+//! Rows of the router's table being taken: what each action does.
+
+use core::time::Duration;
+
+use gist::api::ReceivedMessage;
+use gist::time::Instant;
+
+use super::Router;
+use super::inputs::clock_name;
+use super::session::Session;
+use super::table::{Action, Event, Guards, Outcome, State, Timer};
+use crate::admission::{Refusal, is_notice};
+use crate::association::Association;
+use crate::datapath::Token;
+use crate::node::{Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
+use crate::report::ReportEvent;
+use crate::wire::{NotifyCode, Permission, Query, Signed};
+
+/// What led to an event.
+#[derive(Debug)]
+pub(super) enum Cause<'a> {
+    Query { received: &'a ReceivedMessage, signed: &'a Signed<Query>, key_hash: [u8; 32] },
+    Permission { received: &'a ReceivedMessage, signed: &'a Signed<Permission>, key_hash: [u8; 32], association: Option<Association> },
+    Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
+    Failed(&'a str),
+    Clock(Timer),
+    Other,
+}
+
+/// One event of one session while its row is taken.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    pub(super) key: SessionKey,
+    pub(super) cause: Cause<'a>,
+    pub(super) now: Instant,
+    pub(super) rule: &'static str,
+    /// The last removal asked for; what is sent in the same row waits for it.
+    pub(super) removal: Option<Token>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(key: SessionKey, cause: Cause<'a>, now: Instant) -> Self {
+        Self { key, cause, now, rule: "", removal: None }
+    }
+
+    pub(super) fn permission(&self) -> Option<&'a Permission> {
+        match &self.cause {
+            Cause::Permission { signed, .. } => Some(&signed.message),
+            _ => None,
+        }
+    }
+
+    /// The message that led to the event.
+    fn received(&self) -> Option<&'a ReceivedMessage> {
+        match &self.cause {
+            Cause::Query { received, .. } | Cause::Permission { received, .. } | Cause::Refused { received, .. } => Some(received),
+            Cause::Failed(_) | Cause::Clock(_) | Cause::Other => None,
+        }
+    }
+}
+
+impl Router {
+    /// All state is new; whatever was accepted before is refused (FN-60).
+    pub(super) fn restart(&mut self, now: Instant) {
+        if let Outcome::Take(row) = (self.table.0)(State::INITIAL, Event::TgRestart, Guards::default()) {
+            self.node.took(row.rule);
+            self.node.raise_floor(now);
+        }
+    }
+
+    /// Takes the row of an event, if there is one.
+    pub(super) fn take(&mut self, event: Event, guards: Guards, mut step: Step<'_>) {
+        let key = step.key;
+        let state = self.sessions.get(&key).map_or(State::INITIAL, |session| session.state);
+        let row = match (self.table.0)(state, event, guards) {
+            Outcome::Take(row) => row,
+            Outcome::Refuse(rule) => return self.node.not_acted_upon(key, rule, step.now),
+            Outcome::Ignore => return self.node.ignored(),
+        };
+        self.node.took(row.rule);
+        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, to = %row.next, "row taken");
+        step.rule = row.rule;
+        if row.next != State::INITIAL {
+            self.sessions.entry(key).or_insert_with(|| Session::new(row.next)).state = row.next;
+        }
+        for action in row.actions {
+            self.perform(*action, &mut step);
+        }
+        if row.next == State::INITIAL {
+            self.forget(key);
+        } else {
+            self.account(key);
+        }
+    }
+
+    fn perform(&mut self, action: Action, step: &mut Step<'_>) {
+        match action {
+            Action::Start(timer) => self.start(timer, step),
+            Action::Stop(timer) => self.timers.stop(step.key, timer),
+            Action::ReportRefusal => self.report_refusal(step),
+            Action::KeepQuery => self.keep_query(step),
+            Action::ForwardQuery => {
+                if let Cause::Query { received, signed, .. } = &step.cause {
+                    self.node.send(Envelope::onward(received), signed.forwarded.clone());
+                }
+            }
+            Action::ForwardPermission => self.forward_permission(step),
+            Action::Supersede => self.supersede(step.key, None, step.now),
+            Action::Install => self.install(step),
+            Action::Update => self.update(step),
+            Action::DrainOld => self.drain_old(step),
+            Action::DeleteDraining => drop(self.delete_draining(step.key)),
+            Action::Remove => self.remove(step),
+            Action::Bury => self.bury(step),
+            Action::RaiseFloor => self.node.raise_floor(step.now),
+            Action::NotifyOverload | Action::NotifyRefused => self.notify(step, NotifyCode::Overload, 0),
+            Action::NotifyNoState => self.notify(step, NotifyCode::NoState, 1),
+            Action::NotifySpiCollision => self.notify(step, NotifyCode::SpiCollision, 0),
+            Action::NotifyKeySwap => self.notify(step, NotifyCode::BadValue, 0),
+            Action::NotifyRouteChanged => self.notify(step, NotifyCode::RouteChanged, 0),
+            Action::ReportGranted => self.report_granted(step),
+            Action::ReportRefreshed => self.report_refreshed(step),
+            Action::ReportDenied => self.node.tell(step.key, step.rule, ReportEvent::Denied { hold: Duration::ZERO }),
+            Action::ReportRevoked => self.node.tell(step.key, step.rule, ReportEvent::Revoked),
+            Action::ReportSuperseded => self.node.tell(step.key, step.rule, ReportEvent::Superseded),
+            Action::ReportExpired => {
+                let clock = if let Cause::Clock(timer) = step.cause { clock_name(timer) } else { "" };
+                self.node.tell(step.key, step.rule, ReportEvent::Expired { clock });
+            }
+        }
+    }
+
+    fn start(&mut self, timer: Timer, step: &Step<'_>) {
+        let period = match timer {
+            Timer::Wait => self.config.wait,
+            Timer::Ttl => step.permission().map_or(Duration::ZERO, |permission| permission.ttl.min(TTL_MAXIMUM)),
+            Timer::Life => step.permission().map_or(Duration::ZERO, |permission| lifetime(permission.refresh)),
+            Timer::Drain => step.permission().and_then(|permission| permission.sa).map_or(Duration::ZERO, |sa| sa.drain),
+        };
+        self.timers.start(step.key, timer, step.now + period);
+    }
+
+    fn report_refusal(&mut self, step: &Step<'_>) {
+        let Cause::Refused { received, refusal } = &step.cause else {
+            return;
+        };
+        self.node.tell(step.key, step.rule, ReportEvent::Refused((*refusal).clone()));
+        if is_notice(received) {
+            return;
+        }
+        let &Refusal { code, detail, number, .. } = *refusal;
+        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: &received.peer };
+        self.node.notify(&notice, step.rule, step.now);
+    }
+
+    /// Tells the sender about the message that led here, or about the session's last one.
+    fn notify(&mut self, step: &Step<'_>, code: NotifyCode, detail: u16) {
+        if let Cause::Failed(reason) = step.cause {
+            self.node.tell(step.key, step.rule, ReportEvent::DatapathFailed { reason: reason.to_owned() });
+        }
+        let number = match &step.cause {
+            Cause::Query { signed, .. } => signed.message.number,
+            Cause::Permission { signed, .. } => signed.message.number,
+            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Other => 0,
+        };
+        let asked = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref());
+        let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream.clone()));
+        let from_message = step.received().map(|received| (received.mri.clone(), received.peer.clone()));
+        if let Some((mri, about)) = from_message.or(from_session) {
+            let notice = Notice { key: step.key, mri: &mri, code, detail, number, about: &about };
+            self.node.notify(&notice, step.rule, step.now);
+        }
+    }
+
+    fn report_granted(&mut self, step: &Step<'_>) {
+        if let Some(&Permission { allowed, ttl, refresh, sa: Some(sa), .. }) = step.permission() {
+            self.node.tell(step.key, step.rule, ReportEvent::Granted { spi: sa.spi, allowed, ttl, refresh });
+        }
+    }
+
+    fn report_refreshed(&mut self, step: &Step<'_>) {
+        if let Some(&Permission { number, allowed, ttl, .. }) = step.permission() {
+            self.node.tell(step.key, step.rule, ReportEvent::Refreshed { number, allowed, ttl });
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The sender of flows: it asks before it sends, and stays within what it was granted.
+//!
+//! After every `handle_*` and every wish of the host, drain [`Sender::poll_output`] to `None`; then sleep until
+//! [`Sender::poll_timeout`].
+
+mod effects;
+mod holds;
+mod inputs;
+mod query;
+mod rows;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gist::time::Instant;
+use gist::wire::SessionId;
+use thiserror::Error;
+
+use crate::credentials::{Authority, Signer};
+use crate::datapath::Token;
+use crate::entropy::Entropy;
+use crate::flow::FlowId;
+use crate::node::{Counters, Node, NodeConfig};
+use crate::opaque::Opaque;
+use crate::output::Output;
+use crate::own_numbers::OwnNumbers;
+use crate::removal::Removals;
+use crate::selector::Selector;
+use crate::status::{PermissionStatus, SessionStatus};
+use crate::timers::Timers;
+use crate::wire::Volume;
+
+use effects::Farewell;
+use holds::Holds;
+use session::Session;
+use table::{Event, Timer};
+
+/// The state machine, as generated from its table.
+pub mod table {
+    include!(concat!(env!("OUT_DIR"), "/pbs_sender.rs"));
+}
+
+/// What a sender is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SenderConfig {
+    /// What every node is told.
+    pub node: NodeConfig,
+    /// The addresses this host sends from.
+    pub addresses: Vec<IpAddr>,
+    /// Which traffic asks by itself, the first rule that matches decides.
+    pub ask: Vec<AskRule>,
+    /// Flows at most.
+    pub sessions: usize,
+}
+
+impl SenderConfig {
+    /// The profile's constants.
+    pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, ask: Vec<AskRule>) -> Self {
+        Self { node, addresses, ask, sessions: 65_536 }
+    }
+}
+
+/// One rule: the first packet of such a flow asks for a permission.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AskRule {
+    /// Which flows.
+    pub selector: Selector,
+    /// How much is asked for at a time.
+    pub volume: Volume,
+}
+
+/// Why a wish to send is not taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WantError {
+    /// The flow does not start at this host.
+    #[error("the source address is not this host's")]
+    ForeignSource,
+    /// The table of flows is full.
+    #[error("no room for another flow")]
+    Full,
+    /// Nothing is wanted.
+    #[error("a volume of 0 bytes")]
+    NoVolume,
+}
+
+/// A sender's part in all flows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sender {
+    config: SenderConfig,
+    node: Node,
+    signer: Opaque<dyn Signer>,
+    entropy: Entropy,
+    numbers: OwnNumbers,
+    holds: Holds,
+    sessions: BTreeMap<FlowId, Session>,
+    timers: Timers<FlowId, Timer>,
+    /// Which session waits for an answer of the packet side.
+    waiting: BTreeMap<Token, (FlowId, SessionId)>,
+    removals: Removals<Farewell>,
+    /// Events that a row gave rise to.
+    follow: VecDeque<(FlowId, Event)>,
+}
+
+impl Sender {
+    /// A sender that has just started, at Unix time `unix_seconds`. Session identifiers and jitter come from `seed`,
+    /// which must be secret and never used twice.
+    pub fn new(
+        config: SenderConfig,
+        signer: Arc<dyn Signer>,
+        authority: Arc<dyn Authority>,
+        seed: [u8; 32],
+        unix_seconds: u64,
+        now: Instant,
+    ) -> Self {
+        let mut node = Node::new(&config.node, authority, unix_seconds, now);
+        node.raise_floor(now);
+        Self {
+            node,
+            holds: Holds::new(config.sessions),
+            config,
+            signer: Opaque::new(signer),
+            entropy: Entropy::new(seed),
+            numbers: OwnNumbers::new(),
+            sessions: BTreeMap::new(),
+            timers: Timers::new(),
+            waiting: BTreeMap::new(),
+            removals: Removals::new(),
+            follow: VecDeque::new(),
+        }
+    }
+
+    /// Says what time it is, in Unix seconds; to be repeated once in a while.
+    pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.node.set_wall_clock(unix_seconds, now);
+    }
+
+    /// Has certificates verified anew, as after a change of anchors or revocation lists.
+    pub fn forget_certificates(&mut self) {
+        self.node.admission.forget_certificates();
+    }
+
+    /// Takes other rules, for flows to come.
+    pub fn set_ask_rules(&mut self, ask: Vec<AskRule>) {
+        self.config.ask = ask;
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.node.poll_output()
+    }
+
+    /// When [`Sender::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.removals.next()].into_iter().flatten().min()
+    }
+
+    /// The flows, in their order.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        self.sessions.iter().map(|(flow, session)| self.status(*flow, session)).collect()
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> &Counters {
+        &self.node.counters
+    }
+
+    fn status(&self, flow: FlowId, session: &Session) -> SessionStatus {
+        let permission = session.epoch.as_ref().map(|epoch| PermissionStatus {
+            spi: epoch.association.spi(),
+            algorithm: epoch.association.protection.name(),
+            allowed: epoch.allowed,
+            counted: epoch.sent,
+            expires_at: self.timers.expiry(flow, Timer::Ttl),
+            refresh: epoch.refresh,
+        });
+        SessionStatus { flow, session: session.session, state: session.state.to_string(), permission }
+    }
+}

@@ -1,0 +1,178 @@
+//! The Queries that a sender sends.
+
+use core::time::Duration;
+
+use gist::api::MessageHandle;
+use gist::time::Instant;
+
+use super::Sender;
+use super::effects::Farewell;
+use super::inputs::REPAIR;
+use super::rows::{Cause, Step, answer_timeout};
+use super::table::{State, Timer};
+use crate::datapath::Command;
+use crate::flow::FlowId;
+use crate::node::{Envelope, SessionKey};
+use crate::report::ReportEvent;
+use crate::wire::{self, Credential, Query, Volume};
+
+/// AH numbers from here on are near their end.
+const NUMBERS_NEARLY_USED_UP: u32 = 1 << 31;
+
+impl Sender {
+    /// Sends a Query; with an epoch as soon as the packet side has said what was sent in it.
+    pub(super) fn send_query(&mut self, step: &Step<'_>) {
+        let Some(session) = self.sessions.get_mut(&step.flow) else {
+            return;
+        };
+        match (&step.cause, session.state) {
+            (Cause::Clock(Timer::Answer), _) | (Cause::Gist, State::WaitP) => session.attempt.tries += 1,
+            (Cause::Clock(Timer::Repair), _) => {}
+            _ => {
+                session.attempt.tries = 1;
+                session.attempt.numbers = None;
+                session.attempt.asks_more = false;
+            }
+        }
+        session.attempt.last_sent_at = Some(step.now);
+        let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.association.spi()) else {
+            return self.ask(step.flow, step.now);
+        };
+        let token = self.node.token();
+        if let Some(older) = session.reading.replace(token) {
+            self.waiting.remove(&older);
+        }
+        self.waiting.insert(token, (step.flow, session.session));
+        self.node.command(Command::Snapshot { token, flow: step.flow, spi });
+    }
+
+    /// Sends the Query that asks for a permission, refreshes it, or asks for more.
+    pub(super) fn ask(&mut self, flow: FlowId, now: Instant) {
+        let requested = self.request(flow, now);
+        let Some(session) = self.sessions.get_mut(&flow) else {
+            return;
+        };
+        let sent = session.epoch.as_ref().map(|epoch| epoch.sent);
+        if let Some(epoch) = &mut session.epoch {
+            epoch.reported = epoch.sent;
+            session.attempt.asks_more |= requested.is_some_and(|requested| requested > epoch.allowed);
+        }
+        session.ask_more = false;
+        let (session_id, context) = (session.session, session.context());
+        let query = self.query(flow, requested, sent, context, now);
+        let number = query.number;
+        if let Some(handle) = self.emit(SessionKey { flow, session: session_id }, &query, "")
+            && let Some(session) = self.sessions.get_mut(&flow)
+        {
+            let first = session.attempt.numbers.map_or(number, |(first, _)| first);
+            session.attempt.numbers = Some((first, number));
+            session.attempt.last_handle = Some(handle);
+        }
+    }
+
+    /// RV: a first permission, or an absolute total like AV if more is needed; nothing for a mere refresh.
+    fn request(&self, flow: FlowId, now: Instant) -> Option<Volume> {
+        let session = self.sessions.get(&flow)?;
+        let Some(epoch) = &session.epoch else {
+            return Some(session.wanted);
+        };
+        let ends = self.timers.expiry(flow, Timer::Ttl).unwrap_or(now);
+        let ends_soon = ends.saturating_duration_since(now) < epoch.refresh.saturating_mul(2);
+        let runs_out = epoch.is_nearly_used_up() || ends_soon || epoch.highest >= NUMBERS_NEARLY_USED_UP;
+        let needed = session.ask_more || session.data_waits || (epoch.is_busy() && runs_out);
+        let total = epoch.sent.0.saturating_add(session.wanted.0).max(epoch.allowed.0);
+        needed.then_some(Volume(total))
+    }
+
+    /// Gives the permission back; after a removal, when the final volume is known.
+    pub(super) fn send_release(&mut self, step: &mut Step<'_>) {
+        step.releases = true;
+        let Some(session) = self.sessions.get_mut(&step.flow) else {
+            return;
+        };
+        session.attempt.tries = if matches!(step.cause, Cause::Clock(Timer::Answer)) { session.attempt.tries + 1 } else { 1 };
+        let farewell = Farewell {
+            key: SessionKey { flow: step.flow, session: session.session },
+            mri: session.mri.clone(),
+            last_report: session.last_report,
+        };
+        match step.removal {
+            Some(token) => {
+                if let Err(farewell) = self.removals.then(token, farewell) {
+                    self.give_back(&farewell, step.now);
+                }
+            }
+            None => self.give_back(&farewell, step.now),
+        }
+    }
+
+    /// The packet side has removed the association and told the final volume.
+    pub(super) fn say_farewell(&mut self, mut farewell: Farewell, sent: Volume, highest: u32, now: Instant) {
+        if let Some((last_sent, context)) = &mut farewell.last_report {
+            (*last_sent, context.highest) = (sent, highest);
+        }
+        let session = self.sessions.get_mut(&farewell.key.flow);
+        if let Some(session) = session.filter(|session| session.session == farewell.key.session) {
+            session.last_report = farewell.last_report;
+        }
+        self.give_back(&farewell, now);
+    }
+
+    fn give_back(&mut self, farewell: &Farewell, now: Instant) {
+        let (sent, context) = farewell.last_report.unzip();
+        let query = self.query(farewell.key.flow, Some(Volume::ZERO), sent, context, now);
+        self.emit_to(farewell.key, &farewell.mri, &query, "", answer_timeout(1));
+    }
+
+    fn query(
+        &mut self,
+        flow: FlowId,
+        requested: Option<Volume>,
+        sent: Option<Volume>,
+        context: Option<wire::VolumeContext>,
+        now: Instant,
+    ) -> Query {
+        let certificate = self.signer.certificate().clone();
+        let chain = self.signer.chain().to_vec();
+        Query {
+            flow,
+            number: self.numbers.next(flow, self.node.unix(now)),
+            requested,
+            sent,
+            credential: Credential::Certificate { certificate, chain },
+            context,
+            algorithms: None,
+            puzzle: None,
+        }
+    }
+
+    fn emit(&mut self, key: SessionKey, query: &Query, rule: &'static str) -> Option<MessageHandle> {
+        let session = self.sessions.get(&key.flow)?;
+        let repairing = self.timers.expiry(key.flow, Timer::Repair).is_some();
+        let timeout = if repairing { REPAIR } else { answer_timeout(session.attempt.tries) };
+        let mri = session.mri.clone();
+        self.emit_to(key, &mri, query, rule, timeout)
+    }
+
+    fn emit_to(
+        &mut self,
+        key: SessionKey,
+        mri: &gist::wire::Mri,
+        query: &Query,
+        rule: &'static str,
+        timeout: Duration,
+    ) -> Option<MessageHandle> {
+        match wire::build_query(query, key.session, self.node.nslp_id, &*self.signer) {
+            Ok(payload) => {
+                let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
+                self.node.tell(key, rule, event);
+                let envelope = Envelope { session: key.session, mri: mri.clone(), hop_count: None, timeout };
+                Some(self.node.send(envelope, payload))
+            }
+            Err(error) => {
+                self.node.tell(key, rule, ReportEvent::NotBuilt { reason: error.to_string() });
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a sender keeps of one flow.
+
+use core::time::Duration;
+
+use gist::api::MessageHandle;
+use gist::time::Instant;
+use gist::wire::{Mri, PeerIdentity, SessionId};
+
+use super::table::State;
+use crate::association::Association;
+use crate::datapath::Token;
+use crate::wire::number::is_newer;
+use crate::wire::{Volume, VolumeContext};
+
+/// A flow from the first wish to send on; in Idle only while a hold-down runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Session {
+    pub(super) state: State,
+    pub(super) session: SessionId,
+    /// Downstream.
+    pub(super) mri: Mri,
+    /// How much is asked for at a time.
+    pub(super) wanted: Volume,
+    pub(super) attempt: Attempt,
+    /// The receiver's signature last accepted.
+    pub(super) accepted: Option<Accepted>,
+    pub(super) epoch: Option<Epoch>,
+    /// What had been sent when the session was given up, for repeated releases.
+    pub(super) last_report: Option<(Volume, VolumeContext)>,
+    /// The snapshot that a Query waits for.
+    pub(super) reading: Option<Token>,
+    /// The next Query asks for more volume.
+    pub(super) ask_more: bool,
+    /// A packet beyond the allowed volume is held.
+    pub(super) data_waits: bool,
+    /// More volume was asked for and not given (FS-42).
+    pub(super) renewal_refused: bool,
+    /// How long the flow may not ask, once it is in hold-down.
+    pub(super) hold: Duration,
+}
+
+/// The Queries since the last one that was not a repetition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Attempt {
+    pub(super) tries: u32,
+    /// Numbers of the first and the last Query of the attempt.
+    pub(super) numbers: Option<(u32, u32)>,
+    pub(super) last_handle: Option<MessageHandle>,
+    pub(super) last_sent_at: Option<Instant>,
+    /// Whether it asks for more than is allowed.
+    pub(super) asks_more: bool,
+}
+
+/// The last Permission accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Accepted {
+    pub(super) key_hash: [u8; 32],
+    pub(super) number: u32,
+    pub(super) peer: PeerIdentity,
+}
+
+/// The life of one SPI.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Epoch {
+    pub(super) association: Association,
+    /// AV.
+    pub(super) allowed: Volume,
+    /// T.
+    pub(super) refresh: Duration,
+    /// SV when the packet side last told it.
+    pub(super) sent: Volume,
+    /// N when the packet side last told it.
+    pub(super) highest: u32,
+    /// SV in the last Query.
+    pub(super) reported: Volume,
+}
+
+impl Session {
+    pub(super) fn new(session: SessionId, mri: Mri, wanted: Volume) -> Self {
+        Self {
+            state: State::INITIAL,
+            session,
+            mri,
+            wanted,
+            attempt: Attempt::default(),
+            accepted: None,
+            epoch: None,
+            last_report: None,
+            reading: None,
+            ask_more: false,
+            data_waits: false,
+            renewal_refused: false,
+            hold: Duration::ZERO,
+        }
+    }
+
+    /// Whether a Permission answers this attempt.
+    pub(super) fn echo_fits(&self, echo: Option<u32>) -> bool {
+        let Some(echo) = echo else {
+            return true;
+        };
+        self.attempt.numbers.is_some_and(|(first, last)| !is_newer(first, echo) && !is_newer(echo, last))
+    }
+
+    /// What a sent volume refers to.
+    pub(super) fn context(&self) -> Option<VolumeContext> {
+        let epoch = self.epoch.as_ref()?;
+        let permission = self.accepted.as_ref()?.number;
+        Some(VolumeContext { spi: epoch.association.spi(), highest: epoch.highest, permission })
+    }
+}
+
+impl Epoch {
+    /// Whether data moved since the last Query.
+    pub(super) fn is_busy(&self) -> bool {
+        self.sent > self.reported
+    }
+
+    /// Whether three quarters of the volume are used up.
+    pub(super) fn is_nearly_used_up(&self) -> bool {
+        let quarter = self.allowed.0 / 4;
+        self.sent.0 >= self.allowed.0.saturating_sub(quarter)
+    }
+}

@@ -1,0 +1,39 @@
+//! Sessions as they are shown to people.
+
+use core::time::Duration;
+
+use gist::time::Instant;
+use gist::wire::SessionId;
+
+use crate::flow::FlowId;
+use crate::wire::Volume;
+
+/// One session of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// The flow.
+    pub flow: FlowId,
+    /// The session.
+    pub session: SessionId,
+    /// The state, as the table names it.
+    pub state: String,
+    /// What is permitted, if anything.
+    pub permission: Option<PermissionStatus>,
+}
+
+/// A live permission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermissionStatus {
+    /// The epoch.
+    pub spi: u32,
+    /// How packets are authenticated.
+    pub algorithm: &'static str,
+    /// AV.
+    pub allowed: Volume,
+    /// The counted volume (at a sender the sent volume) when the packet side last told it.
+    pub counted: Volume,
+    /// When the permission ends.
+    pub expires_at: Option<Instant>,
+    /// The soft-state period T.
+    pub refresh: Duration,
+}
