@@ -1,1 +1,27 @@
-//! Placeholder.
+//! Traffic management, shared by router and hosts: packet views, AH, replay window, permission table, and the
+//! packet queue with its filter rules and routes.
+//!
+//! The packet side never parses a signalling message. Everything that decides about a packet is a
+//! [`processor::PacketProcessor`]: no socket, no clock, no lock; the queue's thread owns it.
+
+pub mod ah;
+pub mod algorithm;
+pub mod checks;
+pub mod counters;
+pub mod event;
+pub mod flow;
+pub mod inserter;
+pub mod machine;
+pub mod netlink;
+pub mod packet;
+pub mod processor;
+pub mod queue;
+pub mod reason;
+pub mod replay;
+pub mod routes;
+pub mod rules;
+pub mod table;
+pub mod update;
+pub mod vectors;
+pub mod verifier;
+pub mod worker;

@@ -1,0 +1,17 @@
+//! IP Authentication Header (RFC 4302), transport mode.
+//!
+//! ICV and window are computed and judged by the RFC, extended sequence numbers included: [`icv_matches`],
+//! [`InboundAssociation`]. What PBS refuses beyond that is in [`policy`], a separate check after it. [`insert`] and
+//! [`remove`] write packets.
+
+mod association;
+mod icv;
+pub mod policy;
+mod rewrite;
+mod view;
+
+pub use association::{InboundAssociation, Rejection, Verified};
+pub use icv::icv_matches;
+pub(crate) use rewrite::overhead;
+pub use rewrite::{InsertError, NoAh, Number, insert, remove};
+pub use view::AhView;

@@ -1,0 +1,25 @@
+//! What PBS asks of a packet beyond RFC 4302.
+
+use crate::packet::IpPacket;
+use crate::reason::DropReason;
+use crate::replay::Numbering;
+
+/// Whether PBS takes a packet that RFC 4302 has let pass, under an association of this numbering.
+///
+/// # Errors
+///
+/// * extended numbers: their high half cannot be learned by a router that joins in mid-flow;
+/// * a source route, or a routing header with segments left: a node on the way cannot always tell what the packet will
+///   be;
+/// * a fragment: only whole datagrams are judged.
+pub fn check(packet: &IpPacket<'_>, numbering: Numbering) -> Result<(), DropReason> {
+    if numbering == Numbering::Extended {
+        Err(DropReason::ExtendedSequence)
+    } else if packet.fragment().is_some() {
+        Err(DropReason::FragmentNotReassembled)
+    } else if packet.is_source_routed() {
+        Err(DropReason::SourceRoute)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Putting AH into a packet and taking it out again (RFC 4302 §3.1.1, transport mode).
+
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+
+use super::icv;
+use super::view::FIXED;
+use crate::algorithm::{IcvAlgorithm, IcvKey};
+use crate::packet::{IpHeader, IpPacket, PROTOCOL_AH};
+
+/// The sequence number to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number {
+    /// What the Sequence Number field carries.
+    pub low: u32,
+    /// The high-order bits of an extended number, which only the ICV covers. PBS never uses them.
+    pub high: Option<u32>,
+}
+
+/// Why AH could not be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// A fragment: AH is for whole datagrams (RFC 4302 §3.3.4).
+    #[error("AH cannot be put on a fragment")]
+    Fragment,
+    /// With AH the packet would be longer than its length field can tell.
+    #[error("the packet is too long for AH")]
+    TooLong,
+    /// Its form at its destination cannot be told, hence no ICV (RFC 4302 §3.3.3.1).
+    #[error("the routing header's final form is unknown")]
+    Unpredictable,
+}
+
+/// Why AH could not be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the packet carries no AH")]
+pub struct NoAh;
+
+/// Length of the AH that [`insert`] adds, in octets: the least that keeps it a multiple of 4 on IPv4 and of 8 on IPv6
+/// (RFC 4302 §2.6, §3.3.3.2.1).
+pub(crate) const fn overhead(algorithm: IcvAlgorithm, is_ipv6: bool) -> usize {
+    let unit = if is_ipv6 { 8 } else { 4 };
+    (FIXED + algorithm.icv_len()).next_multiple_of(unit)
+}
+
+/// Writes the packet with an AH into `out`, which is cleared first.
+///
+/// AH goes behind the IPv4 options, or behind the IPv6 extension headers that routers look at; destination options
+/// that no routing header follows stay behind it, so that they are protected like the payload.
+///
+/// # Errors
+///
+/// See [`InsertError`]; `out` is then left empty.
+pub fn insert(packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out: &mut Vec<u8>) -> Result<(), InsertError> {
+    out.clear();
+    if packet.fragment().is_some() {
+        return Err(InsertError::Fragment);
+    }
+    let rest = packet.bytes().get(packet.before().len()..).unwrap_or_default();
+    let ah_len = overhead(key.algorithm(), matches!(packet.header(), IpHeader::V6(_)));
+    // RFC 4302 §2.2: in 32-bit words, minus 2.
+    let payload_len = u8::try_from(ah_len / 4 - 2).map_err(|_| InsertError::TooLong)?;
+    out.extend_from_slice(packet.before());
+    out.extend_from_slice(&[packet.link().protocol, payload_len, 0, 0]);
+    out.extend_from_slice(&spi.to_be_bytes());
+    out.extend_from_slice(&number.low.to_be_bytes());
+    out.resize(packet.before().len() + ah_len, 0);
+    out.extend_from_slice(rest);
+    let written = relink(out, packet, PROTOCOL_AH).and_then(|()| seal(out, packet.before().len(), number, key));
+    if written.is_err() {
+        out.clear();
+    }
+    written
+}
+
+/// Computes the ICV of a packet whose ICV field is zero and puts it there.
+fn seal(out: &mut [u8], ah_at: usize, number: Number, key: &IcvKey) -> Result<(), InsertError> {
+    let packet = IpPacket::parse(out).map_err(|_| InsertError::Unpredictable)?;
+    let ah = packet.ah().ok_or(InsertError::Unpredictable)?;
+    let icv = icv::compute(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?;
+    let at = ah_at + FIXED;
+    let field = out.get_mut(at..at + icv.octets().len()).ok_or(InsertError::Unpredictable)?;
+    field.copy_from_slice(icv.octets());
+    Ok(())
+}
+
+/// Writes the packet without its AH into `out`, which is cleared first. The inverse of [`insert`].
+///
+/// # Errors
+///
+/// [`NoAh`]; `out` is then left empty.
+pub fn remove(packet: &IpPacket<'_>, out: &mut Vec<u8>) -> Result<(), NoAh> {
+    out.clear();
+    let ah = packet.ah().ok_or(NoAh)?;
+    out.extend_from_slice(packet.before());
+    out.extend_from_slice(packet.after());
+    relink(out, packet, ah.next_header()).map_err(|_| NoAh)
+}
+
+/// Makes the header of `out` true again: what follows, how long it is, the IPv4 checksum.
+fn relink(out: &mut [u8], packet: &IpPacket<'_>, protocol: u8) -> Result<(), InsertError> {
+    let len = out.len();
+    let link = out.get_mut(packet.link().at).ok_or(InsertError::TooLong)?;
+    *link = protocol;
+    match packet.header() {
+        IpHeader::V4(_) => {
+            let mut header = Ipv4Packet::new_unchecked(out);
+            header.set_total_len(u16::try_from(len).map_err(|_| InsertError::TooLong)?);
+            header.set_next_header(IpProtocol::from(protocol));
+            header.fill_checksum();
+        }
+        IpHeader::V6(header) => {
+            let payload_len = u16::try_from(len.saturating_sub(header.base.len())).map_err(|_| InsertError::TooLong)?;
+            Ipv6Packet::new_unchecked(out).set_payload_len(payload_len);
+        }
+    }
+    Ok(())
+}

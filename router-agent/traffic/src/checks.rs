@@ -1,0 +1,46 @@
+//! The four checks that stand between a packet and its being forwarded, each in one replaceable place.
+//!
+//! Daemons use [`Strict`]. The laboratory starts a daemon with one method replaced to show that its scenarios notice;
+//! no configuration of a daemon can do that.
+
+use std::fmt;
+
+use smoltcp::time::Instant;
+
+use crate::ah;
+use crate::algorithm::IcvKey;
+use crate::packet::IpPacket;
+use crate::replay::{Replay, Window};
+
+/// The checks of the packet path. Every method's own body is the real check.
+pub trait Checks: Send + Sync + fmt::Debug {
+    /// Whether the packet's ICV is right (RFC 4302 §3.4.4); `high` as in [`ah::icv_matches`].
+    fn icv_matches(&self, packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
+        ah::icv_matches(packet, key, high)
+    }
+
+    /// Whether the window lets a whole sequence number through (RFC 4302 §3.4.3).
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    fn window_allows(&self, window: &Window, number: u64) -> Result<(), Replay> {
+        window.check(number)
+    }
+
+    /// Whether `length` more octets stay within the allowed volume.
+    fn within_budget(&self, counted: u64, length: u64, allowed: u64) -> bool {
+        counted.checked_add(length).is_some_and(|total| total <= allowed)
+    }
+
+    /// Whether a permission that ends at `expires_at` still holds at `now`.
+    fn is_live(&self, expires_at: Instant, now: Instant) -> bool {
+        now < expires_at
+    }
+}
+
+/// The real checks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Strict;
+
+impl Checks for Strict {}

@@ -1,0 +1,85 @@
+//! Packet and byte counters of one queue direction, shared with whoever shows them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::reason::DropReason;
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+struct Pair {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Pair {
+    fn add(&self, bytes: usize) {
+        // Statistics only: no other memory depends on the order in which they become visible.
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Count {
+        Count { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+/// Counters of one queue direction: what was accepted, and what was dropped why.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: Pair,
+    dropped: [Pair; DropReason::ALL.len()],
+}
+
+/// A reading of one counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of those packets as they came in.
+    pub bytes: u64,
+}
+
+impl Counters {
+    /// Counts a packet that went on.
+    pub fn count_accepted(&self, bytes: usize) {
+        self.accepted.add(bytes);
+    }
+
+    /// Counts a packet that was dropped.
+    pub fn count_dropped(&self, reason: DropReason, bytes: usize) {
+        if let Some(pair) = self.dropped.get(reason.index()) {
+            pair.add(bytes);
+        }
+    }
+
+    /// What went on so far.
+    pub fn accepted(&self) -> Count {
+        self.accepted.read()
+    }
+
+    /// What was dropped for `reason` so far.
+    pub fn dropped(&self, reason: DropReason) -> Count {
+        self.dropped.get(reason.index()).map(Pair::read).unwrap_or_default()
+    }
+
+    /// Every reason with its reading, in the order of [`DropReason::ALL`].
+    pub fn all_dropped(&self) -> impl Iterator<Item = (DropReason, Count)> + '_ {
+        DropReason::ALL.iter().map(|reason| (*reason, self.dropped(*reason)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_accepted_and_dropped_apart() {
+        let counters = Counters::default();
+        counters.count_accepted(100);
+        counters.count_dropped(DropReason::BadIcv, 60);
+        counters.count_dropped(DropReason::BadIcv, 40);
+        assert_eq!(counters.accepted(), Count { packets: 1, bytes: 100 });
+        assert_eq!(counters.dropped(DropReason::BadIcv), Count { packets: 2, bytes: 100 });
+        assert_eq!(counters.all_dropped().filter(|(_, count)| count.packets > 0).count(), 1);
+    }
+}

@@ -1,0 +1,35 @@
+//! What a packet processor tells the control side.
+
+use std::collections::VecDeque;
+
+use crate::flow::Flow;
+
+/// Something on the packet side that signalling should know.
+///
+/// Events are hints, not commands: they are rate-bounded, may be lost when their queue is full, and change no state here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Traffic of a flow without permission wants out and policy says to ask (sender; FS-01).
+    /// Raised once for as long as packets of the flow are held.
+    FirstPacket(Flow),
+    /// A packet would go past the allowed volume. At a router or receiver its ICV was right, so a key holder
+    /// sent it (FN-43, FR-24); at a sender it is held and an extension should be asked for (FS-41, FS-43).
+    OverBudget {
+        /// The permission's flow.
+        flow: Flow,
+        /// The permission's SPI.
+        spi: u32,
+    },
+}
+
+/// Events that wait to be polled at most.
+pub(crate) const MAX_WAITING: usize = 1024;
+
+/// Adds an event unless too many wait already.
+pub(crate) fn push_bounded(events: &mut VecDeque<Event>, event: Event) {
+    if events.len() < MAX_WAITING {
+        events.push_back(event);
+    } else {
+        tracing::debug!(?event, "the control side does not keep up: event lost");
+    }
+}

@@ -1,0 +1,288 @@
+//! What a sender's host does with a packet that wants out: put AH on it, hold it, or drop it (FS-40…43).
+
+mod ask;
+mod held;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smoltcp::time::Instant;
+
+pub use self::ask::AskRule;
+pub use self::held::HeldLimits;
+use self::held::{Held, Waiting};
+use crate::ah::{self, InsertError, Number};
+use crate::checks::Checks;
+use crate::counters::Counters;
+use crate::event::{Event, push_bounded};
+use crate::flow::Flow;
+use crate::machine::{self, Action, Guards, Outcome, State};
+use crate::packet::IpPacket;
+use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
+use crate::reason::DropReason;
+use crate::table;
+use crate::table::outbound::OutboundTable;
+use crate::update::{Applied, Grant, Refusal, Refused, Update};
+
+/// Longest packet that the packet queue takes back, in octets (X-87: the length field of its payload attribute ends here).
+pub const MAX_PACKET: usize = 65_531;
+
+/// How an inserter is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InserterConfig {
+    /// Which flows ask for a permission by themselves. No rule: none does.
+    pub ask: Vec<AskRule>,
+    /// Mark put on packets with AH, so that they are routed again with the route's own MTU.
+    pub mark: Option<u32>,
+    /// Most permissions at a time, and most flows expected at a time.
+    pub capacity: usize,
+    /// What may wait.
+    pub held: HeldLimits,
+}
+
+impl Default for InserterConfig {
+    fn default() -> Self {
+        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held: HeldLimits::default() }
+    }
+}
+
+/// The packet side of a sender's host.
+///
+/// Every packet that comes here leaves with AH under a live permission, or not at all: exemptions are the filter rules'
+/// matter. Packets of one flow leave in the order in which they came.
+#[derive(Debug)]
+pub struct Inserter {
+    config: InserterConfig,
+    table: OutboundTable,
+    /// Flows that signalling asks for already, and until when.
+    expected: HashMap<Flow, Instant>,
+    held: Held,
+    released: VecDeque<(PacketId, Released)>,
+    checks: Arc<dyn Checks>,
+    counters: Arc<Counters>,
+    events: VecDeque<Event>,
+    out: Vec<u8>,
+}
+
+/// What to do with a packet.
+enum Attempt {
+    /// It stands in `out`, numbered and counted.
+    Send,
+    /// It has to wait.
+    Hold,
+    /// It has to wait, and nobody has asked for a permission yet.
+    Ask,
+    /// It goes no further.
+    Drop(DropReason),
+}
+
+impl Inserter {
+    /// An inserter without permissions.
+    pub fn new(config: InserterConfig, checks: Arc<dyn Checks>, counters: Arc<Counters>) -> Self {
+        Self {
+            table: OutboundTable::new(config.capacity),
+            expected: HashMap::new(),
+            held: Held::new(config.held),
+            released: VecDeque::new(),
+            checks,
+            counters,
+            events: VecDeque::new(),
+            out: Vec::new(),
+            config,
+        }
+    }
+
+    /// The permissions.
+    pub const fn table(&self) -> &OutboundTable {
+        &self.table
+    }
+
+    /// Decides about a packet that nothing of its flow waits before.
+    fn attempt(&mut self, packet: &IpPacket<'_>, flow: Flow, now: Instant) -> Attempt {
+        let checks = self.checks.as_ref();
+        let entry = self.table.get_mut(&flow);
+        let has_ended = entry.is_some();
+        let Some(entry) = entry.filter(|entry| checks.is_live(entry.expires_at, now)) else {
+            return self.without_permission(&flow, has_ended, now);
+        };
+        let length = packet.total_len() + ah::overhead(entry.key.algorithm(), packet.source().is_ipv6());
+        if length > MAX_PACKET {
+            return Attempt::Drop(DropReason::TooLarge);
+        }
+        let guards = Guards {
+            fits: checks.within_budget(entry.counted, length as u64, entry.allowed),
+            numbers_left: entry.highest < u32::MAX,
+            renewal_refused: entry.renewal_refused,
+            ..Guards::default()
+        };
+        let Outcome::Take(transition) = machine::step(State::Compare, machine::Event::TgPacket, guards) else {
+            return Attempt::Drop(DropReason::OverBudget);
+        };
+        tracing::trace!(rule = transition.rule, %flow, "packet");
+        let mut attempt = Attempt::Drop(DropReason::OverBudget);
+        for action in transition.actions {
+            match action {
+                Action::Count => entry.counted = entry.counted.saturating_add(length as u64),
+                Action::TakeNumber => entry.highest = entry.highest.saturating_add(1),
+                Action::Pass => {
+                    let number = Number { low: entry.highest, high: None };
+                    attempt = match ah::insert(packet, entry.spi, number, &entry.key, &mut self.out) {
+                        Ok(()) => Attempt::Send,
+                        Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
+                        Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
+                        Err(InsertError::Unpredictable) => Attempt::Drop(DropReason::SourceRoute),
+                    };
+                }
+                Action::Hold => attempt = Attempt::Hold,
+                Action::DropExcess => attempt = Attempt::Drop(DropReason::OverBudget),
+                Action::ReportExcess => {
+                    if entry.take_report(now) {
+                        push_bounded(&mut self.events, Event::OverBudget { flow, spi: entry.spi });
+                    }
+                }
+                // Actions of the verifier's rows: the packet stays dropped.
+                Action::Drop | Action::MoveWindow => {}
+            }
+        }
+        attempt
+    }
+
+    /// Decides about a packet of a flow without live permission (FS-01, FS-04, FS-15).
+    fn without_permission(&self, flow: &Flow, has_ended: bool, now: Instant) -> Attempt {
+        if self.expected.get(flow).is_some_and(|until| now < *until) {
+            Attempt::Hold
+        } else if self.config.ask.iter().any(|rule| rule.matches(flow)) {
+            Attempt::Ask
+        } else {
+            Attempt::Drop(if has_ended { DropReason::Expired } else { DropReason::NotAsked })
+        }
+    }
+
+    fn judge(&mut self, id: PacketId, bytes: &[u8], now: Instant) -> Attempt {
+        let (packet, flow) = match admit(bytes) {
+            Ok(admitted) => admitted,
+            Err(reason) => return Attempt::Drop(reason),
+        };
+        // While packets of the flow are held, this one waits behind them, and the question has been put.
+        let attempt = if self.held.has(&flow) { Attempt::Hold } else { self.attempt(&packet, flow, now) };
+        if matches!(attempt, Attempt::Hold | Attempt::Ask) && !self.held.push(flow, id, bytes, now) {
+            return Attempt::Drop(DropReason::QueueFull);
+        }
+        if matches!(attempt, Attempt::Ask) {
+            push_bounded(&mut self.events, Event::FirstPacket(flow));
+        }
+        attempt
+    }
+
+    /// Sends what waits for a flow, in order, as far as it goes.
+    fn release(&mut self, flow: Flow, now: Instant) {
+        while let Some(waiting) = self.held.pop(&flow) {
+            let attempt = match admit(&waiting.bytes) {
+                Ok((packet, flow)) => self.attempt(&packet, flow, now),
+                Err(reason) => Attempt::Drop(reason),
+            };
+            match attempt {
+                Attempt::Send => {
+                    self.counters.count_accepted(self.out.len());
+                    let payload = std::mem::take(&mut self.out);
+                    self.released.push_back((waiting.id, Released::Replace { payload, mark: self.config.mark }));
+                }
+                Attempt::Drop(reason) => self.refuse(&waiting, reason),
+                Attempt::Hold | Attempt::Ask => return self.held.put_back(flow, waiting),
+            }
+        }
+    }
+
+    fn refuse(&mut self, waiting: &Waiting, reason: DropReason) {
+        self.counters.count_dropped(reason, waiting.bytes.len());
+        self.released.push_back((waiting.id, Released::Drop(reason)));
+    }
+
+    fn expect(&mut self, token: u64, flow: Flow, until: Instant, now: Instant) -> Result<Applied, Refused> {
+        if self.expected.len() >= self.config.capacity {
+            self.expected.retain(|_, until| now < *until);
+        }
+        if self.expected.len() >= self.config.capacity && !self.expected.contains_key(&flow) {
+            return Err(Refused { token, why: Refusal::TableFull });
+        }
+        self.expected.insert(flow, until);
+        Ok(Applied { token, counted: 0, highest: 0 })
+    }
+}
+
+/// What can be sent at all: a whole datagram without AH of somebody else's and without a source route.
+fn admit(bytes: &[u8]) -> Result<(IpPacket<'_>, Flow), DropReason> {
+    let packet = IpPacket::parse(bytes)?;
+    if packet.fragment().is_some() {
+        return Err(DropReason::FragmentNotReassembled);
+    }
+    if packet.ah().is_some() {
+        // Its protocol is AH itself, for which no policy asks.
+        return Err(DropReason::NotAsked);
+    }
+    if packet.is_source_routed() {
+        return Err(DropReason::SourceRoute);
+    }
+    let flow = packet.flow().ok_or(DropReason::Malformed)?;
+    Ok((packet, flow))
+}
+
+impl PacketProcessor for Inserter {
+    fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
+        match &update {
+            Update::Expect { token, flow, until } => self.expect(*token, *flow, *until, now),
+            Update::Install { grant: Grant { flow, .. }, .. } | Update::Update { flow, .. } | Update::ReleaseHeld { flow, .. } => {
+                let flow = *flow;
+                let applied = self.table.apply(update)?;
+                self.expected.remove(&flow);
+                self.release(flow, now);
+                Ok(applied)
+            }
+            Update::DropHeld { flow, .. } => {
+                let flow = *flow;
+                self.expected.remove(&flow);
+                while let Some(waiting) = self.held.pop(&flow) {
+                    self.refuse(&waiting, DropReason::NoPermission);
+                }
+                self.table.apply(update)
+            }
+            Update::Remove { .. } | Update::Drain { .. } | Update::Snapshot { .. } => self.table.apply(update),
+        }
+    }
+
+    fn process<'a>(&'a mut self, id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
+        match self.judge(id, bytes, now) {
+            Attempt::Send => {
+                self.counters.count_accepted(self.out.len());
+                Verdict::Replace { payload: &self.out, mark: self.config.mark }
+            }
+            Attempt::Hold | Attempt::Ask => Verdict::Hold,
+            Attempt::Drop(reason) => {
+                self.counters.count_dropped(reason, bytes.len());
+                Verdict::Drop(reason)
+            }
+        }
+    }
+
+    fn poll_released(&mut self) -> Option<(PacketId, Released)> {
+        self.released.pop_front()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.table.handle_timeout(now);
+        while let Some((flow, waiting)) = self.held.pop_due(now) {
+            self.refuse(&waiting, DropReason::HeldTooLong);
+            // What waited behind it may be shorter and fit.
+            self.release(flow, now);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.table.poll_timeout().into_iter().chain(self.held.poll_timeout()).min()
+    }
+}

@@ -1,0 +1,258 @@
+//! Messages of the packet queue (`linux/netfilter/nfnetlink_queue.h`). All numbers are in network order.
+
+use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Message, Messages, REQUEST, Writer, attributes, messages};
+use crate::processor::PacketId;
+
+use super::{Decision, MAX_PACKET_LEN};
+
+/// Subsystem of the packet queue, in the upper half of a message's kind (`NFNL_SUBSYS_QUEUE`).
+const SUBSYSTEM: u16 = 3;
+const PACKET: u16 = SUBSYSTEM << 8;
+const VERDICT: u16 = SUBSYSTEM << 8 | 1;
+const CONFIGURE: u16 = SUBSYSTEM << 8 | 2;
+/// Asks nf_tables for its generation number: changes nothing, but needs the same privilege.
+const GET_GENERATION: u16 = 10 << 8 | 16;
+
+// Attributes of a packet and a verdict.
+const PACKET_HEADER: u16 = 1;
+const VERDICT_HEADER: u16 = 2;
+const MARK: u16 = 3;
+const INPUT_INTERFACE: u16 = 5;
+const OUTPUT_INTERFACE: u16 = 6;
+const PAYLOAD: u16 = 10;
+const ORIGINAL_LEN: u16 = 13;
+
+/// Octets of a message's fixed part: family, version, queue number.
+const FIXED_LEN: usize = 4;
+const FAMILY_NONE: u8 = 0;
+
+/// Takes possession of the queue.
+pub(super) fn bind(number: u16) -> Batch {
+    const COMMAND: u16 = 1;
+    const BIND: u8 = 1;
+    let mut batch = Batch::new("bind a packet queue");
+    batch.request(format!("bind packet queue {number}"), CONFIGURE, 0, &fixed(number), |writer| {
+        writer.put(COMMAND, &[BIND, 0, 0, 0]);
+    });
+    batch
+}
+
+/// Sets copy mode, length and flags.
+pub(super) fn configure(number: u16, capacity: u32) -> Batch {
+    const PARAMETERS: u16 = 2;
+    const MAX_LEN: u16 = 3;
+    const MASK: u16 = 4;
+    const FLAGS: u16 = 5;
+    const COPY_PACKET: u8 = 2;
+    // Fail-open, conntrack, GSO, user id: each named in the mask and none set.
+    const KNOWN_FLAGS: u32 = 0xf;
+    let range = u32::try_from(MAX_PACKET_LEN).unwrap_or(u32::MAX).to_be_bytes();
+    let mut batch = Batch::new("configure a packet queue");
+    batch.request(format!("configure packet queue {number}"), CONFIGURE, 0, &fixed(number), |writer| {
+        let [a, b, c, d] = range;
+        writer.put(PARAMETERS, &[a, b, c, d, COPY_PACKET]);
+        writer.put_be32(MAX_LEN, capacity);
+        writer.put_be32(MASK, KNOWN_FLAGS);
+        writer.put_be32(FLAGS, 0);
+    });
+    batch
+}
+
+/// A request that only asks for privilege.
+pub(super) fn harmless() -> Batch {
+    let mut batch = Batch::new("ask for privilege");
+    batch.request("read the generation of the packet filter", GET_GENERATION, 0, &[FAMILY_NONE, 0, 0, 0], |_| {});
+    batch
+}
+
+/// The verdict on one packet.
+pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: Decision<'_>) {
+    const DROP: u32 = 0;
+    const ACCEPT: u32 = 1;
+    let code = if decision == Decision::Drop { DROP } else { ACCEPT };
+    let mut header = [0; 8];
+    let (code_field, id_field) = header.split_at_mut(4);
+    code_field.copy_from_slice(&code.to_be_bytes());
+    id_field.copy_from_slice(&id.0.to_be_bytes());
+    // The sequence number comes back if the kernel refuses the verdict, and tells which packet it was.
+    writer.message(Header { kind: VERDICT, flags: REQUEST, sequence: id.0 }, &fixed(number), |writer| {
+        writer.put(VERDICT_HEADER, &header);
+        match decision {
+            Decision::AcceptMarked(mark) | Decision::Replace { mark: Some(mark), .. } => writer.put_be32(MARK, mark),
+            Decision::Accept | Decision::Replace { mark: None, .. } | Decision::Drop => {}
+        }
+        if let Decision::Replace { payload, .. } = decision {
+            writer.put(PAYLOAD, payload);
+        }
+    });
+}
+
+fn fixed(number: u16) -> [u8; FIXED_LEN] {
+    let [high, low] = number.to_be_bytes();
+    [FAMILY_NONE, 0, high, low]
+}
+
+/// Something that the kernel delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// A packet that waits for its verdict.
+    Packet(Packet<'a>),
+    /// The kernel refused the verdict on a packet.
+    Refused {
+        /// The packet.
+        id: PacketId,
+        /// Why.
+        errno: Errno,
+    },
+    /// A message that cannot be understood. With an id, that packet should be dropped; without, it waits until the queue closes.
+    Unreadable {
+        /// The packet, if the message said which.
+        id: Option<PacketId>,
+    },
+}
+
+/// A packet that waits for its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// Its name in the verdict.
+    pub id: PacketId,
+    /// Where in the kernel it was queued (`NF_INET_*`: 0 prerouting, 2 forward, 3 output).
+    pub hook: u8,
+    /// Its mark, 0 for none.
+    pub mark: u32,
+    /// Index of the interface that it arrived on, 0 if this host sends it.
+    pub input_interface: u32,
+    /// Index of the interface that it leaves by, 0 if not known yet.
+    pub output_interface: u32,
+    /// The packet from the IP header on.
+    pub payload: &'a [u8],
+    /// Its full length in octets; more than the payload's if it was too long to be delivered whole.
+    pub len: usize,
+}
+
+impl Packet<'_> {
+    /// Whether the end of the packet is missing.
+    pub const fn is_cut(&self) -> bool {
+        self.len > self.payload.len()
+    }
+}
+
+/// What came with one receive call.
+#[derive(Debug, Clone)]
+pub struct Deliveries<'a>(Messages<'a>);
+
+impl<'a> Deliveries<'a> {
+    pub(super) const fn new(octets: &'a [u8]) -> Self {
+        Self(messages(octets))
+    }
+}
+
+impl<'a> Iterator for Deliveries<'a> {
+    type Item = Delivery<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Ok(message) = self.0.next()? else { return Some(Delivery::Unreadable { id: None }) };
+            if message.kind == PACKET {
+                return Some(read_packet(&message));
+            }
+            match Answer::read(&message) {
+                Ok(Answer::Refused(errno, _)) => return Some(Delivery::Refused { id: PacketId(message.sequence), errno }),
+                Ok(_) => {}
+                Err(_) => return Some(Delivery::Unreadable { id: None }),
+            }
+        }
+    }
+}
+
+fn read_packet<'a>(message: &Message<'a>) -> Delivery<'a> {
+    let mut id = None;
+    match read_attributes(message, &mut id) {
+        Ok(packet) => Delivery::Packet(packet),
+        Err(_) => Delivery::Unreadable { id },
+    }
+}
+
+/// Reads a packet; `seen` keeps its id even if what follows cannot be read.
+fn read_attributes<'a>(message: &Message<'a>, seen: &mut Option<PacketId>) -> Result<Packet<'a>, Malformed> {
+    let mut packet = Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, payload: &[], len: 0 };
+    let mut original_len = None;
+    let mut header: Option<Attribute<'_>> = None;
+    for attribute in attributes(message.after(FIXED_LEN)?) {
+        let attribute = attribute?;
+        match attribute.kind {
+            PACKET_HEADER => {
+                let [i0, i1, i2, i3, _, _, hook] = *attribute.value.first_chunk::<7>().ok_or(Malformed("packet header"))?;
+                packet.id = PacketId(u32::from_be_bytes([i0, i1, i2, i3]));
+                packet.hook = hook;
+                *seen = Some(packet.id);
+                header = Some(attribute);
+            }
+            MARK => packet.mark = attribute.be32()?,
+            INPUT_INTERFACE => packet.input_interface = attribute.be32()?,
+            OUTPUT_INTERFACE => packet.output_interface = attribute.be32()?,
+            PAYLOAD => packet.payload = attribute.value,
+            ORIGINAL_LEN => original_len = Some(attribute.be32()?),
+            _ => {}
+        }
+    }
+    header.ok_or(Malformed("packet without header"))?;
+    packet.len = original_len.map_or(packet.payload.len(), |len| usize::try_from(len).unwrap_or(usize::MAX));
+    Ok(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet_message(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.message(Header { kind: PACKET, flags: 0, sequence: 0 }, &fixed(3), fill);
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn a_packet_is_read_with_all_that_the_kernel_says_about_it() {
+        let octets = packet_message(|writer| {
+            writer.put(PACKET_HEADER, &[0, 0, 0, 7, 8, 0, 3]);
+            writer.put_be32(MARK, 80);
+            writer.put_be32(OUTPUT_INTERFACE, 2);
+            writer.put(PAYLOAD, &[0x45, 0, 0]);
+        });
+        let expected =
+            Packet { id: PacketId(7), hook: 3, mark: 80, input_interface: 0, output_interface: 2, payload: &[0x45, 0, 0], len: 3 };
+        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Packet(expected)]);
+        assert!(!expected.is_cut());
+    }
+
+    #[test]
+    fn a_cut_packet_is_seen_to_be_cut() {
+        let octets = packet_message(|writer| {
+            writer.put(PACKET_HEADER, &[0, 0, 0, 7, 8, 0, 3]);
+            writer.put(PAYLOAD, &[0x45, 0, 0]);
+            writer.put_be32(ORIGINAL_LEN, 65_535);
+        });
+        assert!(Deliveries::new(&octets).all(|delivery| matches!(delivery, Delivery::Packet(packet) if packet.is_cut())));
+    }
+
+    #[test]
+    fn an_unreadable_packet_keeps_its_id_so_that_it_can_be_dropped() {
+        let octets = packet_message(|writer| {
+            writer.put(PACKET_HEADER, &[0, 0, 0, 7, 8, 0, 3]);
+            writer.put(MARK, &[1]);
+        });
+        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Unreadable { id: Some(PacketId(7)) }]);
+        let octets = packet_message(|writer| writer.put(PAYLOAD, &[0x45]));
+        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Unreadable { id: None }]);
+    }
+
+    #[test]
+    fn a_payload_that_no_verdict_can_carry_is_an_error() {
+        let mut writer = Writer::default();
+        verdict(&mut writer, 1, PacketId(1), Decision::Replace { payload: &vec![0; MAX_PACKET_LEN], mark: None });
+        assert!(writer.finish().is_ok());
+        let mut writer = Writer::default();
+        verdict(&mut writer, 1, PacketId(1), Decision::Replace { payload: &vec![0; MAX_PACKET_LEN + 1], mark: None });
+        assert!(writer.finish().is_err());
+    }
+}

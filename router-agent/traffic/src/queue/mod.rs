@@ -1,0 +1,201 @@
+//! The kernel's packet queue (nfnetlink_queue): packets come up, verdicts go down.
+//!
+//! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums),
+//! and in full copy. A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
+//! drops whatever waits.
+
+mod message;
+mod statistics;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::netlink::{NetlinkError, Protocol, Socket, Writer};
+use crate::processor::PacketId;
+
+pub use message::{Deliveries, Delivery, Packet};
+pub use statistics::{KernelStatistics, kernel_statistics};
+
+/// The longest packet that the queue delivers whole, and the longest that a verdict can carry, in octets (an attribute's limit).
+pub const MAX_PACKET_LEN: usize = 65_531;
+/// Room for the longest message: a packet and what the kernel says about it.
+const RECEIVE_LEN: usize = 72 * 1024;
+
+/// How a queue is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// The queue's number, the one that the filter rules name.
+    pub number: u16,
+    /// Packets that may wait for a verdict; one more is dropped. 512–4096 measured best.
+    pub capacity: u32,
+    /// Wished size of the socket buffer in octets: large, so that `capacity` is the limit and not the buffer.
+    pub socket_buffer: usize,
+}
+
+impl QueueConfig {
+    /// A queue for 1024 packets.
+    pub const fn new(number: u16) -> Self {
+        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024 }
+    }
+}
+
+/// Why a queue could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// Another program, or another part of this one, listens to that number.
+    #[error("packet queue {0} is already taken by another program")]
+    Taken(u16),
+    /// The process may not use packet queues.
+    #[error("no privilege to open packet queue {0}: CAP_NET_ADMIN is needed")]
+    NotPrivileged(u16),
+    /// Anything else.
+    #[error("cannot open packet queue {number}: {error}")]
+    Failed {
+        /// The queue's number.
+        number: u16,
+        /// What went wrong.
+        error: NetlinkError,
+    },
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// It goes on as it is.
+    Accept,
+    /// It goes on with this mark.
+    AcceptMarked(u32),
+    /// It goes on with these octets instead; with another mark it is routed anew if this host sends it.
+    Replace {
+        /// The whole new IP packet, at most [`MAX_PACKET_LEN`] octets, checksums right.
+        payload: &'a [u8],
+        /// Packet mark.
+        mark: Option<u32>,
+    },
+    /// It is dropped.
+    Drop,
+}
+
+/// Why nothing was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiveError {
+    /// Nothing is there.
+    #[error("nothing to receive")]
+    Empty,
+    /// The socket buffer was full and the kernel dropped packets. Receiving goes on.
+    #[error("the socket buffer of the packet queue was full")]
+    Overrun,
+    /// The socket does not work.
+    #[error("cannot receive from the packet queue: {0}")]
+    Failed(Errno),
+}
+
+/// Memory that received packets lie in.
+#[derive(Debug)]
+pub struct ReceiveBuffer(Vec<u8>);
+
+impl Default for ReceiveBuffer {
+    fn default() -> Self {
+        Self(vec![0; RECEIVE_LEN])
+    }
+}
+
+/// A queue that this process listens to.
+#[derive(Debug)]
+pub struct Queue {
+    socket: Socket,
+    number: u16,
+    scratch: Vec<u8>,
+}
+
+impl Queue {
+    /// Opens the queue in the network namespace of the calling thread.
+    pub fn open(config: QueueConfig) -> Result<Self, QueueError> {
+        let number = config.number;
+        let failed = |error| QueueError::Failed { number, error };
+        let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
+        // Without privilege the larger buffer is refused and the system's maximum has to do.
+        if setsockopt(&socket, sockopt::RcvBufForce, &config.socket_buffer).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &config.socket_buffer).map_err(|errno| failed(NetlinkError::Open(errno)))?;
+        }
+        socket.transact(message::bind(number)).map_err(|error| match error.errno() {
+            Some(Errno::EBUSY) => QueueError::Taken(number),
+            Some(Errno::EPERM) if is_privileged() => QueueError::Taken(number),
+            Some(Errno::EPERM) => QueueError::NotPrivileged(number),
+            _ => failed(error),
+        })?;
+        socket.transact(message::configure(number, config.capacity)).map_err(failed)?;
+        Ok(Self { socket, number, scratch: Vec::new() })
+    }
+
+    /// The queue's number.
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Receives what is there, without waiting.
+    pub fn receive<'b>(&self, buffer: &'b mut ReceiveBuffer) -> Result<Deliveries<'b>, ReceiveError> {
+        match self.socket.receive(&mut buffer.0) {
+            Ok(octets) => Ok(Deliveries::new(octets)),
+            Err(Errno::EAGAIN) => Err(ReceiveError::Empty),
+            Err(Errno::ENOBUFS) => Err(ReceiveError::Overrun),
+            Err(errno) => Err(ReceiveError::Failed(errno)),
+        }
+    }
+
+    /// Gives the verdict on a packet, now or long after it came.
+    ///
+    /// If it cannot be sent the packet goes on waiting and does not pass. A verdict that the kernel refuses comes back as
+    /// [`Delivery::Refused`].
+    pub fn verdict(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
+        let mut writer = Writer::reusing(std::mem::take(&mut self.scratch));
+        message::verdict(&mut writer, self.number, id, decision);
+        let octets = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
+        let outcome = self.socket.send(&octets);
+        self.scratch = octets;
+        outcome
+    }
+
+    /// Waits until there is something to receive, `wake` is readable, or `timeout` is over (`None`: however long it takes).
+    pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
+        let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(wake, PollFlags::POLLIN)];
+        match poll(&mut descriptors, poll_timeout(timeout)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// In whole milliseconds, rounded up: rounded down, the last one would be spent in a busy loop.
+fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
+    timeout.map_or(PollTimeout::NONE, |timeout| PollTimeout::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX))
+}
+
+/// Whether the kernel takes netfilter requests from us at all: a queue that is taken gives the same error number.
+fn is_privileged() -> bool {
+    Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(message::harmless())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_milliseconds() {
+        assert_eq!(poll_timeout(Some(Duration::ZERO)), PollTimeout::ZERO);
+        assert_eq!(poll_timeout(Some(Duration::from_micros(1))), PollTimeout::from(1u8));
+        assert_eq!(poll_timeout(Some(Duration::from_millis(2))), PollTimeout::from(2u8));
+        assert_eq!(poll_timeout(Some(Duration::MAX)), PollTimeout::MAX);
+        assert_eq!(poll_timeout(None), PollTimeout::NONE);
+    }
+}

@@ -1,0 +1,91 @@
+//! Why a packet was dropped: one closed list for counters, metrics, logs and tables.
+
+use std::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a packet was dropped.
+        ///
+        /// `Display` gives the word used as metric label, log field and column name; it never changes for a variant.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// The reason's word, as `Display` prints it.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// No permission covers the packet's flow, and it claims none (P-147).
+    NoPermission = "no_permission",
+    /// The permission's time is over (TTL, lifetime or drain, whichever ended first).
+    Expired = "expired",
+    /// No security association under this destination and SPI.
+    UnknownSpi = "unknown_spi",
+    /// The association exists, but for another address pair, protocol or ports (P-153, INV-16).
+    FlowMismatch = "flow_mismatch",
+    /// The flow holds a permission that asks for AH, and the packet carries none (P-154).
+    MissingAh = "missing_ah",
+    /// Not a well-formed IP packet, or an AH of a length its algorithm cannot have.
+    Malformed = "malformed",
+    /// The integrity check value does not match (P-140).
+    BadIcv = "bad_icv",
+    /// The sequence number was seen before, is zero, or lies left of the window (P-157).
+    Replayed = "replayed",
+    /// The packet would take the flow past its allowed volume (P-161, X-37).
+    OverBudget = "over_budget",
+    /// An IP fragment where only whole datagrams can be judged (P-160, X-87).
+    FragmentNotReassembled = "fragment_not_reassembled",
+    /// An IPv4 source route or an IPv6 routing header with segments left.
+    SourceRoute = "source_route",
+    /// Extended sequence numbers, which PBS does not use.
+    ExtendedSequence = "extended_sequence",
+    /// The datagram with its AH is longer than the packet queue can carry.
+    TooLarge = "too_large",
+    /// A bounded queue had no room left.
+    QueueFull = "queue_full",
+    /// Held for a permission that did not come in time.
+    HeldTooLong = "held_too_long",
+    /// The host's policy neither asks for nor exempts this traffic (FS-04).
+    NotAsked = "not_asked",
+    /// Claims to be signalling, but is not.
+    SignallingForged = "signalling_forged",
+}
+
+impl DropReason {
+    /// Position in [`DropReason::ALL`], for arrays of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_index_and_word() {
+        for (position, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+            assert_eq!(DropReason::ALL.iter().filter(|other| other.word() == reason.word()).count(), 1);
+        }
+        assert_eq!(DropReason::FragmentNotReassembled.to_string(), "fragment_not_reassembled");
+    }
+}

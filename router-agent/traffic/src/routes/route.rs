@@ -1,0 +1,274 @@
+//! A route as the kernel lists it, with all its attributes, so that it can be put back with one of them changed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::netlink::{Attribute, Malformed, Message, NetlinkError, Socket, Writer, attributes};
+
+pub(super) const NEW_ROUTE: u16 = 24;
+pub(super) const DELETE_ROUTE: u16 = 25;
+const GET_ROUTE: u16 = 26;
+
+pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
+pub(super) const MAIN_TABLE: u32 = 254;
+
+// Attributes of a route (`linux/rtnetlink.h`).
+const DESTINATION: u16 = 1;
+const OUTPUT_INTERFACE: u16 = 4;
+const GATEWAY: u16 = 5;
+const PRIORITY: u16 = 6;
+const METRICS: u16 = 8;
+const MULTIPATH: u16 = 9;
+const CACHE_INFO: u16 = 12;
+const TABLE: u16 = 15;
+const VIA: u16 = 18;
+const NEXT_HOP_ID: u16 = 30;
+
+// Metrics of a route.
+const LOCKED: u16 = 1;
+const MTU: u16 = 2;
+/// The bit of [`LOCKED`] that forbids path MTU discovery.
+const MTU_LOCKED: u32 = 1 << MTU;
+
+const UNICAST: u8 = 1;
+const FROM_ROUTER_ADVERTISEMENT: u8 = 9;
+/// The route is a cached copy of another.
+const CLONED: u32 = 0x200;
+/// The gateway counts as on the link. The only flag that may be given; the others report states.
+const ON_LINK: u8 = 4;
+/// The loopback interface is the first of every network namespace.
+const LOOPBACK: u32 = 1;
+const FIXED_LEN: usize = 12;
+
+/// A route of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    family: u8,
+    prefix: u8,
+    source_prefix: u8,
+    tos: u8,
+    table: u32,
+    protocol: u8,
+    scope: u8,
+    kind: u8,
+    on_link: bool,
+    /// MTU and the other metrics.
+    mtu: Option<u32>,
+    metrics: Vec<(u16, Vec<u8>)>,
+    /// Every attribute but table, metrics and reports of the kernel.
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+impl Route {
+    /// The routes of a table.
+    pub(super) fn list(socket: &Socket, family: u8, table: u32) -> Result<Vec<Self>, NetlinkError> {
+        let mut fixed = [0; FIXED_LEN];
+        if let Some(field) = fixed.first_mut() {
+            *field = family;
+        }
+        let routes = socket.dump(
+            "list the routes",
+            GET_ROUTE,
+            &fixed,
+            |_| {},
+            |message| {
+                if message.kind == NEW_ROUTE { Self::read(message) } else { Ok(None) }
+            },
+        )?;
+        Ok(routes.into_iter().filter(|route| route.family == family && route.table == table).collect())
+    }
+
+    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        let [family, prefix, source_prefix, tos, table, protocol, scope, kind, f0, f1, f2, f3] = *message.fixed::<FIXED_LEN>()?;
+        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
+        if flags & CLONED != 0 {
+            return Ok(None);
+        }
+        let on_link = flags & u32::from(ON_LINK) != 0;
+        let mut route = Self {
+            family,
+            prefix,
+            source_prefix,
+            tos,
+            table: u32::from(table),
+            protocol,
+            scope,
+            kind,
+            on_link,
+            mtu: None,
+            metrics: Vec::new(),
+            attributes: Vec::new(),
+        };
+        for attribute in attributes(message.after(FIXED_LEN)?) {
+            let attribute = attribute?;
+            match attribute.kind {
+                TABLE => route.table = attribute.u32()?,
+                METRICS => route.read_metrics(&attribute)?,
+                CACHE_INFO => {}
+                MULTIPATH => route.attributes.push((MULTIPATH, without_states(attribute.value)?)),
+                kind => route.attributes.push((kind, attribute.value.to_vec())),
+            }
+        }
+        Ok(Some(route))
+    }
+
+    fn read_metrics(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {
+        for metric in attribute.nested() {
+            let metric = metric?;
+            match metric.kind {
+                MTU => self.mtu = Some(metric.u32()?),
+                kind => self.metrics.push((kind, metric.value.to_vec())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The fixed part of a message about the route.
+    pub(super) const fn fixed(&self) -> [u8; FIXED_LEN] {
+        let [f0, f1, f2, f3] = if self.on_link { (ON_LINK as u32).to_ne_bytes() } else { [0; 4] };
+        // The table has an attribute, since its number may be longer than one octet.
+        [self.family, self.prefix, self.source_prefix, self.tos, 0, self.protocol, self.scope, self.kind, f0, f1, f2, f3]
+    }
+
+    /// The attributes of a message about the route.
+    pub(super) fn write(&self, writer: &mut Writer) {
+        let by_id = self.find(NEXT_HOP_ID).is_some();
+        writer.put_u32(TABLE, self.table);
+        for (kind, value) in &self.attributes {
+            // A route with a next hop object lists what the object says, too; it must not be given twice.
+            if !(by_id && matches!(*kind, OUTPUT_INTERFACE | GATEWAY | MULTIPATH | VIA)) {
+                writer.put(*kind, value);
+            }
+        }
+        if self.mtu.is_some() || !self.metrics.is_empty() {
+            writer.nest(METRICS, |metrics| {
+                for (kind, value) in &self.metrics {
+                    metrics.put(*kind, value);
+                }
+                if let Some(mtu) = self.mtu {
+                    metrics.put_u32(MTU, mtu);
+                }
+            });
+        }
+    }
+
+    pub(super) const fn table(&self) -> u32 {
+        self.table
+    }
+
+    /// The MTU set on the route, `None` if that of the link holds.
+    pub(super) const fn mtu(&self) -> Option<u32> {
+        self.mtu
+    }
+
+    /// The same route with another MTU, open to path MTU discovery.
+    pub(super) fn with_mtu(&self, mtu: Option<u32>) -> Self {
+        let mut route = Self { mtu, ..self.clone() };
+        // A locked MTU would have every packet sent in two fragments.
+        for (_, value) in route.metrics.iter_mut().filter(|(kind, _)| *kind == LOCKED) {
+            if let Ok(locked) = <[u8; 4]>::try_from(value.as_slice()) {
+                *value = (u32::from_ne_bytes(locked) & !MTU_LOCKED).to_ne_bytes().to_vec();
+            }
+        }
+        route
+    }
+
+    /// The same route in another table.
+    pub(super) fn in_table(&self, table: u32) -> Self {
+        Self { table, ..self.clone() }
+    }
+
+    /// Whether it is the same route, in whichever table and with whichever metrics.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let key = |route: &Self| (route.family, route.prefix, route.source_prefix, route.tos, route.kind);
+        let hops = [DESTINATION, PRIORITY, OUTPUT_INTERFACE, GATEWAY, MULTIPATH, VIA, NEXT_HOP_ID];
+        key(self) == key(other) && hops.iter().all(|kind| self.find(*kind) == other.find(*kind))
+    }
+
+    /// Whether the route leads anywhere that permissions are about: not to this host, this link's neighbours in person, groups.
+    pub(super) fn may_carry_traffic(&self) -> bool {
+        let special = match self.destination() {
+            IpAddr::V4(address) => self.prefix > 0 && address.is_multicast(),
+            IpAddr::V6(address) => self.prefix > 0 && (address.is_multicast() || address.is_unicast_link_local()),
+        };
+        self.kind == UNICAST && !special && self.links() != [LOOPBACK]
+    }
+
+    /// Whether the kernel maintains it from router advertisements.
+    pub(super) const fn is_advertised(&self) -> bool {
+        self.family == IPV6 && self.protocol == FROM_ROUTER_ADVERTISEMENT
+    }
+
+    /// Indexes of the links that it leaves by.
+    pub(super) fn links(&self) -> Vec<u32> {
+        if let Some(index) = self.find(OUTPUT_INTERFACE).and_then(|value| <[u8; 4]>::try_from(value).ok()) {
+            return vec![u32::from_ne_bytes(index)];
+        }
+        let mut links = Vec::new();
+        let mut rest = self.find(MULTIPATH).unwrap_or_default();
+        while let Some(([_, _, _, _, i0, i1, i2, i3], next)) = next_hop(rest) {
+            links.push(u32::from_ne_bytes([*i0, *i1, *i2, *i3]));
+            rest = next;
+        }
+        links
+    }
+
+    fn destination(&self) -> IpAddr {
+        let octets = self.find(DESTINATION).unwrap_or_default();
+        if self.family == IPV4 {
+            <[u8; 4]>::try_from(octets).map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from).into()
+        } else {
+            <[u8; 16]>::try_from(octets).map_or(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from).into()
+        }
+    }
+
+    fn find(&self, kind: u16) -> Option<&[u8]> {
+        self.attributes.iter().find(|(found, _)| *found == kind).map(|(_, value)| value.as_slice())
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.destination(), self.prefix)
+    }
+}
+
+/// Takes the first of several next hops: length, flags, weight, interface, attributes.
+fn next_hop(octets: &[u8]) -> Option<(&[u8; 8], &[u8])> {
+    let head = octets.first_chunk::<8>()?;
+    let [l0, l1, ..] = *head;
+    let len = usize::from(u16::from_ne_bytes([l0, l1]));
+    (len >= 8).then_some(())?;
+    Some((head, octets.get(len.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// Several next hops without the flags that report states, which the kernel does not take back.
+fn without_states(octets: &[u8]) -> Result<Vec<u8>, Malformed> {
+    const FLAGS_AT: usize = 2;
+    let mut kept = octets.to_vec();
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let at = octets.len().saturating_sub(rest.len()).saturating_add(FLAGS_AT);
+        let (_, next) = next_hop(rest).ok_or(Malformed("route: next hops"))?;
+        if let Some(flags) = kept.get_mut(at) {
+            *flags &= ON_LINK;
+        }
+        rest = next;
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_next_hops_are_taken_out_and_their_links_read() {
+        let hop = |flags: u8, index: u32| [&[8, 0, flags, 0][..], &index.to_ne_bytes()].concat();
+        let both = [hop(0x10 | ON_LINK, 3), hop(1, 4)].concat();
+        let cleaned = without_states(&both).unwrap();
+        assert_eq!(cleaned, [hop(ON_LINK, 3), hop(0, 4)].concat());
+        assert!(without_states(&[3, 0, 0, 0]).is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! Permissions at a sender, by flow.
+
+use hashbrown::HashMap;
+use smoltcp::time::Instant;
+
+use super::inbound::FIRST_SPI;
+use super::{Deadlines, report_due};
+use crate::algorithm::IcvKey;
+use crate::flow::Flow;
+use crate::update::{Applied, Grant, Refusal, Refused, Update};
+
+/// One permission with its association.
+#[derive(Debug)]
+pub struct Entry {
+    /// SPI to send under.
+    pub spi: u32,
+    /// Key to send under.
+    pub key: IcvKey,
+    /// AV in bytes.
+    pub allowed: u64,
+    /// SV in bytes.
+    pub counted: u64,
+    /// Last sequence number used, 0 before the first.
+    pub highest: u32,
+    /// When it ends.
+    pub expires_at: Instant,
+    /// Whether the request for more was refused or not answered.
+    pub renewal_refused: bool,
+    reported_at: Option<Instant>,
+    /// Last state of the epoch before, for one more report.
+    previous: Option<Final>,
+}
+
+/// What is left of an epoch.
+#[derive(Debug, Clone, Copy)]
+struct Final {
+    spi: u32,
+    counted: u64,
+    highest: u32,
+}
+
+impl Entry {
+    /// Whether a report about this entry is due; if so, the next one is due a while later.
+    pub fn take_report(&mut self, now: Instant) -> bool {
+        let due = report_due(self.reported_at, now);
+        if due {
+            self.reported_at = Some(now);
+        }
+        due
+    }
+
+    fn now(&self) -> Final {
+        Final { spi: self.spi, counted: self.counted, highest: self.highest }
+    }
+}
+
+impl Final {
+    const fn applied(self, token: u64) -> Applied {
+        Applied { token, counted: self.counted, highest: self.highest }
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct OutboundTable {
+    capacity: usize,
+    entries: HashMap<Flow, Entry>,
+    deadlines: Deadlines<Flow>,
+}
+
+impl OutboundTable {
+    /// An empty table of at most `capacity` permissions.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, entries: HashMap::new(), deadlines: Deadlines::new() }
+    }
+
+    /// Number of permissions, ended ones that linger included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry of a flow.
+    pub fn get_mut(&mut self, flow: &Flow) -> Option<&mut Entry> {
+        self.entries.get_mut(flow)
+    }
+
+    /// Carries out an update of a permission.
+    ///
+    /// A new SPI takes over from the one before at once (make before break is the receiver's part, X-75); the last
+    /// numbers of the epoch before can still be read under its SPI.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refusal`]; the table is then as it was.
+    pub fn apply(&mut self, update: Update) -> Result<Applied, Refused> {
+        let token = update.token();
+        let nothing = Applied { token, counted: 0, highest: 0 };
+        let refuse = |why| Refused { token, why };
+        match update {
+            Update::Install { grant, .. } => self.install(token, grant).map_err(refuse),
+            Update::Update { flow, spi, allowed, expires_at, .. } => self.change(token, flow, spi, allowed, expires_at).map_err(refuse),
+            Update::Snapshot { flow, spi, .. } => {
+                self.read(&flow, spi).map(|read| read.applied(token)).ok_or(refuse(Refusal::UnknownPermission))
+            }
+            Update::Remove { flow, spi, .. } => {
+                let read = self.read(&flow, spi).map_or(nothing, |read| read.applied(token));
+                if self.entries.get(&flow).is_some_and(|entry| entry.spi == spi) {
+                    self.remove(&flow);
+                }
+                Ok(read)
+            }
+            Update::DropHeld { flow, .. } => {
+                if let Some(entry) = self.entries.get_mut(&flow) {
+                    entry.renewal_refused = true;
+                }
+                Ok(nothing)
+            }
+            // A sender does not drain: it stops using the old association.
+            Update::Drain { .. } | Update::Expect { .. } | Update::ReleaseHeld { .. } => Ok(nothing),
+        }
+    }
+
+    fn install(&mut self, token: u64, grant: Grant) -> Result<Applied, Refusal> {
+        let Grant { flow, spi, key, allowed, counted, expires_at } = grant;
+        if spi < FIRST_SPI {
+            return Err(Refusal::ReservedSpi);
+        }
+        let previous = match self.entries.get(&flow) {
+            Some(known) if known.spi == spi && known.key != key => return Err(Refusal::KeyChanged),
+            // The same association goes on counting and numbering: a number never repeats under a key (INV-07).
+            Some(known) if known.spi == spi => return self.change(token, flow, spi, allowed, expires_at),
+            Some(known) => Some(known.now()),
+            None if self.entries.len() >= self.capacity => return Err(Refusal::TableFull),
+            None => None,
+        };
+        self.remove(&flow);
+        let entry = Entry { spi, key, allowed, counted, highest: 0, expires_at, renewal_refused: false, reported_at: None, previous };
+        let applied = entry.now().applied(token);
+        self.entries.insert(flow, entry);
+        self.deadlines.set(flow, expires_at);
+        Ok(applied)
+    }
+
+    fn change(&mut self, token: u64, flow: Flow, spi: u32, allowed: u64, expires_at: Instant) -> Result<Applied, Refusal> {
+        let entry = self.entries.get_mut(&flow).filter(|entry| entry.spi == spi).ok_or(Refusal::UnknownPermission)?;
+        self.deadlines.clear(flow, entry.expires_at);
+        self.deadlines.set(flow, expires_at);
+        entry.allowed = allowed;
+        entry.expires_at = expires_at;
+        entry.renewal_refused = false;
+        entry.reported_at = None;
+        Ok(entry.now().applied(token))
+    }
+
+    /// Counter and number of this epoch or the one before.
+    fn read(&self, flow: &Flow, spi: u32) -> Option<Final> {
+        let entry = self.entries.get(flow)?;
+        if entry.spi == spi { Some(entry.now()) } else { entry.previous.filter(|previous| previous.spi == spi) }
+    }
+
+    fn remove(&mut self, flow: &Flow) {
+        if let Some(entry) = self.entries.remove(flow) {
+            self.deadlines.clear(*flow, entry.expires_at);
+        }
+    }
+
+    /// Deletes what ended a while ago.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(flow) = self.deadlines.pop_due(now) {
+            self.remove(&flow);
+        }
+    }
+
+    /// When the next deletion is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+}

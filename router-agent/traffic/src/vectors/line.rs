@@ -1,0 +1,130 @@
+//! The lines of a vector file.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::report::Outcome;
+use crate::algorithm::{IcvAlgorithm, IcvKey};
+
+/// One line. Fields that are not read here (what other programs said, and so on) may be there or not.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// One packet.
+    KnownAnswer(KnownAnswer),
+    /// Packets of one association.
+    Replay(ReplaySequence),
+    /// An answer of a primitive.
+    Primitive(Primitive),
+}
+
+/// One packet after AH, and whether it is right.
+#[derive(Debug, Deserialize)]
+pub(super) struct KnownAnswer {
+    id: String,
+    pub(super) spi: u32,
+    /// High-order bits of the number; there if the association uses extended ones.
+    pub(super) esn_hi: Option<u32>,
+    pub(super) packet_hex: String,
+    pub(super) valid: bool,
+    #[serde(flatten)]
+    pub(super) secret: Secret,
+}
+
+/// Packets of one association, in the order of their arrival.
+#[derive(Debug, Deserialize)]
+pub(super) struct ReplaySequence {
+    id: String,
+    pub(super) spi: u32,
+    pub(super) window: u32,
+    #[serde(default)]
+    pub(super) esn: bool,
+    /// Right edge of the window before the first packet.
+    #[serde(default)]
+    pub(super) start_seq64: u64,
+    pub(super) steps: Vec<Step>,
+    #[serde(flatten)]
+    pub(super) secret: Secret,
+}
+
+/// One packet of a sequence.
+#[derive(Debug, Deserialize)]
+pub(super) struct Step {
+    pub(super) packet_hex: String,
+    pub(super) accept: bool,
+}
+
+/// Algorithm and key.
+#[derive(Debug, Deserialize)]
+pub(super) struct Secret {
+    alg: String,
+    key_hex: String,
+    icv_bits: Option<usize>,
+}
+
+/// An answer of a primitive that no packet is made with here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Primitive {
+    id: String,
+}
+
+/// Why a vector was not judged.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Skip {
+    /// An algorithm that this program does not compute, or not at this length.
+    #[error("{0} is not implemented")]
+    Algorithm(String),
+    /// An answer of a primitive, not a packet.
+    #[error("the GMAC primitive is not implemented")]
+    Primitive,
+}
+
+impl Line {
+    /// Reads a line, or says what is wrong with it.
+    pub(super) fn read(text: &[u8]) -> Result<Self, String> {
+        let fields: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if fields.contains_key("steps") {
+            typed(fields).map(Line::Replay)
+        } else if fields.contains_key("packet_hex") {
+            typed(fields).map(Line::KnownAnswer)
+        } else if fields.contains_key("aad_hex") && fields.contains_key("tag_hex") {
+            typed(fields).map(Line::Primitive)
+        } else {
+            Err("neither `packet_hex` nor `steps` nor `aad_hex` with `tag_hex`".to_owned())
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Line::KnownAnswer(vector) => &vector.id,
+            Line::Replay(sequence) => &sequence.id,
+            Line::Primitive(primitive) => &primitive.id,
+        }
+    }
+
+    pub(super) fn algorithm(&self) -> &str {
+        match self {
+            Line::KnownAnswer(vector) => &vector.secret.alg,
+            Line::Replay(sequence) => &sequence.secret.alg,
+            Line::Primitive(_) => "gmac-primitive",
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
+    serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+}
+
+impl Secret {
+    /// The key, or why the vector cannot be judged.
+    pub(super) fn key(&self) -> Result<IcvKey, Outcome> {
+        let named = |algorithm: &&IcvAlgorithm| algorithm.name() == self.alg;
+        let skip = |name: String| Outcome::Skipped(Skip::Algorithm(name));
+        let algorithm = *IcvAlgorithm::ALL.iter().find(named).ok_or_else(|| skip(self.alg.clone()))?;
+        if let Some(bits) = self.icv_bits.filter(|bits| *bits != 8 * algorithm.icv_len()) {
+            return Err(skip(format!("{} with an ICV of {bits} bits", self.alg)));
+        }
+        let octets = hex::decode(&self.key_hex).map_err(|error| Outcome::Unreadable(format!("key_hex: {error}")))?;
+        IcvKey::new(algorithm, &octets).map_err(|error| Outcome::Unreadable(error.to_string()))
+    }
+}

@@ -1,0 +1,129 @@
+//! Known answers and anti-replay sequences, judged by the very code that judges packets.
+//!
+//! A file holds one JSON object a line. Three forms are told apart by their fields:
+//!
+//! | fields | is | judged by |
+//! |---|---|---|
+//! | `packet_hex`, `valid` | a packet after AH | [`InboundAssociation::verify_icv`], then [`policy`] |
+//! | `steps` | packets of one association, in order | [`InboundAssociation::verify`] and `commit`, then [`policy`] |
+//! | `aad_hex`, `tag_hex` | an answer of the GMAC primitive | nobody: skipped |
+//!
+//! `valid` and `accept` are what RFC 4302 says; whether PBS takes the packet is reported beside it, and no file says
+//! what is expected there.
+
+mod line;
+mod report;
+
+use std::path::Path;
+
+pub use self::line::Skip;
+use self::line::{KnownAnswer, Line, ReplaySequence};
+pub use self::report::{Judgement, Outcome, Report, VectorResult};
+use crate::ah::{InboundAssociation, policy};
+use crate::checks::Strict;
+use crate::packet::IpPacket;
+use crate::reason::DropReason;
+use crate::replay::{MIN_SIZE, Numbering, Window};
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {error}")]
+pub struct ReadError {
+    /// The file's path as given.
+    pub file: String,
+    /// What the system said.
+    #[source]
+    pub error: std::io::Error,
+}
+
+/// Judges every line of every file.
+///
+/// A line that is none of the forms above is a failure that names file and line.
+///
+/// # Errors
+///
+/// The first file that cannot be read.
+pub fn run<P: AsRef<Path>>(files: &[P]) -> Result<Report, ReadError> {
+    let mut report = Report::default();
+    for path in files {
+        let file = path.as_ref().display().to_string();
+        match std::fs::read(path) {
+            Ok(content) => run_content(&file, &content, &mut report),
+            Err(error) => return Err(ReadError { file, error }),
+        }
+    }
+    Ok(report)
+}
+
+/// Judges the lines of one file's content; `file` is the name that results show.
+pub fn run_content(file: &str, content: &[u8], report: &mut Report) {
+    for (at, text) in content.split(|octet| *octet == b'\n').enumerate() {
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        let place = format!("{file}:{}", at + 1);
+        report.results.push(match Line::read(text) {
+            Ok(line) => {
+                let outcome = match &line {
+                    Line::KnownAnswer(vector) => known_answer(vector),
+                    Line::Replay(sequence) => replay_sequence(sequence),
+                    Line::Primitive(_) => Outcome::Skipped(Skip::Primitive),
+                };
+                VectorResult { place, id: line.id().to_owned(), algorithm: line.algorithm().to_owned(), outcome }
+            }
+            Err(error) => VectorResult { place, id: "-".to_owned(), algorithm: "-".to_owned(), outcome: Outcome::Unreadable(error) },
+        });
+    }
+}
+
+fn known_answer(vector: &KnownAnswer) -> Outcome {
+    let key = match vector.secret.key() {
+        Ok(key) => key,
+        Err(outcome) => return outcome,
+    };
+    let numbering = if vector.esn_hi.is_some() { Numbering::Extended } else { Numbering::Short };
+    let (packet, window) = match (hex::decode(&vector.packet_hex), Window::new(MIN_SIZE, numbering)) {
+        (Ok(packet), Ok(window)) => (packet, window),
+        (Err(error), _) => return Outcome::Unreadable(format!("packet_hex: {error}")),
+        (_, Err(error)) => return Outcome::Unreadable(error.to_string()),
+    };
+    let association = InboundAssociation::new(vector.spi, key, window);
+    let judgement = judge(&packet, vector.valid, numbering, |packet| Ok(association.verify_icv(packet, vector.esn_hi, &Strict)?));
+    Outcome::Judged(vec![judgement])
+}
+
+fn replay_sequence(sequence: &ReplaySequence) -> Outcome {
+    let key = match sequence.secret.key() {
+        Ok(key) => key,
+        Err(outcome) => return outcome,
+    };
+    let numbering = if sequence.esn { Numbering::Extended } else { Numbering::Short };
+    let window = match Window::new(sequence.window, numbering) {
+        Ok(window) => window.starting_at(sequence.start_seq64),
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    let mut association = InboundAssociation::new(sequence.spi, key, window);
+    let mut judgements = Vec::new();
+    for step in &sequence.steps {
+        let packet = match hex::decode(&step.packet_hex) {
+            Ok(packet) => packet,
+            Err(error) => return Outcome::Unreadable(format!("packet_hex of step {}: {error}", judgements.len() + 1)),
+        };
+        judgements.push(judge(&packet, step.accept, numbering, |packet| {
+            let verified = association.verify(packet, &Strict)?;
+            association.commit(verified);
+            Ok(())
+        }));
+    }
+    Outcome::Judged(judgements)
+}
+
+/// Parses and judges one packet by the RFC, and what passes by PBS policy as well.
+fn judge(bytes: &[u8], expected: bool, numbering: Numbering, rfc: impl FnOnce(&IpPacket<'_>) -> Result<(), DropReason>) -> Judgement {
+    let parsed = IpPacket::parse(bytes).map_err(DropReason::from);
+    let (rfc, policy) = match parsed.and_then(|packet| rfc(&packet).map(|()| packet)) {
+        Ok(packet) => (Ok(()), Some(policy::check(&packet, numbering))),
+        Err(reason) => (Err(reason), None),
+    };
+    Judgement { expected, rfc, policy }
+}

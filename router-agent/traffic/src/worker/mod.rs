@@ -1,0 +1,312 @@
+//! The thread that judges the packets of one queue: it owns its [`PacketProcessor`] and shares no lock with anyone.
+//!
+//! ```text
+//!            updates (bounded; refused when full)            packets
+//! daemon ─────────────────────────────────────────▶ thread ◀──────── kernel
+//!        ◀─────────────────────────────────────────        ────────▶
+//!            answers (never lost), events (bounded, lossy)   verdicts
+//! ```
+//!
+//! Updates are carried out before the next packet is judged. There is room for an answer to every update that was taken:
+//! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
+//! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
+
+mod intercept;
+mod thread;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use smoltcp::time::Instant;
+
+use crate::counters::Counters;
+use crate::event::Event;
+use crate::processor::PacketProcessor;
+use crate::queue::Queue;
+use crate::update::{Applied, Refused, Update};
+
+pub use intercept::{Interceptor, Judge};
+
+/// The clock that a worker's `now` comes from: microseconds since a moment that all workers of a process share.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(std::time::Instant);
+
+impl Clock {
+    /// A clock that shows 0 at `epoch`.
+    pub const fn new(epoch: std::time::Instant) -> Self {
+        Self(epoch)
+    }
+
+    /// What the clock shows.
+    pub fn now(&self) -> Instant {
+        Instant::from_micros(i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Name of the thread, at most 15 octets are shown.
+    pub name: String,
+    /// Where `now` comes from.
+    pub clock: Clock,
+    /// Counters of this direction, the same that the processor counts in.
+    pub counters: Arc<Counters>,
+    /// Updates that may be under way or answered and not yet read.
+    pub update_capacity: usize,
+    /// Events that may wait to be read; further ones are lost and counted.
+    pub event_capacity: usize,
+}
+
+impl WorkerConfig {
+    /// Room for 256 updates and 1024 events.
+    pub const fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
+        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024 }
+    }
+}
+
+/// What a worker tells the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Up {
+    /// An update has been carried out: no later packet is judged without it.
+    Applied(Applied),
+    /// An update has been refused; nothing changed.
+    Refused(Refused),
+    /// Something that signalling should know.
+    Event(Event),
+    /// The thread has ended; its packets are dropped. Comes once, as the last.
+    Stopped(Stopped),
+}
+
+/// Why a thread has ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// It was asked to.
+    #[error("asked to stop")]
+    Asked,
+    /// A defect in the program.
+    #[error("panicked: {0}")]
+    Panicked(String),
+    /// The queue does not work any more.
+    #[error("the packet queue failed: {0}")]
+    Queue(String),
+}
+
+/// Why an update was not taken. It comes back to be sent later.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Too many updates are under way or wait to be read.
+    #[error("too many updates under way")]
+    Full(Box<Update>),
+    /// The thread has ended.
+    #[error("the worker has stopped")]
+    Stopped(Box<Update>),
+}
+
+/// What went wrong in a thread without ending it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// Times that the socket buffer was full; the kernel dropped at least one packet each time.
+    pub overruns: u64,
+    /// Messages from the kernel that could not be understood.
+    pub unreadable: u64,
+    /// Verdicts that could not be sent or that the kernel refused; their packets did not pass.
+    pub verdicts: u64,
+    /// Events lost because nobody read them.
+    pub events_lost: u64,
+}
+
+/// The faults as the thread counts them.
+#[derive(Debug, Default)]
+struct FaultCounters {
+    overruns: AtomicU64,
+    unreadable: AtomicU64,
+    verdicts: AtomicU64,
+    events_lost: AtomicU64,
+}
+
+impl FaultCounters {
+    fn read(&self) -> Faults {
+        Faults {
+            overruns: self.overruns.load(Ordering::Relaxed),
+            unreadable: self.unreadable.load(Ordering::Relaxed),
+            verdicts: self.verdicts.load(Ordering::Relaxed),
+            events_lost: self.events_lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What thread and handle have in common besides the channels.
+#[derive(Debug)]
+struct Shared {
+    wake: EventFd,
+    stop: AtomicBool,
+    faults: FaultCounters,
+    stopped: OnceLock<Stopped>,
+}
+
+impl Shared {
+    fn new() -> std::io::Result<Arc<Self>> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Arc::new(Self { wake, stop: AtomicBool::new(false), faults: FaultCounters::default(), stopped: OnceLock::new() }))
+    }
+
+    fn wake(&self) {
+        // It fails only when the counter is about to overflow, and then the thread is awake anyway.
+        let _ = self.wake.write(1);
+    }
+
+    fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+}
+
+/// Called by the thread whenever there is something to read; must not block.
+pub type Notify = Box<dyn Fn() + Send>;
+
+/// An answer to an update.
+type Answer = Result<Applied, Refused>;
+
+/// The daemon's end of a worker. Dropping it stops the thread.
+#[derive(Debug)]
+pub struct Worker {
+    updates: SyncSender<Update>,
+    answers: Receiver<Answer>,
+    events: Receiver<Event>,
+    /// Updates sent whose answers have not been read.
+    open: usize,
+    capacity: usize,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Whether the end has been told.
+    told: bool,
+}
+
+impl Worker {
+    /// Starts the thread. `notify` is called after something has become readable with [`receive`](Self::receive).
+    pub fn spawn(queue: Queue, processor: Box<dyn PacketProcessor>, config: WorkerConfig, notify: Notify) -> std::io::Result<Self> {
+        let capacity = config.update_capacity.max(1);
+        let (updates, incoming) = sync_channel(capacity);
+        let (answered, answers) = sync_channel(capacity);
+        let (told, events) = sync_channel(config.event_capacity);
+        let shared = Shared::new()?;
+        let work = thread::Work {
+            queue,
+            processor,
+            clock: config.clock,
+            counters: config.counters,
+            updates: incoming,
+            answers: answered,
+            events: told,
+            shared: Arc::clone(&shared),
+            notify,
+        };
+        let thread = spawn_guarded(config.name, Arc::clone(&shared), work, thread::Work::run, |work| work.notify)?;
+        Ok(Self { updates, answers, events, open: 0, capacity, shared, thread: Some(thread), told: false })
+    }
+
+    /// Hands over an update and wakes the thread. Its answer comes through [`receive`](Self::receive).
+    pub fn send(&mut self, update: Update) -> Result<(), SendError> {
+        if self.shared.stopped.get().is_some() {
+            return Err(SendError::Stopped(Box::new(update)));
+        }
+        if self.open >= self.capacity {
+            return Err(SendError::Full(Box::new(update)));
+        }
+        self.updates.try_send(update).map_err(|error| match error {
+            TrySendError::Full(update) => SendError::Full(Box::new(update)),
+            TrySendError::Disconnected(update) => SendError::Stopped(Box::new(update)),
+        })?;
+        self.open = self.open.saturating_add(1);
+        self.shared.wake();
+        Ok(())
+    }
+
+    /// The next thing that the worker says, `None` if there is none now. Answers come in the order of the updates, and
+    /// before events. After [`Up::Stopped`] no answer to an open update comes any more.
+    pub fn receive(&mut self) -> Option<Up> {
+        // Read first: what the thread said before it ended is then certainly in the channels.
+        let stopped = self.shared.stopped.get().cloned();
+        match self.answers.try_recv() {
+            Ok(answer) => {
+                self.open = self.open.saturating_sub(1);
+                return Some(answer.map_or_else(Up::Refused, Up::Applied));
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+        }
+        if let Ok(event) = self.events.try_recv() {
+            return Some(Up::Event(event));
+        }
+        if self.told {
+            return None;
+        }
+        stopped.map(|why| {
+            self.told = true;
+            Up::Stopped(why)
+        })
+    }
+
+    /// What went wrong so far without ending the thread.
+    pub fn faults(&self) -> Faults {
+        self.shared.faults.read()
+    }
+
+    /// Why the thread has ended, `None` while it runs.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.shared.stopped.get().cloned()
+    }
+
+    /// Ends the thread after it has answered the updates already sent, and waits for its end. Packets that wait for a verdict
+    /// are dropped, and all later ones, since the rules stay.
+    pub fn stop(&mut self) {
+        self.shared.ask_to_stop();
+        if let Some(thread) = self.thread.take() {
+            // The thread catches its own panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts a thread that closes its queue and tells why, even if `run` panics. `keep` saves the notifier before the rest of
+/// `state`, the queue among it, is dropped.
+fn spawn_guarded<S: Send + 'static>(
+    name: String,
+    shared: Arc<Shared>,
+    mut state: S,
+    run: fn(&mut S) -> Stopped,
+    keep: fn(S) -> Notify,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        // What is left of the state after a panic is only dropped.
+        let why = catch_unwind(AssertUnwindSafe(|| run(&mut state))).unwrap_or_else(|panic| Stopped::Panicked(words(panic.as_ref())));
+        if why != Stopped::Asked {
+            tracing::error!(%why, "packet worker ended: its packets are dropped");
+        }
+        let notify = catch_unwind(AssertUnwindSafe(|| keep(state)));
+        let _ = shared.stopped.set(why);
+        if let Ok(notify) = notify {
+            let _ = catch_unwind(AssertUnwindSafe(notify));
+        }
+    })
+}
+
+/// What a panic said.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let literal = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    literal.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,185 @@
+//! The worker's loop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use smoltcp::time::Instant;
+
+use crate::counters::Counters;
+use crate::event::Event;
+use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
+use crate::queue::{Decision, Deliveries, Delivery, Packet, Queue, ReceiveBuffer, ReceiveError};
+use crate::reason::DropReason;
+use crate::update::Update;
+
+use super::{Answer, Clock, Notify, Shared, Stopped, count};
+
+/// Packets judged before timers and the wish to stop are looked at again.
+const BURST: usize = 64;
+
+/// All that the thread owns.
+pub(super) struct Work {
+    pub(super) queue: Queue,
+    pub(super) processor: Box<dyn PacketProcessor>,
+    pub(super) clock: Clock,
+    pub(super) counters: Arc<Counters>,
+    pub(super) updates: Receiver<Update>,
+    pub(super) answers: SyncSender<Answer>,
+    pub(super) events: SyncSender<Event>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) notify: Notify,
+}
+
+impl Work {
+    /// Runs until the handle is gone or asks for the end, or the queue fails.
+    pub(super) fn run(&mut self) -> Stopped {
+        let mut buffer = ReceiveBuffer::default();
+        loop {
+            let asked = self.shared.stop.load(Ordering::Acquire);
+            if !self.apply_updates() || asked {
+                return Stopped::Asked;
+            }
+            self.handle_timeout();
+            match self.handle_packets(&mut buffer) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if let Err(errno) = self.queue.wait(std::os::fd::AsFd::as_fd(&self.shared.wake), self.timeout()) {
+                        return Stopped::Queue(errno.to_string());
+                    }
+                    // Reset before the updates are looked at, so that none is slept through.
+                    let _ = self.shared.wake.read();
+                }
+                Err(why) => return why,
+            }
+        }
+    }
+
+    /// Carries out every update that is there; `false` if the handle is gone.
+    fn apply_updates(&mut self) -> bool {
+        loop {
+            match self.updates.try_recv() {
+                Ok(update) => self.apply(update),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update) {
+        let answer = self.processor.apply(update, self.clock.now());
+        // Verdicts on released packets first: the answer says that they have been given.
+        self.drain();
+        // There is always room: the handle takes no more updates than this channel holds answers.
+        let _ = self.answers.try_send(answer);
+        (self.notify)();
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.clock.now();
+        if self.processor.poll_timeout().is_some_and(|due| due <= now) {
+            self.processor.handle_timeout(now);
+            self.drain();
+        }
+    }
+
+    /// Judges packets that are there, up to a burst; `false` if there are no more.
+    fn handle_packets(&mut self, buffer: &mut ReceiveBuffer) -> Result<bool, Stopped> {
+        for _ in 0..BURST {
+            match self.queue.receive(buffer) {
+                Ok(deliveries) => self.handle_deliveries(deliveries),
+                Err(ReceiveError::Empty) => return Ok(false),
+                Err(ReceiveError::Overrun) => count(&self.shared.faults.overruns),
+                Err(ReceiveError::Failed(errno)) => return Err(Stopped::Queue(errno.to_string())),
+            }
+        }
+        Ok(true)
+    }
+
+    fn handle_deliveries(&mut self, deliveries: Deliveries<'_>) {
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Packet(packet) => {
+                    // Whatever was sent before this packet was looked at counts for it.
+                    self.apply_updates();
+                    self.handle_packet(&packet);
+                }
+                Delivery::Refused { id, errno } => {
+                    tracing::debug!(id = id.0, %errno, "the kernel refused a verdict");
+                    count(&self.shared.faults.verdicts);
+                }
+                Delivery::Unreadable { id } => {
+                    count(&self.shared.faults.unreadable);
+                    if let Some(id) = id {
+                        self.counters.count_dropped(DropReason::Malformed, 0);
+                        give(&mut self.queue, &self.shared, id, Decision::Drop);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_packet(&mut self, packet: &Packet<'_>) {
+        if packet.is_cut() {
+            self.counters.count_dropped(DropReason::TooLarge, packet.len);
+            give(&mut self.queue, &self.shared, packet.id, Decision::Drop);
+            return;
+        }
+        let decision = match self.processor.process(packet.id, packet.payload, self.clock.now()) {
+            Verdict::Accept => Some(Decision::Accept),
+            Verdict::Replace { payload, mark } => Some(Decision::Replace { payload, mark }),
+            Verdict::Drop(reason) => {
+                tracing::trace!(id = packet.id.0, %reason, "dropped");
+                Some(Decision::Drop)
+            }
+            Verdict::Hold => None,
+        };
+        if let Some(decision) = decision {
+            give(&mut self.queue, &self.shared, packet.id, decision);
+        }
+        self.drain();
+    }
+
+    /// Late verdicts and events, after each call of the processor.
+    fn drain(&mut self) {
+        while let Some((id, released)) = self.processor.poll_released() {
+            let decision = match &released {
+                Released::Replace { payload, mark } => Decision::Replace { payload, mark: *mark },
+                Released::Drop(reason) => {
+                    tracing::trace!(id = id.0, %reason, "dropped");
+                    Decision::Drop
+                }
+            };
+            give(&mut self.queue, &self.shared, id, decision);
+        }
+        let mut told = false;
+        while let Some(event) = self.processor.poll_event() {
+            match self.events.try_send(event) {
+                Ok(()) => told = true,
+                Err(_) => count(&self.shared.faults.events_lost),
+            }
+        }
+        if told {
+            (self.notify)();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let due: Instant = self.processor.poll_timeout()?;
+        let now = self.clock.now();
+        Some(if due <= now { Duration::ZERO } else { Duration::from_micros((due - now).total_micros()) })
+    }
+}
+
+/// Gives a verdict. If it cannot be sent the packet is dropped, and if that cannot be sent either it goes on waiting: in no
+/// case does it pass.
+pub(super) fn give(queue: &mut Queue, shared: &Shared, id: PacketId, decision: Decision<'_>) {
+    if let Err(errno) = queue.verdict(id, decision) {
+        tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
+        count(&shared.faults.verdicts);
+        if decision != Decision::Drop {
+            let _ = queue.verdict(id, Decision::Drop);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! What a sender's host does with packets that want out: rows FS-40…43 of the packet machine, holding and asking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use smoltcp::time::{Duration, Instant};
+use support::*;
+use traffic::ah;
+use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::checks::Strict;
+use traffic::counters::Counters;
+use traffic::event::Event;
+use traffic::flow::Flow;
+use traffic::inserter::{AskRule, HeldLimits, Inserter, InserterConfig, MAX_PACKET};
+use traffic::packet::IpPacket;
+use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
+use traffic::reason::DropReason;
+use traffic::update::{Applied, Grant, Refusal, Update};
+
+const SPI: u32 = 0xabcd;
+const NOW: Instant = Instant::from_micros_const(1_000_000);
+const END: Instant = Instant::from_micros_const(100_000_000);
+const MARK: u32 = 80;
+/// Length of `udp_v4(100)` with its AH.
+const LENGTH: u64 = 20 + 28 + 8 + 100;
+
+fn secret() -> IcvKey {
+    key(IcvAlgorithm::HmacSha256_128, 7)
+}
+
+fn install(spi: u32, allowed: u64) -> Update {
+    let grant = Grant { flow: flow_v4(), spi, key: secret(), allowed, counted: 0, expires_at: END };
+    Update::Install { token: 1, grant }
+}
+
+fn raise(allowed: u64) -> Update {
+    Update::Update { token: 2, flow: flow_v4(), spi: SPI, allowed, expires_at: END }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Got {
+    Sent(Vec<u8>),
+    Held,
+    Dropped(DropReason),
+}
+
+struct Fixture {
+    inserter: Inserter,
+    counters: Arc<Counters>,
+}
+
+impl Fixture {
+    /// Asks for UDP to port 9000.
+    fn new() -> Self {
+        let rule = AskRule {
+            destination: Some("192.168.21.0/24".parse().unwrap()),
+            protocol: Some(17),
+            destination_ports: Some(9000..=9000),
+            ..AskRule::default()
+        };
+        Self::with(InserterConfig { ask: vec![rule], mark: Some(MARK), ..InserterConfig::default() })
+    }
+
+    fn with(config: InserterConfig) -> Self {
+        let counters = Arc::new(Counters::default());
+        Self { inserter: Inserter::new(config, Arc::new(Strict), Arc::clone(&counters)), counters }
+    }
+
+    fn apply(&mut self, update: Update) -> Result<Applied, Refusal> {
+        self.inserter.apply(update, NOW).map_err(|refused| refused.why)
+    }
+
+    fn process_at(&mut self, id: u32, bytes: &[u8], now: Instant) -> Got {
+        match self.inserter.process(PacketId(id), bytes, now) {
+            Verdict::Replace { payload, mark } => {
+                assert_eq!(mark, Some(MARK));
+                Got::Sent(payload.to_vec())
+            }
+            Verdict::Hold => Got::Held,
+            Verdict::Drop(reason) => Got::Dropped(reason),
+            Verdict::Accept => panic!("nothing leaves without AH"),
+        }
+    }
+
+    fn process(&mut self, id: u32, bytes: &[u8]) -> Got {
+        self.process_at(id, bytes, NOW)
+    }
+
+    fn released(&mut self) -> Vec<(u32, Result<u32, DropReason>)> {
+        std::iter::from_fn(|| self.inserter.poll_released())
+            .map(|(id, released)| match released {
+                Released::Replace { payload, mark } => {
+                    assert_eq!(mark, Some(MARK));
+                    (id.0, Ok(number(&payload)))
+                }
+                Released::Drop(reason) => (id.0, Err(reason)),
+            })
+            .collect()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.inserter.poll_event()).collect()
+    }
+}
+
+/// The sequence number of a packet whose ICV is right.
+fn number(bytes: &[u8]) -> u32 {
+    let packet = IpPacket::parse(bytes).unwrap();
+    assert!(ah::icv_matches(&packet, &secret(), None));
+    packet.ah().unwrap().sequence()
+}
+
+#[test]
+fn under_a_live_permission_each_packet_gets_ah_and_a_number_of_its_own_fs_40() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    for expected in 1..=3 {
+        let Got::Sent(bytes) = fixture.process(expected, &udp_v4(100)) else { panic!("not sent") };
+        assert_eq!((number(&bytes), bytes.len() as u64), (expected, LENGTH));
+    }
+    let applied = fixture.apply(Update::Snapshot { token: 9, flow: flow_v4(), spi: SPI }).unwrap();
+    assert_eq!(applied, Applied { token: 9, counted: 3 * LENGTH, highest: 3 });
+    assert_eq!(fixture.counters.accepted().bytes, 3 * LENGTH);
+}
+
+#[test]
+fn the_first_packet_of_a_flow_asks_once_and_waits_fs_01_fs_15() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.process(1, &udp_v4(100)), Got::Held);
+    assert_eq!(fixture.process(2, &udp_v4(100)), Got::Held);
+    assert_eq!(fixture.events(), [Event::FirstPacket(flow_v4())]);
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    assert_eq!(fixture.released(), [(1, Ok(1)), (2, Ok(2))], "in order");
+    assert!(matches!(fixture.process(3, &udp_v4(100)), Got::Sent(_)));
+}
+
+#[test]
+fn what_no_rule_asks_for_is_dropped_fs_04() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.process(1, &ipv4(&[], 17, &udp(4000, 9001, 3))), Got::Dropped(DropReason::NotAsked));
+    assert_eq!(fixture.process(1, &ipv4(&[], 6, &udp(4000, 9000, 30))), Got::Dropped(DropReason::NotAsked));
+    assert_eq!(fixture.process(1, &udp_v6(3)), Got::Dropped(DropReason::NotAsked));
+    assert_eq!(fixture.events(), []);
+    assert_eq!(fixture.counters.dropped(DropReason::NotAsked).packets, 3);
+}
+
+#[test]
+fn a_flow_that_signalling_asks_for_anyway_waits_without_asking_again_x_57() {
+    let mut fixture = Fixture::with(InserterConfig { mark: Some(MARK), capacity: 1, ..InserterConfig::default() });
+    let until = NOW + Duration::from_secs(5);
+    let expect = |flow: Flow| Update::Expect { token: 4, flow, until };
+    fixture.apply(expect(flow_v4())).unwrap();
+    assert_eq!(fixture.apply(expect(flow_v6())), Err(Refusal::TableFull));
+    assert_eq!(fixture.process(1, &udp_v4(100)), Got::Held);
+    assert_eq!(fixture.events(), []);
+    fixture.inserter.handle_timeout(until);
+    assert_eq!(fixture.released(), [(1, Err(DropReason::HeldTooLong))]);
+    assert_eq!(fixture.process_at(2, &udp_v4(100), until), Got::Dropped(DropReason::NotAsked));
+}
+
+#[test]
+fn what_ah_cannot_protect_is_dropped() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 1_000_000)).unwrap();
+    let mut fragment = udp_v4(100);
+    fragment[6] = 0x20;
+    assert_eq!(fixture.process(1, &fragment), Got::Dropped(DropReason::FragmentNotReassembled));
+    assert_eq!(fixture.process(1, &[0x45]), Got::Dropped(DropReason::Malformed));
+    assert_eq!(fixture.process(1, &ipv4(&[], 17, &[1])), Got::Dropped(DropReason::Malformed));
+    let routed = ipv4(&[131, 7, 4, 192, 168, 21, 4, 1], 17, &udp(4000, 9000, 1));
+    assert_eq!(fixture.process(1, &routed), Got::Dropped(DropReason::SourceRoute));
+    let Got::Sent(sealed) = fixture.process(1, &udp_v4(100)) else { panic!("not sent") };
+    assert_eq!(fixture.process(1, &sealed), Got::Dropped(DropReason::NotAsked), "somebody else's AH");
+}
+
+#[test]
+fn the_queues_longest_packet_is_sent_and_a_longer_one_is_too_large_x_87() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 1_000_000)).unwrap();
+    let longest = MAX_PACKET - 28 - 28;
+    assert!(matches!(fixture.process(1, &udp_v4(longest)), Got::Sent(bytes) if bytes.len() == MAX_PACKET));
+    assert_eq!(fixture.process(2, &udp_v4(longest + 1)), Got::Dropped(DropReason::TooLarge));
+    let applied = fixture.apply(Update::Snapshot { token: 9, flow: flow_v4(), spi: SPI }).unwrap();
+    assert_eq!((applied.counted, applied.highest), (MAX_PACKET as u64, 1), "what is dropped takes neither volume nor number");
+}
+
+#[test]
+fn the_volume_is_never_exceeded_and_the_packet_that_would_waits_for_more_fs_41() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 2 * LENGTH)).unwrap();
+    assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
+    assert!(matches!(fixture.process(2, &udp_v4(100)), Got::Sent(_)));
+    assert_eq!(fixture.process(3, &udp_v4(100)), Got::Held);
+    assert_eq!(fixture.process(4, &udp_v4(0)), Got::Held);
+    assert_eq!(fixture.events(), [Event::OverBudget { flow: flow_v4(), spi: SPI }]);
+    fixture.apply(raise(3 * LENGTH + 10)).unwrap();
+    assert_eq!(fixture.released(), [(3, Ok(3))]);
+    assert_eq!(fixture.process(5, &udp_v4(0)), Got::Held, "no packet overtakes another of its flow");
+    fixture.apply(raise(5 * LENGTH)).unwrap();
+    assert_eq!(fixture.released(), [(4, Ok(4)), (5, Ok(5))]);
+}
+
+#[test]
+fn an_extension_refused_drops_what_waits_and_what_comes_fs_42() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, LENGTH)).unwrap();
+    assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
+    assert_eq!(fixture.process(2, &udp_v4(100)), Got::Held);
+    fixture.apply(Update::DropHeld { token: 3, flow: flow_v4() }).unwrap();
+    assert_eq!(fixture.released(), [(2, Err(DropReason::NoPermission))]);
+    assert_eq!(fixture.process(3, &udp_v4(100)), Got::Dropped(DropReason::OverBudget));
+    fixture.apply(raise(2 * LENGTH)).unwrap();
+    assert!(matches!(fixture.process(4, &udp_v4(100)), Got::Sent(_)), "a later extension counts");
+}
+
+#[test]
+fn a_denied_flow_drops_what_waits_fs_06() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.process(1, &udp_v4(100)), Got::Held);
+    fixture.apply(Update::DropHeld { token: 3, flow: flow_v4() }).unwrap();
+    assert_eq!(fixture.released(), [(1, Err(DropReason::NoPermission))]);
+    assert_eq!(fixture.counters.dropped(DropReason::NoPermission).packets, 1);
+    assert_eq!(fixture.inserter.poll_timeout(), None);
+}
+
+#[test]
+fn nothing_waits_longer_than_a_second_and_what_fits_behind_it_goes() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, LENGTH)).unwrap();
+    assert_eq!(fixture.process(1, &udp_v4(101)), Got::Held);
+    let later = NOW + Duration::from_millis(600);
+    assert_eq!(fixture.process_at(2, &udp_v4(100), later), Got::Held);
+    let due = fixture.inserter.poll_timeout().unwrap();
+    assert_eq!(due, NOW + Duration::from_secs(1));
+    fixture.inserter.handle_timeout(due - Duration::from_micros(1));
+    assert_eq!(fixture.released(), []);
+    fixture.inserter.handle_timeout(due);
+    assert_eq!(fixture.released(), [(1, Err(DropReason::HeldTooLong)), (2, Ok(1))]);
+}
+
+#[test]
+fn waiting_is_bounded_in_packets_flows_and_octets() {
+    let limits = HeldLimits { packets_per_flow: 2, flows: 2, octets: 500, time: Duration::from_secs(1) };
+    let config = InserterConfig { ask: vec![AskRule::default()], mark: Some(MARK), held: limits, ..InserterConfig::default() };
+    let mut fixture = Fixture::with(config);
+    let from = |port, len| ipv4(&[], 17, &udp(port, 9000, len));
+    assert_eq!(fixture.process(1, &from(1, 72)), Got::Held);
+    assert_eq!(fixture.process(2, &from(1, 72)), Got::Held);
+    assert_eq!(fixture.process(3, &from(1, 72)), Got::Dropped(DropReason::QueueFull), "packets of a flow");
+    assert_eq!(fixture.process(4, &from(2, 300)), Got::Dropped(DropReason::QueueFull), "octets");
+    assert_eq!(fixture.process(5, &from(2, 72)), Got::Held);
+    assert_eq!(fixture.process(6, &from(3, 72)), Got::Dropped(DropReason::QueueFull), "flows");
+    assert_eq!(fixture.events().len(), 2, "no question for what was not held");
+    fixture.inserter.handle_timeout(NOW + Duration::from_secs(1));
+    assert_eq!(fixture.released().len(), 3);
+    assert_eq!(fixture.process_at(7, &from(3, 400), NOW + Duration::from_secs(1)), Got::Held, "all room is back");
+}
+
+#[test]
+fn after_the_end_of_the_permission_the_flow_asks_again_fs_28() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
+    assert_eq!(fixture.process_at(2, &udp_v4(100), END), Got::Held);
+    assert_eq!(fixture.events(), [Event::FirstPacket(flow_v4())]);
+    let no_rule = InserterConfig { mark: Some(MARK), ..InserterConfig::default() };
+    let mut fixture = Fixture::with(no_rule);
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    assert_eq!(fixture.process_at(2, &udp_v4(100), END), Got::Dropped(DropReason::Expired));
+}
+
+#[test]
+fn a_new_epoch_counts_and_numbers_afresh_and_the_old_ones_last_figures_stay_readable_fs_24() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
+    fixture.apply(install(SPI + 1, 10_000)).unwrap();
+    let Got::Sent(bytes) = fixture.process(2, &udp_v4(0)) else { panic!("not sent") };
+    assert_eq!((number(&bytes), IpPacket::parse(&bytes).unwrap().ah().unwrap().spi()), (1, SPI + 1));
+    let read = |fixture: &mut Fixture, spi| fixture.apply(Update::Snapshot { token: 5, flow: flow_v4(), spi });
+    assert_eq!(read(&mut fixture, SPI), Ok(Applied { token: 5, counted: LENGTH, highest: 1 }));
+    assert_eq!(read(&mut fixture, SPI + 1), Ok(Applied { token: 5, counted: LENGTH - 100, highest: 1 }));
+    assert_eq!(read(&mut fixture, SPI + 2), Err(Refusal::UnknownPermission));
+    // Taking the old epoch away does not touch the new one.
+    fixture.apply(Update::Remove { token: 6, flow: flow_v4(), spi: SPI }).unwrap();
+    assert!(matches!(fixture.process(3, &udp_v4(0)), Got::Sent(_)));
+    fixture.apply(Update::Remove { token: 6, flow: flow_v4(), spi: SPI + 1 }).unwrap();
+    assert_eq!(fixture.process(4, &udp_v4(0)), Got::Held);
+}
+
+#[test]
+fn the_same_association_installed_again_goes_on_numbering_inv_07() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
+    assert_eq!(fixture.apply(install(SPI, 20_000)), Ok(Applied { token: 1, counted: LENGTH, highest: 1 }));
+    let Got::Sent(bytes) = fixture.process(2, &udp_v4(0)) else { panic!("not sent") };
+    assert_eq!(number(&bytes), 2);
+    let other = Grant { flow: flow_v4(), spi: SPI, key: key(IcvAlgorithm::HmacSha256_128, 8), allowed: 1, counted: 0, expires_at: END };
+    assert_eq!(fixture.apply(Update::Install { token: 1, grant: other }), Err(Refusal::KeyChanged));
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_the_sent_volume_stays_within_the_allowed_one_and_numbers_only_grow(
+        steps in proptest::collection::vec((0usize..400, proptest::option::weighted(0.1, 0u64..20_000), 0u64..300), 1..120),
+    ) {
+        let mut fixture = Fixture::new();
+        let (mut allowed, mut sent, mut last, mut now, mut waiting) = (2_000, 0u64, 0, NOW, 0i64);
+        fixture.apply(install(SPI, allowed)).unwrap();
+        for (id, (len, change, pause)) in steps.into_iter().enumerate() {
+            let mut outcomes = Vec::new();
+            match fixture.process_at(id as u32, &udp_v4(len), now) {
+                Got::Sent(bytes) => outcomes.push((number(&bytes), bytes.len() as u64)),
+                Got::Held => waiting += 1,
+                Got::Dropped(reason) => prop_assert_eq!(reason, DropReason::QueueFull),
+            }
+            now += Duration::from_millis(pause);
+            fixture.inserter.handle_timeout(now);
+            if let Some(change) = change {
+                // Never below what was sent: that is X-50, and the receiver's to judge.
+                let snapshot = Update::Snapshot { token: 7, flow: flow_v4(), spi: SPI };
+                allowed = change.max(fixture.apply(snapshot).unwrap().counted);
+                fixture.inserter.apply(raise(allowed), now).unwrap();
+            }
+            while let Some((_, released)) = fixture.inserter.poll_released() {
+                waiting -= 1;
+                if let Released::Replace { payload, .. } = released {
+                    outcomes.push((number(&payload), payload.len() as u64));
+                }
+            }
+            for (number, length) in outcomes {
+                prop_assert!(number > last);
+                last = number;
+                sent += length;
+            }
+            prop_assert!(sent <= allowed, "{} of {}", sent, allowed);
+            prop_assert!(waiting >= 0);
+        }
+        // Every held packet gets its verdict.
+        fixture.inserter.handle_timeout(now + Duration::from_secs(2));
+        while fixture.inserter.poll_released().is_some() {
+            waiting -= 1;
+        }
+        prop_assert_eq!(waiting, 0);
+    }
+
+    #[test]
+    fn no_octets_make_the_inserter_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120), built in any_packet()) {
+        let config = InserterConfig { ask: vec![AskRule::default()], mark: Some(MARK), ..InserterConfig::default() };
+        let mut fixture = Fixture::with(config);
+        let _ = fixture.process(1, &bytes);
+        prop_assert_eq!(fixture.process(2, &built.bytes), Got::Held);
+    }
+}

@@ -1,0 +1,265 @@
+//! Network namespaces, links and addresses for tests, made with the crate's own netlink.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
+use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, REPLACE, Socket, Writer};
+use traffic::processor::PacketId;
+use traffic::queue::{Delivery, Queue, ReceiveBuffer};
+
+/// How long a test waits for something that is to come.
+pub const SOON: Duration = Duration::from_secs(5);
+/// How long a test waits for something that must not come.
+pub const QUIET: Duration = Duration::from_millis(200);
+
+/// An IPv4 address of the left end of [`pair`].
+pub const A4: &str = "192.168.20.1";
+/// An IPv4 address of its right end.
+pub const B4: &str = "192.168.20.2";
+/// An IPv6 address of its left end.
+pub const A6: &str = "fd20::1";
+/// An IPv6 address of its right end.
+pub const B6: &str = "fd20::2";
+
+/// Whether network namespaces can be made. If not, says so; in CI that is a failure.
+pub fn privileged() -> bool {
+    let outcome = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join().unwrap();
+    if let Err(errno) = outcome {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "network namespaces are needed in CI: {errno}");
+        eprintln!("skipped: no privilege to make a network namespace ({errno})");
+    }
+    outcome.is_ok()
+}
+
+/// A network namespace; it is gone when nobody holds it any more.
+pub struct Namespace(File);
+
+impl Namespace {
+    /// A fresh namespace with its loopback interface up.
+    pub fn new() -> Self {
+        let file = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let namespace = Self(file.join().unwrap());
+        // Addresses are usable at once, and nothing is sent that no test asked for.
+        for (name, value) in [("accept_dad", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {
+            namespace.sysctl(&format!("net/ipv6/conf/default/{name}"), value);
+        }
+        namespace.run(|| set_up("lo"));
+        namespace
+    }
+
+    /// Runs `work` in a thread inside the namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A UDP socket in the namespace that waits at most [`SOON`].
+    pub fn udp(&self, address: impl Into<SocketAddr>) -> UdpSocket {
+        let address = address.into();
+        let socket = self.run(|| UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
+    }
+
+    /// Sets a file under `/proc/sys`.
+    pub fn sysctl(&self, path: &str, value: &str) {
+        self.run(|| std::fs::write(format!("/proc/sys/{path}"), value).unwrap());
+    }
+}
+
+/// One end of a link: namespace, interface name, addresses with prefix lengths.
+pub type End<'a> = (&'a Namespace, &'a str, &'a [(&'a str, u8)]);
+
+/// Connects two namespaces by a link.
+pub fn link(mtu: u32, left: End<'_>, right: End<'_>) {
+    let peer = right.0.0.as_raw_fd().cast_unsigned();
+    left.0.run(|| {
+        route_request("create a veth pair", 16, CREATE | EXCLUSIVE, &[0; 16], |writer| {
+            writer.put_text(3, left.1);
+            writer.put_u32(4, mtu);
+            writer.nest(18, |info| {
+                info.put_text(1, "veth");
+                info.nest(2, |data| {
+                    data.nest(1, |other| {
+                        other.put_fixed(&[0; 16]);
+                        other.put_text(3, right.1);
+                        other.put_u32(4, mtu);
+                        other.put_u32(28, peer);
+                    });
+                });
+            });
+        });
+    });
+    for (namespace, name, addresses) in [left, right] {
+        namespace.run(|| {
+            for (address, prefix) in addresses {
+                add_address(name, address.parse().unwrap(), *prefix);
+            }
+            set_up(name);
+        });
+    }
+    // The kernel adds the last of a link's own routes, that for IPv6 groups, some time after it has gone up.
+    for (namespace, name, _) in [left, right] {
+        let routes = || std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        let for_groups = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(name);
+        namespace.run(|| eventually("the link is ready", || routes().lines().any(for_groups)));
+    }
+}
+
+/// Two namespaces on one link, with an address of either family each.
+pub fn pair(mtu: u32) -> (Namespace, Namespace) {
+    let (a, b) = (Namespace::new(), Namespace::new());
+    link(mtu, (&a, "left", &[(A4, 24), (A6, 64)]), (&b, "right", &[(B4, 24), (B6, 64)]));
+    (a, b)
+}
+
+/// An address with a port.
+pub fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+/// Adds a route through a gateway, to `destination/prefix`.
+pub fn add_route(namespace: &Namespace, destination: &str, prefix: u8, gateway: &str) {
+    const MAIN: u8 = 254;
+    const STATIC: u8 = 4;
+    const UNICAST: u8 = 1;
+    let (destination, gateway): (IpAddr, IpAddr) = (destination.parse().unwrap(), gateway.parse().unwrap());
+    let fixed = [family(destination), prefix, 0, 0, MAIN, STATIC, 0, UNICAST, 0, 0, 0, 0];
+    namespace.run(|| {
+        route_request("add a route", 24, CREATE | REPLACE, &fixed, |writer| {
+            if prefix > 0 {
+                writer.put(1, &octets(destination));
+            }
+            writer.put(5, &octets(gateway));
+        });
+    });
+}
+
+/// Receives one datagram; `None` if none comes within `timeout`.
+pub fn receive(socket: &UdpSocket, timeout: Duration) -> Option<Vec<u8>> {
+    socket.set_read_timeout(Some(timeout)).unwrap();
+    let mut buffer = vec![0; 70_000];
+    match socket.recv(&mut buffer) {
+        Ok(len) => Some(buffer[..len].to_vec()),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Starts to connect from one address to another without waiting for the end of it.
+pub fn connect(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    // "In progress" is what it says if all is well.
+    let _ = nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
+    TcpStream::from(socket)
+}
+
+/// Sets "do not fragment", as QUIC does.
+pub fn forbid_fragments(socket: &UdpSocket) {
+    if socket.local_addr().unwrap().is_ipv4() {
+        setsockopt(socket, option::Ipv4PathMtuDiscovery, &nix::libc::IP_PMTUDISC_DO).unwrap();
+    } else {
+        setsockopt(socket, option::Ipv6PathMtuDiscovery, &nix::libc::IPV6_PMTUDISC_DO).unwrap();
+    }
+}
+
+/// Socket options that the library does not name.
+mod option {
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(Ipv4PathMtuDiscovery, SetOnly, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int);
+    sockopt_impl!(Ipv6PathMtuDiscovery, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int);
+}
+
+/// A packet with its own copy of the payload.
+#[derive(Debug)]
+pub struct Queued {
+    pub id: PacketId,
+    pub hook: u8,
+    pub payload: Vec<u8>,
+    pub len: usize,
+}
+
+/// The next packet of the queue.
+pub fn next(queue: &Queue) -> Queued {
+    let never = EventFd::new().unwrap();
+    let mut buffer = ReceiveBuffer::default();
+    let mut found = None;
+    eventually("a packet is queued", || {
+        queue.wait(never.as_fd(), Some(QUIET)).unwrap();
+        let Ok(mut deliveries) = queue.receive(&mut buffer) else { return false };
+        if let Some(Delivery::Packet(packet)) = deliveries.next() {
+            found = Some(Queued { id: packet.id, hook: packet.hook, payload: packet.payload.to_vec(), len: packet.len });
+        }
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < SOON, "did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn set_up(name: &str) {
+    const UP: u32 = 1;
+    let mut fixed = [0; 16];
+    fixed[4..8].copy_from_slice(&index(name).to_ne_bytes());
+    fixed[8..12].copy_from_slice(&UP.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&UP.to_ne_bytes());
+    route_request("set a link up", 16, 0, &fixed, |_| {});
+}
+
+/// Adds an address; IPv6 ones without waiting for duplicate detection.
+fn add_address(name: &str, address: IpAddr, prefix: u8) {
+    const NO_DUPLICATE_DETECTION: u8 = 2;
+    let mut fixed = [family(address), prefix, NO_DUPLICATE_DETECTION, 0, 0, 0, 0, 0];
+    fixed[4..8].copy_from_slice(&index(name).to_ne_bytes());
+    route_request("add an address", 20, CREATE | REPLACE, &fixed, |writer| {
+        writer.put(1, &octets(address));
+        writer.put(2, &octets(address));
+    });
+}
+
+fn route_request(name: &str, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Writer)) {
+    let mut batch = Batch::new(name);
+    batch.request(name, kind, flags, fixed, fill);
+    Socket::open(Protocol::Route).unwrap().transact(batch).unwrap();
+}
+
+fn index(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap()
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

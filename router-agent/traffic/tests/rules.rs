@@ -1,0 +1,263 @@
+//! The filter rules in the kernel: installed at once or not at all, closed without listeners, exemptions of X-58 only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod namespace;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, connect, eventually, pair, privileged, receive};
+use traffic::netlink::{Batch, CREATE, Errno, NetlinkError, Protocol, Socket};
+use traffic::rules::{self, Bucket, Exemptions, Family, HostRules, Installed, RouterRules, RuleCounter};
+
+const ASSOCIATION_PORT: u16 = 30_270;
+
+#[test]
+fn installing_twice_gives_the_same_rules_as_installing_once() {
+    if !privileged() {
+        return;
+    }
+    Namespace::new().run(|| {
+        assert_eq!(rules::installed().unwrap(), Installed { ipv4: false, ipv6: false });
+        host_rules().install().unwrap();
+        let once = rules::counters().unwrap();
+        host_rules().install().unwrap();
+        assert_eq!(rules::counters().unwrap(), once);
+        assert_eq!(rules::installed().unwrap(), Installed { ipv4: true, ipv6: true });
+        RouterRules::new(1, 2).install().unwrap();
+        let router = rules::counters().unwrap();
+        assert!(router.iter().all(|counter| counter.chain != "outbound"), "the host's rules are gone: {router:?}");
+        assert!(router.iter().any(|counter| counter.chain == "forward" && counter.rule == "data" && counter.family == Family::Ipv6));
+    });
+}
+
+#[test]
+fn removing_the_table_opens_and_may_be_done_twice() {
+    if !privileged() {
+        return;
+    }
+    Namespace::new().run(|| {
+        rules::remove().unwrap();
+        host_rules().install().unwrap();
+        rules::remove().unwrap();
+        assert_eq!(rules::installed().unwrap(), Installed { ipv4: false, ipv6: false });
+        assert_eq!(rules::counters().unwrap(), []);
+        rules::remove().unwrap();
+    });
+}
+
+#[test]
+fn a_batch_that_fails_names_its_message_and_leaves_the_old_rules() {
+    if !privileged() {
+        return;
+    }
+    Namespace::new().run(|| {
+        host_rules().install().unwrap();
+        let before = rules::counters().unwrap();
+        let error = Socket::open(Protocol::Netfilter).unwrap().transact(batch_with_an_unknown_target()).unwrap_err();
+        assert!(matches!(&error, NetlinkError::Refused { what, errno: Errno::ENOENT, .. } if what == "add the fourth"), "{error:?}");
+        assert_eq!(rules::counters().unwrap(), before);
+    });
+}
+
+#[test]
+fn without_a_listener_nothing_leaves_and_nothing_comes_in() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    for (from, to) in [(A4, B4), (A6, B6)] {
+        let (sender, receiver) = (a.udp(address(from, 5000)), b.udp(address(to, 5001)));
+        sender.send_to(b"before", address(to, 5001)).unwrap();
+        assert_eq!(receive(&receiver, SOON).unwrap(), b"before");
+        a.run(|| host_rules().install().unwrap());
+        let _ = sender.send_to(b"out", address(to, 5001));
+        assert_eq!(receive(&receiver, QUIET), None);
+        receiver.send_to(b"in", address(from, 5000)).unwrap();
+        assert_eq!(receive(&sender, QUIET), None);
+        let family = if from == A4 { Family::Ipv4 } else { Family::Ipv6 };
+        let counters = a.run(|| rules::counters().unwrap());
+        assert_eq!(packets(&counters, family, "outbound", "outbound"), 1, "{counters:?}");
+        assert_eq!(packets(&counters, family, "inbound", "inbound"), 1, "{counters:?}");
+        a.run(|| rules::remove().unwrap());
+        sender.send_to(b"after", address(to, 5001)).unwrap();
+        assert_eq!(receive(&receiver, SOON).unwrap(), b"after");
+    }
+}
+
+#[test]
+fn rules_outlive_the_process_that_set_them_even_if_it_is_killed() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "process_that_installs_and_waits_to_be_killed", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the child installs the rules", || rules::installed().unwrap() == Installed { ipv4: true, ipv6: true });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(rules::installed().unwrap(), Installed { ipv4: true, ipv6: true });
+        assert!(!rules::counters().unwrap().is_empty());
+    });
+}
+
+#[test]
+#[ignore = "run as a process of its own by another test"]
+fn process_that_installs_and_waits_to_be_killed() {
+    host_rules().install().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn signalling_associations_and_loopback_pass_a_host_without_listeners() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    a.run(|| host_rules().install().unwrap());
+    b.run(|| host_rules().install().unwrap());
+    for (from, to) in [(A4, B4), (A6, B6)] {
+        let (left, right) = (a.udp(address(from, 270)), b.udp(address(to, 270)));
+        left.send_to(b"Query", address(to, 270)).unwrap();
+        assert_eq!(receive(&right, SOON).unwrap(), b"Query");
+        right.send_to(b"Response", address(from, 270)).unwrap();
+        assert_eq!(receive(&left, SOON).unwrap(), b"Response");
+        exchange_over_tcp(&a, &b, address(to, ASSOCIATION_PORT));
+        exchange_over_tcp(&b, &a, address(from, ASSOCIATION_PORT));
+        exchange_over_tcp(&a, &a, address(from, 8080));
+    }
+}
+
+#[test]
+fn the_ports_of_signalling_open_nothing_else() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    b.run(|| host_rules().install().unwrap());
+    let victim = b.udp(address(B4, 5001));
+    a.udp(address(A4, 270)).send_to(b"from port 270", address(B4, 5001)).unwrap();
+    assert_eq!(receive(&victim, QUIET), None);
+    // A connection from the association port to another service: its first segment is not exempt.
+    let service = b.run(|| TcpListener::bind(address(B4, 22)).unwrap());
+    service.set_nonblocking(true).unwrap();
+    let stream = a.run(|| connect(address(A4, ASSOCIATION_PORT), address(B4, 22)));
+    std::thread::sleep(QUIET);
+    assert!(stream.peer_addr().is_err());
+    assert!(service.accept().is_err());
+}
+
+#[test]
+fn a_host_sends_no_datagrams_to_port_270_but_from_its_own_signalling_port() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    a.run(|| host_rules().install().unwrap());
+    let receiver = b.udp(address(B4, 270));
+    let _ = a.udp(address(A4, 5000)).send_to(b"some program", address(B4, 270));
+    assert_eq!(receive(&receiver, QUIET), None);
+}
+
+#[test]
+fn an_exemption_drops_what_exceeds_its_bucket_and_counts_both() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    let exemptions = Exemptions { signalling: Bucket::new(1, 3), ..Exemptions::default() };
+    a.run(|| HostRules { exemptions, ..host_rules() }.install().unwrap());
+    let (sender, receiver) = (a.udp(address(A4, 270)), b.udp(address(B4, 270)));
+    for _ in 0..20 {
+        let _ = sender.send_to(b"Query", address(B4, 270));
+    }
+    let mut arrived = 0;
+    while receive(&receiver, QUIET).is_some() {
+        arrived += 1;
+    }
+    let counters = a.run(|| rules::counters().unwrap());
+    assert_eq!(packets(&counters, Family::Ipv4, "out-signalling", "within the bucket"), arrived);
+    assert_eq!(packets(&counters, Family::Ipv4, "out-signalling", "above the bucket"), 20 - arrived);
+    assert!((3..=5).contains(&arrived), "{arrived}");
+}
+
+#[test]
+fn broadcast_and_multicast_to_a_host_are_not_let_in() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    let receiver = b.udp(address("0.0.0.0", 5001));
+    let group = "239.1.2.3".parse().unwrap();
+    receiver.join_multicast_v4(&group, &B4.parse().unwrap()).unwrap();
+    let sender = a.udp(address(A4, 5000));
+    sender.set_broadcast(true).unwrap();
+    namespace::add_route(&a, "239.0.0.0", 8, B4);
+    let targets = [SocketAddr::from((group, 5001)), address("192.168.20.255", 5001), address("255.255.255.255", 5001)];
+    for target in targets.iter().take(2) {
+        sender.send_to(b"to many", target).unwrap();
+        assert_eq!(receive(&receiver, SOON).unwrap(), b"to many", "{target}");
+    }
+    b.run(|| host_rules().install().unwrap());
+    for target in targets {
+        let _ = sender.send_to(b"to many", target);
+    }
+    assert_eq!(receive(&receiver, QUIET), None);
+}
+
+fn host_rules() -> HostRules {
+    HostRules { outbound_queue: 3, inbound_queue: 4, association_port: ASSOCIATION_PORT, exemptions: Exemptions::default() }
+}
+
+fn packets(counters: &[RuleCounter], family: Family, chain: &str, rule: &str) -> u64 {
+    counters.iter().find(|counter| counter.family == family && counter.chain == chain && counter.rule == rule).unwrap().packets
+}
+
+fn exchange_over_tcp(client: &Namespace, server: &Namespace, to: SocketAddr) {
+    let listener = server.run(|| TcpListener::bind(to).unwrap());
+    let mut stream = client.run(|| TcpStream::connect_timeout(&to, SOON).unwrap());
+    let (mut accepted, _) = listener.accept().unwrap();
+    stream.write_all(b"Confirm").unwrap();
+    let mut buffer = [0; 7];
+    accepted.set_read_timeout(Some(SOON)).unwrap();
+    accepted.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"Confirm");
+}
+
+/// Replaces the table by one whose rule names a target that no kernel has.
+fn batch_with_an_unknown_target() -> Batch {
+    const IPV4: [u8; 4] = [2, 0, 0, 0];
+    let frame = [0, 0, 0, 10];
+    let mut batch = Batch::new("replace the rules");
+    batch.unanswered(0x10, &frame);
+    let name = |writer: &mut traffic::netlink::Writer| writer.put_text(1, rules::TABLE);
+    batch.request("remove the first", 0x0a02, 0, &IPV4, name);
+    batch.request("create the second", 0x0a00, CREATE, &IPV4, name);
+    batch.request("create the third", 0x0a03, CREATE, &IPV4, |writer| {
+        name(writer);
+        writer.put_text(3, "chain");
+    });
+    batch.request("add the fourth", 0x0a06, CREATE, &IPV4, |writer| {
+        name(writer);
+        writer.put_text(2, "chain");
+        writer.nest(4, |list| {
+            list.nest(1, |element| {
+                element.put_text(1, "target");
+                element.nest(2, |data| {
+                    data.put_text(1, "NONESUCH");
+                    data.put_be32(2, 3);
+                    data.put(3, &[0; 8]);
+                });
+            });
+        });
+    });
+    batch.unanswered(0x11, &frame);
+    batch
+}

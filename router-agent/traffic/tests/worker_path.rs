@@ -1,0 +1,212 @@
+//! Sender's host, router and receiver's host with the real processors: plain sockets talk under AH without knowing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod namespace;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use namespace::{Namespace, QUIET, SOON, add_route, address, connect, eventually, forbid_fragments, link, privileged, receive};
+use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::checks::Strict;
+use traffic::counters::Counters;
+use traffic::flow::Flow;
+use traffic::inserter::{Inserter, InserterConfig};
+use traffic::processor::PacketProcessor;
+use traffic::queue::{Queue, QueueConfig};
+use traffic::reason::DropReason;
+use traffic::routes::MtuPlan;
+use traffic::rules::{Exemptions, HostRules, RouterRules};
+use traffic::update::{Grant, Update};
+use traffic::verifier::{Role, Verifier, VerifierConfig};
+use traffic::worker::{Clock, Up, Worker, WorkerConfig};
+
+const DATA: u16 = 2;
+const OUT: u16 = 3;
+const IN: u16 = 4;
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+const PLAN: MtuPlan = MtuPlan::new(28, 32);
+
+/// Sender, router towards it, router towards the receiver, receiver; prefix length; largest datagram that fits the link under AH.
+const FAMILIES: [([&str; 4], u8, usize); 2] = [
+    (["192.168.20.1", "192.168.20.254", "192.168.21.254", "192.168.21.4"], 24, 1444),
+    (["fd20::1", "fd20::fe", "fd21::fe", "fd21::4"], 64, 1420),
+];
+
+#[test]
+fn datagrams_of_every_size_arrive_under_a_permission_and_none_without() {
+    if !privileged() {
+        return;
+    }
+    let mut path = Path::new();
+    for ([sender, _, _, receiver], _, fits) in FAMILIES {
+        let (from, to) = (address(sender, 5000), address(receiver, 5001));
+        let (sending, receiving) = (path.sender.space.udp(from), path.receiver.space.udp(to));
+        let _ = sending.send_to(b"before", to);
+        assert_eq!(receive(&receiving, QUIET), None);
+        path.permit(UDP, from, to);
+        for size in [1, 100, fits, fits + 1, 1472, 4000, 20_000, 65_000] {
+            sending.send_to(&vec![7; size], to).unwrap();
+            assert_eq!(receive(&receiving, SOON).expect("it arrives").len(), size, "{from} > {to}");
+        }
+        forbid_fragments(&sending);
+        sending.send_to(&vec![7; fits], to).unwrap();
+        assert_eq!(receive(&receiving, SOON).unwrap().len(), fits);
+        assert_eq!(sending.send_to(&vec![7; fits + 1], to).unwrap_err().raw_os_error(), Some(nix::libc::EMSGSIZE));
+        path.revoke(UDP, from, to);
+        let _ = sending.send_to(b"after", to);
+        assert_eq!(receive(&receiving, QUIET), None);
+    }
+    // Each family's datagram before its permission, and the one after its removal.
+    assert_eq!(path.sender.out_counters.dropped(DropReason::NotAsked).packets, 4);
+    assert_eq!(path.router_counters.all_dropped().map(|(_, count)| count.packets).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_tcp_connection_runs_at_full_segments_with_a_permission_each_way() {
+    if !privileged() {
+        return;
+    }
+    const LEN: usize = 4 << 20;
+    let mut path = Path::new();
+    for ([sender, _, _, receiver], ..) in FAMILIES {
+        let (from, to) = (address(sender, 6000), address(receiver, 7000));
+        path.permit(TCP, from, to);
+        path.permit(TCP, to, from);
+        let listener = path.receiver.space.run(|| TcpListener::bind(to).unwrap());
+        let mut client = path.sender.space.run(|| connect(from, to));
+        let (mut server, _) = listener.accept().unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_write_timeout(Some(SOON)).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let before = path.router_counters.accepted();
+        let start = Instant::now();
+        let writer = std::thread::spawn(move || {
+            client.write_all(&[0x5a; LEN]).unwrap();
+            client
+        });
+        let mut got = 0;
+        let mut buffer = vec![0; 1 << 16];
+        while got < LEN {
+            let len = server.read(&mut buffer).unwrap();
+            assert!(len > 0 && buffer[..len].iter().all(|octet| *octet == 0x5a));
+            got += len;
+        }
+        writer.join().unwrap();
+        let (after, elapsed) = (path.router_counters.accepted(), start.elapsed());
+        let (packets, bytes) = (after.packets - before.packets, after.bytes - before.bytes);
+        println!(
+            "{from} > {to}: {} Mbit/s, {packets} packets of {} octets",
+            LEN * 8 / elapsed.as_micros().max(1) as usize,
+            bytes / packets
+        );
+        // Segments fill the link; the packets back are acknowledgements only.
+        assert!(packets < 2 * (LEN / 1380) as u64, "{packets}");
+    }
+    assert_eq!(path.receiver.in_counters.all_dropped().map(|(_, count)| count.packets).sum::<u64>(), 0);
+}
+
+/// A host with its two workers.
+struct Host {
+    space: Namespace,
+    out: Worker,
+    inn: Worker,
+    out_counters: Arc<Counters>,
+    in_counters: Arc<Counters>,
+}
+
+impl Host {
+    fn new(space: Namespace, clock: Clock) -> Self {
+        let (out_counters, in_counters) = (Arc::new(Counters::default()), Arc::new(Counters::default()));
+        let config = InserterConfig { mark: Some(PLAN.mark), ..InserterConfig::default() };
+        let inserter = Inserter::new(config, Arc::new(Strict), Arc::clone(&out_counters));
+        let verifier = Verifier::new(VerifierConfig::new(Role::Receiver), Arc::new(Strict), Arc::clone(&in_counters)).unwrap();
+        let rules = HostRules { outbound_queue: OUT, inbound_queue: IN, association_port: 30_270, exemptions: Exemptions::default() };
+        space.run(|| rules.install().unwrap());
+        space.run(|| PLAN.apply().unwrap());
+        let out = worker(&space, OUT, Box::new(inserter), clock, &out_counters);
+        let inn = worker(&space, IN, Box::new(verifier), clock, &in_counters);
+        Self { space, out, inn, out_counters, in_counters }
+    }
+}
+
+/// A host, a router and another host.
+struct Path {
+    sender: Host,
+    router: Worker,
+    router_counters: Arc<Counters>,
+    receiver: Host,
+    clock: Clock,
+}
+
+impl Path {
+    fn new() -> Self {
+        let clock = Clock::new(Instant::now());
+        let (sender, router, receiver) = (Namespace::new(), Namespace::new(), Namespace::new());
+        let end = |position: usize| FAMILIES.map(|(addresses, prefix, _)| (addresses[position], prefix));
+        link(1500, (&sender, "up", &end(0)), (&router, "down", &end(1)));
+        link(1500, (&router, "up", &end(2)), (&receiver, "down", &end(3)));
+        for ([_, near, far, _], ..) in FAMILIES {
+            let any = if near.contains(':') { "::" } else { "0.0.0.0" };
+            add_route(&sender, any, 0, near);
+            add_route(&receiver, any, 0, far);
+        }
+        router.sysctl("net/ipv4/ip_forward", "1");
+        router.sysctl("net/ipv6/conf/all/forwarding", "1");
+        router.run(|| RouterRules::new(1, DATA).install().unwrap());
+        let router_counters = Arc::new(Counters::default());
+        let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
+        let worker = worker(&router, DATA, Box::new(verifier), clock, &router_counters);
+        Self { sender: Host::new(sender, clock), router: worker, router_counters, receiver: Host::new(receiver, clock), clock }
+    }
+
+    /// Installs a permission at every node, the receiver first.
+    fn permit(&mut self, protocol: u8, from: SocketAddr, to: SocketAddr) {
+        let grant = Grant {
+            flow: flow(protocol, from, to),
+            spi: 4096 + u32::from(to.port()),
+            key: IcvKey::new(IcvAlgorithm::HmacSha256_128, &[7; 32]).unwrap(),
+            allowed: 1 << 30,
+            counted: 0,
+            expires_at: self.clock.now() + Duration::from_secs(600).into(),
+        };
+        let install = || Update::Install { token: 1, grant: grant.clone() };
+        for worker in self.workers(from) {
+            carry_out(worker, install());
+        }
+    }
+
+    /// Removes it at the sender.
+    fn revoke(&mut self, protocol: u8, from: SocketAddr, to: SocketAddr) {
+        let [.., sender] = self.workers(from);
+        carry_out(sender, Update::Remove { token: 1, flow: flow(protocol, from, to), spi: 4096 + u32::from(to.port()) });
+    }
+
+    fn workers(&mut self, from: SocketAddr) -> [&mut Worker; 3] {
+        let forth = FAMILIES.iter().any(|(addresses, ..)| addresses[0].parse() == Ok(from.ip()));
+        let (near, far) = if forth { (&mut self.sender, &mut self.receiver) } else { (&mut self.receiver, &mut self.sender) };
+        [&mut far.inn, &mut self.router, &mut near.out]
+    }
+}
+
+fn worker(space: &Namespace, queue: u16, processor: Box<dyn PacketProcessor>, clock: Clock, counters: &Arc<Counters>) -> Worker {
+    let queue = space.run(|| Queue::open(QueueConfig::new(queue)).unwrap());
+    Worker::spawn(queue, processor, WorkerConfig::new("worker".into(), clock, Arc::clone(counters)), Box::new(|| {})).unwrap()
+}
+
+fn carry_out(worker: &mut Worker, update: Update) {
+    worker.send(update).unwrap();
+    let mut answer = None;
+    eventually("the update is answered", || {
+        answer = worker.receive();
+        answer.is_some()
+    });
+    assert!(matches!(answer, Some(Up::Applied(_))), "{answer:?}");
+}
+
+fn flow(protocol: u8, from: SocketAddr, to: SocketAddr) -> Flow {
+    Flow { source: from.ip(), destination: to.ip(), protocol, source_port: from.port(), destination_port: to.port() }
+}
