@@ -78,6 +78,15 @@ pub struct Identity {
     pub trust_anchors: PathBuf,
 }
 
+impl Identity {
+    /// Makes relative paths paths beside the configuration file.
+    pub fn resolve(&mut self, config: &Path) {
+        for path in [&mut self.certificate, &mut self.key, &mut self.trust_anchors] {
+            *path = beside(config, path);
+        }
+    }
+}
+
 /// Section `[gist]`: the signalling transport.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -173,7 +173,8 @@ mod tests {
         let mut requests = listen(&path).await.unwrap();
         tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
-                let answer = if request.command() == "status" { Ok(json!({ "name": "router" })) } else { Err("unknown command".to_owned()) };
+                let answer =
+                    if request.command() == "status" { Ok(json!({ "name": "router" })) } else { Err("unknown command".to_owned()) };
                 request.answer(answer);
             }
         });

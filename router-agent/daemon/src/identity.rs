@@ -1,0 +1,93 @@
+//! Who a daemon is: certificate, key and trust anchors, for TLS between neighbours and for signed messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gist::io::{Tls, TlsError, tls};
+use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, Registration, Role};
+use gist::wire::{NslpId, PeerIdentity};
+use pbs_nslp::credentials::{AnchorError, SignerError, X509Authority, X509Signer};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls_pki_types::UnixTime;
+
+use crate::clock;
+use crate::config::{Gist, Identity};
+
+/// Why an identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file is not what it should be.
+    #[error(transparent)]
+    File(#[from] TlsError),
+    /// Certificate and key cannot sign messages.
+    #[error("certificate and key: {0}")]
+    Signer(#[from] SignerError),
+    /// The trust anchors cannot verify messages.
+    #[error("trust anchors: {0}")]
+    Anchor(#[from] AnchorError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    /// The addresses of this node cannot be read.
+    #[error("cannot read the addresses of this node: {0}")]
+    Addresses(std::io::Error),
+}
+
+/// A daemon's identity, ready for use.
+#[derive(Debug)]
+pub struct Credentials {
+    /// For messaging associations.
+    pub tls: Tls,
+    /// Signs this node's messages.
+    pub signer: Arc<X509Signer>,
+    /// Verifies the messages of others.
+    pub authority: Arc<X509Authority>,
+}
+
+impl Credentials {
+    /// Reads the files of a configuration. Each error names file and cause.
+    pub fn load(identity: &Identity) -> Result<Self, IdentityError> {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds()));
+        let certificates = tls::read_certificates(&identity.certificate, now)?;
+        let anchors = tls::read_anchors(&identity.trust_anchors, now)?;
+        let key = tls::read_key(&identity.key)?;
+        let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| -> Vec<Bytes> {
+            certificates.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect()
+        };
+        let signer = X509Signer::from_der(der(&certificates), key.secret_der())?;
+        let authority = X509Authority::new(&der(&anchors))?;
+        let tls = tls::configs(certificates, key, anchors)?;
+        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority) })
+    }
+}
+
+/// 32 bytes that nobody can guess, for a core's seed.
+pub fn seed() -> Result<[u8; 32], IdentityError> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| IdentityError::NoRandomness)?;
+    Ok(seed)
+}
+
+/// The GIST node that a configuration describes. Its peer identity is new at each start, so that neighbours notice a restart.
+pub fn node_config(gist: &Gist, role: Role) -> Result<NodeConfig, IdentityError> {
+    let mut identity = [0; 16];
+    SystemRandom::new().fill(&mut identity).map_err(|_| IdentityError::NoRandomness)?;
+    let identity = PeerIdentity::new(Bytes::copy_from_slice(&identity)).ok_or(IdentityError::NoRandomness)?;
+    let mut node = NodeConfig::new(identity, role);
+    node.registrations = vec![Registration::secure(NslpId(gist.nslp_id), u16::try_from(gist.router_alert).ok())];
+    node.association_port = gist.association_port;
+    node.authorised_peers = gist.peer.iter().filter_map(apd_entry).collect();
+    node.local_addresses = crate::config::local_addresses().map_err(IdentityError::Addresses)?;
+    Ok(node)
+}
+
+/// `Gist::check` has made sure that each entry names exactly one kind of identity.
+fn apd_entry(peer: &crate::config::Peer) -> Option<ApdEntry> {
+    let pattern = match (&peer.dns_name, &peer.address) {
+        (Some(name), _) => IdentityPattern::DnsName(name.clone()),
+        (None, Some(network)) => IdentityPattern::Address(AddressPrefix::new(network.addr(), network.prefix_len())?),
+        (None, None) => return None,
+    };
+    Some(ApdEntry { pattern, allow: peer.allow })
+}
