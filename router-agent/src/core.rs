@@ -1,0 +1,72 @@
+//! The router's signalling core as the daemon's loop drives it.
+
+use std::sync::Arc;
+
+use daemon::control::Request;
+use daemon::drive::{Core, Direction};
+use daemon::flows::Row;
+use daemon::status;
+use gist::api::Indication;
+use gist::time::Instant;
+use pbs_nslp::datapath::Event;
+use pbs_nslp::output::Output;
+use pbs_nslp::router::Router;
+use serde_json::{Value, json};
+
+use crate::signalling;
+
+/// The place of the only packet worker.
+const DATA: Direction = 0;
+
+/// The router's part in all sessions, and what the signalling queue counted.
+pub(crate) struct RouterCore {
+    pub(crate) name: String,
+    pub(crate) router: Router,
+    pub(crate) signalling: Arc<signalling::Counters>,
+}
+
+impl Core for RouterCore {
+    fn handle_indication(&mut self, indication: Indication, now: Instant) {
+        self.router.handle_gist(indication, now);
+    }
+
+    fn handle_datapath(&mut self, _: Direction, event: Event, now: Instant) {
+        self.router.handle_datapath(event, now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.router.handle_timeout(now);
+    }
+
+    fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.router.set_wall_clock(unix_seconds, now);
+    }
+
+    /// A router says nothing: its state is soft, and the rules stay.
+    fn shut_down(&mut self, _: Instant) {}
+
+    fn poll_output(&mut self) -> Option<(Direction, Output)> {
+        self.router.poll_output().map(|output| (DATA, output))
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.router.poll_timeout()
+    }
+
+    fn flows(&self, now: Instant) -> Vec<Row> {
+        self.router.sessions().iter().map(|session| Row::new(DATA, session, now)).collect()
+    }
+
+    fn answer(&mut self, request: &Request, _: Instant) -> Result<Value, String> {
+        match request.command() {
+            "status" => Ok(json!({
+                "name": self.name,
+                "role": "router",
+                "sessions": self.router.sessions().len(),
+                "signalling": self.signalling.show(),
+                "nslp": status::counters(self.router.counters()),
+            })),
+            other => Err(format!("unknown command `{other}`")),
+        }
+    }
+}
