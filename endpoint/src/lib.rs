@@ -1,1 +1,162 @@
-//! Placeholder.
+//! `pbs`: the host of Permission-Based Sending. As a sender it asks before the first packet leaves and puts AH on every
+//! packet; as a receiver it decides who may send how much, verifies, counts, and takes AH off again. Applications stay as
+//! they are.
+
+mod config;
+mod core;
+mod policy;
+mod run;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use daemon::cli::{self, Common, Program, Show};
+use daemon::logging::Form;
+use serde_json::{Value, json};
+use traffic::checks::{Checks, Strict};
+
+/// The host daemon of Permission-Based Sending, and its command line.
+#[derive(Debug, Parser)]
+#[command(name = "pbs", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Common(Common),
+    /// As a sender: asks for a permission now, without waiting for the first packet.
+    Request {
+        #[command(flatten)]
+        flow: FlowArguments,
+        /// Bytes to ask for.
+        #[arg(long)]
+        volume: u64,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// As a sender: gives a permission back.
+    Release {
+        #[command(flatten)]
+        flow: FlowArguments,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// As a receiver: takes a permission back.
+    Revoke {
+        #[command(flatten)]
+        flow: FlowArguments,
+        #[command(flatten)]
+        show: Show,
+    },
+}
+
+/// The five values that name a flow.
+#[derive(Debug, Args)]
+struct FlowArguments {
+    /// Address of the sender.
+    #[arg(long)]
+    source: IpAddr,
+    /// Address of the receiver.
+    #[arg(long)]
+    destination: IpAddr,
+    /// Protocol number: 6 TCP, 17 UDP.
+    #[arg(long)]
+    protocol: u8,
+    /// Port of the sender; 0 for protocols without ports.
+    #[arg(long, default_value_t = 0)]
+    source_port: u16,
+    /// Port of the receiver; 0 for protocols without ports.
+    #[arg(long, default_value_t = 0)]
+    destination_port: u16,
+}
+
+impl FlowArguments {
+    fn request(&self, command: &str) -> Value {
+        json!({
+            "command": command,
+            "source": self.source,
+            "destination": self.destination,
+            "protocol": self.protocol,
+            "source_port": self.source_port,
+            "destination_port": self.destination_port,
+        })
+    }
+}
+
+/// What a laboratory may replace. The daemon itself always runs with the default.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The checks on what leaves.
+    pub outbound_checks: Arc<dyn Checks>,
+    /// The checks on what arrives.
+    pub inbound_checks: Arc<dyn Checks>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { outbound_checks: Arc::new(Strict), inbound_checks: Arc::new(Strict) }
+    }
+}
+
+/// Runs the program with its command line.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    main_with(arguments, Parts::default())
+}
+
+/// Runs the program with parts of it replaced: only a laboratory that links this library can.
+pub fn main_with(arguments: impl Iterator<Item = OsString>, parts: Parts) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { cli::ERROR } else { cli::YES });
+        }
+    };
+    let host = Host { parts };
+    match arguments.command {
+        Command::Common(common) => cli::execute(&host, common),
+        Command::Request { flow, volume, show } => {
+            let mut request = flow.request("request");
+            if let Some(fields) = request.as_object_mut() {
+                fields.insert("volume".to_owned(), volume.into());
+            }
+            cli::finish(cli::ask(&host, &show, &request))
+        }
+        Command::Release { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("release"))),
+        Command::Revoke { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("revoke"))),
+    }
+}
+
+struct Host {
+    parts: Parts,
+}
+
+impl Program for Host {
+    fn standard_socket(&self) -> &Path {
+        Path::new("/run/pbs/host.sock")
+    }
+
+    fn check(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
+        let config = config::load(config)?;
+        daemon::identity::Credentials::load(&config.identity)?;
+        Ok(config.log)
+    }
+
+    async fn run(&self, config: &Path) -> Result<(), Box<dyn Error>> {
+        run::run(config::load(config)?, &self.parts).await
+    }
+
+    fn open(&self, config: &Path) -> Result<(), Box<dyn Error>> {
+        let config = config::load(config)?;
+        traffic::rules::remove()?;
+        Ok(run::mtu_plan(&config).restore()?)
+    }
+}

@@ -1,0 +1,58 @@
+//! The policies of the configuration in the words of the crates that act by them.
+
+use ipnet::IpNet;
+use pbs_nslp::receiver::{GrantPolicy, GrantRule, Terms};
+use pbs_nslp::selector::{Prefix, Selector};
+use pbs_nslp::sender;
+use pbs_nslp::wire::Volume;
+use traffic::inserter::AskRule;
+
+use crate::config::{Ask, Grant};
+
+/// Which traffic the packet side holds and asks for.
+pub(crate) fn ask_rules(asks: &[Ask]) -> Vec<AskRule> {
+    let rule = |ask: &Ask| AskRule {
+        destination: Some(ask.destination),
+        protocol: ask.protocol.map(|protocol| protocol.0),
+        destination_ports: Some(ask.destination_ports.first..=ask.destination_ports.last),
+        ..AskRule::default()
+    };
+    asks.iter().map(rule).collect()
+}
+
+/// How much signalling asks for.
+pub(crate) fn asks(asks: &[Ask]) -> Vec<sender::AskRule> {
+    let rule = |ask: &Ask| sender::AskRule {
+        selector: Selector {
+            destination: prefix(&ask.destination),
+            protocol: ask.protocol.map(|protocol| protocol.0),
+            destination_ports: Some(ask.destination_ports.first..=ask.destination_ports.last),
+            ..Selector::default()
+        },
+        volume: Volume(ask.volume),
+    };
+    asks.iter().map(rule).collect()
+}
+
+/// What this host grants.
+pub(crate) fn grant_policy(grants: &[Grant]) -> GrantPolicy {
+    let rule = |grant: &Grant| GrantRule {
+        selector: Selector {
+            source: prefix(&grant.source),
+            protocol: grant.protocol.map(|protocol| protocol.0),
+            destination_ports: Some(grant.destination_ports.first..=grant.destination_ports.last),
+            ..Selector::default()
+        },
+        terms: Terms {
+            volume: Volume(grant.volume),
+            limit: Volume(grant.limit.unwrap_or(grant.volume)),
+            ttl: grant.ttl.0,
+            refresh: grant.refresh.0,
+        },
+    };
+    GrantPolicy { rules: grants.iter().map(rule).collect(), ask: false }
+}
+
+fn prefix(network: &IpNet) -> Option<Prefix> {
+    Prefix::new(network.addr(), network.prefix_len())
+}
