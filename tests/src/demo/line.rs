@@ -1,0 +1,131 @@
+//! One line of the table: what was tried, and what became of it.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// Packets that one node dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The node.
+    pub at: String,
+    /// The reason, a word of the closed list.
+    pub reason: String,
+    /// How many packets.
+    pub packets: u64,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// Short name, stable for scripts.
+    pub name: &'static str,
+    /// What was tried.
+    pub tried: String,
+    /// Packets that were sent.
+    pub sent: u64,
+    /// Packets that arrived at their destination's link.
+    pub arrived: u64,
+    /// What was dropped where and why, by the nodes' own counters.
+    pub dropped: Vec<Dropped>,
+    /// Measured figures beyond the columns.
+    pub measured: String,
+    /// Whether everything came out as it must.
+    pub holds: bool,
+    /// What did not, if something did not.
+    pub broken: Vec<String>,
+}
+
+impl Line {
+    /// Starts a line that so far holds.
+    pub fn new(name: &'static str, tried: impl Into<String>) -> Self {
+        Self {
+            name,
+            tried: tried.into(),
+            sent: 0,
+            arrived: 0,
+            dropped: Vec::new(),
+            measured: String::new(),
+            holds: true,
+            broken: Vec::new(),
+        }
+    }
+
+    /// States something that must be true for the line to hold.
+    pub fn must(&mut self, truth: bool, otherwise: impl Into<String>) {
+        if !truth {
+            self.holds = false;
+            self.broken.push(otherwise.into());
+        }
+    }
+
+    /// Notes a measured figure.
+    pub fn measure(&mut self, figure: impl AsRef<str>) {
+        if !self.measured.is_empty() {
+            self.measured.push_str(", ");
+        }
+        self.measured.push_str(figure.as_ref());
+    }
+
+    /// Packets dropped at `at` for `reason`.
+    pub fn dropped_at(&self, at: &str, reason: &str) -> u64 {
+        self.dropped.iter().filter(|dropped| dropped.at == at && dropped.reason == reason).map(|dropped| dropped.packets).sum()
+    }
+}
+
+/// The whole result of a run.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The lines in the order in which they were tried.
+    pub lines: Vec<Line>,
+    /// Whether every line holds and no capture lost a frame.
+    pub holds: bool,
+    /// Frames that captures could not keep; figures are only as good as this is zero.
+    pub lost_frames: u32,
+    /// How long the run took, in seconds.
+    pub seconds: f64,
+}
+
+impl Outcome {
+    /// The table a person reads.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let width = self.lines.iter().map(|line| line.tried.chars().count()).max().unwrap_or(0).max(5);
+        let _ = writeln!(text, "{:width$}  {:>6}  {:>7}  {:7}  dropped where and why; measured", "tried", "sent", "arrived", "verdict");
+        for line in &self.lines {
+            let mut why: Vec<String> =
+                line.dropped.iter().map(|dropped| format!("{} {} {}", dropped.at, dropped.reason, dropped.packets)).collect();
+            if !line.measured.is_empty() {
+                why.push(line.measured.clone());
+            }
+            let verdict = if line.holds { "holds" } else { "BROKEN" };
+            let _ = writeln!(text, "{:width$}  {:>6}  {:>7}  {:7}  {}", line.tried, line.sent, line.arrived, verdict, why.join("; "));
+            for broken in &line.broken {
+                let _ = writeln!(text, "{:width$}  !! {}: {broken}", "", line.name);
+            }
+        }
+        let held = self.lines.iter().filter(|line| line.holds).count();
+        let _ = write!(text, "{held} of {} lines hold, {:.1} s", self.lines.len(), self.seconds);
+        if self.lost_frames > 0 {
+            let _ = write!(text, "; captures lost {} frames: no figure above is to be believed", self.lost_frames);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_line_says_so_in_the_table_and_names_what_broke() {
+        let mut line = Line::new("forged", "wrong key");
+        line.must(1 + 1 == 3, "one packet arrived");
+        let outcome = Outcome { holds: line.holds, lines: vec![line], lost_frames: 0, seconds: 1.0 };
+        let table = outcome.table();
+        assert!(
+            table.contains("BROKEN") && table.contains("!! forged: one packet arrived") && table.contains("0 of 1 lines hold"),
+            "{table}"
+        );
+    }
+}

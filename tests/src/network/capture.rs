@@ -1,0 +1,128 @@
+//! Captures: what was really on a link, seen by a packet socket beside the kernel's own processing.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pcap_file::DataLink;
+use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+
+use super::link;
+use super::namespace::Namespace;
+use super::sys;
+
+/// Frames that one capture keeps; more are counted as lost.
+const FRAMES: usize = 400_000;
+
+/// One frame on a link.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Since the start of the capture.
+    pub at: Duration,
+    /// Whether the host on whose interface we listen sent it.
+    pub outgoing: bool,
+    /// The frame from its Ethernet header on.
+    pub bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// The IP packet in the frame, if it holds one.
+    pub fn ip(&self) -> Option<&[u8]> {
+        let kind = self.bytes.get(12..14)?;
+        (kind == [0x08, 0x00] || kind == [0x86, 0xdd]).then(|| self.bytes.get(14..)).flatten()
+    }
+}
+
+/// A running capture on one interface.
+#[derive(Debug)]
+pub struct Capture {
+    started: Instant,
+    frames: Arc<Mutex<Vec<Frame>>>,
+    lost: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Listens on `interface` of `host`.
+    pub fn start(host: &Namespace, interface: &str) -> io::Result<Self> {
+        let (index, _) = link::identify(host, interface)?;
+        let socket = host.run(|| sys::packet_socket(index, true))?;
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let started = Instant::now();
+        let frames = Arc::new(Mutex::new(Vec::new()));
+        let lost = Arc::new(AtomicU32::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (frames, lost, stop) = (frames.clone(), lost.clone(), stop.clone());
+            move || listen(&socket, started, &frames, &lost, &stop)
+        });
+        Ok(Self { started, frames, lost, stop, thread: Some(thread) })
+    }
+
+    /// A moment of this capture, to look only at what comes later.
+    pub fn mark(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Frames since `mark` for which `wanted` holds.
+    pub fn since(&self, mark: Duration, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter().filter(|frame| frame.at >= mark && wanted(frame)).cloned().collect()
+    }
+
+    /// Number of frames since `mark` for which `wanted` holds.
+    pub fn count(&self, mark: Duration, wanted: impl Fn(&Frame) -> bool) -> u64 {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter().filter(|frame| frame.at >= mark && wanted(frame)).count() as u64
+    }
+
+    /// Frames that the capture could not keep. A figure taken from a capture that lost frames is not to be believed.
+    pub fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Writes everything captured so far.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
+        let file = io::BufWriter::new(std::fs::File::create(path)?);
+        let mut writer = PcapWriter::with_header(file, header).map_err(io::Error::other)?;
+        for frame in self.since(Duration::ZERO, |_| true) {
+            let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
+            writer.write_packet(&PcapPacket::new(frame.at, length, &frame.bytes)).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(socket: &socket2::Socket, started: Instant, frames: &Mutex<Vec<Frame>>, lost: &AtomicU32, stop: &AtomicBool) {
+    let mut buffer = vec![MaybeUninit::new(0_u8); 66_000];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((length, address)) = socket.recv_from(&mut buffer) else {
+            lost.fetch_add(sys::lost_frames(socket).unwrap_or(1), Ordering::Relaxed);
+            continue;
+        };
+        let bytes = buffer.iter().take(length).map(sys::initialised).collect();
+        let frame = Frame { at: started.elapsed(), outgoing: sys::is_outgoing(&address), bytes };
+        let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if frames.len() < FRAMES {
+            frames.push(frame);
+        } else {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a captured frame says, read without the code under test.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::capture::Frame;
+
+/// The Authentication Header of a packet, as far as a capture shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authentication {
+    /// Security Parameters Index.
+    pub spi: u32,
+    /// Sequence number.
+    pub sequence: u32,
+}
+
+/// Addresses, protocol and ports of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// The Authentication Header, if the packet has one.
+    pub authentication: Option<Authentication>,
+    /// Upper-layer protocol, behind AH.
+    pub protocol: u8,
+    /// Source and destination port, zero where there are none (later fragments, protocols without ports).
+    pub ports: (u16, u16),
+    /// Length of the whole IP packet in octets.
+    pub length: usize,
+}
+
+/// Reads the IP packet of a frame. Packets with extension headers other than AH are read up to the first of them.
+pub fn read(frame: &Frame) -> Option<Seen> {
+    let ip = frame.ip()?;
+    let (source, destination, mut protocol, mut rest, length): (IpAddr, IpAddr, u8, &[u8], usize) = match ip.first()? >> 4 {
+        4 => {
+            let header = usize::from(ip.first()? & 0x0f) * 4;
+            let length = usize::from(be16(ip, 2)?);
+            let source = Ipv4Addr::from(ip.get(12..16)?.first_chunk::<4>().copied()?);
+            let destination = Ipv4Addr::from(ip.get(16..20)?.first_chunk::<4>().copied()?);
+            let first = be16(ip, 6)? & 0x1fff == 0;
+            let rest = if first { ip.get(header..length)? } else { &[] };
+            (source.into(), destination.into(), *ip.get(9)?, rest, length)
+        }
+        6 => {
+            let length = 40 + usize::from(be16(ip, 4)?);
+            let source = Ipv6Addr::from(ip.get(8..24)?.first_chunk::<16>().copied()?);
+            let destination = Ipv6Addr::from(ip.get(24..40)?.first_chunk::<16>().copied()?);
+            (source.into(), destination.into(), *ip.get(6)?, ip.get(40..length)?, length)
+        }
+        _ => return None,
+    };
+    let mut authentication = None;
+    if protocol == 51 && !rest.is_empty() {
+        let words = usize::from(*rest.get(1)?) + 2;
+        authentication = Some(Authentication { spi: be32(rest, 4)?, sequence: be32(rest, 8)? });
+        protocol = *rest.first()?;
+        rest = rest.get(words * 4..)?;
+    }
+    let ports = if [6, 17].contains(&protocol) && !rest.is_empty() { (be16(rest, 0)?, be16(rest, 2)?) } else { (0, 0) };
+    Some(Seen { source, destination, authentication, protocol, ports, length })
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
+}

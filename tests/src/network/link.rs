@@ -1,0 +1,90 @@
+//! Links, addresses and routes, set through netlink.
+
+use std::io;
+use std::net::IpAddr;
+
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::namespace::Namespace;
+
+/// One end of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// The host.
+    pub host: &'a Namespace,
+    /// Name of the interface on that host.
+    pub interface: &'a str,
+    /// Addresses with prefix lengths.
+    pub addresses: &'a [(IpAddr, u8)],
+}
+
+/// Joins two hosts by a veth pair with an MTU of `mtu` bytes and brings both ends up.
+pub fn join(left: End<'_>, right: End<'_>, mtu: u32) -> io::Result<()> {
+    let (left_name, right_name, right_host) = (left.interface.to_owned(), right.interface.to_owned(), right.host.raw_handle());
+    left.host.run_async(|| async move {
+        let netlink = open()?;
+        netlink.link().add(LinkVeth::new(&left_name, &right_name).mtu(mtu).build()).execute().await.map_err(io::Error::other)?;
+        let away = LinkUnspec::new_with_name(&right_name).mtu(mtu).setns_by_fd(right_host).build();
+        netlink.link().set(away).execute().await.map_err(io::Error::other)
+    })?;
+    for end in [left, right] {
+        bring_up(end.host, end.interface)?;
+        for &(address, prefix) in end.addresses {
+            add_address(end.host, end.interface, address, prefix)?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings an interface up.
+pub fn bring_up(host: &Namespace, interface: &str) -> io::Result<()> {
+    set(host, LinkUnspec::new_with_name(interface).up())
+}
+
+/// Takes an interface down.
+pub fn take_down(host: &Namespace, interface: &str) -> io::Result<()> {
+    set(host, LinkUnspec::new_with_name(interface).down())
+}
+
+/// Adds a default route for the family of `gateway`.
+pub fn add_default_route(host: &Namespace, gateway: IpAddr) -> io::Result<()> {
+    host.run_async(|| async move {
+        let netlink = open()?;
+        let message = match gateway {
+            IpAddr::V4(gateway) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(gateway).build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(gateway).build(),
+        };
+        netlink.route().add(message).execute().await.map_err(io::Error::other)
+    })
+}
+
+/// Index and hardware address of an interface.
+pub fn identify(host: &Namespace, interface: &str) -> io::Result<(u32, [u8; 6])> {
+    host.run(|| {
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        let text = nix::ifaddrs::getifaddrs()?
+            .filter(|entry| entry.interface_name == interface)
+            .find_map(|entry| entry.address?.as_link_addr()?.addr())
+            .ok_or_else(|| io::Error::other(format!("{interface} has no hardware address")))?;
+        Ok((index, text))
+    })
+}
+
+fn set(host: &Namespace, link: rtnetlink::LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
+    let message = link.build();
+    host.run_async(|| async move { open()?.link().set(message).execute().await.map_err(io::Error::other) })
+}
+
+fn add_address(host: &Namespace, interface: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    host.run_async(|| async move {
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        open()?.address().add(index, address, prefix).execute().await.map_err(io::Error::other)
+    })
+}
+
+/// A netlink connection into the namespace of the calling thread.
+fn open() -> io::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}

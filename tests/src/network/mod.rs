@@ -1,0 +1,10 @@
+//! Networks of the kernel's own namespaces and links, made by the laboratory itself.
+
+pub mod capture;
+pub mod firewall;
+pub mod frame;
+pub mod link;
+pub mod namespace;
+pub mod topology;
+
+pub(crate) mod sys;

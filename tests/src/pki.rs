@@ -1,0 +1,59 @@
+//! A small certificate authority for the laboratory. The certificates are real and live one day.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+
+/// Kind of a node's key, which fixes how it signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Ed25519.
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256.
+    P256,
+}
+
+/// A certificate authority.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes a new authority with a key of its own.
+    pub fn create(name: &str) -> io::Result<Self> {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(io::Error::other)?;
+        let issuer = CertifiedIssuer::self_signed(parameters, key).map_err(io::Error::other)?;
+        Ok(Self { issuer })
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn certificate(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Issues a certificate for a node and writes `<node>.crt` and `<node>.key` into `directory`.
+    pub fn issue(&self, directory: &Path, node: &str, addresses: &[IpAddr], kind: KeyKind) -> io::Result<()> {
+        let mut parameters = CertificateParams::new(vec![format!("{node}.pbs.test")]).map_err(io::Error::other)?;
+        parameters.distinguished_name.push(DnType::CommonName, node);
+        parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let algorithm = match kind {
+            KeyKind::Ed25519 => &rcgen::PKCS_ED25519,
+            KeyKind::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+        };
+        let key = KeyPair::generate_for(algorithm).map_err(io::Error::other)?;
+        let certificate = parameters.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
+        std::fs::write(directory.join(format!("{node}.crt")), certificate.pem())?;
+        std::fs::write(directory.join(format!("{node}.key")), key.serialize_pem())
+    }
+}

@@ -1,0 +1,118 @@
+//! Daemons as processes of their own, inside a host's namespace.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::network::namespace::Namespace;
+
+/// Time a daemon has from its start until it answers on its control socket.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which daemon to run. The laboratory's own program runs them all, told apart by the name it is started under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `pbs-router`.
+    Router,
+    /// `pbs`.
+    Host,
+    /// `pbs` of a sender that lies: its own budget check is taken out.
+    LyingHost,
+}
+
+impl Program {
+    /// The name the process is started under.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Router => "pbs-router",
+            Self::Host => "pbs",
+            Self::LyingHost => "pbs-lying",
+        }
+    }
+}
+
+/// A running daemon. Dropping it ends the process.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    name: String,
+    control: PathBuf,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `program` on `host` with the configuration `<directory>/<name>.toml` and waits until it answers.
+    pub fn start(host: &Namespace, program: Program, directory: &Path, name: &str) -> io::Result<Self> {
+        let log = directory.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut command = Command::new("/proc/self/exe");
+        std::os::unix::process::CommandExt::arg0(&mut command, program.name());
+        command.arg("run").arg("--config").arg(directory.join(format!("{name}.toml")));
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        host.contain(&mut command)?;
+        let child = command.spawn()?;
+        let mut daemon = Self { child, name: name.to_owned(), control: directory.join(format!("{name}.sock")), log };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    fn wait_until_ready(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("{} ended at once ({status}):\n{}", self.name, self.last_words())));
+            }
+            if self.ask(&json!({ "command": "status" })).is_ok() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} does not answer after {START_LIMIT:?}:\n{}", self.name, self.last_words())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the daemon on its control socket.
+    pub fn ask(&self, request: &Value) -> io::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(daemon::control::ask(&self.control, request)).map_err(io::Error::other)
+    }
+
+    /// Ends the process at once, as a crash would (SIGKILL).
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.child.wait().map(drop)
+    }
+
+    /// Asks the process to end (SIGTERM) and waits.
+    pub fn terminate(&mut self) -> io::Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        self.child.wait().map(drop)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
+        kill(Pid::from_raw(pid), signal).map_err(io::Error::from)
+    }
+
+    /// The end of the daemon's log.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(15)).copied().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.kill();
+        }
+    }
+}
