@@ -163,7 +163,7 @@ pub enum SendError {
     NoEncapsulation,
     /// This node is itself where the message would go (G-024, G-048).
     SelfDestination,
-    /// The message does not fit into what may carry it.
+    /// The message does not fit into what may carry it, or is no whole number of 32-bit words.
     TooLarge,
     /// The message's own timeout ended first.
     TimedOut,

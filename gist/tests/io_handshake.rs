@@ -123,6 +123,23 @@ fn a_peer_that_vanishes_or_talks_nonsense_loses_its_association() {
 }
 
 #[test]
+fn a_stopping_shell_says_goodbye_in_tls() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        let identity = authority.issue(&PKCS_ED25519, &["asker.pbs.test"]);
+        let stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+        let connector = TlsConnector::from(client(&authority, Some(identity)));
+        let mut stream = connector.connect(ServerName::IpAddress(ANSWERER.into()), stream).await.unwrap();
+        until(async || node.handle.snapshot().await.unwrap().associations.len() == 1).await;
+        let mut buffer = [0; 8];
+        let (end, ()) = tokio::join!(stream.read(&mut buffer), node.handle.stop());
+        // Without close_notify this would be an error.
+        assert_eq!(end.unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_shell_that_cannot_start_says_what_and_where() {
     in_own_network(|| async {
         let authority = Authority::new("ours");

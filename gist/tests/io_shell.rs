@@ -43,6 +43,8 @@ fn a_message_crosses_and_is_answered_over_the_same_association() {
             assert_eq!(snapshot.associations[0].subject, "CN=answerer.pbs.test");
             assert_eq!(snapshot.routing.len(), 1);
             assert_eq!(snapshot.shell.send_errors + snapshot.shell.query_mode_errors, 0);
+            // The association leaves from the address that the shell is bound to.
+            assert_eq!(answerer.handle.snapshot().await.unwrap().associations[0].remote.ip(), ASKER);
             asker.handle.stop().await;
             answerer.handle.stop().await;
         }
@@ -315,11 +317,7 @@ fn pair_with(
     let mut asker = io_support::config(ASKER, asker, "*.pbs.test");
     let mut answerer = io_support::config(ANSWERER, answerer, "*.pbs.test");
     change(&mut asker, &mut answerer);
-    let start = |address, config| {
-        let (handle, indications) = gist::io::spawn(config).unwrap();
-        Node { address, handle, indications }
-    };
-    (start(ASKER, asker), start(ANSWERER, answerer))
+    (Node::start_from(ASKER, &asker), Node::start_from(ANSWERER, &answerer))
 }
 
 fn identity(authority: &Authority, name: &str, address: IpAddr) -> gist::io::Tls {

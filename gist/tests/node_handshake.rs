@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gist::api::SendError;
 use gist::node::{Side, Transmit};
-use gist::wire::{Body, Cookie, MessageType, Profile, StackProposal};
+use gist::wire::{Body, Cookie, MessageType, Mri, Profile, StackProposal};
 use node_world::*;
 
 /// Node rule 5; querying 0, 4, 4c, 5, 7; responding 2, 3, 4; association 0, 5, 6, 1, 2. G-086, G-144, G-235, G-267…G-275.
@@ -64,6 +64,24 @@ fn a_query_goes_the_way_of_the_flow() {
         assert!(stack.is_consistent());
         assert_eq!(query.payload, None);
     }
+}
+
+/// G-252, X-98: Diffserv field and flow label are the flow's.
+#[test]
+fn a_query_looks_like_the_flow_to_the_routers() {
+    let mut world = World::chain();
+    world.members[0].node.set_local_addresses(vec![address("fd00::1")]);
+    let Mri::PathCoupled(mut mri) = down() else { panic!("path-coupled") };
+    (mri.source, mri.destination) = (address("fd00::1"), address("fd00::2"));
+    (mri.source_prefix, mri.destination_prefix) = (128, 128);
+    (mri.ds_field, mri.flow_label) = (Some(46), Some(0xabcde));
+    let mut message = text("down");
+    message.mri = Mri::PathCoupled(mri);
+    world.send(0, message);
+    let (_, transmit, message) = world.datagrams_of(0, MessageType::Query)[0].clone();
+    let Transmit::QueryMode { source, ds_field, flow_label, .. } = transmit else { panic!("Q-mode") };
+    assert_eq!((source, ds_field, flow_label), (address("fd00::1"), 46 << 2, 0xabcde));
+    assert_eq!(message.nli().unwrap().address, address("fd00::1"), "G-159");
 }
 
 /// G-077, G-078, G-142, G-162, G-165, G-169; G-084, G-085, G-145, G-146 for the Confirm.
@@ -365,6 +383,20 @@ fn two_sessions_starting_together_share_one_association() {
     assert_eq!(world.connects, 2);
 }
 
+/// The same while TLS takes its time: whoever asks meanwhile waits for that association too.
+#[test]
+fn sessions_starting_while_an_association_opens_share_it() {
+    let mut world = World::chain();
+    world.members[1].relays = false;
+    world.connect_delay = secs(5);
+    world.send(0, text("down"));
+    world.run(secs(3));
+    world.send(0, text_for(session(2), b"more"));
+    world.run(secs(3));
+    assert_eq!(world.payloads(1), ["down", "more"]);
+    assert_eq!(world.connects, 1);
+}
+
 /// G-105: identity and interface address must both match.
 #[test]
 fn only_a_perfect_match_of_the_nli_reuses_an_association() {
@@ -426,7 +458,9 @@ fn query_cookie(message: &gist::wire::Message) -> Cookie {
 fn change_confirm(change: impl Fn(&mut gist::wire::Confirm) + 'static) -> impl FnMut(gist::time::Instant, &Parcel) -> Fate {
     move |_, parcel| {
         let Some(mut message) = message_of(parcel) else { return Fate::Pass };
-        let (Parcel::Association { from: 0, to: 1, id, .. }, Body::Confirm(confirm)) = (parcel, &mut message.body) else { return Fate::Pass };
+        let (Parcel::Association { from: 0, to: 1, id, .. }, Body::Confirm(confirm)) = (parcel, &mut message.body) else {
+            return Fate::Pass;
+        };
         change(confirm);
         let event = gist::node::AssociationEvent::Received(message.to_bytes().unwrap());
         Fate::Change(Parcel::Association { from: 0, to: 1, id: *id, event })

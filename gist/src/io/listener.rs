@@ -130,8 +130,13 @@ pub(super) async fn accept(listener: TcpListener, gate: Arc<Gate>) {
                     let _ = gate.accepted.send(accepted).await;
                 }
                 Err(reason) => {
-                    gate.counters.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(%peer, reason, "association refused");
+                    let before = gate.counters.failed.fetch_add(1, Ordering::Relaxed);
+                    // Strangers must not be able to fill the log.
+                    if before < FAILURES_LOGGED || before.is_multiple_of(FAILURES_LOGGED) {
+                        tracing::info!(%peer, reason, before, "association refused");
+                    } else {
+                        tracing::debug!(%peer, reason, "association refused");
+                    }
                 }
             }
             drop((visit, place));
@@ -165,5 +170,7 @@ fn source_of(peer: IpAddr) -> IpAddr {
 
 /// Connections the kernel keeps for us while all places are taken.
 const BACKLOG: i32 = 128;
+/// So many failed handshakes are logged for everybody to see, then every so-many-th.
+const FAILURES_LOGGED: u64 = 100;
 /// Pause after an error such as "no more descriptors", which would only come again at once.
 const AFTER_ERROR: Duration = Duration::from_millis(100);

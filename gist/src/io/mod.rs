@@ -19,6 +19,7 @@
 mod association;
 mod backend;
 mod checksum;
+mod clock;
 mod error;
 mod handle;
 mod ip_headers;

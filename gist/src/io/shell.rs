@@ -1,7 +1,8 @@
 //! The task that owns the node.
 
+mod outputs;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +14,17 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::association::{Association, Associations, NotQueued, Report};
+use super::association::{Association, Associations, Report};
 use super::backend::SystemBackend;
+use super::clock::Clock;
 use super::error::ShellError;
 use super::handle::{Command, Handle, ShellCounters, Snapshot};
 use super::listener::{self, Accepted, Gate, GateCounters};
-use super::query_mode::QueryModePacket;
 use super::raw::RawSockets;
 use super::udp::UdpSockets;
 use super::{Limits, ShellConfig};
 use crate::api::{AssociationId, Indication};
-use crate::node::{AssociationEvent, Datagram, Node, Output, Transmit};
+use crate::node::{AssociationEvent, Datagram, Node};
 use crate::time::Instant;
 
 /// Opens the sockets and starts the shell; call it inside a tokio runtime with I/O and time.
@@ -218,82 +219,6 @@ impl Shell {
         self.node.handle_association(association, AssociationEvent::Accepted { peer_address, credentials }, now);
     }
 
-    /// Does everything the node asks for; nothing in here waits.
-    fn drain(&mut self) {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Transmit(transmit) => self.transmit(transmit),
-                Output::Connect { association, remote, peer_address_for_certificate } => {
-                    let opened = self.context.connect(&mut self.tasks, association, remote, peer_address_for_certificate);
-                    self.associations.insert(association, opened);
-                }
-                Output::SendOnAssociation { association, message } => self.send_on_association(association, message),
-                Output::CloseAssociation { association } => {
-                    if let Some(association) = self.associations.remove(&association) {
-                        association.close();
-                    }
-                }
-                Output::Indicate(indication) => self.indicate(indication),
-            }
-        }
-    }
-
-    fn transmit(&mut self, transmit: Transmit) {
-        match transmit {
-            Transmit::Normal { destination, source, payload } => {
-                if let Err(error) = self.udp.send(destination, source, &payload) {
-                    self.counters.send_errors += 1;
-                    tracing::debug!(%destination, %error, "datagram not sent");
-                }
-            }
-            Transmit::QueryMode { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload } => {
-                let packet =
-                    QueryModePacket { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload: &payload };
-                if let Err(error) = self.send_query_mode(packet, destination) {
-                    self.counters.query_mode_errors += 1;
-                    tracing::debug!(%source, %destination, %error, "Q-mode packet not sent");
-                }
-            }
-        }
-    }
-
-    fn send_query_mode(&self, packet: QueryModePacket<'_>, destination: IpAddr) -> std::io::Result<()> {
-        let packet = packet.build().map_err(std::io::Error::other)?;
-        self.raw.send(&packet, destination)
-    }
-
-    fn send_on_association(&mut self, association: AssociationId, message: bytes::Bytes) {
-        match self.associations.get(&association).map(|open| open.send(message)) {
-            // Its end has been reported or will be.
-            None | Some(Ok(()) | Err(NotQueued::Ended)) => {}
-            Some(Err(NotQueued::Full)) => {
-                self.counters.write_queues_full += 1;
-                if let Some(full) = self.associations.remove(&association) {
-                    full.abort();
-                }
-                let reason = "the peer does not take messages as fast as they come".to_owned();
-                self.node.handle_association(association, AssociationEvent::Failed(reason), self.clock.now());
-            }
-        }
-    }
-
-    fn indicate(&mut self, indication: Indication) {
-        let indication = if self.pending.is_empty() {
-            match self.indications.try_send(indication) {
-                Err(mpsc::error::TrySendError::Full(indication)) => indication,
-                // If the application has gone, the next turn ends the shell.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
-            }
-        } else {
-            indication
-        };
-        if matches!(&indication, Indication::Received(message) if message.association.is_none()) {
-            self.counters.indications_dropped += 1;
-        } else {
-            self.pending.push_back(indication);
-        }
-    }
-
     fn snapshot(&self, now: Instant) -> Snapshot {
         let shell = ShellCounters {
             handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
@@ -324,29 +249,7 @@ impl Shell {
     }
 }
 
-/// The one place where the clock is read.
-struct Clock(std::time::Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    fn now(&self) -> Instant {
-        Instant::ZERO + self.0.elapsed()
-    }
-
-    /// The same moment on tokio's clock, or a day from now if it cannot be expressed or is further away.
-    fn at(&self, instant: Instant) -> tokio::time::Instant {
-        let latest = self.0.elapsed() + LONGEST_SLEEP;
-        let span = Duration::from_micros(instant.micros()).min(latest);
-        self.0.checked_add(span).unwrap_or(self.0).into()
-    }
-}
-
 /// Datagrams handled before other inputs get their turn.
 const DATAGRAMS_PER_TURN: usize = 32;
 /// Least time between two calls for timers.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
-/// Most time between two looks at the clock.
-const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);

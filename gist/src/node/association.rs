@@ -217,7 +217,8 @@ impl Node {
         match news {
             AssociationEvent::Accepted { peer_address, credentials } => self.accepted(id, peer_address, credentials, now),
             AssociationEvent::Connected { credentials } => {
-                let Some(association) = self.associations.get_mut(id) else { return };
+                let opening = |association: &&mut Association| association.state == State::AwaitingConnection;
+                let Some(association) = self.associations.get_mut(id).filter(opening) else { return };
                 association.credentials = Some(credentials);
                 association.last_heard = now;
                 self.association_event(id, Event::TgConnected, AssociationInput::None, now);
@@ -233,13 +234,15 @@ impl Node {
         let full = self.associations.len() >= caps.associations || self.associations.unconfirmed() >= caps.unconfirmed_associations;
         let mut association = Association::new(false, remote, self.config.hold_time, now);
         association.credentials = Some(credentials);
-        if full || !self.associations.insert(id, association) {
-            tracing::warn!(%id, %remote, full, "association refused");
-            self.counters.refused_when_full += u64::from(full);
+        if full {
+            tracing::warn!(%id, %remote, "association refused, the table is full");
+            self.counters.refused_when_full += 1;
             self.outputs.push_back(Output::CloseAssociation { association: id });
-            return;
+        } else if self.associations.insert(id, association) {
+            self.association_event(id, Event::TgConnected, AssociationInput::None, now);
+        } else {
+            tracing::error!(%id, "accepted twice");
         }
-        self.association_event(id, Event::TgConnected, AssociationInput::None, now);
     }
 
     fn association_ended(&mut self, id: AssociationId, reason: String, now: Instant) {

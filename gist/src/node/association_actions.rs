@@ -1,5 +1,7 @@
 //! What the association's machine wants done (RFC 5971 §6.4).
 
+use core::time::Duration;
+
 use super::association::AssociationInput;
 use super::machines::association::{Action, Timer};
 use super::machines::{querying, responding};
@@ -12,6 +14,9 @@ use super::{Node, Output};
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{Body, Hello, Message, NslpId};
+
+/// A peer that gives up faster is not kept company as often as it would like.
+const MIN_HOLD_TIME: Duration = Duration::from_secs(1);
 
 /// What routing states are told.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +44,10 @@ impl Node {
                 }
             }
             Action::SendQueued => {
-                let queued = self.associations.get_mut(id).map(|association| core::mem::take(&mut association.queued));
-                queued.into_iter().flatten().for_each(|message| self.write(id, message));
+                let Some(association) = self.associations.get_mut(id) else { return };
+                let queued = core::mem::take(&mut association.queued);
+                association.confirmed = association.confirmed.map(|_| now);
+                queued.into_iter().for_each(|message| self.write(id, message));
             }
             Action::PassMessage => {
                 if let AssociationInput::Message(received) = input {
@@ -70,7 +77,7 @@ impl Node {
         let key = TimerKey::Association(id, timer);
         let span = match timer {
             Timer::Connect => self.config.connect_timeout,
-            Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time),
+            Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time.max(MIN_HOLD_TIME)),
             Timer::NoHello => self.config.hold_time,
             // One request at a time: a later MA-Hello asks nothing and does not give the first one more time.
             Timer::HelloReply if self.timers.is_running(&key) => return,

@@ -144,7 +144,9 @@ fn mac(generation: &Generation, backend: &dyn Backend, bound: &Bound<'_>, arriva
     text.put_u16(bound.nslp_id.0);
     text.put_slice(&bound.session.0);
     put_sized(&mut text, |value| bound.mri.encode(value).ok())?;
-    put_sized(&mut text, |value| Some(value.put_slice(bound.peer.as_bytes())))?;
+    let identity = bound.peer.as_bytes();
+    text.put_u32(u32::try_from(identity.len()).ok()?);
+    text.put_slice(identity);
     match bound.address {
         IpAddr::V4(address) => text.put_slice(&address.to_ipv6_mapped().octets()),
         IpAddr::V6(address) => text.put_slice(&address.octets()),

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Node;
 use super::rate::Purpose;
 use super::receive::Received;
-use super::routing_state::{DatagramOrigin, Origin};
+use super::routing_state::{DatagramOrigin, Origin, is_unicast};
 use crate::time::Instant;
 use crate::wire::{
     Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, NslpId, ObjectType,
@@ -105,7 +105,7 @@ impl Node {
 
 /// G-215: to the NLI's address; without one to the IP source, if that is the signalling address.
 fn reply_to(origin: &DatagramOrigin, signalling: Option<IpAddr>, source_is_signalling: bool) -> Option<SocketAddr> {
-    let address = signalling.or_else(|| source_is_signalling.then(|| origin.source.ip()))?;
+    let address = signalling.or_else(|| source_is_signalling.then(|| origin.source.ip())).filter(|address| is_unicast(*address))?;
     Some(SocketAddr::new(address, origin.source.port()))
 }
 

@@ -71,16 +71,18 @@ impl Node {
     pub fn associations(&self) -> Vec<AssociationEntry> {
         self.associations
             .iter()
-            .map(|(association, Association { opened_here, remote, state, peer, credentials, users, queued, last_heard, .. })| AssociationEntry {
-                association,
-                opened_here: *opened_here,
-                state: state.to_string(),
-                remote: *remote,
-                peer: peer.as_ref().map(|peer| peer.identity.clone()),
-                subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
-                users: users.len(),
-                queued: queued.len(),
-                last_heard: *last_heard,
+            .map(|(association, Association { opened_here, remote, state, peer, credentials, users, queued, last_heard, .. })| {
+                AssociationEntry {
+                    association,
+                    opened_here: *opened_here,
+                    state: state.to_string(),
+                    remote: *remote,
+                    peer: peer.as_ref().map(|peer| peer.identity.clone()),
+                    subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
+                    users: users.len(),
+                    queued: queued.len(),
+                    last_heard: *last_heard,
+                }
             })
             .collect()
     }

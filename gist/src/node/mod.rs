@@ -151,7 +151,7 @@ impl Node {
         self.associations.next_id()
     }
 
-    /// Replaces the authorised peer database and judges every association anew (G-097).
+    /// Replaces the authorised peer database and judges every association anew (G-097). Drain as after a `handle_*`.
     pub fn set_authorised_peers(&mut self, entries: Vec<ApdEntry>, now: Instant) {
         self.config.authorised_peers = entries;
         self.judge_associations();
@@ -183,6 +183,11 @@ impl Node {
 
     fn registration(&self, nslp_id: NslpId) -> Option<&Registration> {
         self.config.registrations.iter().find(|registration| registration.nslp_id == nslp_id)
+    }
+
+    /// Whether what goes to this address goes no further.
+    fn ends_here(&self, destination: IpAddr) -> bool {
+        self.config.role == Role::Host || self.is_local(destination)
     }
 
     fn is_local(&self, address: IpAddr) -> bool {

@@ -19,7 +19,10 @@ pub(super) enum NodeInput {
     Confirm(Box<AcceptedConfirm>),
     /// A Confirm whose cookie is wrong, a Response, Data, or an Error.
     Stray(Box<Received>),
-    Message(RoutingKey, SendMessage),
+    Message {
+        key: Box<RoutingKey>,
+        message: Box<SendMessage>,
+    },
 }
 
 impl Node {
@@ -40,9 +43,9 @@ impl Node {
             (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(accepted, now),
             (Action::PropagateQuery, NodeInput::Query(accepted)) => self.propagate(&accepted.received, now),
             (Action::CreateResponding, NodeInput::Confirm(accepted)) => self.create_responding(accepted, now),
-            (Action::CreateQuerying, NodeInput::Message(key, message)) => self.create_querying(key, message, now),
-            (Action::RejectMessage, NodeInput::Message(_, message)) => {
-                self.report_status(message.clone(), SendError::NoEncapsulation);
+            (Action::CreateQuerying, NodeInput::Message { key, message }) => self.create_querying(key, message, now),
+            (Action::RejectMessage, NodeInput::Message { message, .. }) => {
+                self.report_status(SendMessage::clone(message), SendError::NoEncapsulation);
             }
             (Action::RefuseConfirm, NodeInput::Stray(received)) => self.refuse_confirm(received, now),
             (Action::SendNoRoutingState, NodeInput::Stray(received)) => {

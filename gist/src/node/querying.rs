@@ -32,6 +32,8 @@ pub(super) struct Querying {
     pub(super) lifetime: Duration,
     /// The application doubts the peer (§7.1.3 Tentative); the next message asks.
     pub(super) suspect: bool,
+    /// Whether a message has gone this way, so that its end is news to the application.
+    pub(super) used: bool,
     /// Messages that wait for a peer and its association.
     pub(super) stored: VecDeque<Stored>,
 }
@@ -63,7 +65,9 @@ pub(super) enum QueryingInput {
     /// Why the association failed.
     Reason(String),
     Lifetime(Duration),
-    Invalidate { urgent: bool },
+    Invalidate {
+        urgent: bool,
+    },
 }
 
 /// A Response whose cookie is right.
@@ -96,6 +100,7 @@ impl Querying {
             valid_until: None,
             lifetime,
             suspect: false,
+            used: false,
             stored: VecDeque::new(),
         }
     }
@@ -157,9 +162,8 @@ impl Node {
         Guards {
             nresp_reached: now >= machine.handshake_deadline(timer),
             reachable: response.is_some_and(|accepted| accepted.plan.is_some()),
-            new_peer: response.is_some_and(|accepted| {
-                machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))
-            }),
+            new_peer: response
+                .is_some_and(|accepted| machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))),
             restart_due: now >= machine.handshake.started + timer,
             suspect: machine.suspect,
             urgent: matches!(input, QueryingInput::Invalidate { urgent: true }),

@@ -15,6 +15,9 @@ use super::timers::TimerKey;
 use crate::api::{NetworkEvent, SendError, SendMessage};
 use crate::time::Instant;
 
+/// A peer that forgets faster is not refreshed as fast as it would like.
+const MIN_VALIDITY: Duration = Duration::from_secs(1);
+
 impl Node {
     pub(super) fn querying_action(
         &mut self,
@@ -111,7 +114,7 @@ impl Node {
         let at = match timer {
             Timer::NoResponse => Some(machine.retransmission(self.config.query_timer, now)),
             Timer::RefreshQNode => Some(now + self.random.refresh_moment(&*self.backend.0, machine.validity)),
-            Timer::InactiveQNode => Some(now + machine.lifetime.max(Duration::from_millis(1))),
+            Timer::InactiveQNode => Some(now + machine.lifetime),
             Timer::MessageTimeout => machine.first_deadline(),
         };
         match at {
@@ -131,6 +134,7 @@ impl Node {
     fn send_or_store(&mut self, machine: &mut Querying, message: SendMessage, now: Instant) {
         match machine.route {
             Some(route) if self.is_ready(machine) => {
+                machine.used = true;
                 self.send_data(route, machine.handshake.own, machine.validity, message, now);
             }
             _ => self.store(machine, message, now),
@@ -173,8 +177,8 @@ impl Node {
         }
         machine.peer = Some(peer);
         machine.route = Some(route);
-        machine.validity = nli.validity;
-        machine.valid_until = Some(now + nli.validity);
+        machine.validity = nli.validity.max(MIN_VALIDITY);
+        machine.valid_until = Some(now + machine.validity);
         // RFC 5971 §5.2.2: on an upstream message this is the distance the peer has measured; 0 says nothing.
         machine.ip_distance = (nli.ip_ttl != 0).then_some(nli.ip_ttl);
         machine.suspect = false;
@@ -212,9 +216,9 @@ impl Node {
         late.into_iter().for_each(|stored| self.report_status(stored.message, SendError::TimedOut));
     }
 
-    /// Nobody hears of the end of a state that never was.
+    /// Nobody hears of the end of a state that never served.
     fn report_deleted(&mut self, key: &RoutingKey, machine: &Querying) {
-        if machine.peer.is_some() {
+        if machine.used {
             self.notify(key, &key.mri, NetworkEvent::RouteDeleted);
         }
     }

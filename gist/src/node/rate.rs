@@ -44,13 +44,7 @@ impl RateLimiter {
     }
 
     pub(super) fn submit(&mut self, datagram: Transmit, purpose: Purpose, now: Instant) -> Admission {
-        self.fill(now);
-        let reserve = match purpose {
-            Purpose::Own => 0,
-            Purpose::Answer => u64::from(self.rate.burst) * TOKEN / 4,
-        };
-        if self.waiting.is_empty() && self.filled >= reserve + TOKEN {
-            self.filled -= TOKEN;
+        if self.admit(purpose, now) {
             return Admission::Send(datagram);
         }
         if purpose == Purpose::Answer || self.waiting.len() >= self.cap {
@@ -58,6 +52,20 @@ impl RateLimiter {
         }
         self.waiting.push_back(datagram);
         Admission::Wait
+    }
+
+    /// Takes a token for something that cannot wait; `false` if there is none.
+    pub(super) fn admit(&mut self, purpose: Purpose, now: Instant) -> bool {
+        self.fill(now);
+        let reserve = match purpose {
+            Purpose::Own => 0,
+            Purpose::Answer => u64::from(self.rate.burst) * TOKEN / 4,
+        };
+        let admitted = self.waiting.is_empty() && self.filled >= reserve + TOKEN;
+        if admitted {
+            self.filled -= TOKEN;
+        }
+        admitted
     }
 
     /// The next waiting datagram that may go now.

@@ -10,7 +10,9 @@ use super::routing_state::{DatagramOrigin, Origin};
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::datagram::{self, DatagramError};
-use crate::wire::{Body, ErrorCause, HEADER_LENGTH, HeaderFault, Message, MessageType, NslpId, ObjectType, ObjectTypeFault, header_bytes};
+use crate::wire::{
+    Body, Direction, ErrorCause, HEADER_LENGTH, HeaderFault, Message, MessageType, NslpId, ObjectType, ObjectTypeFault, header_bytes,
+};
 
 /// A message that decodes, with its envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,8 +121,12 @@ impl Node {
         let encapsulation = Some((ErrorCause::IncorrectEncapsulation, None));
         match &received.message.body {
             Body::Query(query) => {
+                // G-250: a downstream Query is addressed to the flow's destination, wherever it is met. That the packet is of
+                // another IP version than the flow is a fault with a name of its own.
                 let end = super::receive_query::query_destination(&query.mri);
-                if origin.query_mode || origin.destination == end { None } else { encapsulation }
+                let is_upstream = query.mri.direction() == Direction::Upstream && origin.query_mode;
+                let is_addressed = origin.destination == end || origin.destination.is_ipv4() != end.is_ipv4();
+                if is_upstream || is_addressed { None } else { encapsulation }
             }
             Body::Hello(_) => encapsulation,
             Body::Response(_) | Body::Confirm(_) if origin.intercepted => encapsulation,
@@ -144,8 +150,8 @@ impl Node {
     fn refuse_unknown_application(&mut self, received: &Received, now: Instant) {
         self.counters.unknown_nslp_id += 1;
         let cause = match (received.message.message_type(), &received.origin) {
-            // Only a node that the Query was addressed to ends the path; on the way, somebody further may serve it.
-            (MessageType::Query, Origin::Datagram(origin)) if origin.intercepted => return,
+            // Only where the path ends; on the way, somebody further may serve it.
+            (MessageType::Query, Origin::Datagram(origin)) if !self.ends_here(origin.destination) => return,
             (MessageType::Query, _) => ErrorCause::EndpointFound,
             // G-127: nothing is said about an unexpected Response.
             (MessageType::Response, _) => return,

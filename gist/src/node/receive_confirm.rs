@@ -12,9 +12,7 @@ use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::task::Task;
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{
-    Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault,
-};
+use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault};
 
 /// Why a Confirm installs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Node {
     /// G-121: the first Confirm on a new association tells the hold time.
     fn lacks_hold_time(&self, confirm: &Confirm, origin: &Origin) -> bool {
         let association = origin.association().and_then(|id| self.associations.get(id));
-        association.is_some_and(|association| is_new(association)) && confirm.configuration.is_none()
+        association.is_some_and(is_new) && confirm.configuration.is_none()
     }
 
     /// The cookie, then the echoed proposal (G-230). The cookie is bound to the proposal, so that either fault shows.

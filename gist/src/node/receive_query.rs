@@ -11,7 +11,7 @@ use super::node_machine::NodeInput;
 use super::rate::Purpose;
 use super::receive::Received;
 use super::responding::{AcceptedQuery, RespondingInput};
-use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
+use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey, is_unicast};
 use super::{Node, Transmit};
 use crate::api::AssociationId;
 use crate::time::Instant;
@@ -34,7 +34,8 @@ pub(super) fn query_destination(mri: &Mri) -> IpAddr {
 impl Node {
     pub(super) fn receive_query(&mut self, query: Query, received: Received, now: Instant) {
         let Origin::Datagram(origin) = received.origin else { return };
-        if query.nli.peer == self.config.identity {
+        // One's own Query come back, or an address that no answer may go to (G-156).
+        if query.nli.peer == self.config.identity || !is_unicast(query.nli.address) {
             self.counters.stray += 1;
             return;
         }
@@ -44,7 +45,7 @@ impl Node {
         let arrival = Arrival { interface: origin.interface, ip_distance: ip_distance(&query, &origin) };
         let key = RoutingKey::along(received.message.nslp_id, query.session, &query.mri);
         // G-035: the Query's destination always peers.
-        let peering = self.is_local(query_destination(&query.mri)) || !self.declining.contains(&key.nslp_id);
+        let peering = self.ends_here(query_destination(&query.mri)) || !self.declining.contains(&key.nslp_id);
         let accepted = Box::new(AcceptedQuery { query, received, arrival });
         if self.is_refresh(&key, &accepted) {
             self.responding_event(&key, responding::Event::RxQuery, RespondingInput::Query(accepted), now);
@@ -131,9 +132,15 @@ impl Node {
         };
         self.counters.responses_sent += 1;
         match route {
-            Route::Association(id) => self.send_on_association(id, &message),
-            Route::Datagram(destination) => self.send_normal(destination, Some(own), &message, Purpose::Answer, now),
-        };
+            // Queries are not authenticated: without a bound, forged ones would fill the association with answers.
+            Route::Association(_) if !self.limiter.admit(Purpose::Answer, now) => self.counters.rate_dropped += 1,
+            Route::Association(id) => {
+                self.send_on_association(id, &message);
+            }
+            Route::Datagram(destination) => {
+                self.send_normal(destination, Some(own), &message, Purpose::Answer, now);
+            }
+        }
     }
 
     /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our

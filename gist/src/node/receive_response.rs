@@ -29,7 +29,8 @@ impl Node {
             tracing::debug!(session = %key.session, "Response without a cookie of this handshake");
             return;
         };
-        if response.nat.is_some() || !self.is_from_its_peer(&response, &received.origin) {
+        let is_own = response.nli.peer == self.config.identity;
+        if is_own || response.nat.is_some() || !self.is_from_its_peer(&response, &received.origin) {
             self.counters.address_mismatch += 1;
             return;
         }
@@ -73,7 +74,7 @@ impl Node {
     /// at the other end: it is tested, and not used.
     fn common_association(&mut self, peer: &Peer, asked_at: Instant) -> Option<AssociationId> {
         let grace = self.config.query_timer.saturating_mul(2);
-        let is_young = |association: &Association| association.confirmed.is_none_or(|at| at + grace >= asked_at);
+        let is_young = |association: &Association| !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
         let usable = |association: &Association| {
             association.is_open() || association.state == association::State::AwaitingConnection && association.opened_here
         };

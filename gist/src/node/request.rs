@@ -57,7 +57,7 @@ impl Node {
             Some(SendError::HopCountZero)
         } else if self.is_local(end) {
             Some(SendError::SelfDestination)
-        } else if length > MAX_VALUE_LENGTH || length % 4 != 0 {
+        } else if length > MAX_VALUE_LENGTH || !length.is_multiple_of(4) {
             Some(SendError::TooLarge)
         } else if demanding && registration.offer.is_empty() {
             // G-051: only an association could give that, and this application has none.
@@ -74,6 +74,7 @@ impl Node {
             query_mode_possible: key.mri.direction() == Direction::Downstream && self.own_address_for(&key.mri).is_some(),
             ..Guards::default()
         };
-        self.node_event(Event::TgNSLPData, guards, &NodeInput::Message(key, message), now);
+        let input = NodeInput::Message { key: Box::new(key), message: Box::new(message) };
+        self.node_event(Event::TgNSLPData, guards, &input, now);
     }
 }

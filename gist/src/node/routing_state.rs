@@ -64,6 +64,12 @@ pub(super) enum User {
     Responding(RoutingKey),
 }
 
+/// Whether a message may be sent to this address only because some message named it.
+pub(super) fn is_unicast(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_multicast() && !address.is_unspecified() && !is_broadcast
+}
+
 /// Where a message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Origin {

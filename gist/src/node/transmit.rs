@@ -6,7 +6,7 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::association::AssociationInput;
-use super::machines::association::{Event, State};
+use super::machines::association::Event;
 use super::querying::{AcceptedResponse, Querying};
 use super::rate::{Admission, Purpose};
 use super::routing_state::{Route, RoutingKey};
@@ -90,19 +90,19 @@ impl Node {
             return;
         }
         let association = route.association();
-        let opening = association.filter(|id| self.associations.get(*id).is_some_and(|a| a.state != State::Connected && a.state != State::Idle));
+        let opening = association.filter(|id| self.associations.get(*id).is_some_and(|association| !association.is_open()));
         if opening.is_some() && machine.confirm_waits_on == opening {
             return;
         }
         machine.confirm_waits_on = opening;
         let responder = response.responder.as_ref();
         let proposal = responder.and_then(|responder| responder.stack.as_ref()).map(|stack| stack.proposal.clone());
-        let first = association.and_then(|id| self.associations.get_mut(id)).is_some_and(|association| {
-            association.opened_here && association.confirmed.replace(now).is_none()
-        });
+        let first = association
+            .and_then(|id| self.associations.get_mut(id))
+            .is_some_and(|association| association.opened_here && association.confirmed.replace(now).is_none());
         // G-085: the first Confirm on a new association tells the hold time.
-        let configuration = (first && proposal.is_some())
-            .then(|| StackConfiguration { hold_time: self.config.hold_time, options: Vec::new() });
+        let configuration =
+            (first && proposal.is_some()).then(|| StackConfiguration { hold_time: self.config.hold_time, options: Vec::new() });
         let ip_ttl = if association.is_none() && key.mri.direction() == Direction::Downstream { QUERY_TTL } else { 0 };
         let body = Body::Confirm(Confirm {
             mri: key.mri.clone(),

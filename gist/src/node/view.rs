@@ -78,11 +78,11 @@ pub struct Counters {
     pub association_messages_received: u64,
     /// Messages handed to associations.
     pub association_messages_sent: u64,
-    /// Queries sent, retransmissions included.
+    /// Queries made, retransmissions included; the rate limiter may hold some.
     pub queries_sent: u64,
-    /// Responses sent.
+    /// Responses made; the rate limiter may have dropped some.
     pub responses_sent: u64,
-    /// Errors sent.
+    /// Errors made; the rate limiter may have dropped some.
     pub errors_sent: u64,
     /// Errors received.
     pub errors_received: u64,

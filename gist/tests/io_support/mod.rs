@@ -1,12 +1,13 @@
 //! A certificate authority and a network of its own for the tests of the shell.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part")]
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gist::api::{Indication, MessageHandle, ReceivedMessage, Request, SendMessage, TransferAttributes};
 use gist::io::tls::{Tls, configs};
-use gist::io::{Bind, Handle, Limits, ShellConfig, spawn};
+use gist::io::{Bind, Handle, Limits, ShellConfig, ShellError, spawn};
 use gist::node::{ApdEntry, IdentityPattern, NodeConfig, Registration, Role};
 use gist::wire::{Direction, Mri, NslpId, PathCoupled, PeerIdentity, SessionId};
 use nix::sched::{CloneFlags, unshare};
@@ -89,12 +90,12 @@ pub fn in_own_network<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             let why = format!("skipped: a network namespace needs root ({error})");
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-            println!("{why}");
+            eprintln!("{why}");
             return;
         }
         ip(&["link", "set", "lo", "up"]);
         for address in [ASKER_6, ANSWERER_6] {
-            ip(&["address", "add", &address.to_string(), "dev", "lo"]);
+            ip(&["address", "add", &address.to_string(), "dev", "lo", "nodad"]);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test()).await.expect("the test hangs") });
@@ -124,8 +125,24 @@ impl Node {
     pub fn start_with(address: IpAddr, tls: Tls, allowed: &str, change: impl FnOnce(&mut ShellConfig)) -> Self {
         let mut config = config(address, tls, allowed);
         change(&mut config);
-        let (handle, indications) = spawn(config).unwrap();
-        Self { address, handle, indications }
+        Self::start_from(address, &config)
+    }
+
+    /// Another test's child process holds copies of our sockets until it executes its program, so that a port
+    /// which has just been closed can be in use for a moment more.
+    pub fn start_from(address: IpAddr, config: &ShellConfig) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match spawn(config.clone()) {
+                Err(ShellError::Bind { source, .. }) if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                started => {
+                    let (handle, indications) = started.unwrap();
+                    return Self { address, handle, indications };
+                }
+            }
+        }
     }
 
     pub async fn send(&self, request: SendMessage) {

@@ -4,18 +4,20 @@
 
 mod messages;
 
+use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gist::api::{AssociationId, Indication, NetworkEvent, ReceivedMessage, Request, SendError, SendMessage};
 use gist::node::{
-    AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials,
-    Registration, Role, Transmit,
+    AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, Registration,
+    Role, Transmit,
 };
 use gist::time::Instant;
 use gist::wire::{Message, NslpId, PeerIdentity, datagram};
@@ -87,6 +89,10 @@ pub struct World {
     /// Every message as it left on an association.
     pub on_associations: Vec<(Instant, usize, Message)>,
     pub connects: usize,
+    /// How long TLS takes, beyond the way.
+    pub connect_delay: Duration,
+    /// For taps that shut and open a way.
+    pub blackout: Rc<Cell<bool>>,
     tap: Tap,
     parcels: BTreeMap<(Instant, u64), Parcel>,
     sent: u64,
@@ -102,6 +108,8 @@ impl World {
             datagrams: Vec::new(),
             on_associations: Vec::new(),
             connects: 0,
+            connect_delay: Duration::ZERO,
+            blackout: Rc::default(),
             tap: Box::new(|_, _| Fate::Pass),
             parcels: BTreeMap::new(),
             sent: 0,
@@ -116,19 +124,17 @@ impl World {
 
     pub fn chain_with(change: impl Fn(usize, &mut NodeConfig)) -> Self {
         let mut world = Self::new();
-        let plans: [(&str, Role, &[&str], &[(&str, &str)]); 3] = [
-            ("sender", Role::Host, &["10.0.1.1"], &[("0.0.0.0/0", "10.0.1.1")]),
-            ("router", Role::Router, &["10.0.1.254", "10.0.2.254"], &[("10.0.1.0/24", "10.0.1.254"), ("0.0.0.0/0", "10.0.2.254")]),
-            ("receiver", Role::Host, &["10.0.2.1"], &[("0.0.0.0/0", "10.0.2.1")]),
-        ];
-        for (number, (name, role, addresses, routes)) in plans.into_iter().enumerate() {
-            world.add(number, name, role, addresses, routes, &change);
-        }
+        let change = &change;
+        world.add("sender", Role::Host, &["10.0.1.1"], &[("0.0.0.0/0", "10.0.1.1")], change);
+        let facing = [("10.0.1.0/24", "10.0.1.254"), ("0.0.0.0/0", "10.0.2.254")];
+        world.add("router", Role::Router, &["10.0.1.254", "10.0.2.254"], &facing, change);
+        world.add("receiver", Role::Host, &["10.0.2.1"], &[("0.0.0.0/0", "10.0.2.1")], change);
         world.members[1].relays = true;
         world
     }
 
-    fn add(&mut self, number: usize, name: &str, role: Role, addresses: &[&str], routes: &[(&str, &str)], change: &impl Fn(usize, &mut NodeConfig)) {
+    fn add(&mut self, name: &str, role: Role, addresses: &[&str], routes: &[(&str, &str)], change: &impl Fn(usize, &mut NodeConfig)) {
+        let number = self.members.len();
         let config = config(number, role, addresses, change);
         let credentials = PeerCredentials {
             dns_names: vec![format!("{name}.pbs.test")],
@@ -292,7 +298,7 @@ impl World {
         let accepted = AssociationEvent::Accepted { peer_address, credentials: credentials(from) };
         let connected = AssociationEvent::Connected { credentials: credentials(to) };
         self.post(Parcel::Association { from, to, id: other, event: accepted });
-        self.post(Parcel::Association { from: to, to: from, id, event: connected });
+        self.post_after(self.connect_delay, Parcel::Association { from: to, to: from, id, event: connected });
     }
 
     fn unlink(&mut self, number: usize, id: AssociationId) -> Option<(usize, AssociationId)> {
@@ -323,13 +329,17 @@ impl World {
     }
 
     fn post(&mut self, parcel: Parcel) {
+        self.post_after(Duration::ZERO, parcel);
+    }
+
+    fn post_after(&mut self, delay: Duration, parcel: Parcel) {
         let parcel = match (self.tap)(self.now, &parcel) {
             Fate::Pass => parcel,
             Fate::Lose => return,
             Fate::Change(parcel) => parcel,
         };
         self.sent += 1;
-        self.parcels.insert((self.now + DELAY, self.sent), parcel);
+        self.parcels.insert((self.now + delay + DELAY, self.sent), parcel);
     }
 
     fn owner(&self, address: IpAddr) -> Option<usize> {

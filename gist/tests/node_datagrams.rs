@@ -1,0 +1,152 @@
+//! An application without any protocol stack: handshake and messages as datagrams (RFC 5971 §4.3.3, §5.3.1).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod node_world;
+
+use bytes::Bytes;
+use gist::api::{NetworkEvent, SendError, SendMessage, TransferAttributes};
+use gist::node::{Datagram, Transmit};
+use gist::wire::{Body, ErrorCause, MessageType};
+use node_world::*;
+
+fn plain() -> World {
+    let mut world = World::chain_with(|_, config| config.registrations[0].offer.clear());
+    world.members[1].relays = false;
+    world
+}
+
+fn unreliable(payload: &'static str) -> SendMessage {
+    SendMessage { attributes: TransferAttributes::default(), ..text(payload) }
+}
+
+/// A chain with state between sender and router.
+fn talking() -> World {
+    let mut world = plain();
+    world.send(0, unreliable("down"));
+    world.run(secs(1));
+    assert_eq!(world.payloads(1), ["down"]);
+    world
+}
+
+/// G-022, G-060, G-088 case 2, G-145, G-148, G-165, G-169.
+#[test]
+fn messages_travel_as_datagrams_both_ways() {
+    let mut world = talking();
+    let mut answer = unreliable("back");
+    answer.mri = up();
+    world.send(1, answer);
+    world.run(secs(1));
+    assert_eq!(world.payloads(0), ["back"]);
+    assert_eq!(world.connects, 0);
+    for number in [0, 1] {
+        let received = world.received(number).remove(0);
+        assert!(!received.authenticated);
+        assert_eq!(received.association, None);
+        assert_eq!(world.node(number).routing_table()[0].datagram_port, Some(270));
+    }
+    let Body::Query(query) = &world.datagrams_of(0, MessageType::Query)[0].2.body else { panic!("Query") };
+    assert_eq!(query.stack, None);
+    let Body::Confirm(confirm) = &world.datagrams_of(0, MessageType::Confirm)[0].2.body else { panic!("Confirm") };
+    assert!(confirm.responder_cookie.is_some() && confirm.proposal.is_none());
+    let (_, transmit, message) = world.datagrams_of(0, MessageType::Data)[0].clone();
+    let Transmit::Normal { destination, source, .. } = transmit else { panic!("normal") };
+    assert_eq!((destination, source), ("10.0.1.254:270".parse().unwrap(), Some(address("10.0.1.1"))));
+    let Body::Data(data) = message.body else { panic!("Data") };
+    assert_eq!(data.nli.unwrap().address, address("10.0.1.1"));
+}
+
+/// G-201, G-130, G-132, G-284: a lost Confirm is noticed with the first Data and repaired.
+#[test]
+fn a_lost_confirm_is_repaired_by_the_routing_state_error() {
+    let mut world = plain();
+    let mut lost = false;
+    world.tap(move |_, parcel| match message_of(parcel) {
+        Some(message) if message.message_type() == MessageType::Confirm && !lost => {
+            lost = true;
+            Fate::Lose
+        }
+        _ => Fate::Pass,
+    });
+    world.send(0, unreliable("lost"));
+    world.run(secs(1));
+    assert_eq!(world.errors_of(1)[0].cause(), Some(ErrorCause::NoRoutingState));
+    assert_eq!(world.events(0), [NetworkEvent::AssociationLost]);
+    // Within T1 of the first handshake nothing is asked; the next message does.
+    world.send(0, unreliable("two."));
+    world.run(secs(1));
+    world.send(0, unreliable("tree"));
+    world.run(secs(1));
+    assert!(world.payloads(1).contains(&Bytes::from_static(b"tree")));
+    assert_eq!(world.node(1).routing_table().len(), 1);
+}
+
+/// G-278, G-290: the refresh of datagram state.
+#[test]
+fn datagram_state_is_refreshed() {
+    let mut world = talking();
+    world.run(secs(200));
+    assert_eq!(world.node(1).routing_table().len(), 1);
+    assert!(world.events(0).is_empty() && world.events(1).is_empty());
+}
+
+/// G-171, G-302: the session's messages come from its peer's address or not at all.
+#[test]
+fn data_from_another_address_is_not_delivered() {
+    let mut world = talking();
+    let (_, transmit, message) = world.datagrams_of(0, MessageType::Data)[0].clone();
+    let Transmit::Normal { payload, .. } = transmit else { panic!("normal") };
+    let from = |source: &str, payload: &Bytes| Datagram { payload: payload.clone(), ..direct(source, "10.0.1.254", &message) };
+    world.inject(1, from("10.0.1.66:270", &payload));
+    let mut forged = message.clone();
+    let Body::Data(data) = &mut forged.body else { panic!("Data") };
+    data.nli.as_mut().unwrap().address = address("10.0.1.66");
+    world.inject(1, from("10.0.1.66:270", &encoded(&forged)));
+    assert_eq!(world.payloads(1), ["down"]);
+    world.inject(1, from("10.0.1.1:270", &payload));
+    assert_eq!(world.payloads(1).len(), 2);
+}
+
+/// G-053, G-055: 512 bytes of GIST message and no more.
+#[test]
+fn a_message_too_long_for_a_datagram_is_refused() {
+    let overhead = {
+        let world = talking();
+        let (_, transmit, _) = world.datagrams_of(0, MessageType::Data)[0].clone();
+        let Transmit::Normal { payload, .. } = transmit else { panic!("normal") };
+        payload.len() - 4 - "down".len()
+    };
+    for (length, arrives) in [(512 - overhead, true), (516 - overhead, false)] {
+        let mut world = talking();
+        let payload = Bytes::from(vec![7; length]);
+        world.send(0, SendMessage { payload: payload.clone(), ..unreliable("long") });
+        world.run(secs(1));
+        assert_eq!(world.payloads(1).contains(&payload), arrives);
+        assert_eq!(world.failures(0).iter().any(|(_, error)| *error == SendError::TooLarge), !arrives);
+    }
+}
+
+/// G-051: what datagrams cannot give is refused.
+#[test]
+fn reliability_and_security_are_refused_without_a_stack() {
+    for attributes in [TransferAttributes { reliable: true, secure: false }, TransferAttributes { reliable: false, secure: true }] {
+        let mut world = plain();
+        world.send(0, SendMessage { attributes, ..text("down") });
+        assert_eq!(world.failures(0)[0].1, SendError::NoEncapsulation);
+        assert!(world.datagrams.is_empty());
+    }
+}
+
+/// G-133: responding rule 11 by a datagram of the very peer; anybody else's is dropped.
+#[test]
+fn only_the_peer_can_say_that_it_lost_the_state() {
+    let mut world = talking();
+    let mut answer = unreliable("back");
+    answer.mri = up();
+    world.members[0].node = plain().members.remove(0).node;
+    world.send(1, answer);
+    world.run(secs(1));
+    assert_eq!(world.errors_of(0)[0].cause(), Some(ErrorCause::NoRoutingState));
+    assert!(world.node(1).routing_table().is_empty());
+    assert_eq!(world.events(1), [NetworkEvent::RouteDeleted]);
+}
