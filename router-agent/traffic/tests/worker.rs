@@ -17,11 +17,11 @@ use traffic::counters::Counters;
 use traffic::event::Event;
 use traffic::flow::Flow;
 use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
-use traffic::queue::{Decision, Packet, Queue, QueueConfig, kernel_statistics};
+use traffic::queue::{Queue, QueueConfig, kernel_statistics};
 use traffic::reason::DropReason;
 use traffic::rules::{self, Exemptions, HostRules, Installed};
 use traffic::update::{Applied, Refusal, Refused, Update};
-use traffic::worker::{Clock, Interceptor, Judge, SendError, Stopped, Up, Worker, WorkerConfig};
+use traffic::worker::{Clock, SendError, Stopped, Up, Worker, WorkerConfig};
 
 const IN: u16 = 4;
 const OUT: u16 = 3;
@@ -199,37 +199,6 @@ fn a_datagram_over_the_copy_limit_is_dropped_and_counted_without_being_judged() 
     assert_eq!(receive(&receiver, SOON).unwrap(), b"small");
     let dropped = counters.dropped(DropReason::TooLarge);
     assert_eq!((dropped.packets, dropped.bytes), (1, 65_535));
-}
-
-#[test]
-fn an_interceptor_judges_packets_and_a_panic_in_it_closes() {
-    if !privileged() {
-        return;
-    }
-    let (a, b) = pair(1500);
-    let (sender, receiver) = sockets(&a, &b);
-    b.run(|| host_rules().install().unwrap());
-    let queue = b.run(|| Queue::open(QueueConfig::new(IN)).unwrap());
-    let interceptor = Interceptor::spawn(queue, Box::new(OnlyGood), "signalling".into(), Box::new(|| {})).unwrap();
-    for (datagram, arrives) in [(&b"bad"[..], false), (b"good", true)] {
-        sender.send_to(datagram, address(B4, 5001)).unwrap();
-        assert_eq!(receive(&receiver, if arrives { SOON } else { QUIET }).is_some(), arrives);
-    }
-    sender.send_to(b"panic", address(B4, 5001)).unwrap();
-    eventually("the thread has ended", || interceptor.stopped() == Some(Stopped::Panicked("told to panic".into())));
-    sender.send_to(b"good", address(B4, 5001)).unwrap();
-    assert_eq!(receive(&receiver, QUIET), None);
-}
-
-/// Accepts what ends in "good".
-struct OnlyGood;
-
-impl Judge for OnlyGood {
-    fn judge<'a>(&'a mut self, packet: &Packet<'_>) -> Decision<'a> {
-        assert!(!packet.payload.ends_with(b"panic"), "told to panic");
-        assert_ne!(packet.input_interface, 0);
-        if packet.payload.ends_with(b"good") { Decision::Accept } else { Decision::Drop }
-    }
 }
 
 /// A host with a worker on its inbound queue, and a neighbour.

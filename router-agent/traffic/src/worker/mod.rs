@@ -11,7 +11,6 @@
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 
-mod intercept;
 mod thread;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +27,6 @@ use crate::event::Event;
 use crate::processor::PacketProcessor;
 use crate::queue::Queue;
 use crate::update::{Applied, Refused, Update};
-
-pub use intercept::{Interceptor, Judge};
 
 /// The clock that a worker's `now` comes from: microseconds since a moment that all workers of a process share.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +207,7 @@ impl Worker {
             shared: Arc::clone(&shared),
             notify,
         };
-        let thread = spawn_guarded(config.name, Arc::clone(&shared), work, thread::Work::run, |work| work.notify)?;
+        let thread = spawn_guarded(config.name, work)?;
         Ok(Self { updates, answers, events, open: 0, capacity, shared, thread: Some(thread), told: false })
     }
 
@@ -282,22 +279,16 @@ impl Drop for Worker {
     }
 }
 
-/// Starts a thread that closes its queue and tells why, even if `run` panics. `keep` saves the notifier before the rest of
-/// `state`, the queue among it, is dropped.
-fn spawn_guarded<S: Send + 'static>(
-    name: String,
-    shared: Arc<Shared>,
-    mut state: S,
-    run: fn(&mut S) -> Stopped,
-    keep: fn(S) -> Notify,
-) -> std::io::Result<JoinHandle<()>> {
+/// Starts a thread that closes its queue and then tells why it has ended, even if it panics.
+fn spawn_guarded(name: String, mut work: thread::Work) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name).spawn(move || {
-        // What is left of the state after a panic is only dropped.
-        let why = catch_unwind(AssertUnwindSafe(|| run(&mut state))).unwrap_or_else(|panic| Stopped::Panicked(words(panic.as_ref())));
+        // What is left of the work after a panic is only dropped.
+        let why = catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or_else(|panic| Stopped::Panicked(words(panic.as_ref())));
         if why != Stopped::Asked {
             tracing::error!(%why, "packet worker ended: its packets are dropped");
         }
-        let notify = catch_unwind(AssertUnwindSafe(|| keep(state)));
+        let shared = Arc::clone(&work.shared);
+        let notify = catch_unwind(AssertUnwindSafe(|| work.close()));
         let _ = shared.stopped.set(why);
         if let Ok(notify) = notify {
             let _ = catch_unwind(AssertUnwindSafe(notify));

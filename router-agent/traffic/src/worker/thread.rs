@@ -56,6 +56,11 @@ impl Work {
         }
     }
 
+    /// Closes the queue and the processor; what is left is the way to tell.
+    pub(super) fn close(self) -> Notify {
+        self.notify
+    }
+
     /// Carries out every update that is there; `false` if the handle is gone.
     fn apply_updates(&mut self) -> bool {
         loop {
@@ -174,7 +179,7 @@ impl Work {
 
 /// Gives a verdict. If it cannot be sent the packet is dropped, and if that cannot be sent either it goes on waiting: in no
 /// case does it pass.
-pub(super) fn give(queue: &mut Queue, shared: &Shared, id: PacketId, decision: Decision<'_>) {
+fn give(queue: &mut Queue, shared: &Shared, id: PacketId, decision: Decision<'_>) {
     if let Err(errno) = queue.verdict(id, decision) {
         tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
         count(&shared.faults.verdicts);
