@@ -1,9 +1,11 @@
 //! The configuration file of `pbs`. The commented sample is `endpoint/pbs.toml`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use daemon::config::{self, ConfigError, Gist, Identity, Ports, Protocol, Span};
+use daemon::config::{Gist, Identity, Ports, Protocol, Span};
 use daemon::logging::Form;
+use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -36,7 +38,7 @@ pub(crate) struct Config {
 }
 
 /// Section `[datapath]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Datapath {
     /// NFQUEUE number of what leaves this host.
@@ -112,39 +114,141 @@ fn any_port() -> Ports {
 }
 
 fn default_ttl() -> Span {
-    Span(std::time::Duration::from_secs(600))
+    Span(Duration::from_secs(600))
 }
 
 fn default_refresh() -> Span {
-    Span(std::time::Duration::from_secs(60))
+    Span(Duration::from_secs(60))
 }
 
 /// Reads and checks the file; relative paths become paths beside it.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
-    let mut config: Config = config::load(path)?;
-    let wrong = |key, message: &str| ConfigError::Value { path: path.to_owned(), key, message: message.to_owned() };
-    config.gist.check(path)?;
+    parse(&Source::read(path)?)
+}
+
+fn parse(source: &Source) -> Result<Config, ConfigError> {
+    let mut config: Config = source.parse()?;
+    config.gist.check(source)?;
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
-        return Err(wrong("datapath.inbound_queue", "is the outbound queue's number too"));
+        return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }
-    if config.ask.iter().any(|ask| ask.volume == 0) {
-        return Err(wrong("ask.volume", "0 asks for nothing"));
+    if config.datapath.permissions == 0 {
+        return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
-    for grant in &config.grant {
-        if grant.volume == 0 {
-            return Err(wrong("grant.volume", "0 grants nothing; leave the entry out to decline"));
-        }
-        if grant.limit.is_some_and(|limit| limit < grant.volume) {
-            return Err(wrong("grant.limit", "is less than the volume granted at first"));
-        }
-        if !(5..=3600).contains(&grant.refresh.0.as_secs()) {
-            return Err(wrong("grant.refresh", "must lie between 5s and 1h"));
-        }
-        if grant.ttl.0 < grant.refresh.0 || grant.ttl.0.as_secs() > 24 * 3600 {
-            return Err(wrong("grant.ttl", "must lie between the refresh period and 24h"));
+    for (place, ask) in config.ask.iter().enumerate() {
+        if ask.volume == 0 {
+            return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
         }
     }
-    config.control_socket = config::beside(path, &config.control_socket);
-    config.identity.resolve(path);
+    for (place, grant) in config.grant.iter().enumerate() {
+        check_grant(grant).map_err(|(key, message)| source.wrong(&format!("grant.{place}.{key}"), message))?;
+    }
+    config.control_socket = source.beside(&config.control_socket);
+    config.identity.resolve(source);
     Ok(config)
+}
+
+fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
+    if grant.volume == 0 {
+        return Err(("volume", "0 grants nothing; leave the entry out to decline"));
+    }
+    if grant.limit.is_some_and(|limit| limit < grant.volume) {
+        return Err(("limit", "is less than the volume granted at first"));
+    }
+    if !(REFRESH_LEAST..=REFRESH_MOST).contains(&grant.refresh.0) {
+        return Err(("refresh", "must lie between 5s and 1h"));
+    }
+    if !(grant.refresh.0..=TTL_MOST).contains(&grant.ttl.0) {
+        return Err(("ttl", "must lie between the refresh period and 24h"));
+    }
+    Ok(())
+}
+
+const REFRESH_LEAST: Duration = Duration::from_secs(5);
+const REFRESH_MOST: Duration = Duration::from_secs(3600);
+const TTL_MOST: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../pbs.toml");
+    const LEAST: &str = "name = \"h\"\n[identity]\ncertificate = \"h.crt\"\nkey = \"keys/h.key\"\ntrust_anchors = \"/ca.crt\"\n";
+    const GRANT: &str = "[[grant]]\nsource = \"192.0.2.0/24\"\nvolume = 1048576\n";
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        parse(&Source::new(Path::new("/etc/pbs/h.toml"), text))
+    }
+
+    fn complaint(rest: &str) -> String {
+        read(&format!("{LEAST}{rest}")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_sample_file_shows_the_defaults_that_hold_without_it() {
+        let (sample, least) = (read(SAMPLE).unwrap(), read(&format!("{LEAST}{GRANT}")).unwrap());
+        assert_eq!(sample.control_socket, least.control_socket);
+        assert_eq!(sample.log, least.log);
+        assert_eq!(sample.datapath, least.datapath);
+        assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);
+        let (shown, default) = (&sample.grant[0], &least.grant[0]);
+        assert_eq!((shown.ttl, shown.refresh), (default.ttl, default.refresh));
+        assert_eq!(shown.limit, Some(shown.volume), "left out: the same as volume");
+        assert_eq!(default.limit, None);
+    }
+
+    #[test]
+    fn what_an_entry_leaves_out_matches_everything() {
+        let config = read(&format!("{LEAST}{GRANT}[[ask]]\ndestination = \"::/0\"\nvolume = 1\n")).unwrap();
+        assert_eq!((config.ask[0].protocol, config.ask[0].destination_ports), (None, Ports::ANY));
+        assert_eq!((config.grant[0].protocol, config.grant[0].destination_ports), (None, Ports::ANY));
+    }
+
+    #[test]
+    fn paths_are_taken_from_the_directory_of_the_file() {
+        let config = read(&format!("control_socket = \"h.sock\"\n{LEAST}")).unwrap();
+        assert_eq!(config.control_socket, Path::new("/etc/pbs/h.sock"));
+        assert_eq!(config.identity.key, Path::new("/etc/pbs/keys/h.key"));
+        assert_eq!(config.identity.trust_anchors, Path::new("/ca.crt"));
+    }
+
+    #[test]
+    fn the_limits_of_a_grant_are_within_them() {
+        for limits in ["refresh = \"5s\"\nttl = \"5s\"", "refresh = \"1h\"\nttl = \"24h\"", "limit = 1048576"] {
+            assert!(read(&format!("{LEAST}{GRANT}{limits}\n")).is_ok(), "{limits}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_line_and_key() {
+        let cases = [
+            ("[datapath]\ninbound_queue = 3\n", "7: datapath.inbound_queue: is the outbound queue's number too"),
+            ("[datapath]\npermissions = 0\n", "7: datapath.permissions: 0 leaves no room"),
+            ("[datapath]\nlargest_protection = \"huge\"\n", "7: unknown variant `huge`, expected `symmetric` or `public-key`"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "8: ask.volume: 0 asks for nothing"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = -1\n", "8: invalid value: integer `-1`, expected u64"),
+            ("[[ask]]\ndestination = \"nowhere\"\nvolume = 1\n", "7: invalid IP address syntax"),
+            ("[[ask]]\ndestination = \"::/0\"\n", "6: missing field `volume`"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nprotocol = \"quic\"\n", "9: `quic` is neither a known protocol nor"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\ndestination_ports = \"9-1\"\n", "9: `9-1` is not a port or a range"),
+            ("[[grant]]\nsource = \"::/0\"\nvolume = 0\n", "8: grant.volume: 0 grants nothing"),
+        ];
+        for (rest, expected) in cases {
+            let error = complaint(rest);
+            assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
+        }
+        let cases = [
+            ("limit = 1048575", "12: grant.limit: is less than the volume"),
+            ("refresh = \"4999ms\"", "12: grant.refresh: must lie between 5s and 1h"),
+            ("refresh = \"3600001ms\"", "12: grant.refresh: must lie between 5s and 1h"),
+            ("refresh = \"soon\"", "12: `soon` is not a time such as"),
+            ("ttl = \"59s\"", "12: grant.ttl: must lie between the refresh period and 24h"),
+            ("ttl = \"86400001ms\"", "12: grant.ttl: must lie between the refresh period and 24h"),
+        ];
+        for (limit, expected) in cases {
+            // The second entry is the wrong one.
+            let error = complaint(&format!("{GRANT}{GRANT}{limit}\n"));
+            assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use daemon::cli::{self, Common, Program, Show};
+use daemon::drive::Around;
 use daemon::logging::Form;
 use serde_json::{Value, json};
 use traffic::checks::{Checks, Strict};
@@ -92,17 +93,19 @@ impl FlowArguments {
 }
 
 /// What a laboratory may replace. The daemon itself always runs with the default.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Parts {
     /// The checks on what leaves.
     pub outbound_checks: Arc<dyn Checks>,
     /// The checks on what arrives.
     pub inbound_checks: Arc<dyn Checks>,
+    /// What stands between the signalling cores and the daemon's loop.
+    pub around: Arc<Around>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { outbound_checks: Arc::new(Strict), inbound_checks: Arc::new(Strict) }
+        Self { outbound_checks: Arc::new(Strict), inbound_checks: Arc::new(Strict), around: Arc::new(|core| core) }
     }
 }
 
@@ -144,10 +147,13 @@ impl Program for Host {
         Path::new("/run/pbs/host.sock")
     }
 
-    fn check(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
-        let config = config::load(config)?;
-        daemon::identity::Credentials::load(&config.identity)?;
-        Ok(config.log)
+    fn log(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
+        Ok(config::load(config)?.log)
+    }
+
+    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>> {
+        daemon::identity::Credentials::load(&config::load(config)?.identity)?;
+        Ok(())
     }
 
     async fn run(&self, config: &Path) -> Result<(), Box<dyn Error>> {
@@ -155,8 +161,8 @@ impl Program for Host {
     }
 
     fn open(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        let config = config::load(config)?;
-        traffic::rules::remove()?;
-        Ok(run::mtu_plan(&config).restore()?)
+        // The rules last: if something fails before, traffic still is verified.
+        run::mtu_plan(&config::load(config)?).restore()?;
+        Ok(traffic::rules::remove()?)
     }
 }

@@ -12,6 +12,7 @@ use daemon::identity::{self, Credentials};
 use gist::io::{Bind, Limits, ShellConfig};
 use gist::node::Role;
 use gist::wire::NslpId;
+use pbs_nslp::host::Host;
 use pbs_nslp::node::NodeConfig;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
@@ -57,6 +58,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     }
 
     let node = identity::node_config(&config.gist, Role::Host)?;
+    credentials.warn_of_unnamed(&node.local_addresses);
     let addresses = node.local_addresses.clone();
     let shell = ShellConfig { node, tls: credentials.tls, bind: Bind::default(), limits: Limits::default() };
     let (gist, indications) = gist::io::spawn(shell)?;
@@ -69,7 +71,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let receiver = ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant));
     let receiver = Receiver::new(receiver, credentials.signer, credentials.authority, identity::seed()?, unix, now);
     tracing::info!(name = config.name, ?addresses, "host runs; what has no permission is dropped");
-    let core = HostCore { name: config.name, sender, receiver };
+    let core = (parts.around)(Box::new(HostCore { name: config.name, host: Host::new(sender, receiver) }));
     Ok(Drive::new(drive::Parts { core, gist, indications, datapaths, wake, control, clock }).run().await?)
 }
 

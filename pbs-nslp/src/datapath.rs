@@ -64,6 +64,15 @@ pub enum Command {
         /// The epoch.
         spi: u32,
     },
+    /// Holds the packets of a flow that is asked for already, without [`Event::FirstPacket`] (sender only; X-57).
+    Expect {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// When the answer to the Query is there at the latest.
+        until: Instant,
+    },
     /// Sends the packets held for a flow as far as its permission allows (sender only).
     ReleaseHeld {
         /// Comes back in the answer.
@@ -89,6 +98,7 @@ impl Command {
             | Self::Remove { token, .. }
             | Self::Drain { token, .. }
             | Self::Snapshot { token, .. }
+            | Self::Expect { token, .. }
             | Self::ReleaseHeld { token, .. }
             | Self::DropHeld { token, .. } => *token,
         }
@@ -102,6 +112,7 @@ impl Command {
             | Self::Remove { flow, .. }
             | Self::Drain { flow, .. }
             | Self::Snapshot { flow, .. }
+            | Self::Expect { flow, .. }
             | Self::ReleaseHeld { flow, .. }
             | Self::DropHeld { flow, .. } => *flow,
         }

@@ -104,6 +104,11 @@ impl FlowId {
         has_ports(self.protocol)
     }
 
+    /// Whether the flow is one direction of a connection, so that nothing works without the other: TCP, DCCP, SCTP.
+    pub fn is_connection(&self) -> bool {
+        matches!(self.protocol, 6 | 33 | 132)
+    }
+
     /// The flow in the other direction, which needs a permission of its own.
     pub fn reversed(&self) -> Self {
         Self {

@@ -4,6 +4,7 @@
 //! * [`credentials`]: signatures and certificates, as traits and over X.509.
 //! * [`admission`]: the checks every received message passes, in their order.
 //! * [`sender`], [`receiver`], [`router`]: the machines, each driven by its table.
+//! * [`host`]: sender and receiver of one host, and the two directions of its connections.
 //! * [`datapath`], [`output`]: what they say to the packet side and to the shell.
 
 pub mod admission;
@@ -13,6 +14,7 @@ pub mod credentials;
 pub mod datapath;
 mod entropy;
 pub mod flow;
+pub mod host;
 pub mod node;
 mod opaque;
 pub mod output;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use daemon::config::{self, ConfigError, Gist, Identity};
+use daemon::config::{Gist, Identity};
 use daemon::logging::Form;
+use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
 
 /// Everything `pbs-router` can be told.
@@ -29,7 +30,7 @@ pub(crate) struct Config {
 }
 
 /// Section `[datapath]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Datapath {
     /// NFQUEUE number of intercepted signalling.
@@ -52,16 +53,71 @@ fn default_control_socket() -> PathBuf {
 
 /// Reads and checks the file; relative paths become paths beside it.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
-    let mut config: Config = config::load(path)?;
-    config.gist.check(path)?;
+    parse(&Source::read(path)?)
+}
+
+fn parse(source: &Source) -> Result<Config, ConfigError> {
+    let mut config: Config = source.parse()?;
+    config.gist.check(source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
-        return Err(ConfigError::Value {
-            path: path.to_owned(),
-            key: "datapath.data_queue",
-            message: "is the signalling queue's number too".to_owned(),
-        });
+        return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
     }
-    config.control_socket = config::beside(path, &config.control_socket);
-    config.identity.resolve(path);
+    if config.datapath.permissions == 0 {
+        return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
+    }
+    config.control_socket = source.beside(&config.control_socket);
+    config.identity.resolve(source);
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../pbs-router.toml");
+    const LEAST: &str = "name = \"r\"\n[identity]\ncertificate = \"r.crt\"\nkey = \"keys/r.key\"\ntrust_anchors = \"/ca.crt\"\n";
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        parse(&Source::new(Path::new("/etc/pbs/r.toml"), text))
+    }
+
+    fn complaint(rest: &str) -> String {
+        read(&format!("{LEAST}{rest}")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_sample_file_shows_the_defaults_that_hold_without_it() {
+        let (sample, least) = (read(SAMPLE).unwrap(), read(LEAST).unwrap());
+        assert_eq!(sample.control_socket, least.control_socket);
+        assert_eq!(sample.log, least.log);
+        assert_eq!(sample.datapath, least.datapath);
+        assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);
+    }
+
+    #[test]
+    fn paths_are_taken_from_the_directory_of_the_file() {
+        let config = read(&format!("control_socket = \"r.sock\"\n{LEAST}")).unwrap();
+        assert_eq!(config.control_socket, Path::new("/etc/pbs/r.sock"));
+        assert_eq!(config.identity.certificate, Path::new("/etc/pbs/r.crt"));
+        assert_eq!(config.identity.key, Path::new("/etc/pbs/keys/r.key"));
+        assert_eq!(config.identity.trust_anchors, Path::new("/ca.crt"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_line_and_key() {
+        let cases = [
+            ("[datapath]\ndata_queue = 1\n", "/etc/pbs/r.toml:7: datapath.data_queue: is the signalling queue's number too"),
+            ("[datapath]\nsignalling_queue = 2\n", "/etc/pbs/r.toml:6: datapath.data_queue: is the signalling queue's number too"),
+            ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:7: datapath.permissions: 0 leaves no room for any permission"),
+            ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:7: invalid value: integer `65536`, expected u16"),
+            ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:7: invalid type: string \"2\", expected u16"),
+            ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:7: gist.nslp_id: 7 is outside the private range 32704-32767"),
+            ("[[ask]]\n", "/etc/pbs/r.toml:6: unknown field `ask`"),
+        ];
+        for (rest, expected) in cases {
+            let error = complaint(rest);
+            assert!(error.starts_with(expected), "{error} instead of {expected}");
+        }
+        assert!(read("name = \"r\"\n").unwrap_err().to_string().contains("missing field `identity`"));
+    }
 }

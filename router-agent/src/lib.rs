@@ -14,8 +14,12 @@ use std::sync::Arc;
 
 use clap::Parser;
 use daemon::cli::{self, Common, Program};
+use daemon::drive::Around;
 use daemon::logging::Form;
+use pbs_nslp::router::table::{self, Event, Guards, Outcome, State};
 use traffic::checks::{Checks, Strict};
+use traffic::netlink::NetlinkError;
+use traffic::rules::RouterRules;
 
 /// The on-path router of Permission-Based Sending.
 #[derive(Debug, Parser)]
@@ -26,15 +30,26 @@ struct Arguments {
 }
 
 /// What a laboratory may replace. The daemon itself always runs with the default.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Parts {
     /// The checks of the packet path.
     pub checks: Arc<dyn Checks>,
+    /// The table of the signalling machine.
+    pub table: fn(State, Event, Guards) -> Outcome,
+    /// Puts the filter rules in place.
+    pub install_rules: fn(&RouterRules) -> Result<(), NetlinkError>,
+    /// What stands between the signalling core and the daemon's loop.
+    pub around: Arc<Around>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { checks: Arc::new(Strict) }
+        Self {
+            checks: Arc::new(Strict),
+            table: table::step,
+            install_rules: RouterRules::install,
+            around: Arc::new(|core| core),
+        }
     }
 }
 
@@ -63,10 +78,13 @@ impl Program for Router {
         Path::new("/run/pbs/router.sock")
     }
 
-    fn check(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
-        let config = config::load(config)?;
-        daemon::identity::Credentials::load(&config.identity)?;
-        Ok(config.log)
+    fn log(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
+        Ok(config::load(config)?.log)
+    }
+
+    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>> {
+        daemon::identity::Credentials::load(&config::load(config)?.identity)?;
+        Ok(())
     }
 
     async fn run(&self, config: &Path) -> Result<(), Box<dyn Error>> {

@@ -29,7 +29,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let credentials = Credentials::load(&config.identity)?;
     let control = control::listen(&config.control_socket).await?;
     // From here on nothing is forwarded that no queue has accepted, whatever becomes of this process.
-    RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue).install()?;
+    (parts.install_rules)(&RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue))?;
 
     let clock = Clock::start();
     let wake = Arc::new(Notify::new());
@@ -40,6 +40,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let data = Datapath::start("data", config.datapath.data_queue, verifier, counters, clock, wake.clone())?;
 
     let node = identity::node_config(&config.gist, Role::Router)?;
+    credentials.warn_of_unnamed(&node.local_addresses);
     let reporter = node.local_addresses.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     let shell = ShellConfig { node, tls: credentials.tls, bind: Bind::default(), limits: Limits::default() };
     let (gist, indications) = gist::io::spawn(shell)?;
@@ -49,9 +50,9 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 
     let node = NodeConfig::new(NslpId(config.gist.nslp_id), reporter);
     let router = RouterConfig { sessions: capacity, ..RouterConfig::new(node) };
-    let router = Router::new(router, credentials.authority, clock::unix_seconds(), clock.now());
+    let router = Router::with_table(router, credentials.authority, parts.table, clock::unix_seconds(), clock.now());
     tracing::info!(name = config.name, addresses = ?config::local_addresses()?, "router runs; what has no permission is dropped");
-    let core = RouterCore { name: config.name, router, signalling };
+    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, signalling }));
     let parts = drive::Parts { core, gist, indications, datapaths: vec![data], wake, control, clock };
     Ok(Drive::new(parts).run().await?)
 }

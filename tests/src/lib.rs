@@ -7,7 +7,12 @@ mod lying;
 pub mod network;
 pub mod pki;
 pub mod process;
+mod programs;
+mod rogue;
+pub mod sabotage;
+mod tampering;
 pub mod transfer;
+mod unasked;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,14 +20,9 @@ use std::process::ExitCode;
 
 /// Runs the program whose name is in the first argument: a daemon, or the laboratory itself.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let mut arguments = arguments.into_iter().peekable();
-    let name = arguments.peek().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
-    match name.as_deref().and_then(|name| name.to_str()) {
-        Some("pbs-router") => router_agent::main(arguments),
-        Some("pbs") => endpoint::main(arguments),
-        Some("pbs-lying") => endpoint::main_with(arguments, lying::parts()),
-        _ => cli::run(arguments),
-    }
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = arguments.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str()).unwrap_or_default();
+    programs::run(name, &arguments).unwrap_or_else(|| cli::run(arguments.iter().cloned()))
 }
 
 /// Whether this process may make network namespaces. Where it may not, it says so in one line; in CI it fails.

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::network::namespace::Namespace;
+use crate::sabotage::Sabotage;
 
 /// Time a daemon has from its start until it answers on its control socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +25,10 @@ pub enum Program {
     Host,
     /// `pbs` of a sender that lies: its own budget check is taken out.
     LyingHost,
+    /// `pbs` of a receiver that grants what nobody asks for.
+    UnaskedHost,
+    /// `pbs-router` that tampers with the Permissions it passes on.
+    TamperingRouter,
 }
 
 impl Program {
@@ -33,6 +38,8 @@ impl Program {
             Self::Router => "pbs-router",
             Self::Host => "pbs",
             Self::LyingHost => "pbs-lying",
+            Self::UnaskedHost => "pbs-unasked",
+            Self::TamperingRouter => "pbs-router-tampering",
         }
     }
 }
@@ -49,10 +56,19 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `program` on `host` with the configuration `<directory>/<name>.toml` and waits until it answers.
     pub fn start(host: &Namespace, program: Program, directory: &Path, name: &str) -> io::Result<Self> {
+        Self::start_as(host, program.name(), directory, name)
+    }
+
+    /// Starts the router `program` with one check taken out.
+    pub fn start_sabotaged(host: &Namespace, program: Program, sabotage: Sabotage, directory: &Path, name: &str) -> io::Result<Self> {
+        Self::start_as(host, &format!("{}+{}", program.name(), sabotage.word()), directory, name)
+    }
+
+    fn start_as(host: &Namespace, program: &str, directory: &Path, name: &str) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new("/proc/self/exe");
-        std::os::unix::process::CommandExt::arg0(&mut command, program.name());
+        std::os::unix::process::CommandExt::arg0(&mut command, program);
         command.arg("run").arg("--config").arg(directory.join(format!("{name}.toml")));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         host.contain(&mut command)?;

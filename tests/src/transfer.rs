@@ -7,6 +7,13 @@ use std::time::{Duration, Instant};
 /// Payload octets of one datagram of a file; with its 8 octets of position it fits an MTU of 1500 under the largest AH.
 pub const CHUNK: usize = 1200;
 
+/// The datagram of `file` that [`send_file`] sends first.
+pub fn first_datagram(file: &[u8]) -> Vec<u8> {
+    let mut datagram = 0_u64.to_be_bytes().to_vec();
+    datagram.extend(file.iter().take(CHUNK));
+    datagram
+}
+
 /// Sends `file` in datagrams that each name their position, paced, and returns how many were sent.
 pub fn send_file(socket: &UdpSocket, to: SocketAddr, file: &[u8], pause: Duration) -> io::Result<u64> {
     let mut sent = 0;

@@ -1,6 +1,6 @@
 //! The checks a received message passes before it may change anything, in the order of decisions.md appendix D.
 //!
-//! [`Admission::open`] does steps 1 to 3, [`Admission::admit`] steps 4 to 8. Neither writes anything that a permission
+//! `Admission::open` does steps 1 to 3, `Admission::admit` steps 4 to 8. Neither writes anything that a permission
 //! depends on; the machines do, in step 9, with what was admitted.
 
 mod buckets;
@@ -30,7 +30,8 @@ pub(crate) use tombstones::{Signer, Tombstones};
 pub struct AdmissionLimits {
     /// Signed messages from one peer.
     pub peer_rate: Rate,
-    /// Signed messages in the name of one source or destination address.
+    /// Signed messages from one peer in the name of one address; counted for each peer, so that none can use up what an
+    /// address may send by another way.
     pub signer_rate: Rate,
     /// Peers, and addresses, with a bucket of their own.
     pub buckets: usize,
@@ -90,7 +91,7 @@ pub(crate) struct Admission {
     certificates: CertificateCache,
     pub(crate) tombstones: Tombstones,
     peers: Buckets<PeerIdentity>,
-    signers: Buckets<IpAddr>,
+    signers: Buckets<(PeerIdentity, IpAddr)>,
 }
 
 impl Admission {
@@ -146,7 +147,7 @@ impl Admission {
         if !self.peers.take(&received.peer, now) {
             return Err(Refusal::overload(number, "more messages than one peer may send"));
         }
-        if !self.signers.take(&message.signer(), now) {
+        if !self.signers.take(&(received.peer.clone(), message.signer()), now) {
             return Err(Refusal::overload(number, "more messages than one address may sign"));
         }
         let key = self.check_certificate(message, now_unix)?;

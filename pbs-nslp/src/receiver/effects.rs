@@ -3,7 +3,7 @@
 use gist::time::Instant;
 
 use super::Receiver;
-use super::policy::Terms;
+use super::policy::{Decision, Terms};
 use super::rows::{Cause, Step};
 use super::session::{Epoch, Pending};
 use super::table::{Event, Guards, State, Timer};
@@ -29,19 +29,22 @@ impl Receiver {
     }
 
     /// Decides by the rules, or asks.
-    pub(super) fn ask_policy(&mut self, key: SessionKey) {
-        let terms = self.terms(&key.flow);
+    pub(super) fn ask_policy(&mut self, step: &Step<'_>) {
+        let key = step.key;
+        let decision = self.decision(&key.flow, step.now);
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        if let Some(terms) = terms {
-            session.terms = Some(terms);
-            self.follow.push_back((key, if terms.grants() { Event::TgGrant } else { Event::TgDecline }));
-        } else if self.config.policy.ask {
-            let requested = session.query.requested;
-            self.node.push(Output::Ask(Ask { flow: key.flow, session: key.session, requested }));
-        } else {
-            self.follow.push_back((key, Event::TgDecline));
+        match decision {
+            Some(Decision::Grant(terms)) => {
+                session.terms = Some(terms);
+                self.follow.push_back((key, Event::TgGrant));
+            }
+            Some(Decision::Decline) => self.follow.push_back((key, Event::TgDecline)),
+            None => {
+                let requested = session.query.requested;
+                self.node.push(Output::Ask(Ask { flow: key.flow, session: key.session, requested }));
+            }
         }
     }
 
@@ -99,6 +102,10 @@ impl Receiver {
         let (Some(terms), Some(requested)) = (session.terms, session.query.requested) else {
             return;
         };
+        // An expected flow gets as much as at first beyond what it has used, over and over.
+        let counted = session.epoch.as_ref().map_or(Volume::ZERO, |epoch| epoch.counted);
+        let slice = self.expected.get(&step.key.flow).map(|expected| Volume(counted.0.saturating_add(expected.volume.0)));
+        let terms = Terms { limit: terms.limit.max(slice.unwrap_or_default()), ..terms };
         let allowed = terms.extended(session.allowed, requested);
         session.lowered &= allowed == session.allowed;
         session.allowed = allowed;

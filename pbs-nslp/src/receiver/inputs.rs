@@ -59,8 +59,16 @@ impl Receiver {
         self.take(event, Guards::default(), Step::new(key, Cause::Other, now));
     }
 
-    /// Takes permissions back (FR-16); false if the flow has none.
+    /// Takes permissions back (FR-16); false if the flow has none. No rule grants the flow again for
+    /// [`super::ReceiverConfig::refuse`], or its next Query would undo the revocation.
     pub fn revoke(&mut self, flow: FlowId, now: Instant) -> bool {
+        if self.revoked.len() >= self.config.sessions {
+            self.revoked.retain(|_, until| *until > now);
+        }
+        if self.revoked.len() < self.config.sessions {
+            self.revoked.insert(flow, now + self.config.refuse);
+        }
+        self.expected.remove(&flow);
         let keys = self.keys_of(&flow);
         for key in &keys {
             let undecided = self.sessions.get(key).is_some_and(|session| session.state == State::Decision);
@@ -142,7 +150,7 @@ impl Receiver {
         }
         let guards = Guards {
             release: query.is_release(),
-            unwanted: query.requested.is_none() && self.terms(&flow).is_none() && !self.config.policy.ask,
+            unwanted: query.requested.is_none() && self.decision(&flow, now) == Some(Decision::Decline),
             unknown_spi: session.is_some_and(|session| session.is_unknown_epoch(query)),
             ..Guards::default()
         };
@@ -221,8 +229,23 @@ impl Receiver {
         standing
     }
 
-    /// What a flow would be granted without asking anybody.
+    /// What is decided about a flow without asking anybody; `None` if somebody must be asked.
+    pub(super) fn decision(&self, flow: &FlowId, now: Instant) -> Option<Decision> {
+        if self.revoked.get(flow).is_some_and(|until| *until > now) {
+            return Some(Decision::Decline);
+        }
+        match self.terms(flow) {
+            Some(terms) if terms.grants() => Some(Decision::Grant(terms)),
+            None if self.config.policy.ask || self.awaited.contains(flow) => None,
+            Some(_) | None => Some(Decision::Decline),
+        }
+    }
+
+    /// What a flow gets: by its rule or because it is expected, whichever is more.
     pub(super) fn terms(&self, flow: &FlowId) -> Option<Terms> {
-        self.expected.get(flow).copied().or_else(|| self.config.policy.terms(flow))
+        match (self.expected.get(flow).copied(), self.config.policy.terms(flow)) {
+            (Some(expected), Some(rule)) if rule.volume > expected.volume => Some(rule),
+            (expected, rule) => expected.or(rule),
+        }
     }
 }

@@ -7,12 +7,13 @@ mod effects;
 mod inputs;
 mod permission;
 mod policy;
+mod reverse;
 mod rows;
 mod session;
 mod spis;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ use session::{Farewell, Session};
 use spis::Spis;
 use table::{Event, Timer};
 
+pub(crate) use reverse::Incoming;
+
 pub use policy::{Decision, GrantPolicy, GrantRule, Terms};
 
 /// The state machine, as generated from its table.
@@ -54,6 +57,8 @@ pub struct ReceiverConfig {
     pub sessions: usize,
     /// How long a decision may take before it counts as a refusal (P-133).
     pub decide: Duration,
+    /// How long a flow whose permission was revoked is refused; [`Receiver::expect`] ends it.
+    pub refuse: Duration,
     /// How long packets under a replaced association still pass; whole milliseconds, at most 65,535.
     pub drain: Duration,
 }
@@ -61,8 +66,15 @@ pub struct ReceiverConfig {
 impl ReceiverConfig {
     /// The profile's constants.
     pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, policy: GrantPolicy) -> Self {
-        let (decide, drain) = (Duration::from_secs(10), Duration::from_millis(2000));
-        Self { node, addresses, policy, sessions: 65_536, decide, drain }
+        Self {
+            node,
+            addresses,
+            policy,
+            sessions: 65_536,
+            decide: Duration::from_secs(10),
+            refuse: Duration::from_secs(600),
+            drain: Duration::from_millis(2000),
+        }
     }
 }
 
@@ -77,6 +89,10 @@ pub struct Receiver {
     spis: Spis,
     /// Flows that are granted without a rule, such as the reverse of the host's own.
     expected: BTreeMap<FlowId, Terms>,
+    /// Flows whose decision comes soon, without being asked for.
+    awaited: BTreeSet<FlowId>,
+    /// Flows that were revoked, and until when no rule grants them again.
+    revoked: BTreeMap<FlowId, Instant>,
     sessions: BTreeMap<SessionKey, Session>,
     timers: Timers<SessionKey, Timer>,
     waiting: BTreeMap<Token, SessionKey>,
@@ -106,6 +122,8 @@ impl Receiver {
             numbers: OwnNumbers::new(),
             spis: Spis::new(),
             expected: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+            revoked: BTreeMap::new(),
             sessions: BTreeMap::new(),
             timers: Timers::new(),
             waiting: BTreeMap::new(),
@@ -127,26 +145,6 @@ impl Receiver {
     /// Takes another policy, for Queries to come.
     pub fn set_policy(&mut self, policy: GrantPolicy) {
         self.config.policy = policy;
-    }
-
-    /// Grants a flow whatever the policy says, from now on and at its next extension. As many flows as sessions at most;
-    /// false if there is no room.
-    pub fn expect(&mut self, flow: FlowId, terms: Terms) -> bool {
-        let room = self.expected.len() < self.config.sessions || self.expected.contains_key(&flow);
-        if room {
-            self.expected.insert(flow, terms);
-            for key in self.keys_of(&flow) {
-                if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.epoch.is_some()) {
-                    session.terms = Some(terms);
-                }
-            }
-        }
-        room
-    }
-
-    /// Ends [`Receiver::expect`]; a permission already given stays.
-    pub fn unexpect(&mut self, flow: &FlowId) {
-        self.expected.remove(flow);
     }
 
     /// The next thing to do.

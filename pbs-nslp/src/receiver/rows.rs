@@ -92,7 +92,7 @@ impl Receiver {
             Action::Stop(timer) => self.timers.stop(key, timer),
             Action::ReportRefusal => self.report_refusal(step),
             Action::KeepQuery => self.keep_query(step),
-            Action::AskPolicy => self.ask_policy(key),
+            Action::AskPolicy => self.ask_policy(step),
             Action::NewEpoch => self.new_epoch(step),
             Action::Install => self.install(step),
             Action::ReadCounter => self.read_counter(step),

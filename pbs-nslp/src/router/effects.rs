@@ -7,7 +7,7 @@ use gist::wire::PeerIdentity;
 
 use super::Router;
 use super::rows::{Cause, Step};
-use super::session::{Asked, Granted};
+use super::session::{Asked, Granted, Held};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
 use crate::datapath::{Command, Grant, Token};
@@ -94,8 +94,8 @@ impl Router {
             mri: received.mri.clone(),
         });
         // A newer Permission says all that an older one says, which therefore need not go on any more.
-        if let Some((older, _)) = session.held.replace((token, message)) {
-            self.waiting.remove(&older);
+        if let Some(older) = session.held.replace(Held { token, message }) {
+            self.waiting.remove(&older.token);
         }
         self.waiting.insert(token, step.key);
     }
@@ -106,7 +106,7 @@ impl Router {
             return;
         };
         let spi = session.granted.as_ref().map(|granted| granted.association.spi());
-        if let Some((_, message)) = session.held.take_if(|(held, _)| *held == token) {
+        if let Some(Held { message, .. }) = session.held.take_if(|held| held.token == token) {
             if let Some(spi) = spi {
                 self.node.tell(key, "", ReportEvent::Installed { spi });
             }
@@ -229,8 +229,8 @@ impl Router {
         let Some(session) = self.sessions.remove(&key) else {
             return;
         };
-        if let Some((token, _)) = session.held {
-            self.waiting.remove(&token);
+        if let Some(held) = session.held {
+            self.waiting.remove(&held.token);
         }
         if let Some(peer) = session.pending_for {
             self.no_longer_pending(&peer);

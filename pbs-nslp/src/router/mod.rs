@@ -55,9 +55,6 @@ impl RouterConfig {
     }
 }
 
-/// The function generated from a table.
-pub type Step = dyn Fn(State, Event, Guards) -> Outcome + Send + Sync;
-
 /// A router's part in all sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Router {
@@ -78,15 +75,21 @@ pub struct Router {
 impl Router {
     /// A router that has just started, at Unix time `unix_seconds`.
     pub fn new(config: RouterConfig, authority: Arc<dyn Authority>, unix_seconds: u64, now: Instant) -> Self {
-        Self::with_table(config, authority, Arc::new(table::step), unix_seconds, now)
+        Self::with_table(config, authority, table::step, unix_seconds, now)
     }
 
     /// A router that goes by another table than its own. Only good for showing in a laboratory what a row protects from.
-    pub fn with_table(config: RouterConfig, authority: Arc<dyn Authority>, table: Arc<Step>, unix_seconds: u64, now: Instant) -> Self {
+    pub fn with_table(
+        config: RouterConfig,
+        authority: Arc<dyn Authority>,
+        table: impl Fn(State, Event, Guards) -> Outcome + Send + Sync + 'static,
+        unix_seconds: u64,
+        now: Instant,
+    ) -> Self {
         let mut router = Self {
             node: Node::new(&config.node, authority, unix_seconds, now),
             config,
-            table: Table(Opaque::new(table)),
+            table: Table(Opaque::new(Arc::new(table))),
             sessions: BTreeMap::new(),
             timers: Timers::new(),
             spis: BTreeMap::new(),
@@ -143,7 +146,7 @@ impl Router {
 
 /// The table in use.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Table(Opaque<Step>);
+struct Table(Opaque<dyn Fn(State, Event, Guards) -> Outcome + Send + Sync>);
 
 impl core::fmt::Debug for Table {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

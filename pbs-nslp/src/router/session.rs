@@ -1,5 +1,6 @@
 //! What a router keeps of one session.
 
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +23,23 @@ pub(super) struct Session {
     /// SPI of the epoch that runs out.
     pub(super) draining: Option<u32>,
     /// The Permission that goes on when the packet side has acknowledged it.
-    pub(super) held: Option<(Token, SendMessage)>,
+    pub(super) held: Option<Held>,
     /// The peer whose share of the pending table the session takes up.
     pub(super) pending_for: Option<PeerIdentity>,
+}
+
+/// A Permission and the command that it waits for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    pub(super) token: Token,
+    pub(super) message: SendMessage,
+}
+
+impl fmt::Debug for Held {
+    /// Leaves the message out: it contains the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("token", &self.token).finish_non_exhaustive()
+    }
 }
 
 /// The newest Query.

@@ -7,6 +7,7 @@ mod effects;
 mod holds;
 mod inputs;
 mod query;
+mod reverse;
 mod rows;
 mod session;
 
@@ -36,6 +37,8 @@ use effects::Farewell;
 use holds::Holds;
 use session::Session;
 use table::{Event, Timer};
+
+pub(crate) use reverse::Outgoing;
 
 /// The state machine, as generated from its table.
 pub mod table {

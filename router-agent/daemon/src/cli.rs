@@ -1,7 +1,7 @@
 //! The commands that both daemons understand. Exit codes: 0 yes, 1 no, 2 error.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -66,34 +66,37 @@ pub struct Show {
 pub trait Program {
     /// Where the control socket lies if nobody says otherwise.
     fn standard_socket(&self) -> &Path;
-    /// Checks a configuration and gives the form of the log.
-    fn check(&self, config: &Path) -> Result<logging::Form, Box<dyn Error>>;
+    /// Reads a configuration and gives the form of the log. The files it names are not looked at.
+    fn log(&self, config: &Path) -> Result<logging::Form, Box<dyn Error>>;
+    /// Checks a configuration with all files it names.
+    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>>;
     /// Runs the daemon.
     fn run(&self, config: &Path) -> impl Future<Output = Result<(), Box<dyn Error>>>;
-    /// Takes away what the daemon set up in the kernel.
+    /// Takes away what the daemon set up in the kernel. If that fails, the filter rules are still there.
     fn open(&self, config: &Path) -> Result<(), Box<dyn Error>>;
 }
 
 /// Carries out a command.
 pub fn execute(program: &impl Program, command: Common) -> ExitCode {
     let done = match command {
-        Common::Run { config } => program.check(&config).and_then(|form| {
-            logging::start(form);
+        Common::Run { config } => program.check(&config).and_then(|()| {
+            logging::start(program.log(&config)?);
             runtime()?.block_on(program.run(&config)).map(|()| YES)
         }),
-        Common::Check { config } => program.check(&config).map(|_| {
-            println!("{}: good", config.display());
-            YES
+        Common::Check { config } => program.check(&config).and_then(|()| {
+            say(&format!("{}: good", config.display()))?;
+            Ok(YES)
         }),
         Common::Status(show) => ask(program, &show, &json!({ "command": "status" })),
         Common::Flows(show) => ask(program, &show, &json!({ "command": "flows" })),
         Common::Counters(show) => ask(program, &show, &json!({ "command": "counters" })),
         Common::Gist(show) => ask(program, &show, &json!({ "command": "gist" })),
         Common::Open { yes: false, .. } => {
-            eprintln!("this lets traffic pass unverified; say --yes if that is meant");
+            complain("this lets traffic pass unverified; say --yes if that is meant");
             Ok(NO)
         }
-        Common::Open { yes: true, config } => program.check(&config).and_then(|form| {
+        // An expired certificate must not keep anybody from it.
+        Common::Open { yes: true, config } => program.log(&config).and_then(|form| {
             logging::start(form);
             program.open(&config)?;
             tracing::warn!("the filter rules are gone: traffic passes unverified");
@@ -107,7 +110,7 @@ pub fn execute(program: &impl Program, command: Common) -> ExitCode {
 pub fn finish(done: Result<u8, Box<dyn Error>>) -> ExitCode {
     done.map_or_else(
         |error| {
-            eprintln!("error: {error}");
+            complain(&format!("error: {error}"));
             ExitCode::from(ERROR)
         },
         ExitCode::from,
@@ -118,10 +121,10 @@ pub fn finish(done: Result<u8, Box<dyn Error>>) -> ExitCode {
 pub fn ask(program: &impl Program, show: &Show, request: &Value) -> Result<u8, Box<dyn Error>> {
     let socket = show.control.as_deref().unwrap_or(program.standard_socket());
     match runtime()?.block_on(control::ask(socket, request)) {
-        Ok(answer) if show.json => println!("{answer:#}"),
-        Ok(answer) => println!("{}", table::show(&answer)),
+        Ok(answer) if show.json => say(&format!("{answer:#}"))?,
+        Ok(answer) => say(&table::show(&answer))?,
         Err(control::ControlError::Refused(why)) => {
-            eprintln!("no: {why}");
+            complain(&format!("no: {why}"));
             return Ok(NO);
         }
         Err(error) => return Err(error.into()),
@@ -131,4 +134,17 @@ pub fn ask(program: &impl Program, show: &Show, request: &Value) -> Result<u8, B
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Writes an answer. Whoever closes the other end of a pipe has read enough.
+fn say(text: &str) -> Result<(), Box<dyn Error>> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}").into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error. If that is not possible there is nobody to tell; the exit code still says it.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -4,67 +4,13 @@
 //! configuration file.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The text is not TOML, or a key or value is not one we know.
-    #[error("{}:{line}: {message}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong there.
-        message: String,
-    },
-    /// A value is well formed but cannot be used.
-    #[error("{}: {key}: {message}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The key, dotted.
-        key: &'static str,
-        /// What is wrong with it.
-        message: String,
-    },
-}
-
-/// Reads a configuration file. Unknown keys are errors.
-pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(path, &text)
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        ConfigError::Parse {
-            path: path.to_owned(),
-            line: text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1,
-            message: error.message().to_owned(),
-        }
-    })
-}
-
-/// `path` as seen from the directory of the configuration file.
-pub fn beside(config: &Path, path: &Path) -> PathBuf {
-    config.parent().unwrap_or(Path::new(".")).join(path)
-}
+use crate::source::{ConfigError, Source};
 
 /// Section `[identity]`: who this node is. All files are PEM.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,15 +26,15 @@ pub struct Identity {
 
 impl Identity {
     /// Makes relative paths paths beside the configuration file.
-    pub fn resolve(&mut self, config: &Path) {
+    pub fn resolve(&mut self, config: &Source) {
         for path in [&mut self.certificate, &mut self.key, &mut self.trust_anchors] {
-            *path = beside(config, path);
+            *path = config.beside(path);
         }
     }
 }
 
 /// Section `[gist]`: the signalling transport.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gist {
     /// NSLPID of PBS; 32704–32767 are for private use.
@@ -110,7 +56,7 @@ impl Default for Gist {
 }
 
 /// One entry `[[gist.peer]]`. Exactly one of `dns_name` and `address` is given.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// A name in the peer's certificate; a leading `*.` stands for one label (RFC 5971 §5.7.3.1).
@@ -123,27 +69,36 @@ pub struct Peer {
 
 impl Gist {
     /// Refuses values that RFC 5971 §9 or the profile rule out.
-    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let wrong = |key, message: String| ConfigError::Value { path: path.to_owned(), key, message };
+    pub fn check(&self, config: &Source) -> Result<(), ConfigError> {
         if !(32704..=32767).contains(&self.nslp_id) {
-            return Err(wrong("gist.nslp_id", format!("{} is outside the private range 32704-32767", self.nslp_id)));
+            return Err(config.wrong("gist.nslp_id", format!("{} is outside the private range 32704-32767", self.nslp_id)));
         }
         if !(-1..=65535).contains(&self.router_alert) {
-            return Err(wrong("gist.router_alert", format!("{} is neither -1 nor a 16-bit value", self.router_alert)));
+            return Err(config.wrong("gist.router_alert", format!("{} is neither -1 nor a 16-bit value", self.router_alert)));
         }
         if self.association_port == 0 {
-            return Err(wrong("gist.association_port", "must not be 0: the filter rules name this port".to_owned()));
+            return Err(config.wrong("gist.association_port", "must not be 0: the filter rules name this port"));
         }
         if self.foreign_nslp_ids.contains(&self.nslp_id) {
-            return Err(wrong("gist.foreign_nslp_ids", format!("holds {}, which this node hosts itself", self.nslp_id)));
+            return Err(config.wrong("gist.foreign_nslp_ids", format!("holds {}, which this node hosts itself", self.nslp_id)));
         }
-        for peer in &self.peer {
+        for (place, peer) in self.peer.iter().enumerate() {
             if peer.dns_name.is_some() == peer.address.is_some() {
-                return Err(wrong("gist.peer", "give either dns_name or address".to_owned()));
+                return Err(config.wrong(&format!("gist.peer.{place}"), "give either dns_name or address"));
+            }
+            if let Some(name) = peer.dns_name.as_deref().filter(|name| !is_name_pattern(name)) {
+                let message = format!("`{name}` is neither a name nor one with a leading `*.`");
+                return Err(config.wrong(&format!("gist.peer.{place}.dns_name"), message));
             }
         }
         Ok(())
     }
+}
+
+/// Whether some peer's name can match: a pattern that never does is a mistake, and a silent one.
+fn is_name_pattern(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    name.split('.').all(|label| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)))
 }
 
 /// A span of time such as `"5s"`, `"500ms"`, `"10min"` or `"24h"`.
@@ -248,13 +203,30 @@ fn is_link_local(address: &IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::new(Path::new("x.toml"), text)
+    }
+
+    /// What is wrong with a file that holds nothing but the section `[gist]`.
+    fn complaint(text: &str) -> String {
+        let source = source(text);
+        let gist: File = source.parse().unwrap();
+        gist.gist.check(&source).unwrap_err().to_string()
+    }
+
+    #[derive(Deserialize)]
+    struct File {
+        gist: Gist,
+    }
 
     #[test]
     fn an_unknown_key_is_refused_with_file_and_line() {
-        let text = "nslp_id = 32704\nrouter_allert = 1\n";
-        let error = parse::<Gist>(Path::new("router.toml"), text).unwrap_err().to_string();
-        assert!(error.starts_with("router.toml:2: unknown field `router_allert`"), "{error}");
+        let error = source("nslp_id = 32704\nrouter_allert = 1\n").parse::<Gist>().unwrap_err().to_string();
+        assert!(error.starts_with("x.toml:2: unknown field `router_allert`"), "{error}");
     }
 
     #[test]
@@ -270,14 +242,46 @@ mod tests {
 
     #[test]
     fn a_peer_entry_names_exactly_one_kind_of_identity() {
-        let text = "[[peer]]\nallow = true\n";
-        let gist: Gist = parse(Path::new("x.toml"), text).unwrap();
-        assert!(gist.check(Path::new("x.toml")).unwrap_err().to_string().contains("gist.peer"));
+        let entry = "[gist]\n[[gist.peer]]\n";
+        for kinds in ["", "dns_name = \"a.test\"\naddress = \"192.0.2.0/24\"\n"] {
+            let error = complaint(&format!("{entry}allow = true\n\n[[gist.peer]]\n{kinds}allow = true\n"));
+            assert!(error.starts_with("x.toml:2: gist.peer: give either"), "the first entry names none: {error}");
+            let error = complaint(&format!("{entry}address = \"::/0\"\nallow = true\n\n[[gist.peer]]\n{kinds}allow = true\n"));
+            assert!(error.starts_with("x.toml:6: gist.peer: give either"), "{error}");
+        }
     }
 
     #[test]
-    fn an_nslp_id_outside_the_private_range_is_refused() {
-        let gist: Gist = parse(Path::new("x.toml"), "nslp_id = 7\n").unwrap();
-        assert!(gist.check(Path::new("x.toml")).is_err(), "P-010, X-26");
+    fn a_name_that_no_peer_can_have_is_refused() {
+        for name in ["", "*", "*.", "a..test", "a.*.test", "*.*.test", "a test"] {
+            let error = complaint(&format!("[[gist.peer]]\nallow = true\ndns_name = \"{name}\"\n"));
+            assert!(error.starts_with("x.toml:3: gist.peer.dns_name: "), "{name}: {error}");
+        }
+        assert!(["a.test", "*.pbs.test", "host_1", "xn--bcher-kva.test"].into_iter().all(is_name_pattern));
+    }
+
+    /// P-010, X-26.
+    #[test]
+    fn values_outside_their_range_are_refused_with_line_and_key() {
+        let cases = [
+            ("nslp_id = 32703", "gist.nslp_id: 32703 is outside the private range 32704-32767"),
+            ("nslp_id = 32768", "gist.nslp_id: 32768 is outside"),
+            ("router_alert = -2", "gist.router_alert: -2 is neither -1 nor a 16-bit value"),
+            ("router_alert = 65536", "gist.router_alert: 65536 is neither"),
+            ("association_port = 0", "gist.association_port: must not be 0"),
+            ("foreign_nslp_ids = [32705, 32704]", "gist.foreign_nslp_ids: holds 32704"),
+        ];
+        for (line, expected) in cases {
+            let error = complaint(&format!("[gist]\n{line}\n"));
+            assert!(error.starts_with(&format!("x.toml:2: {expected}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn protocols_are_known_by_name_and_by_number() {
+        let read = |text: &str| Protocol::deserialize(toml::Value::String(text.to_owned())).map_err(|error| error.to_string());
+        assert_eq!(read("udp"), Ok(Protocol(17)));
+        assert_eq!(read("132"), read("sctp"));
+        assert_eq!(read("256").unwrap_err().trim_end(), "`256` is neither a known protocol nor a number up to 255");
     }
 }

@@ -3,7 +3,8 @@
 //! A request is an object with the field `command`; an answer is `{"ok": …}` or `{"error": "…"}`. The socket is a Unix socket
 //! that only its owner may open.
 
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub enum ControlError {
     /// A daemon already listens there.
     #[error("control socket {}: another daemon already answers there", path.display())]
     Taken {
+        /// Path of the socket.
+        path: PathBuf,
+    },
+    /// Something that is no socket lies there; it is left alone.
+    #[error("control socket {}: something that is not a socket lies there", path.display())]
+    NotASocket {
         /// Path of the socket.
         path: PathBuf,
     },
@@ -79,11 +86,16 @@ impl Request {
 /// Opens the socket and serves it until the returned receiver is dropped. A socket left by a dead daemon is replaced.
 pub async fn listen(path: &Path) -> Result<mpsc::Receiver<Request>, ControlError> {
     let socket = |source| ControlError::Socket { path: path.to_owned(), source };
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(ControlError::Taken { path: path.to_owned() });
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(ControlError::NotASocket { path: path.to_owned() });
         }
-        std::fs::remove_file(path).map_err(socket)?;
+        match UnixStream::connect(path).await {
+            Ok(_) => return Err(ControlError::Taken { path: path.to_owned() }),
+            // Nobody listens. Any other error may come from a daemon that lives.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(socket)?,
+            Err(error) => return Err(socket(error)),
+        }
     }
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(socket)?;
@@ -163,8 +175,25 @@ pub async fn ask(path: &Path, body: &Value) -> Result<Value, ControlError> {
 mod tests {
     use super::*;
 
-    fn path(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("pbs-control-{name}-{}", std::process::id())).join("control.sock")
+    /// A path in a directory that goes away at the end of the test.
+    struct Place(PathBuf);
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(self.0.parent().unwrap());
+        }
+    }
+
+    impl std::ops::Deref for Place {
+        type Target = Path;
+
+        fn deref(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    fn path(name: &str) -> Place {
+        Place(std::env::temp_dir().join(format!("pbs-control-{name}-{}", std::process::id())).join("control.sock"))
     }
 
     #[tokio::test]
@@ -187,16 +216,25 @@ mod tests {
     async fn a_socket_left_by_a_dead_daemon_is_replaced_and_nobody_else_may_open_it() {
         let path = path("stale");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(std::os::unix::net::UnixListener::bind(&*path).unwrap());
         let _requests = listen(&path).await.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&*path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_the_socket_is_left_alone() {
+        let path = path("file");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&*path, "dear to somebody").unwrap();
+        assert!(matches!(listen(&path).await, Err(ControlError::NotASocket { .. })));
+        assert_eq!(std::fs::read_to_string(&*path).unwrap(), "dear to somebody");
     }
 
     #[tokio::test]
     async fn a_line_that_is_not_json_is_refused_with_a_reason() {
         let path = path("garbage");
         let _requests = listen(&path).await.unwrap();
-        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let mut stream = UnixStream::connect(&*path).await.unwrap();
         stream.write_all(b"hello\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

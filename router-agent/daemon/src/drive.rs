@@ -67,10 +67,13 @@ pub enum DriveError {
     Signals(std::io::Error),
 }
 
+/// What stands between a core and the loop. A daemon has nothing there; a laboratory shows with it what a rogue node tries.
+pub type Around = dyn Fn(Box<dyn Core>) -> Box<dyn Core> + Send + Sync;
+
 /// Everything a daemon's loop runs on.
-pub struct Parts<C> {
+pub struct Parts {
     /// The signalling core.
-    pub core: C,
+    pub core: Box<dyn Core>,
     /// To GIST.
     pub gist: Handle,
     /// From GIST.
@@ -86,8 +89,8 @@ pub struct Parts<C> {
 }
 
 /// The loop.
-pub struct Drive<C> {
-    core: C,
+pub struct Drive {
+    core: Box<dyn Core>,
     gist: Handle,
     indications: mpsc::Receiver<Indication>,
     datapaths: Vec<Datapath>,
@@ -97,9 +100,9 @@ pub struct Drive<C> {
     flows: Flows,
 }
 
-impl<C: Core> Drive<C> {
+impl Drive {
     /// Puts the parts of a daemon together.
-    pub fn new(parts: Parts<C>) -> Self {
+    pub fn new(parts: Parts) -> Self {
         let Parts { core, gist, indications, datapaths, wake, control, clock } = parts;
         Self { core, gist, indications, datapaths, wake, control, clock, flows: Flows::default() }
     }

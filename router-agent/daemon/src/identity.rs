@@ -1,5 +1,7 @@
 //! Who a daemon is: certificate, key and trust anchors, for TLS between neighbours and for signed messages.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, Registrat
 use gist::wire::{NslpId, PeerIdentity};
 use pbs_nslp::credentials::{AnchorError, SignerError, X509Authority, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{PrivateKeyDer, UnixTime};
 
 use crate::clock;
 use crate::config::{Gist, Identity};
@@ -20,12 +22,30 @@ pub enum IdentityError {
     /// A file is not what it should be.
     #[error(transparent)]
     File(#[from] TlsError),
+    /// The key is in a form that only TLS can use.
+    #[error("{}: the private key is not in PKCS#8 form (`openssl pkcs8 -topk8 -nodes` makes it so)", path.display())]
+    NotPkcs8 {
+        /// The file.
+        path: PathBuf,
+    },
     /// Certificate and key cannot sign messages.
-    #[error("certificate and key: {0}")]
-    Signer(#[from] SignerError),
+    #[error("{} with {}: {source}", certificate.display(), key.display())]
+    Signer {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong with them.
+        source: SignerError,
+    },
     /// The trust anchors cannot verify messages.
-    #[error("trust anchors: {0}")]
-    Anchor(#[from] AnchorError),
+    #[error("{}: {source}", path.display())]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AnchorError,
+    },
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -43,6 +63,8 @@ pub struct Credentials {
     pub signer: Arc<X509Signer>,
     /// Verifies the messages of others.
     pub authority: Arc<X509Authority>,
+    /// The addresses that the certificate names.
+    addresses: Vec<IpAddr>,
 }
 
 impl Credentials {
@@ -52,13 +74,32 @@ impl Credentials {
         let certificates = tls::read_certificates(&identity.certificate, now)?;
         let anchors = tls::read_anchors(&identity.trust_anchors, now)?;
         let key = tls::read_key(&identity.key)?;
+        if !matches!(key, PrivateKeyDer::Pkcs8(_)) {
+            return Err(IdentityError::NotPkcs8 { path: identity.key.clone() });
+        }
         let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| -> Vec<Bytes> {
             certificates.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect()
         };
-        let signer = X509Signer::from_der(der(&certificates), key.secret_der())?;
-        let authority = X509Authority::new(&der(&anchors))?;
+        let signer = X509Signer::from_der(der(&certificates), key.secret_der()).map_err(|source| IdentityError::Signer {
+            certificate: identity.certificate.clone(),
+            key: identity.key.clone(),
+            source,
+        })?;
+        let authority = X509Authority::new(&der(&anchors))
+            .map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
+        // What cannot be read here is refused by every peer; the chain has been parsed already.
+        let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
         let tls = tls::configs(certificates, key, anchors)?;
-        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority) })
+        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), addresses })
+    }
+
+    /// Tells the operator of addresses of this node that its certificate does not name: neighbours refuse whatever is
+    /// signed for them.
+    pub fn warn_of_unnamed(&self, local: &[IpAddr]) {
+        let unnamed: Vec<&IpAddr> = local.iter().filter(|address| !self.addresses.contains(address)).collect();
+        if !unnamed.is_empty() {
+            tracing::warn!(addresses = ?unnamed, "the certificate does not name these addresses of this node: nothing signed for them counts");
+        }
     }
 }
 

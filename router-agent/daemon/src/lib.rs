@@ -11,6 +11,7 @@ pub mod flows;
 pub mod identity;
 pub mod logging;
 mod report;
+pub mod source;
 pub mod status;
 pub mod table;
 mod translate;

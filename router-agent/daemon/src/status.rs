@@ -30,7 +30,7 @@ pub fn session(status: &SessionStatus, now: Instant) -> Value {
     })
 }
 
-/// Routing state and messaging associations, as `gist` shows them.
+/// Routing state, messaging associations and counters, as `gist` shows them.
 pub fn gist(snapshot: &Snapshot) -> Value {
     let routing: Vec<Value> = snapshot
         .routing
@@ -61,7 +61,50 @@ pub fn gist(snapshot: &Snapshot) -> Value {
             })
         })
         .collect();
-    json!({ "routing": routing, "associations": associations })
+    json!({ "routing": routing, "associations": associations, "counters": gist_counters(snapshot) })
+}
+
+/// What GIST counted: what came and went, then what was refused and why, then what happened around the node.
+fn gist_counters(snapshot: &Snapshot) -> Value {
+    let (node, shell) = (&snapshot.counters, &snapshot.shell);
+    json!({
+        "datagrams_received": node.datagrams_received,
+        "datagrams_sent": node.datagrams_sent,
+        "association_messages_received": node.association_messages_received,
+        "association_messages_sent": node.association_messages_sent,
+        "queries_sent": node.queries_sent,
+        "responses_sent": node.responses_sent,
+        "errors_sent": node.errors_sent,
+        "errors_received": node.errors_received,
+        "messages_delivered": node.messages_delivered,
+        "no_magic": node.no_magic,
+        "malformed": node.malformed,
+        "hop_count_zero": node.hop_count_zero,
+        "wrong_encapsulation": node.wrong_encapsulation,
+        "unknown_nslp_id": node.unknown_nslp_id,
+        "stray": node.stray,
+        "bad_query_cookies": node.bad_query_cookies,
+        "stale_responder_cookies": node.stale_responder_cookies,
+        "bad_responder_cookies": node.bad_responder_cookies,
+        "altered_proposals": node.altered_proposals,
+        "address_mismatch": node.address_mismatch,
+        "unprotected": node.unprotected,
+        "wrong_association": node.wrong_association,
+        "no_routing_state": node.no_routing_state,
+        "not_authorised": node.not_authorised,
+        "refused_when_full": node.refused_when_full,
+        "rate_delayed": node.rate_delayed,
+        "rate_dropped": node.rate_dropped,
+        "intercepted": shell.intercepted,
+        "datagrams_unusable": shell.datagrams_unusable,
+        "receive_errors": shell.receive_errors,
+        "send_errors": shell.send_errors,
+        "query_mode_errors": shell.query_mode_errors,
+        "indications_dropped": shell.indications_dropped,
+        "write_queues_full": shell.write_queues_full,
+        "handshakes_refused": shell.handshakes_refused,
+        "handshakes_failed": shell.handshakes_failed,
+    })
 }
 
 /// What an NSLP core counted, rows of its table by rule.

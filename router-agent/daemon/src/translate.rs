@@ -21,6 +21,7 @@ pub(crate) fn update(command: Command) -> Result<Update, KeyLengthError> {
         Command::Remove { flow, spi, .. } => Update::Remove { token, flow: self::flow(flow), spi },
         Command::Drain { flow, spi, until, .. } => Update::Drain { token, flow: self::flow(flow), spi, until: instant(until) },
         Command::Snapshot { flow, spi, .. } => Update::Snapshot { token, flow: self::flow(flow), spi },
+        Command::Expect { flow, until, .. } => Update::Expect { token, flow: self::flow(flow), until: instant(until) },
         Command::ReleaseHeld { flow, .. } => Update::ReleaseHeld { token, flow: self::flow(flow) },
         Command::DropHeld { flow, .. } => Update::DropHeld { token, flow: self::flow(flow) },
     })

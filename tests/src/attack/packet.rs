@@ -1,31 +1,36 @@
 //! Packets as an attacker makes them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::IpAddr;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr};
+use smoltcp::wire::{
+    IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+};
 
-/// A UDP datagram in an IPv4 packet.
-pub fn udp(source: Ipv4Addr, source_port: u16, destination: Ipv4Addr, destination_port: u16, payload: &[u8]) -> Vec<u8> {
-    let datagram = UdpRepr { src_port: source_port, dst_port: destination_port };
-    let (mut packet, header) = ipv4(source, destination, IpProtocol::Udp, datagram.header_len() + payload.len());
-    let (from, to) = (IpAddr::V4(source), IpAddr::V4(destination));
+/// An address and a port.
+pub type Endpoint = (IpAddr, u16);
+
+/// A UDP datagram in an IP packet.
+pub fn udp(from: Endpoint, to: Endpoint, payload: &[u8]) -> io::Result<Vec<u8>> {
+    let datagram = UdpRepr { src_port: from.1, dst_port: to.1 };
+    let (mut packet, header) = ip(from.0, to.0, IpProtocol::Udp, datagram.header_len() + payload.len())?;
     datagram.emit(
         &mut UdpPacket::new_unchecked(packet.get_mut(header..).unwrap_or_default()),
-        &from.into(),
-        &to.into(),
+        &IpAddress::from(from.0),
+        &IpAddress::from(to.0),
         payload.len(),
         |body| body.copy_from_slice(payload),
         &ChecksumCapabilities::default(),
     );
-    packet
+    Ok(packet)
 }
 
-/// A TCP segment that wants to open a connection, in an IPv4 packet.
-pub fn tcp_syn(source: Ipv4Addr, source_port: u16, destination: Ipv4Addr, destination_port: u16) -> Vec<u8> {
+/// A TCP segment that wants to open a connection, in an IP packet.
+pub fn tcp_syn(from: Endpoint, to: Endpoint) -> io::Result<Vec<u8>> {
     let segment = TcpRepr {
-        src_port: source_port,
-        dst_port: destination_port,
+        src_port: from.1,
+        dst_port: to.1,
         control: TcpControl::Syn,
         seq_number: TcpSeqNumber(1),
         ack_number: None,
@@ -37,31 +42,34 @@ pub fn tcp_syn(source: Ipv4Addr, source_port: u16, destination: Ipv4Addr, destin
         timestamp: None,
         payload: &[],
     };
-    let (mut packet, header) = ipv4(source, destination, IpProtocol::Tcp, segment.buffer_len());
-    let (from, to) = (IpAddr::V4(source), IpAddr::V4(destination));
+    let (mut packet, header) = ip(from.0, to.0, IpProtocol::Tcp, segment.buffer_len())?;
     segment.emit(
         &mut TcpPacket::new_unchecked(packet.get_mut(header..).unwrap_or_default()),
-        &from.into(),
-        &to.into(),
+        &IpAddress::from(from.0),
+        &IpAddress::from(to.0),
         &ChecksumCapabilities::default(),
     );
-    packet
+    Ok(packet)
 }
 
-/// The same packet with one octet of its payload changed; lengths and the IP header stay right.
-pub fn spoil_last_octet(packet: &[u8]) -> Vec<u8> {
-    let mut spoilt = packet.to_vec();
-    if let Some(last) = spoilt.last_mut() {
-        *last ^= 1;
+/// A packet of zeros behind a finished IP header, and where its payload begins.
+fn ip(from: IpAddr, to: IpAddr, protocol: IpProtocol, payload: usize) -> io::Result<(Vec<u8>, usize)> {
+    let checksums = ChecksumCapabilities::default();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = Ipv4Repr { src_addr: from, dst_addr: to, next_header: protocol, payload_len: payload, hop_limit: 64 };
+            let mut packet = vec![0; header.buffer_len() + payload];
+            header.emit(&mut Ipv4Packet::new_unchecked(&mut packet), &checksums);
+            Ok((packet, header.buffer_len()))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = Ipv6Repr { src_addr: from, dst_addr: to, next_header: protocol, payload_len: payload, hop_limit: 64 };
+            let mut packet = vec![0; header.buffer_len() + payload];
+            header.emit(&mut Ipv6Packet::new_unchecked(&mut packet));
+            Ok((packet, header.buffer_len()))
+        }
+        _ => Err(io::Error::other("a packet has both addresses of one IP version")),
     }
-    spoilt
-}
-
-fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: IpProtocol, payload: usize) -> (Vec<u8>, usize) {
-    let header = Ipv4Repr { src_addr: source, dst_addr: destination, next_header: protocol, payload_len: payload, hop_limit: 64 };
-    let mut packet = vec![0; header.buffer_len() + payload];
-    header.emit(&mut Ipv4Packet::new_unchecked(&mut packet), &ChecksumCapabilities::default());
-    (packet, header.buffer_len())
 }
 
 #[cfg(test)]
@@ -70,12 +78,13 @@ mod tests {
 
     #[test]
     fn a_made_datagram_has_right_lengths_and_checksums() {
-        let packet = udp(Ipv4Addr::new(10, 0, 0, 1), 7, Ipv4Addr::new(10, 0, 0, 2), 9, b"hello");
+        let (from, to) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let packet = udp((from, 7), (to, 9), b"hello").unwrap();
         let view = Ipv4Packet::new_checked(&packet).unwrap();
         assert!(view.verify_checksum());
         assert_eq!(usize::from(view.total_len()), packet.len());
         let datagram = UdpPacket::new_checked(view.payload()).unwrap();
-        assert!(datagram.verify_checksum(&IpAddr::V4(view.src_addr()).into(), &IpAddr::V4(view.dst_addr()).into()));
+        assert!(datagram.verify_checksum(&from.into(), &to.into()));
         assert_eq!(datagram.payload(), b"hello");
     }
 }

@@ -1,109 +1,124 @@
 //! What an attacker on the sender's link tries against a living permission.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 
-use super::SETTLE;
-use super::grant::to_port;
 use super::line::Line;
-use super::site::{ASSOCIATION_PORT, Site};
+use super::site::{ASSOCIATION_PORT, Site, UNLISTED_NSLP};
+use super::trial::{Trial, source_port};
 use crate::attack::packet;
-use crate::network::capture::Frame;
 use crate::network::frame;
-use crate::network::topology::{RECEIVER, SENDER};
+use crate::network::topology::Family::{self, Ipv4, Ipv6};
 
 /// Packets of each attack.
 const PACKETS: usize = 50;
-/// The flow that is attacked: it has a permission from before.
-const VICTIM: u16 = 9001;
+/// Magic number of GIST.
+const MAGIC: [u8; 4] = [0x4e, 0x04, 0xbd, 0xa5];
+
+/// A flow that has a permission from before.
+#[derive(Clone, Copy)]
+struct Victim {
+    family: Family,
+    port: u16,
+    /// Where the Authentication Header begins.
+    ah: usize,
+}
+
+const VICTIM: Victim = Victim { family: Ipv4, port: 9001, ah: 20 };
+const VICTIM6: Victim = Victim { family: Ipv6, port: 9004, ah: 40 };
 
 /// Each attack is tried `PACKETS` times; none may arrive, each counts under its reason.
 pub(super) fn attacks(site: &mut Site) -> io::Result<Vec<Line>> {
-    let (from, to) = addresses()?;
-    let genuine = captured(site)?;
-    let udp = |port: u16, payload: &[u8]| vec![packet::udp(from, 20_000 + VICTIM, to, port, payload); PACKETS];
-    let changed = |change: fn(&mut Vec<u8>)| -> Vec<Vec<u8>> {
-        genuine
-            .iter()
-            .take(PACKETS)
-            .cloned()
-            .map(|mut packet| {
-                change(&mut packet);
-                packet
-            })
-            .collect()
+    let mut lines = against(site, VICTIM, ["no-ah", "unknown-spi", "wrong-key", "replayed"], "")?;
+    lines.extend(against(site, VICTIM6, ["no-ah-ipv6", "unknown-spi-ipv6", "wrong-key-ipv6", "replayed-ipv6"], ", IPv6")?);
+    lines.extend(against_signalling(site)?);
+    Ok(lines)
+}
+
+fn against(site: &Site, victim: Victim, names: [&'static str; 4], suffix: &str) -> io::Result<Vec<Line>> {
+    let Victim { family, port, ah } = victim;
+    let genuine = captured(site, victim)?;
+    let changed = |change: fn(&mut [u8], usize)| -> Vec<Vec<u8>> {
+        let mut packets = genuine.clone();
+        packets.iter_mut().for_each(|packet| change(packet, ah));
+        packets
     };
-    let magic = [0x4e, 0x04, 0xbd, 0xa5];
-    let foreign_query = [&magic[..], &[1, 16, 0, 0, 0x7f, 0xf0, 0x80, 0x40]].concat();
+    let clear = vec![packet::udp((family.sender(), source_port(port)), (family.receiver(), port), b"no header")?; PACKETS];
+    let [no_ah, unknown_spi, wrong_key, replayed] = names;
+    let attack = |name, tried: &str, packets: &[Vec<u8>], reason| {
+        run(site, Trial::start(site, name, format!("{tried}{suffix}"), family, port)?, packets, reason)
+    };
     Ok(vec![
-        attack(site, "no-ah", "forged: no AH", &udp(VICTIM, b"no header"), "missing_ah")?,
-        attack(site, "unknown-spi", "forged: AH with a made-up SPI", &changed(make_up_spi), "unknown_spi")?,
-        attack(site, "wrong-key", "forged: AH with a wrong key", &changed(spoil_and_advance), "bad_icv")?,
-        attack(site, "replayed", "replayed: a capture, bit by bit", &changed(|_| ()), "replayed")?,
-        attack(site, "port-270", "UDP 270 without magic number", &udp(270, b"not GIST at all"), "no_permission")?,
-        attack(site, "foreign-nslp", "UDP 270, magic number, NSLP not listed", &udp(270, &foreign_query), "no_permission")?,
-        attack(site, "association-port", "TCP to the receiver's association port", &syns(from, to), "no_permission")?,
+        attack(no_ah, "forged: no AH", &clear, "missing_ah")?,
+        attack(unknown_spi, "forged: AH with a made-up SPI", &changed(make_up_spi), "unknown_spi")?,
+        attack(wrong_key, "forged: AH with a wrong key", &changed(use_wrong_key), "bad_icv")?,
+        attack(replayed, "replayed: a capture, bit by bit", &changed(|_, _| ()), "replayed")?,
     ])
 }
 
-fn attack(site: &Site, name: &'static str, tried: &str, packets: &[Vec<u8>], reason: &str) -> io::Result<Line> {
-    let mut line = Line::new(name, tried);
-    let before = site.drops()?;
-    let mark = site.right.mark();
-    line.sent = site.attacker.send(packets)?;
-    std::thread::sleep(SETTLE);
-    line.arrived = site.right.count(mark, |frame| is_attack(frame, packets));
-    line.dropped = site.drops()?.since(&before);
-    line.must(line.sent == PACKETS as u64, format!("only {} packets could be made", line.sent));
+fn against_signalling(site: &Site) -> io::Result<Vec<Line>> {
+    let (from, to) = (Ipv4.sender(), Ipv4.receiver());
+    let no_magic = b"not GIST at all";
+    let mark = b"another application";
+    let foreign = query_of(UNLISTED_NSLP, mark);
+    let datagram = |payload: &[u8]| packet::udp((from, 270), (to, 270), payload).map(|packet| vec![packet; PACKETS]);
+    let start = |name, tried, port| Trial::start(site, name, tried, Ipv4, port);
+    let syns = vec![packet::tcp_syn((from, 40_000), (to, ASSOCIATION_PORT))?; PACKETS];
+    Ok(vec![
+        run(site, start("port-270", "UDP 270 without magic number", 270)?.only_payload(no_magic), &datagram(no_magic)?, "no_permission")?,
+        run(
+            site,
+            start("foreign-nslp", "UDP 270, magic number, NSLP not listed", 270)?.only_payload(mark),
+            &datagram(&foreign)?,
+            "no_permission",
+        )?,
+        run(site, start("association-port", "TCP to the receiver's association port", ASSOCIATION_PORT)?, &syns, "no_permission")?,
+    ])
+}
+
+fn run(site: &Site, mut trial: Trial<'_>, packets: &[Vec<u8>], reason: &str) -> io::Result<Line> {
+    trial.line.sent = site.attacker.send(packets)?;
+    let mut line = trial.finish()?;
+    let on_link = line.sender_link.there.packets;
+    line.must(line.sent == PACKETS as u64 && on_link == line.sent, format!("{on_link} of {PACKETS} were on the sender's link"));
     line.must(line.arrived == 0, "forged packets passed the router");
     let dropped = line.dropped_at("router", reason);
     line.must(dropped == line.sent, format!("the router dropped {dropped} of {} for {reason}", line.sent));
     Ok(line)
 }
 
-/// Genuine packets of the victim flow as they were on the sender's link.
-fn captured(site: &Site) -> io::Result<Vec<Vec<u8>>> {
-    let of_victim = |frame: &Frame| !frame.outgoing && to_port(frame, VICTIM).is_some_and(|seen| seen.authentication.is_some());
-    let frames = site.left.since(std::time::Duration::ZERO, of_victim);
-    let packets: Vec<Vec<u8>> = frames.iter().filter_map(|frame| frame.ip().map(<[u8]>::to_vec)).collect();
-    // The newest ones lie inside the replay window: there only the window itself keeps them out.
+/// The newest genuine packets of the victim flow, as they were on the sender's link. They lie inside the replay window: there
+/// only the window itself keeps them out.
+fn captured(site: &Site, victim: Victim) -> io::Result<Vec<Vec<u8>>> {
+    let genuine = |ip: &&[u8]| {
+        frame::read(ip).is_some_and(|seen| {
+            seen.destination == victim.family.receiver() && seen.ports.1 == victim.port && seen.authentication.is_some()
+        })
+    };
+    let packets: Vec<Vec<u8>> =
+        site.left.look(|frames| frames.iter().filter_map(|frame| frame.ip()).filter(genuine).map(<[u8]>::to_vec).collect());
     let newest = packets.len().checked_sub(PACKETS).ok_or_else(|| io::Error::other("too few packets captured to replay"))?;
     Ok(packets.get(newest..).unwrap_or_default().to_vec())
 }
 
-/// Whether what left towards the receiver carries the payload of one of the attack's packets.
-fn is_attack(frame: &Frame, packets: &[Vec<u8>]) -> bool {
-    let Some(seen) = frame::read(frame) else { return false };
-    let Some(ip) = frame.ip() else { return false };
-    frame.outgoing
-        && seen.source == SENDER
-        && packets.iter().any(|packet| packet.len() == seen.length && packet.get(20..) == ip.get(20..seen.length))
+/// Magic number and common header of a GIST Query of another signalling application; `mark` stands for the rest.
+pub(super) fn query_of(nslp_id: u16, mark: &[u8]) -> Vec<u8> {
+    let [high, low] = nslp_id.to_be_bytes();
+    [&MAGIC[..], &[1, 16, 0, 0, high, low, 0x80, 0x40], mark].concat()
 }
 
-fn make_up_spi(packet: &mut Vec<u8>) {
-    set(packet, 20 + 4, &0x00c0_ffee_u32.to_be_bytes());
+fn make_up_spi(packet: &mut [u8], ah: usize) {
+    set(packet, ah + 4, &0x00c0_ffee_u32.to_be_bytes());
 }
 
 /// A number to the right of the window, and an ICV that was made with another key for it.
-fn spoil_and_advance(packet: &mut Vec<u8>) {
-    let sequence = packet.get(28..32).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, u32::from_be_bytes);
-    set(packet, 28, &sequence.saturating_add(100_000).to_be_bytes());
-    set(packet, 32, &[0x5a; 16]);
+fn use_wrong_key(packet: &mut [u8], ah: usize) {
+    let sequence = packet.get(ah + 8..).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, u32::from_be_bytes);
+    set(packet, ah + 8, &sequence.saturating_add(100_000).to_be_bytes());
+    set(packet, ah + 12, &[0x5a; 16]);
 }
 
 fn set(packet: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = packet.get_mut(at..at + bytes.len()) {
         place.copy_from_slice(bytes);
-    }
-}
-
-fn syns(from: Ipv4Addr, to: Ipv4Addr) -> Vec<Vec<u8>> {
-    vec![packet::tcp_syn(from, 40_000, to, ASSOCIATION_PORT); PACKETS]
-}
-
-fn addresses() -> io::Result<(Ipv4Addr, Ipv4Addr)> {
-    match (SENDER, RECEIVER) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => Ok((from, to)),
-        _ => Err(io::Error::other("the attacks are made for IPv4")),
     }
 }

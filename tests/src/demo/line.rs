@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::evidence::{Evidence, Watch};
+
 /// Packets that one node dropped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dropped {
@@ -22,14 +24,20 @@ pub struct Line {
     pub name: &'static str,
     /// What was tried.
     pub tried: String,
-    /// Packets that were sent.
+    /// Packets that were sent, by whoever sent them.
     pub sent: u64,
-    /// Packets that arrived at their destination's link.
+    /// Packets that arrived on the receiver's link.
     pub arrived: u64,
     /// What was dropped where and why, by the nodes' own counters.
     pub dropped: Vec<Dropped>,
     /// Measured figures beyond the columns.
     pub measured: String,
+    /// Which packets the line is about.
+    pub watch: Option<Watch>,
+    /// What the capture on the sender's link shows of them.
+    pub sender_link: Evidence,
+    /// What the capture on the receiver's link shows of them.
+    pub receiver_link: Evidence,
     /// Whether everything came out as it must.
     pub holds: bool,
     /// What did not, if something did not.
@@ -46,6 +54,9 @@ impl Line {
             arrived: 0,
             dropped: Vec::new(),
             measured: String::new(),
+            watch: None,
+            sender_link: Evidence::default(),
+            receiver_link: Evidence::default(),
             holds: true,
             broken: Vec::new(),
         }
@@ -65,6 +76,18 @@ impl Line {
             self.measured.push_str(", ");
         }
         self.measured.push_str(figure.as_ref());
+    }
+
+    /// The line's packets must all have been under AH on both links, each SPI with growing numbers, and every one that left the
+    /// sender must have arrived unless it was counted as dropped.
+    pub fn must_be_under_ah(&mut self) {
+        for (link, evidence) in [("sender's", self.sender_link.clone()), ("receiver's", self.receiver_link.clone())] {
+            let clear = evidence.clear();
+            self.must(clear == 0, format!("{link} link: {clear} packets in the clear"));
+            self.must(evidence.there.under_ah() > 0, format!("{link} link: no packet under AH"));
+            let growing = evidence.there.spis.values().chain(evidence.back.spis.values()).all(|spi| spi.growing);
+            self.must(growing, format!("{link} link: numbers of an SPI do not grow"));
+        }
     }
 
     /// Packets dropped at `at` for `reason`.

@@ -1,12 +1,17 @@
 //! The demonstration: ask, grant, send, be stopped, on the kernel's own packets.
 
+pub mod evidence;
 mod forged;
 mod grant;
+mod lifecycle;
 pub mod line;
 mod over_budget;
 mod restart;
+mod signalling;
 pub mod site;
 mod sizes;
+mod tcp;
+pub mod trial;
 
 use std::io;
 use std::path::Path;
@@ -24,11 +29,16 @@ pub fn run(keep: Option<&Path>, progress: impl Fn(&str)) -> io::Result<Outcome> 
     progress("building three hosts, two links, certificates");
     let mut site = Site::build()?;
     let mut lines = Vec::new();
-    let steps: [fn(&mut Site) -> io::Result<Vec<Line>>; 6] = [
+    let steps: [fn(&mut Site) -> io::Result<Vec<Line>>; 11] = [
         grant::before_permission,
         grant::granted,
+        grant::denied,
+        tcp::files,
         sizes::large_and_unfragmentable,
         forged::attacks,
+        signalling::passed_on,
+        lifecycle::ended,
+        lifecycle::refreshed,
         over_budget::both_senders,
         restart::router_killed,
     ];

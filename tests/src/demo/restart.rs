@@ -4,83 +4,96 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::SETTLE;
-use super::grant::{sockets, to_port, wait_for_arrival};
 use super::line::Line;
 use super::site::{REFRESH, Site};
-use crate::network::topology::RECEIVER;
+use super::trial::Trial;
+use crate::network::topology::Family::Ipv4;
 
 /// The flow that keeps sending all the time.
 const PORT: u16 = 9020;
 
 /// Kills the router under a running flow and starts it again.
 pub(super) fn router_killed(site: &mut Site) -> io::Result<Vec<Line>> {
-    let (socket, _receiver) = sockets(site, PORT)?;
-    let flow = Flow::start(socket);
-    let mark = site.right.mark();
-    let running = wait_for_arrival(&site.right, mark, PORT, Duration::from_secs(10)).is_some();
-    Ok(vec![killed(site, &flow, running)?, restarted(site, &flow)?])
+    let warm_up = Trial::start(site, "", "", Ipv4, PORT)?;
+    let (socket, _receiver) = warm_up.sockets()?;
+    let flow = Flow::start(socket, warm_up.destination());
+    let runs = warm_up.await_arrival(Duration::from_secs(10)).is_some();
+    let killed = killed(site, &flow, runs)?;
+    let restarted = restarted(site, &flow)?;
+    Ok(vec![killed, restarted])
 }
 
-fn killed(site: &mut Site, flow: &Flow, running: bool) -> io::Result<Line> {
-    let mut line = Line::new("router-killed", "router killed under a running flow (SIGKILL)");
-    line.must(running, "the flow did not run before the router was killed");
+fn killed(site: &mut Site, flow: &Flow, runs: bool) -> io::Result<Line> {
     if let Some(mut router) = site.router.take() {
         router.kill()?;
     }
     std::thread::sleep(SETTLE);
-    let (mark, before) = (site.right.mark(), flow.sent());
+    let mut trial = Trial::start(site, "router-killed", "router killed under a running flow (SIGKILL)", Ipv4, PORT)?;
+    trial.line.must(runs, "the flow did not run before the router was killed");
+    let before = flow.sent();
     std::thread::sleep(Duration::from_secs(2));
-    line.sent = flow.sent() - before;
-    line.arrived = site.right.count(mark, |frame| to_port(frame, PORT).is_some());
+    trial.line.sent = flow.sent() - before;
+    let mut line = trial.finish()?;
     line.must(line.arrived == 0, "packets passed a router that is not there");
-    line.must(line.sent > 0, "nothing was sent");
+    line.must(line.sent > 0 && line.sender_link.there.packets > 0, "nothing was sent");
     Ok(line)
 }
 
 fn restarted(site: &mut Site, flow: &Flow) -> io::Result<Line> {
-    let mut line = Line::new("router-restarted", "router started again, nobody touches anything");
-    let (mark, before) = (site.right.mark(), flow.sent());
+    let (before, started) = (flow.sent(), Instant::now());
     site.start_router()?;
-    let started = Instant::now();
-    let resumed = wait_for_arrival(&site.right, mark, PORT, REFRESH * 3);
-    line.sent = flow.sent() - before;
-    line.arrived = site.right.count(mark, |frame| to_port(frame, PORT).is_some());
+    let mut trial = Trial::start(site, "router-restarted", "router started again, nobody touches anything", Ipv4, PORT)?;
+    let resumed = trial.await_arrival(REFRESH * 3).map(|_| started.elapsed());
     match resumed {
-        Some(_) => {
-            let after = started.elapsed();
-            line.measure(format!("resumed after {:.2} s, T is {} s", after.as_secs_f64(), REFRESH.as_secs()));
-            line.must(after <= REFRESH, format!("resumed only after {:.2} s", after.as_secs_f64()));
+        Some(after) => {
+            trial.line.measure(format!("resumed after {:.2} s, T is {} s", after.as_secs_f64(), REFRESH.as_secs()));
+            trial.line.must(after <= REFRESH, format!("resumed only after {:.2} s", after.as_secs_f64()));
         }
-        None => line.must(false, format!("nothing passed within {} s", (REFRESH * 3).as_secs())),
+        None => trial.line.must(false, format!("nothing passed within {} s", (REFRESH * 3).as_secs())),
     }
+    std::thread::sleep(Duration::from_secs(1));
+    trial.line.sent = flow.sent() - before;
+    let mut line = trial.finish()?;
+    line.must_be_under_ah();
     Ok(line)
 }
 
 /// A program that sends a datagram every 20 ms until it is dropped.
-struct Flow {
+pub(super) struct Flow {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Flow {
-    fn start(socket: UdpSocket) -> Self {
-        let flow = Self { sent: Arc::default(), stop: Arc::default() };
-        let (sent, stop) = (flow.sent.clone(), flow.stop.clone());
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                if socket.send_to(&[0; 200], SocketAddr::new(RECEIVER, PORT)).is_ok() {
-                    sent.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn start(socket: UdpSocket, to: SocketAddr) -> Self {
+        let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let thread = std::thread::spawn({
+            let (sent, stop) = (sent.clone(), stop.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if socket.send_to(&[0; 200], to).is_ok() {
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
                 }
-                std::thread::sleep(Duration::from_millis(20));
             }
         });
-        flow
+        Self { sent, stop, thread: Some(thread) }
     }
 
-    fn sent(&self) -> u64 {
+    /// Ends the program and gives how many datagrams it sent.
+    pub(super) fn stop(self) -> u64 {
+        let sent = self.sent.clone();
+        drop(self);
+        sent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 }
@@ -88,5 +101,8 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -21,10 +21,8 @@ const FRAMES: usize = 400_000;
 /// One frame on a link.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Since the start of the capture.
+    /// Since the start of all captures.
     pub at: Duration,
-    /// Whether the host on whose interface we listen sent it.
-    pub outgoing: bool,
     /// The frame from its Ethernet header on.
     pub bytes: Vec<u8>,
 }
@@ -48,13 +46,12 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Listens on `interface` of `host`.
-    pub fn start(host: &Namespace, interface: &str) -> io::Result<Self> {
+    /// Listens on `interface` of `host`. Times count from `started`, the same moment for every capture of a run.
+    pub fn start(host: &Namespace, interface: &str, started: Instant) -> io::Result<Self> {
         let (index, _) = link::identify(host, interface)?;
         let socket = host.run(|| sys::packet_socket(index, true))?;
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let started = Instant::now();
         let frames = Arc::new(Mutex::new(Vec::new()));
         let lost = Arc::new(AtomicU32::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -70,16 +67,9 @@ impl Capture {
         self.started.elapsed()
     }
 
-    /// Frames since `mark` for which `wanted` holds.
-    pub fn since(&self, mark: Duration, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
-        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        frames.iter().filter(|frame| frame.at >= mark && wanted(frame)).cloned().collect()
-    }
-
-    /// Number of frames since `mark` for which `wanted` holds.
-    pub fn count(&self, mark: Duration, wanted: impl Fn(&Frame) -> bool) -> u64 {
-        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        frames.iter().filter(|frame| frame.at >= mark && wanted(frame)).count() as u64
+    /// Looks at every frame captured so far, in order.
+    pub fn look<T>(&self, at: impl FnOnce(&[Frame]) -> T) -> T {
+        at(&self.frames.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Frames that the capture could not keep. A figure taken from a capture that lost frames is not to be believed.
@@ -92,11 +82,12 @@ impl Capture {
         let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
         let file = io::BufWriter::new(std::fs::File::create(path)?);
         let mut writer = PcapWriter::with_header(file, header).map_err(io::Error::other)?;
-        for frame in self.since(Duration::ZERO, |_| true) {
-            let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
-            writer.write_packet(&PcapPacket::new(frame.at, length, &frame.bytes)).map_err(io::Error::other)?;
-        }
-        Ok(())
+        self.look(|frames| {
+            frames.iter().try_for_each(|frame| {
+                let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
+                writer.write_packet(&PcapPacket::new(frame.at, length, &frame.bytes)).map(drop).map_err(io::Error::other)
+            })
+        })
     }
 }
 
@@ -112,12 +103,12 @@ impl Drop for Capture {
 fn listen(socket: &socket2::Socket, started: Instant, frames: &Mutex<Vec<Frame>>, lost: &AtomicU32, stop: &AtomicBool) {
     let mut buffer = vec![MaybeUninit::new(0_u8); 66_000];
     while !stop.load(Ordering::Relaxed) {
-        let Ok((length, address)) = socket.recv_from(&mut buffer) else {
+        let Ok(length) = socket.recv(&mut buffer) else {
             lost.fetch_add(sys::lost_frames(socket).unwrap_or(1), Ordering::Relaxed);
             continue;
         };
         let bytes = buffer.iter().take(length).map(sys::initialised).collect();
-        let frame = Frame { at: started.elapsed(), outgoing: sys::is_outgoing(&address), bytes };
+        let frame = Frame { at: started.elapsed(), bytes };
         let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
         if frames.len() < FRAMES {
             frames.push(frame);

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::capture::Frame;
-
 /// The Authentication Header of a packet, as far as a capture shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Authentication {
@@ -15,7 +13,7 @@ pub struct Authentication {
 
 /// Addresses, protocol and ports of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Seen<'a> {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
@@ -28,11 +26,12 @@ pub struct Seen {
     pub ports: (u16, u16),
     /// Length of the whole IP packet in octets.
     pub length: usize,
+    /// What stands behind the ports: for UDP behind the header of eight octets, else behind four octets of ports.
+    pub payload: &'a [u8],
 }
 
-/// Reads the IP packet of a frame. Packets with extension headers other than AH are read up to the first of them.
-pub fn read(frame: &Frame) -> Option<Seen> {
-    let ip = frame.ip()?;
+/// Reads an IP packet. Packets with extension headers other than AH are read up to the first of them.
+pub fn read(ip: &[u8]) -> Option<Seen<'_>> {
     let (source, destination, mut protocol, mut rest, length): (IpAddr, IpAddr, u8, &[u8], usize) = match ip.first()? >> 4 {
         4 => {
             let header = usize::from(ip.first()? & 0x0f) * 4;
@@ -59,7 +58,8 @@ pub fn read(frame: &Frame) -> Option<Seen> {
         rest = rest.get(words * 4..)?;
     }
     let ports = if [6, 17].contains(&protocol) && !rest.is_empty() { (be16(rest, 0)?, be16(rest, 2)?) } else { (0, 0) };
-    Some(Seen { source, destination, authentication, protocol, ports, length })
+    let payload = rest.get(if protocol == 17 { 8 } else { 4 }..).unwrap_or_default();
+    Some(Seen { source, destination, authentication, protocol, ports, length, payload })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

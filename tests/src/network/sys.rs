@@ -30,16 +30,6 @@ pub(crate) fn packet_socket(index: u32, receive: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether `address`, as a packet socket reported it, belongs to a frame that this host sent.
-pub(crate) fn is_outgoing(address: &SockAddr) -> bool {
-    if address.family() != libc::AF_PACKET as libc::sa_family_t || (address.len() as usize) < size_of::<libc::sockaddr_ll>() {
-        return false;
-    }
-    // SAFETY: family and length say that the storage holds a sockaddr_ll.
-    let link = unsafe { &*address.as_ptr().cast::<libc::sockaddr_ll>() };
-    link.sll_pkttype == libc::PACKET_OUTGOING as u8
-}
-
 /// Frames that the kernel could not hand to a packet socket since the last call.
 pub(crate) fn lost_frames(socket: &Socket) -> io::Result<u32> {
     use std::os::fd::AsRawFd;

@@ -23,6 +23,34 @@ pub const ROUTER_RIGHT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd21, 0, 0, 0, 0, 0
 /// Receiver's IPv6 address.
 pub const RECEIVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd21, 0, 0, 0, 0, 0, 0, 4));
 
+/// An IP version, and with it the addresses of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The sender's address.
+    pub fn sender(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => SENDER,
+            Self::Ipv6 => SENDER6,
+        }
+    }
+
+    /// The receiver's address.
+    pub fn receiver(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => RECEIVER,
+            Self::Ipv6 => RECEIVER6,
+        }
+    }
+}
+
 /// Interface of the sender.
 pub const SENDER_LINK: &str = "s0";
 /// Interface of the router towards the sender.
@@ -84,7 +112,7 @@ mod tests {
             return;
         }
         let chain = Chain::build().unwrap();
-        let capture = Capture::start(&chain.router, RIGHT_LINK).unwrap();
+        let capture = Capture::start(&chain.router, RIGHT_LINK, std::time::Instant::now()).unwrap();
         let receiver = chain.receiver.run(|| UdpSocket::bind((RECEIVER, 9000))).unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let sender = chain.sender.run(|| UdpSocket::bind((SENDER, 0))).unwrap();
@@ -92,7 +120,8 @@ mod tests {
         let mut buffer = [0; 16];
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(capture.count(Duration::ZERO, |frame| frame.outgoing && frame.ip().is_some_and(|ip| ip.ends_with(b"hello"))), 1);
+        let seen = capture.look(|frames| frames.iter().filter(|frame| frame.ip().is_some_and(|ip| ip.ends_with(b"hello"))).count());
+        assert_eq!(seen, 1);
         assert_eq!(capture.lost(), 0);
     }
 }

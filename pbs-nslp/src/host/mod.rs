@@ -1,0 +1,155 @@
+//! A host: sender of some flows, receiver of others, and of connections both at once.
+//!
+//! TCP, SCTP and DCCP need both directions, and each direction is a session of its own with a permission of its own.
+//! A host that grants such a flow asks for its reverse by itself; a host that has asked for such a flow grants its reverse by
+//! itself, for as long as its own permission lives.
+//!
+//! After every `handle_*` and every wish or order, drain [`Host::poll_output`] to `None`; then sleep until
+//! [`Host::poll_timeout`].
+
+mod part;
+mod reverse;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use gist::api::Indication;
+use gist::time::Instant;
+use gist::wire::SessionId;
+
+use crate::datapath::Event;
+use crate::flow::FlowId;
+use crate::output::Output;
+use crate::receiver::{Decision, Receiver, Terms};
+use crate::sender::{Sender, WantError};
+use crate::wire::Volume;
+
+use reverse::Pair;
+
+pub use part::{Part, part};
+
+/// Both parts of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    sender: Sender,
+    receiver: Receiver,
+    /// What connects the two directions of a connection, by the flow that this host sends. At most one for each session.
+    pairs: BTreeMap<FlowId, Pair>,
+    /// Connections that something may have happened to, by the flow that this host sends.
+    touched: BTreeSet<FlowId>,
+    outputs: VecDeque<(Part, Output)>,
+    ending: bool,
+}
+
+impl Host {
+    /// A host of these two parts, which have the same addresses and have done nothing yet.
+    pub fn new(sender: Sender, receiver: Receiver) -> Self {
+        Self { sender, receiver, pairs: BTreeMap::new(), touched: BTreeSet::new(), outputs: VecDeque::new(), ending: false }
+    }
+
+    /// The sender, to be looked at.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// The receiver, to be looked at.
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// Takes what GIST says.
+    pub fn handle_gist(&mut self, indication: Indication, now: Instant) {
+        match part(&indication) {
+            Part::Sender => self.sender.handle_gist(indication, now),
+            Part::Receiver => self.receiver.handle_gist(indication, now),
+        }
+        self.settle(now);
+    }
+
+    /// Takes an answer or an event of the packet side: of what leaves for [`Part::Sender`], of what arrives for
+    /// [`Part::Receiver`].
+    pub fn handle_datapath(&mut self, part: Part, event: Event, now: Instant) {
+        match part {
+            Part::Sender => self.sender.handle_datapath(event, now),
+            Part::Receiver => self.receiver.handle_datapath(event, now),
+        }
+        self.settle(now);
+    }
+
+    /// Lets time pass.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.sender.handle_timeout(now);
+        self.receiver.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// Says what time it is, in Unix seconds; to be repeated once in a while.
+    pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
+        self.sender.set_wall_clock(unix_seconds, now);
+        self.receiver.set_wall_clock(unix_seconds, now);
+    }
+
+    /// Has certificates verified anew, as after a change of anchors or revocation lists.
+    pub fn forget_certificates(&mut self) {
+        self.sender.forget_certificates();
+        self.receiver.forget_certificates();
+    }
+
+    /// Asks for a permission to send, or for more of it: [`Sender::want`].
+    ///
+    /// # Errors
+    /// [`WantError`] says why the wish is not taken up.
+    pub fn want(&mut self, flow: FlowId, volume: Volume, now: Instant) -> Result<(), WantError> {
+        self.sender.want(flow, volume, now)?;
+        self.adopt(flow);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Gives a permission back: [`Sender::release`]. If it is the reverse of a flow that this host receives, it is not asked
+    /// for again as long as that one lives.
+    pub fn release(&mut self, flow: FlowId, now: Instant) {
+        self.give_up(flow);
+        self.sender.release(flow, now);
+        self.settle(now);
+    }
+
+    /// Takes permissions back: [`Receiver::revoke`]. If it is the reverse of a flow that this host sends, it is not granted
+    /// again as long as that one lives.
+    pub fn revoke(&mut self, flow: FlowId, now: Instant) -> bool {
+        self.give_up(flow.reversed());
+        let revoked = self.receiver.revoke(flow, now);
+        self.settle(now);
+        revoked
+    }
+
+    /// Changes a live permission: [`Receiver::change`].
+    pub fn change(&mut self, flow: FlowId, terms: Terms, now: Instant) -> bool {
+        let changed = self.receiver.change(flow, terms, now);
+        self.settle(now);
+        changed
+    }
+
+    /// Takes the answer to [`Output::Ask`]: [`Receiver::decide`].
+    pub fn decide(&mut self, flow: FlowId, session: SessionId, decision: Decision, now: Instant) {
+        self.receiver.decide(flow, session, decision, now);
+        self.settle(now);
+    }
+
+    /// Gives back and takes back everything before the host stops (FS-60, FR-60).
+    pub fn shutdown(&mut self, now: Instant) {
+        self.ending = true;
+        self.sender.shutdown(now);
+        self.receiver.shutdown(now);
+        self.settle(now);
+    }
+
+    /// The next thing to do; a command is for the packets that leave or for those that arrive, as the part says.
+    pub fn poll_output(&mut self) -> Option<(Part, Output)> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Host::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.sender.poll_timeout(), self.receiver.poll_timeout()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,215 @@
+//! Nodes that restart and ways that break heal without anybody's help (TMP-13).
+
+use core::time::Duration;
+
+use gist::api::{NetworkEvent, SendError};
+use pbs_nslp::receiver::Receiver;
+use pbs_nslp::report::ReportEvent;
+use pbs_nslp::sender::Sender;
+use pbs_nslp::wire::{MessageKind, NotifyCode, SaParameters, VolumeContext};
+
+use crate::credentials::ToySigner;
+use crate::datapath::Datapath;
+use crate::forge::{self, notice_from, permission_from, query_from};
+use crate::world::{LATENCY, SENDER, T, World, flow, receiver_address, receiver_config, seconds, sender_address, sender_config};
+
+#[test]
+fn a_restarted_router_permits_again_within_one_period() {
+    // X-96, P-203: same epoch, counted from what the sender says it sent.
+    for place in [1, 2, 3] {
+        let mut world = World::granted(3);
+        for _ in 0..3 {
+            world.packet(1000);
+        }
+        world.restart_router(place);
+        assert_eq!(world.packet(500), Some(place - 1), "fail closed");
+        world.run(T + LATENCY * 8);
+        assert_eq!(world.states(), ["Permitted"; 5]);
+        assert_eq!(world.datapaths[place].table.values().next().unwrap().counted, 3500, "X-44");
+        assert_eq!(world.packet(500), Some(4));
+    }
+}
+
+#[test]
+fn a_lost_association_downstream_makes_the_sender_ask_at_once() {
+    // FN-33, FS-34: Notify 15, not more than once a second.
+    let mut world = World::granted(2);
+    world.run(seconds(2));
+    let queries = world.sent(SENDER, MessageKind::Query).len();
+    world.network(1, NetworkEvent::AssociationLost);
+    world.run(LATENCY * 3);
+    world.took(1, &["FN-33"]);
+    world.took(SENDER, &["FS-34"]);
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), queries + 1);
+    world.network(1, NetworkEvent::AssociationLost);
+    world.run(LATENCY * 3);
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), queries + 1, "not within a second");
+}
+
+#[test]
+fn a_lost_first_hop_is_asked_every_second_until_it_answers() {
+    // FS-34, X-96: each repair gives GIST a second.
+    let mut world = World::granted(1);
+    world.run(seconds(2));
+    world.stable = false;
+    world.down.insert(1);
+    let queries = world.sent(SENDER, MessageKind::Query).len();
+    world.network(SENDER, NetworkEvent::AssociationLost);
+    world.run(seconds(4));
+    let repairs = world.sent(SENDER, MessageKind::Query).len() - queries;
+    assert!((4..=6).contains(&repairs), "{repairs}");
+    world.restart_router(1);
+    world.down.clear();
+    world.run(Duration::from_millis(1100));
+    assert_eq!(world.states(), ["Permitted"; 3]);
+    let queries = world.sent(SENDER, MessageKind::Query).len();
+    world.run(seconds(3));
+    assert!(world.sent(SENDER, MessageKind::Query).len() <= queries + 1, "answered: no more repairs, but the next refresh");
+}
+
+#[test]
+fn a_refresh_that_gist_cannot_deliver_is_repaired_as_well() {
+    // FS-34 by the message status.
+    let mut world = World::granted(1);
+    world.run(T);
+    world.undelivered(SendError::AssociationFailed("reset".to_owned()));
+    world.run(seconds(2));
+    world.took(SENDER, &["FS-34"]);
+    assert_eq!(world.states(), ["Permitted"; 3]);
+}
+
+#[test]
+fn a_notice_that_state_is_missing_makes_the_sender_ask_at_once() {
+    // FS-34: Notify 14.
+    let mut world = World::granted(1);
+    world.run(seconds(2));
+    let queries = world.sent(SENDER, MessageKind::Query).len();
+    let session = world.session();
+    world.tell(SENDER, gist::api::Indication::Received(notice_from(1, session, flow(), NotifyCode::NoState)));
+    world.settle();
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), queries + 1);
+    world.took(SENDER, &["FS-13", "FS-34"]);
+}
+
+#[test]
+fn a_restarted_sender_takes_its_flow_over_under_a_new_session() {
+    // FR-50, FN-71, INV-17.
+    let mut world = World::granted(2);
+    let old = world.permissions()[1][0].1;
+    let now = world.now + seconds(3);
+    world.run(seconds(3));
+    world.stable = false;
+    let signer = ToySigner::new(sender_address(), 1);
+    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), [77; 32], world.unix(), now);
+    world.datapaths[SENDER] = Datapath { is_sender: true, ..Datapath::default() };
+    world.want();
+    world.run(seconds(1));
+    world.took(3, &["FR-50"]);
+    world.took(1, &["FN-71"]);
+    assert_eq!(world.states(), ["Permitted"; 4]);
+    for table in world.permissions() {
+        assert_eq!(table.len(), 1, "the old epoch is gone");
+        assert_ne!(table[0].1, old);
+    }
+    assert_eq!(world.packet(100), Some(3));
+}
+
+#[test]
+fn a_newer_attempt_replaces_one_that_still_waits() {
+    // FN-71 in Wait P: at most one live and one waiting session for a flow.
+    let mut world = World::new(1);
+    world.down.insert(2);
+    for attempt in 1..=3_u8 {
+        let number = u32::try_from(world.unix()).unwrap() + u32::from(attempt);
+        let received = query_from(SENDER, gist::wire::SessionId([attempt; 16]), &forge::query(number), &forge::sender());
+        world.tell(1, gist::api::Indication::Received(received));
+        world.settle();
+        assert_eq!(world.routers[0].sessions().len(), 1);
+    }
+    world.took(1, &["FN-71"]);
+}
+
+#[test]
+fn a_restarted_receiver_grants_anew_at_the_next_query() {
+    // X-100, FR-01 by a Query that only reports; FS-24, FN-23, FN-29 with another SPI.
+    let mut world = World::granted(2);
+    let old = world.permissions()[1][0].1;
+    world.packet(1000);
+    world.stable = false;
+    world.run(seconds(2));
+    let signer = ToySigner::new(receiver_address(), 2);
+    let (unix, now) = (world.unix(), world.now);
+    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), [78; 32], unix, now);
+    world.datapaths[3] = Datapath::default();
+    assert_eq!(world.packet(100), Some(2), "the receiver does not know the old key");
+    world.run(T);
+    assert_eq!(world.states(), ["Permitted"; 4]);
+    world.took(SENDER, &["FS-24"]);
+    world.took(1, &["FN-23"]);
+    assert_eq!(world.packet(100), Some(3));
+    assert_eq!(world.datapaths[1].table.values().find(|entry| !entry.draining).unwrap().counted, 100, "P-060: a new epoch");
+    world.run(seconds(3));
+    world.took(1, &["FN-29"]);
+    assert!(world.permissions().iter().all(|table| table.len() == 1 && table[0].1 != old));
+}
+
+#[test]
+fn a_query_about_an_unknown_epoch_begins_a_new_one_and_the_old_one_drains() {
+    // FR-13, FR-19, X-75, X-100.
+    let mut world = World::granted(1);
+    let session = world.session();
+    let old = world.permissions()[2][0].1;
+    let context = Some(VolumeContext { spi: 0x7777, highest: 1, permission: 1 });
+    let number = u32::try_from(world.unix()).unwrap() + 5;
+    let query = pbs_nslp::wire::Query { sent: Some(10_u64.into()), requested: None, context, ..forge::query(number) };
+    world.stable = false;
+    world.tell(2, gist::api::Indication::Received(query_from(1, session, &query, &forge::sender())));
+    world.settle();
+    world.took(2, &["FR-13"]);
+    assert!(world.trace.iter().any(|line| line.contains("Drain") && line.contains(&old.to_string())));
+    assert_eq!(world.datapaths[2].table.len(), 2);
+    world.run(seconds(3));
+    world.took(2, &["FR-19"]);
+    assert_eq!(world.datapaths[2].table.len(), 1);
+    assert_eq!(world.states(), ["Permitted"; 3]);
+}
+
+#[test]
+fn a_new_epoch_leaves_one_draining_association_at_most() {
+    // X-75, INV-09, FN-23 twice within the drain time.
+    let mut world = World::granted(1);
+    world.stable = false;
+    let session = world.session();
+    let number = u32::try_from(world.unix()).unwrap() + 5;
+    for epoch in 0..3_u32 {
+        let sa = Some(SaParameters { spi: 0x6000 + epoch, drain: seconds(2), new_epoch: true });
+        let defense = Some(forge::key(epoch as u8));
+        let permission = pbs_nslp::wire::Permission { sa, defense, ..forge::permission(number + epoch) };
+        world.tell(1, gist::api::Indication::Received(permission_from(2, session, &permission, &forge::receiver())));
+        world.settle();
+        assert_eq!(world.datapaths[1].table.len(), 2);
+        assert_eq!(world.datapaths[1].table.values().filter(|entry| entry.draining).count(), 1);
+    }
+    // Back to the epoch that drains: its sequence numbers would repeat.
+    let sa = Some(SaParameters { spi: 0x6001, drain: seconds(2), new_epoch: true });
+    let permission = pbs_nslp::wire::Permission { sa, ..forge::permission(number + 9) };
+    world.tell(1, gist::api::Indication::Received(permission_from(2, session, &permission, &forge::receiver())));
+    world.settle();
+    assert!(world.saw(1, |event| matches!(event, ReportEvent::Notifying { code: NotifyCode::SpiCollision, .. })));
+    world.run(seconds(3));
+    assert_eq!(world.datapaths[1].table.len(), 1);
+}
+
+#[test]
+fn a_sender_reads_what_it_sent_right_before_each_report() {
+    // the snapshot precedes the Query, and nothing goes without one.
+    let mut world = World::granted(1);
+    world.datapaths[SENDER].stalled = true;
+    world.run(seconds(6));
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 1);
+    let snapshots = world.trace.iter().filter(|line| line.contains("Snapshot")).count();
+    assert!(snapshots >= 1);
+    world.datapaths[SENDER].resume();
+    world.run(LATENCY);
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 2, "one Query for all the snapshots asked for");
+}

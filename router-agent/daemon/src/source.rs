@@ -1,0 +1,141 @@
+//! A configuration file as text. Whatever is wrong with it is told with file, line and key.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or a key or value is not one we know.
+    #[error("{}:{line}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A value is well formed but cannot be used.
+    #[error("{}:{line}: {key}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1: that of the key or, where it is not written down, of the section it belongs to.
+        line: usize,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// A configuration file that has been read.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Ok(Self::new(path, text))
+    }
+
+    /// A text as if it stood in the file `path`.
+    pub fn new(path: &Path, text: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), text: text.into() }
+    }
+
+    /// Reads the values. Unknown keys are errors where the type says so.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        toml::from_str(&self.text).map_err(|error| ConfigError::Parse {
+            path: self.path.clone(),
+            line: self.line_at(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        })
+    }
+
+    /// The error about the value at `key`, which names its sections with dots and entries of lists by their place from 0:
+    /// `grant.0.volume`.
+    pub fn wrong(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        // The line says which entry it is, better than a place would.
+        let names: Vec<&str> = key.split('.').filter(|step| step.parse::<usize>().is_err()).collect();
+        ConfigError::Value { path: self.path.clone(), line: self.line_of(key), key: names.join("."), message: message.into() }
+    }
+
+    /// `path` as seen from the directory of the file.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new(".")).join(path)
+    }
+
+    fn line_of(&self, key: &str) -> usize {
+        let Ok(document) = DeTable::parse(&self.text) else { return 1 };
+        let document = DeValue::Table(document.into_inner());
+        let (mut here, mut at) = (&document, 0);
+        for step in key.split('.') {
+            let found = match here {
+                DeValue::Table(table) => {
+                    table.iter().find(|(name, _)| name.get_ref() == step).map(|(name, value)| (name.span().start, value.get_ref()))
+                }
+                DeValue::Array(entries) => {
+                    let entry = step.parse::<usize>().ok().and_then(|place| entries.get(place));
+                    entry.map(|entry| (entry.span().start, entry.get_ref()))
+                }
+                _ => None,
+            };
+            let Some(found) = found else { break };
+            (at, here) = found;
+        }
+        self.line_at(at)
+    }
+
+    fn line_at(&self, offset: usize) -> usize {
+        self.text.bytes().take(offset).filter(|&byte| byte == b'\n').count().saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_value_names_the_line_it_stands_on() {
+        let text = "# comment\nname = \"x\"\n\n[a]\nb = 1\n\n[[grant]]\nvolume = 1\n\n[[grant]]\n# more\nvolume = 0\n";
+        let source = Source::new(Path::new("x.toml"), text);
+        let line = |key| source.wrong(key, "no").to_string();
+        assert_eq!(line("name"), "x.toml:2: name: no");
+        assert_eq!(line("a.b"), "x.toml:5: a.b: no");
+        assert_eq!(line("grant.0.volume"), "x.toml:8: grant.volume: no");
+        assert_eq!(line("grant.1.volume"), "x.toml:12: grant.volume: no");
+        assert_eq!(line("grant.1.ttl"), "x.toml:10: grant.ttl: no", "not written down: where its entry begins");
+        assert_eq!(line("a.c"), "x.toml:4: a.c: no");
+        assert_eq!(line("z.y"), "x.toml:1: z.y: no");
+    }
+
+    #[test]
+    fn an_entry_of_an_inline_list_has_its_own_line() {
+        let source = Source::new(Path::new("x.toml"), "ids = [\n  1,\n  2,\n]\n");
+        assert_eq!(source.wrong("ids.1", "no").to_string(), "x.toml:3: ids: no");
+    }
+
+    #[test]
+    fn a_path_is_taken_from_the_directory_of_the_file() {
+        let source = Source::new(Path::new("/etc/pbs/x.toml"), "");
+        assert_eq!(source.beside(Path::new("x.key")), Path::new("/etc/pbs/x.key"));
+        assert_eq!(source.beside(Path::new("/root/x.key")), Path::new("/root/x.key"));
+        assert_eq!(Source::new(Path::new("x.toml"), "").beside(Path::new("x.key")), Path::new("x.key"));
+    }
+}

@@ -1,0 +1,108 @@
+//! One thing being tried: from the counters before to the evidence afterwards.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::SETTLE;
+use super::evidence::{Evidence, Figures, Watch};
+use super::line::Line;
+use super::site::{Drops, Site};
+use crate::network::capture::Capture;
+use crate::network::topology::Family;
+
+/// How long a permission may take before the demonstration calls it missing.
+const GRANT_LIMIT: Duration = Duration::from_secs(10);
+
+/// One line while it is being tried.
+pub struct Trial<'a> {
+    site: &'a Site,
+    before: Drops,
+    watch: Watch,
+    /// The line as far as it is known.
+    pub line: Line,
+}
+
+impl<'a> Trial<'a> {
+    /// Starts a trial about the flow from the sender to `port` of the receiver.
+    pub fn start(site: &'a Site, name: &'static str, tried: impl Into<String>, family: Family, port: u16) -> io::Result<Self> {
+        let from_us = site.now_us();
+        let watch = Watch { family, port, payload: None, from_us, to_us: u64::MAX };
+        Ok(Self { site, before: site.drops()?, watch, line: Line::new(name, tried) })
+    }
+
+    /// Looks only at packets whose payload holds these octets.
+    pub fn only_payload(mut self, payload: &[u8]) -> Self {
+        self.watch.payload = Some(hex::encode(payload));
+        self
+    }
+
+    /// A plain socket of the sender and one of the receiver, for this flow.
+    pub fn sockets(&self) -> io::Result<(UdpSocket, UdpSocket)> {
+        let Watch { family, port, .. } = self.watch;
+        let receiver = self.site.chain.receiver.run(|| UdpSocket::bind((family.receiver(), port)))?;
+        let sender = self.site.chain.sender.run(|| UdpSocket::bind((family.sender(), source_port(port))))?;
+        Ok((sender, receiver))
+    }
+
+    /// Where the flow goes.
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.watch.family.receiver(), self.watch.port)
+    }
+
+    /// What the capture on the sender's link shows so far.
+    pub fn on_sender_link(&self) -> Figures {
+        self.gather(&self.site.left).there
+    }
+
+    /// What the capture on the receiver's link shows so far.
+    pub fn on_receiver_link(&self) -> Figures {
+        self.gather(&self.site.right).there
+    }
+
+    /// Waits until a packet of the flow was on the receiver's link; if none comes, the line does not hold.
+    pub fn await_grant(&mut self) -> Option<Duration> {
+        let arrived = self.await_arrival(GRANT_LIMIT);
+        self.line.must(arrived.is_some(), format!("nothing arrived within {} s: no permission", GRANT_LIMIT.as_secs()));
+        arrived
+    }
+
+    /// Waits until a packet of the flow was on the receiver's link.
+    pub fn await_arrival(&self, patience: Duration) -> Option<Duration> {
+        let started = Instant::now();
+        while started.elapsed() < patience {
+            if self.site.right.look(|frames| frames.iter().rev().any(|frame| self.watch.sees(frame).is_some())) {
+                return Some(started.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    /// When the last packet of the flow so far was on the receiver's link, in microseconds since the captures started.
+    pub fn last_arrival_us(&self) -> Option<u64> {
+        let last = self.site.right.look(|frames| frames.iter().rev().find(|frame| self.watch.sees(frame).is_some()).map(|frame| frame.at));
+        last.and_then(|at| u64::try_from(at.as_micros()).ok())
+    }
+
+    /// Ends the trial: waits until everything is counted, then notes what was dropped where and what the captures show.
+    pub fn finish(mut self) -> io::Result<Line> {
+        std::thread::sleep(SETTLE);
+        self.watch.to_us = self.site.now_us();
+        self.line.dropped = self.site.drops()?.since(&self.before);
+        self.line.sender_link = self.gather(&self.site.left);
+        self.line.receiver_link = self.gather(&self.site.right);
+        self.line.arrived = self.line.receiver_link.there.packets;
+        self.line.watch = Some(self.watch);
+        Ok(self.line)
+    }
+
+    fn gather(&self, capture: &Capture) -> Evidence {
+        capture.look(|frames| Evidence::gather(&self.watch, frames))
+    }
+}
+
+/// The sender's port for a flow to `port`.
+pub fn source_port(port: u16) -> u16 {
+    port.saturating_add(20_000)
+}

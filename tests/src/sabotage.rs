@@ -1,0 +1,199 @@
+//! A demonstration that could not fail would show nothing. Each of these takes one check out of the router, and the lines that
+//! stand for that check must break, and only they.
+//!
+//! The laboratory's own program starts the router's library with a replaced part, under a name that says so
+//! (`pbs-router+icv`). `pbs-router` itself looks at no such name, and has no option or configuration for it.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use pbs_nslp::router::table::{self, Event, Guards, Outcome, State};
+use router_agent::Parts;
+use smoltcp::time::Instant;
+use traffic::algorithm::IcvKey;
+use traffic::checks::Checks;
+use traffic::netlink::{Batch, CREATE, NetlinkError, Protocol, Socket, Writer};
+use traffic::packet::IpPacket;
+use traffic::replay::{Replay, Window};
+use traffic::rules::{RouterRules, SIGNALLING_PASSED, TABLE};
+
+/// The check that is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sabotage {
+    /// Every ICV is taken for right.
+    Icv,
+    /// Every sequence number is taken for new.
+    Window,
+    /// No volume is ever used up.
+    Budget,
+    /// A Permission suffices where nobody has asked.
+    Consent,
+    /// A queue that nobody listens to lets packets pass.
+    FailClosed,
+    /// A permission never ends by itself.
+    Expiry,
+}
+
+impl Sabotage {
+    /// The word on the command line and in the program's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Icv => "icv",
+            Self::Window => "window",
+            Self::Budget => "budget",
+            Self::Consent => "consent",
+            Self::FailClosed => "fail-closed",
+            Self::Expiry => "expiry",
+        }
+    }
+
+    /// The check that a word names.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|sabotage| sabotage.word() == word)
+    }
+
+    /// A router's parts without this check.
+    pub(crate) fn apply(self, mut parts: Parts) -> Parts {
+        match self {
+            Self::Icv => parts.checks = Arc::new(AnyIcv),
+            Self::Window => parts.checks = Arc::new(AnyNumber),
+            Self::Budget => parts.checks = Arc::new(AnyVolume),
+            Self::Consent => parts.table = without_consent,
+            Self::FailClosed => parts.install_rules = install_open_rules,
+            Self::Expiry => {
+                parts.checks = Arc::new(AnyTime);
+                parts.table = without_expiry;
+            }
+        }
+        parts
+    }
+}
+
+#[derive(Debug)]
+struct AnyIcv;
+
+impl Checks for AnyIcv {
+    fn icv_matches(&self, _: &IpPacket<'_>, _: &IcvKey, _: Option<u32>) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct AnyNumber;
+
+impl Checks for AnyNumber {
+    fn window_allows(&self, _: &Window, _: u64) -> Result<(), Replay> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct AnyVolume;
+
+impl Checks for AnyVolume {
+    fn within_budget(&self, _: u64, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct AnyTime;
+
+impl Checks for AnyTime {
+    fn is_live(&self, _: Instant, _: Instant) -> bool {
+        true
+    }
+}
+
+/// A Permission that nobody asked for is treated as if a Query had come before it (the opposite of X-64).
+fn without_consent(state: State, event: Event, guards: Guards) -> Outcome {
+    match (state, event) {
+        (State::Idle, Event::RxPermission) => table::step(State::WaitP, event, guards),
+        _ => table::step(state, event, guards),
+    }
+}
+
+/// No row for the end of the time limit, and none for a missing refresh.
+fn without_expiry(state: State, event: Event, guards: Guards) -> Outcome {
+    match event {
+        Event::ToTtl | Event::ToLife => Outcome::Ignore,
+        _ => table::step(state, event, guards),
+    }
+}
+
+/// The real rules, and before the rule that queues data one that queues it too, but lets packets pass when nobody listens.
+fn install_open_rules(rules: &RouterRules) -> Result<(), NetlinkError> {
+    rules.install()?;
+    let mut batch = Batch::new("open the queue of data");
+    batch.unanswered(BATCH_BEGIN, &FRAME);
+    for family in [IPV4, IPV6] {
+        // Not to be appended: it goes before the rules that stand.
+        batch.request("add an open queue", NEW_RULE, CREATE, &[family, 0, 0, 0], |rule| {
+            rule.put_text(1, TABLE);
+            rule.put_text(2, "forward");
+            rule.nest(4, |list| {
+                element(list, "meta", |data| {
+                    data.put_be32(1, 1);
+                    data.put_be32(2, META_MARK);
+                });
+                element(list, "cmp", |data| {
+                    data.put_be32(1, 1);
+                    data.put_be32(2, UNEQUAL);
+                    data.nest(3, |value| value.put(1, &SIGNALLING_PASSED.to_ne_bytes()));
+                });
+                element(list, "target", |data| {
+                    data.put_text(1, "NFQUEUE");
+                    data.put_be32(2, 3);
+                    let fields = [rules.data_queue, 1, BYPASS, 0].map(u16::to_ne_bytes);
+                    data.put(3, fields.as_flattened());
+                });
+            });
+        });
+    }
+    batch.unanswered(BATCH_END, &FRAME);
+    Socket::open(Protocol::Netfilter)?.transact(batch)
+}
+
+fn element(list: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
+    list.nest(1, |element| {
+        element.put_text(1, name);
+        element.nest(2, fill);
+    });
+}
+
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// The frame of a batch names the subsystem of nf_tables.
+const FRAME: [u8; 4] = [0, 0, 0, 10];
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_RULE: u16 = 0x0a06;
+const META_MARK: u32 = 3;
+const UNEQUAL: u32 = 1;
+/// The flag of a queue that is passed by when nobody listens.
+const BYPASS: u16 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_command_line_names_its_check() {
+        for sabotage in Sabotage::value_variants() {
+            let shown = sabotage.to_possible_value().unwrap();
+            assert_eq!(shown.get_name(), sabotage.word());
+            assert_eq!(Sabotage::from_word(sabotage.word()), Some(*sabotage));
+        }
+    }
+
+    #[test]
+    fn without_consent_only_one_row_is_another() {
+        let guards = Guards::default();
+        for state in State::ALL {
+            for event in Event::ALL {
+                let same = format!("{:?}", without_consent(*state, *event, guards)) == format!("{:?}", table::step(*state, *event, guards));
+                assert_eq!(same, (*state, *event) != (State::Idle, Event::RxPermission), "{state} {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Commands to a daemon that is not there, or about flows that do not exist: exit code 2 for what cannot be done, 1 for no.
+
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use pbs_lab::network::link::{self, End};
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::topology::{MTU, RECEIVER, SENDER};
+use pbs_lab::process::Program::{self, Host, Router};
+
+use crate::support::daemon::Daemon;
+use crate::support::files::{Files, common};
+use crate::support::{Ended, command, end, end_in, has_rules, with_config};
+
+#[test]
+fn a_daemon_that_is_not_there_is_an_error_that_names_the_socket() {
+    for program in [Router, Host] {
+        let files = Files::new();
+        let nowhere = files.path("nowhere.sock");
+        let stale = files.path("stale.sock");
+        drop(UnixListener::bind(&stale).unwrap());
+        for verb in ["status", "flows", "counters", "gist"] {
+            for (socket, why) in [(&nowhere, "No such file"), (&stale, "Connection refused")] {
+                let said = format!("error: control socket {}: {why}", socket.display());
+                end(command(program, verb).arg("--control").arg(socket)).must_say(2, &[&said]);
+            }
+        }
+    }
+    let standard = end(command(Program::Router, "status").env("HOME", "/"));
+    standard.must_say(2, &["error: control socket /run/pbs/router.sock: "]);
+}
+
+#[test]
+fn an_answer_that_is_none_is_an_error_that_names_the_socket() {
+    let files = Files::new();
+    let socket = files.path("odd.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    for (answer, expected) in [("", "not JSON"), ("hello\n", "not JSON"), ("{}\n", "neither `ok` nor `error`"), ("\u{1}\n", "not JSON")] {
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            end(command(Host, "status").arg("--control").arg(&socket))
+        });
+        ended.must_say(2, &[&format!("error: control socket {}: ", socket.display()), expected]);
+    }
+}
+
+#[test]
+fn a_command_line_that_is_none_is_an_error() {
+    for program in [Router, Host] {
+        for arguments in [&["fly"][..], &["run"], &["check"], &["open", "--yes"], &["status", "--colour"], &["run", "--config"]] {
+            end(command(program, arguments[0]).args(&arguments[1..])).must_say(2, &["Usage: "]);
+        }
+        assert_eq!(end(&mut command(program, "--help")).code, Some(0));
+        assert_eq!(end(&mut command(program, "--version")).code, Some(0));
+    }
+    end(&mut command(Router, "revoke")).must_say(2, &["unrecognized subcommand 'revoke'"]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_panic() {
+    let files = Files::of(Host);
+    let check = || with_config(Host, "check", files.path("node.toml"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut unread = check();
+    let status = unread.stdout(writer).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(0), "whoever closes a pipe has read enough");
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = check().stdout(full()).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+    let status = check().arg("--unknown").stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+    std::fs::remove_file(files.path("ca.crt")).unwrap();
+    let status = check().stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2), "the exit code says it when nothing else can");
+}
+
+/// Two hosts on one link; a daemon runs on the first.
+struct Pair {
+    host: Namespace,
+    _neighbour: Namespace,
+    files: Files,
+}
+
+impl Pair {
+    fn build() -> Self {
+        let (host, neighbour) = (Namespace::create("host").unwrap(), Namespace::create("neighbour").unwrap());
+        let near = End { host: &host, interface: "h0", addresses: &[(SENDER, 16)] };
+        link::join(near, End { host: &neighbour, interface: "n0", addresses: &[(RECEIVER, 16)] }, MTU).unwrap();
+        let files = Files::new();
+        files.issue(&files.authority(), "node", &[SENDER]);
+        files.write("node.toml", common("node"));
+        Self { host, _neighbour: neighbour, files }
+    }
+
+    /// The largest packet that an application may send to the neighbour.
+    fn path_mtu(&self) -> i32 {
+        let socket = self.host.run(|| UdpSocket::bind((SENDER, 0))).unwrap();
+        socket.connect((RECEIVER, 9)).unwrap();
+        getsockopt(&socket, sockopt::IpMtu).unwrap()
+    }
+
+    fn open(&self, more: &[&str]) -> Ended {
+        end_in(&self.host, with_config(Host, "open", self.files.path("node.toml")).args(more))
+    }
+}
+
+#[test]
+fn only_open_with_yes_takes_rules_and_routes_away_and_says_so() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let pair = Pair::build();
+    let whole = i32::try_from(MTU).unwrap();
+    assert_eq!(pair.path_mtu(), whole);
+    let daemon = Daemon::start(&pair.host, Host, &pair.files, "node");
+    assert_eq!(pair.path_mtu(), whole - 76, "room for the largest AH (X-68)");
+    daemon.kill();
+    pair.open(&[]).must_say(1, &["--yes"]);
+    assert!(has_rules(&pair.host));
+    assert_eq!(pair.path_mtu(), whole - 76);
+    // What is needed is the way to open, not an identity.
+    std::fs::remove_file(pair.files.path("node.crt")).unwrap();
+    pair.open(&["--yes"]).must_say(0, &["WARN", "the filter rules are gone: traffic passes unverified"]);
+    assert!(!has_rules(&pair.host));
+    assert_eq!(pair.path_mtu(), whole);
+    pair.open(&["--yes"]).must_say(0, &["WARN"]);
+}
+
+#[test]
+fn flows_that_do_not_exist_are_answered_with_no_and_a_reason() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let pair = Pair::build();
+    let daemon = Daemon::start(&pair.host, Host, &pair.files, "node");
+    let about = |verb: &str, source: &str, destination: &str, more: &[&str]| {
+        let mut command = command(Host, verb);
+        command.args(["--source", source, "--destination", destination, "--protocol", "17"]);
+        command.args(["--source-port", "9", "--destination-port", "9"]).args(more);
+        end(command.arg("--control").arg(daemon.control()))
+    };
+    let (here, there) = (SENDER.to_string(), RECEIVER.to_string());
+    about("release", &here, &there, &[]).must_say(1, &["no: ", &here, "has no session here"]);
+    about("revoke", &there, &here, &[]).must_say(1, &["no: ", &there, "has no permission of this host"]);
+    about("request", &there, &here, &["--volume", "1"]).must_say(1, &["no: ", &there, "the source address is not this host's"]);
+    about("request", &here, &there, &["--volume", "0"]).must_say(1, &["no: ", "a volume of 0 bytes"]);
+    for wrong in ["224.0.0.1", "0.0.0.0", "127.0.0.1", "255.255.255.255", "fd20::1"] {
+        for (verb, more) in [("release", &[][..]), ("revoke", &[]), ("request", &["--volume", "1"])] {
+            about(verb, &here, wrong, more).must_say(1, &["no: "]);
+        }
+    }
+    about("release", &here, "nowhere", &[]).must_say(2, &["nowhere", "--destination"]);
+    about("request", &here, &there, &["--volume", "-1"]).must_say(2, &["-1"]);
+    assert_eq!(daemon.ask("flows").as_array().map(Vec::len), Some(0), "no state came of any of this");
+
+    // A router has no flows of its own.
+    let router = Namespace::create("router").unwrap();
+    let files = Files::of(Router);
+    let daemon = Daemon::start(&router, Router, &files, "node");
+    let mut release = command(Host, "release");
+    release.args(["--source", &here, "--destination", &there, "--protocol", "1", "--control"]).arg(daemon.control());
+    end(&mut release).must_say(1, &["no: unknown command `release`"]);
+}

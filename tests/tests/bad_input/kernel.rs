@@ -1,0 +1,169 @@
+//! Sockets and kernel: whatever a daemon does not get is named, and the filter rules are as they were before, or stand.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::process::Program::{self, Host, Router};
+use traffic::queue::{Queue, QueueConfig};
+
+use crate::support::capability::{self, Capability};
+use crate::support::daemon::Daemon;
+use crate::support::files::{Files, good};
+use crate::support::{Ended, end, end_in, has_rules, named, with_config};
+
+/// Runs the daemon of `files` in a namespace; it must end.
+#[track_caller]
+fn run(host: &Namespace, program: Program, files: &Files) -> Ended {
+    end_in(host, &mut with_config(program, "run", files.path("node.toml")))
+}
+
+#[test]
+fn a_control_socket_at_which_a_daemon_answers_is_left_to_it() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for program in [Router, Host] {
+        let (host, other) = (Namespace::create("first").unwrap(), Namespace::create("second").unwrap());
+        let files = Files::of(program);
+        let daemon = Daemon::start(&host, program, &files, "node");
+        let said = format!("error: control socket {}: another daemon already answers there", files.path("node.sock").display());
+        run(&host, program, &files).must_say(2, &[&said]);
+        run(&other, program, &files).must_say(2, &[&said]);
+        assert!(has_rules(&host), "those of the daemon that runs");
+        assert!(!has_rules(&other), "nothing was changed");
+        assert_eq!(daemon.ask("status")["name"], "node");
+    }
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_made_is_named_and_nothing_is_changed() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let long = format!("{}/x.sock", "long".repeat(40));
+    let cases = [
+        ("node.crt/node.sock", "Not a directory"),
+        ("node.crt", "something that is not a socket lies there"),
+        ("..", "something that is not a socket lies there"),
+        (&*long, "must be shorter"),
+    ];
+    for program in [Router, Host] {
+        for (path, expected) in cases {
+            let host = Namespace::create("node").unwrap();
+            let files = Files::of(program);
+            let certificate = files.read("node.crt");
+            files.write("node.toml", good(program).replacen("node.sock", path, 1));
+            let said = format!("error: control socket {}: ", files.path(path).display());
+            run(&host, program, &files).must_say(2, &[&said, expected]);
+            assert!(!has_rules(&host));
+            assert_eq!(files.read("node.crt"), certificate, "a file is no stale socket");
+        }
+    }
+}
+
+#[test]
+fn a_queue_number_that_is_taken_is_named_and_the_rules_stand() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for (program, number) in [(Router, 1), (Router, 2), (Host, 3), (Host, 4)] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        let taken = host.run(|| Queue::open(QueueConfig::new(number)).map_err(io::Error::other)).unwrap();
+        run(&host, program, &files).must_say(2, &[&format!("queue {number}"), "taken by another program"]);
+        assert!(has_rules(&host), "fail closed");
+        drop(taken);
+        assert_eq!(Daemon::start(&host, program, &files, "node").ask("status")["name"], "node", "the number is free again");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_the_rules_stand() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let (ipv4, ipv6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    for program in [Router, Host] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        let gist = host.run(|| UdpSocket::bind((ipv4, 270))).unwrap();
+        run(&host, program, &files).must_say(2, &["error: cannot bind UDP 0.0.0.0:270: ", "(another program uses it)"]);
+        assert!(has_rules(&host), "fail closed");
+        drop(gist);
+        let gist = host.run(|| UdpSocket::bind((ipv6, 270))).unwrap();
+        run(&host, program, &files).must_say(2, &["error: cannot bind UDP [::]:270: ", "(another program uses it)"]);
+        drop(gist);
+        let associations = host.run(|| TcpListener::bind(SocketAddr::new(ipv4, 30270))).unwrap();
+        run(&host, program, &files).must_say(2, &["error: cannot bind TCP 0.0.0.0:30270: ", "(another program uses it)"]);
+        assert!(has_rules(&host), "fail closed");
+        drop(associations);
+        assert_eq!(Daemon::start(&host, program, &files, "node").ask("status")["name"], "node");
+    }
+}
+
+/// Files that another user may use, and a copy of the program that this user may start.
+fn for_everybody(program: Program) -> (Files, PathBuf) {
+    let files = Files::of(program);
+    std::fs::set_permissions(files.path(""), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let copy = files.path("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_pbs-lab"), &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (files, copy)
+}
+
+#[test]
+fn a_user_without_privileges_is_told_which_one_is_missing() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for program in [Router, Host] {
+        let host = Namespace::create("node").unwrap();
+        let (files, copy) = for_everybody(program);
+        let as_nobody = |verb: &str, more: &[&str]| {
+            let mut command = named(&copy, program, verb);
+            command.uid(65534).gid(65534).arg("--config").arg(files.path("node.toml")).args(more);
+            end_in(&host, &mut command)
+        };
+        assert_eq!(as_nobody("check", &[]).code, Some(0), "checking needs no privilege");
+        as_nobody("run", &[]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
+        assert!(!has_rules(&host), "nothing was changed");
+
+        std::fs::remove_file(files.path("node.sock")).unwrap();
+        let daemon = Daemon::start(&host, program, &files, "node");
+        as_nobody("open", &["--yes"]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
+        assert!(has_rules(&host), "nobody opens without the privilege");
+        let mut status = named(&copy, program, "status");
+        status.uid(65534).gid(65534).arg("--control").arg(daemon.control());
+        let said = format!("error: control socket {}: Permission denied", daemon.control().display());
+        end(&mut status).must_say(2, &[&said]);
+    }
+}
+
+#[test]
+fn root_without_one_privilege_is_told_which() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let cases = [
+        (Capability::NetAdmin, "CAP_NET_ADMIN", false),
+        (Capability::NetBindService, "error: cannot bind UDP 0.0.0.0:270: Permission denied", true),
+        (Capability::NetRaw, "error: cannot open a raw IPv4 socket for Query packets: Operation not permitted", true),
+    ];
+    for program in [Router, Host] {
+        for (capability, expected, rules) in cases {
+            let host = Namespace::create("node").unwrap();
+            let files = Files::of(program);
+            let ended = host.run(|| {
+                // The thread ends with this closure, and the loss with it.
+                capability::withhold(capability)?;
+                Ok(end(&mut with_config(program, "run", files.path("node.toml"))))
+            });
+            ended.unwrap().must_say(2, &[expected, "CAP_NET_"]);
+            assert_eq!(has_rules(&host), rules, "{capability:?}: before the rules nothing is changed; from then on they stand");
+        }
+    }
+}

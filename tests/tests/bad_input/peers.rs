@@ -1,0 +1,152 @@
+//! Neighbours and ends that must not be believed: nothing is granted, nothing flows, and the nodes say why.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::topology::{RECEIVER, RECEIVER_LINK, SENDER};
+use pbs_lab::pki::Authority;
+
+use crate::support::daemon::{Daemon, wait_until};
+use crate::support::files::common;
+use crate::support::site::Site;
+
+/// An address that no certificate of the site names.
+const UNNAMED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 5));
+
+/// The three daemons of a site, and an application whose first packet asks.
+struct Asked {
+    sender: Daemon,
+    router: Daemon,
+    receiver: Daemon,
+}
+
+impl Asked {
+    /// Starts everything and sends one packet to `receiver`'s port 9000.
+    #[track_caller]
+    fn at(site: &Site, receiver: IpAddr) -> Self {
+        let asked = Self { receiver: site.start_receiver(), router: site.start_router(), sender: site.start_sender() };
+        let application = site.application(receiver);
+        application.send();
+        assert!(!application.arrives(Duration::from_secs(1)));
+        asked
+    }
+
+    /// Neither sender nor router holds a permission.
+    #[track_caller]
+    fn must_have_nothing(&self) {
+        assert_eq!(self.sender.permissions(), [] as [serde_json::Value; 0]);
+        assert_eq!(self.router.permissions(), [] as [serde_json::Value; 0]);
+    }
+}
+
+/// P-071: the router must not believe a Permission for an address that its signer's certificate does not name.
+#[test]
+fn a_permission_for_an_address_that_the_receivers_certificate_does_not_name_is_refused() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    add_address(&site.chain.receiver, RECEIVER_LINK, UNNAMED);
+    let asked = Asked::at(&site, UNNAMED);
+    asked.receiver.wait_for_log(&["WARN", "the certificate does not name", "192.168.21.5"]);
+    asked.router.wait_for_log(&["WARN", "refused", "certificate does not name the address 192.168.21.5"]);
+    assert_ne!(asked.router.ask("status")["nslp"]["refused"], serde_json::json!({}));
+    asked.must_have_nothing();
+}
+
+/// P-071, for the other end: a Query by somebody else than the flow's source.
+#[test]
+fn a_query_for_an_address_that_the_senders_certificate_does_not_name_is_refused() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    site.files.issue(&site.authority, "sender", &[IpAddr::V4(Ipv4Addr::new(192, 168, 20, 2))]);
+    let asked = Asked::at(&site, RECEIVER);
+    asked.router.wait_for_log(&["WARN", "refused", "certificate does not name the address 192.168.20.1"]);
+    asked.sender.wait_for_log(&["INFO", "notifies", "Certificate", "(10/4)"]);
+    asked.must_have_nothing();
+    assert_eq!(asked.receiver.ask("flows").as_array().map(Vec::len), Some(0), "the Query came no further");
+}
+
+/// RFC 5971 §5.7.3.1: a neighbour whose certificate names another address gets no association.
+#[test]
+fn a_receiver_whose_certificate_names_another_address_gets_no_association() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    site.files.issue(&site.authority, "receiver", &[UNNAMED]);
+    let asked = Asked::at(&site, RECEIVER);
+    asked.router.wait_for_log(&["INFO", "association ended", "TLS with 192.168.21.4:30270", "invalid peer certificate"]);
+    must_be_told_of_no_channel(&asked);
+}
+
+#[test]
+fn a_receiver_of_an_untrusted_authority_gets_no_association() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let stranger = Authority::create("somebody else's authority").unwrap();
+    site.files.issue(&stranger, "receiver", &[RECEIVER]);
+    let asked = Asked::at(&site, RECEIVER);
+    asked.router.wait_for_log(&["INFO", "association ended", "TLS with 192.168.21.4:30270", "UnknownIssuer"]);
+    assert!(asked.receiver.gist("handshakes_failed") > 0);
+    must_be_told_of_no_channel(&asked);
+}
+
+/// the router says that it cannot reach the receiver in a secure way.
+#[track_caller]
+fn must_be_told_of_no_channel(asked: &Asked) {
+    asked.router.wait_for_log(&["WARN", "message not delivered"]);
+    asked.sender.wait_for_log(&["INFO", "notifies", "NoSecureChannel"]);
+    asked.must_have_nothing();
+    let gist = asked.receiver.ask("gist");
+    assert_eq!((&gist["associations"], &gist["routing"]), (&serde_json::json!([]), &serde_json::json!([])));
+}
+
+/// G-093 to G-095, at the host: its own list decides to whom it talks.
+#[test]
+fn a_router_that_the_senders_list_does_not_allow_is_not_talked_to() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let ask = site.files.read("sender.toml").split_once("[[ask]]").unwrap().1.to_owned();
+    let head = common("sender").replacen("*.pbs.test", "gateway.pbs.test", 1);
+    site.files.write("sender.toml", format!("{head}[[ask]]{ask}"));
+    let asked = Asked::at(&site, RECEIVER);
+    asked.sender.wait_for_log(&["WARN", "message not delivered", "not authorised"]);
+    assert!(asked.sender.gist("not_authorised") > 0);
+    asked.must_have_nothing();
+    assert_eq!(asked.router.ask("flows").as_array().map(Vec::len), Some(0), "the Query did not leave");
+    assert_eq!(asked.sender.ask("gist")["associations"], serde_json::json!([]), "torn down");
+}
+
+/// G-093 to G-095, at the router: an entry that forbids comes before one that allows.
+#[test]
+fn a_sender_that_the_routers_list_forbids_is_not_listened_to() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let forbid = format!("[[gist.peer]]\naddress = \"{SENDER}/32\"\nallow = false\n\n[[gist.peer]]");
+    site.files.write("router.toml", common("router").replacen("[[gist.peer]]", &forbid, 1));
+    let asked = Asked::at(&site, RECEIVER);
+    wait_until("the router refuses", || asked.router.gist("not_authorised") > 0);
+    asked.must_have_nothing();
+    assert_eq!(asked.router.ask("flows").as_array().map(Vec::len), Some(0));
+    assert_eq!(asked.router.ask("gist")["associations"], serde_json::json!([]), "torn down");
+}
+
+fn add_address(host: &Namespace, interface: &str, address: IpAddr) {
+    let added = host.run_async(|| async move {
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        let (connection, netlink, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        netlink.address().add(index, address, 24).execute().await.map_err(std::io::Error::other)
+    });
+    added.unwrap();
+}

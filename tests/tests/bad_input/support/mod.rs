@@ -1,0 +1,104 @@
+//! Programs started under their names, and what became of them.
+
+pub mod capability;
+pub mod daemon;
+pub mod files;
+pub mod site;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::process::Program;
+use traffic::rules::{Installed, installed};
+
+/// Longest time that a program which is to end at once may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub output: String,
+    pub complaint: String,
+}
+
+impl Ended {
+    /// It gave this exit code, and said all of `words` on standard error, without a panic.
+    #[track_caller]
+    pub fn must_say(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(!self.complaint.contains("panicked"), "{}", self.complaint);
+        for word in words {
+            assert!(self.complaint.contains(word), "`{word}` is missing in: {}", self.complaint);
+        }
+    }
+}
+
+/// A daemon's program with its first argument.
+pub fn command(program: Program, verb: &str) -> Command {
+    named(Path::new(env!("CARGO_BIN_EXE_pbs-lab")), program, verb)
+}
+
+/// The same from another copy of the laboratory's program.
+pub fn named(file: &Path, program: Program, verb: &str) -> Command {
+    let mut command = Command::new(file);
+    command.arg0(program.name()).arg(verb).env_remove("RUST_LOG");
+    command
+}
+
+/// `verb --config FILE`.
+pub fn with_config(program: Program, verb: &str, config: impl AsRef<OsStr>) -> Command {
+    let mut command = command(program, verb);
+    command.arg("--config").arg(config);
+    command
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn end(command: &mut Command) -> Ended {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = receiver.recv_timeout(LIMIT) else {
+        kill(pid, Signal::SIGKILL).unwrap();
+        panic!("{command:?} did not end");
+    };
+    let output = output.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: output.status.code(), output: text(&output.stdout), complaint: text(&output.stderr) }
+}
+
+/// Runs a command to its end inside a namespace.
+#[track_caller]
+pub fn end_in(host: &Namespace, command: &mut Command) -> Ended {
+    host.run(|| Ok(end(command))).unwrap()
+}
+
+/// Runs a command to its end where it can change nothing of this machine: as root in a new namespace, which must be as it was.
+#[track_caller]
+pub fn end_apart(command: &mut Command) -> Ended {
+    if !nix::unistd::geteuid().is_root() {
+        return end(command);
+    }
+    let host = Namespace::create("apart").unwrap();
+    let ended = end_in(&host, command);
+    assert!(!has_rules(&host), "{ended:?}");
+    ended
+}
+
+/// Whether the filter rules stand in a namespace, in both families or in none.
+#[track_caller]
+pub fn has_rules(host: &Namespace) -> bool {
+    let Installed { ipv4, ipv6 } = host.run(|| installed().map_err(io::Error::other)).unwrap();
+    assert_eq!(ipv4, ipv6);
+    ipv4
+}

@@ -1,0 +1,76 @@
+//! Sender, router and receiver in a row, with real daemons.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use pbs_lab::network::topology::{Chain, RECEIVER, RECEIVER6, ROUTER_LEFT, ROUTER_LEFT6, ROUTER_RIGHT, ROUTER_RIGHT6, SENDER, SENDER6};
+use pbs_lab::pki::Authority;
+use pbs_lab::process::Program;
+
+use super::daemon::Daemon;
+use super::files::{Files, common};
+
+/// TCP port of messaging associations.
+pub const ASSOCIATION_PORT: u16 = 30270;
+
+/// Three hosts with good certificates and configurations. No daemon runs yet.
+pub struct Site {
+    pub chain: Chain,
+    pub files: Files,
+    pub authority: Authority,
+}
+
+impl Site {
+    pub fn build() -> Self {
+        let files = Files::new();
+        let authority = files.authority();
+        files.issue(&authority, "sender", &[SENDER, SENDER6]);
+        files.issue(&authority, "router", &[ROUTER_LEFT, ROUTER_RIGHT, ROUTER_LEFT6, ROUTER_RIGHT6]);
+        files.issue(&authority, "receiver", &[RECEIVER, RECEIVER6]);
+        let ask = "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\nvolume = 100000\n";
+        let grant = "[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\nvolume = 100000\nrefresh = \"5s\"\n";
+        files.write("sender.toml", common("sender") + ask);
+        files.write("router.toml", common("router"));
+        files.write("receiver.toml", common("receiver") + grant);
+        Self { chain: Chain::build().unwrap(), files, authority }
+    }
+
+    pub fn start_sender(&self) -> Daemon {
+        Daemon::start(&self.chain.sender, Program::Host, &self.files, "sender")
+    }
+
+    pub fn start_router(&self) -> Daemon {
+        Daemon::start(&self.chain.router, Program::Router, &self.files, "router")
+    }
+
+    pub fn start_receiver(&self) -> Daemon {
+        Daemon::start(&self.chain.receiver, Program::Host, &self.files, "receiver")
+    }
+
+    /// A socket of an application at each end.
+    pub fn application(&self, receiver: IpAddr) -> Application {
+        let receiver = self.chain.receiver.run(|| UdpSocket::bind((receiver, 9000))).unwrap();
+        let sender = self.chain.sender.run(|| UdpSocket::bind((SENDER, 9001))).unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        Application { sender, receiver }
+    }
+}
+
+/// Unmodified programs at both ends.
+pub struct Application {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+}
+
+impl Application {
+    pub fn send(&self) {
+        // What the host drops on the way out may come back as an error; that is not an arrival.
+        let _ = self.sender.send(b"application");
+    }
+
+    /// Whether a datagram comes within `patience`.
+    pub fn arrives(&self, patience: Duration) -> bool {
+        self.receiver.set_read_timeout(Some(patience)).unwrap();
+        self.receiver.recv(&mut [0; 64]).is_ok()
+    }
+}
