@@ -75,7 +75,7 @@ impl Core for HostCore {
             "request" => {
                 let volume = request.body.get("volume").and_then(Value::as_u64).ok_or("the request names no volume")?;
                 let flow = flow(request)?;
-                self.host.want(flow, Volume(volume), now).map_err(|error| error.to_string())?;
+                self.host.want(flow, Volume(volume), now).map_err(|error| format!("{flow}: {error}"))?;
                 Ok(json!({ "asked": flow.to_string() }))
             }
             "release" => {

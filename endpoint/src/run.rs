@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use daemon::claim::Claim;
 use daemon::clock::{self, Clock};
 use daemon::control;
 use daemon::datapath::Datapath;
@@ -40,6 +41,7 @@ pub(crate) fn mtu_plan(config: &Config) -> MtuPlan {
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
     let credentials = Credentials::load(&config.identity)?;
     let control = control::listen(&config.control_socket).await?;
+    let _claim = Claim::take()?;
     // From here on nothing leaves or arrives that no queue has accepted, whatever becomes of this process.
     HostRules {
         outbound_queue: config.datapath.outbound_queue,

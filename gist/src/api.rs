@@ -76,7 +76,9 @@ pub enum Request {
 }
 
 /// One message of the application (RFC 5971 B.1).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Its `Debug` shows the payload's length only: the payload may hold keys.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SendMessage {
     /// The application.
     pub nslp_id: NslpId,
@@ -130,7 +132,9 @@ pub enum Indication {
 }
 
 /// A message as the application gets it (RFC 5971 B.2).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Its `Debug` shows the payload's length only: the payload may hold keys.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReceivedMessage {
     /// The application.
     pub nslp_id: NslpId,
@@ -215,5 +219,36 @@ impl fmt::Display for NetworkEvent {
             Self::AssociationLost => "association lost",
             Self::NotAuthorised => "not authorised",
         })
+    }
+}
+
+impl fmt::Debug for SendMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendMessage")
+            .field("nslp_id", &self.nslp_id)
+            .field("session", &self.session)
+            .field("mri", &self.mri)
+            .field("payload_length", &self.payload.len())
+            .field("attributes", &self.attributes)
+            .field("handle", &self.handle)
+            .field("timeout", &self.timeout)
+            .field("hop_count", &self.hop_count)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ReceivedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedMessage")
+            .field("nslp_id", &self.nslp_id)
+            .field("session", &self.session)
+            .field("mri", &self.mri)
+            .field("payload_length", &self.payload.len())
+            .field("association", &self.association)
+            .field("peer", &self.peer)
+            .field("authenticated", &self.authenticated)
+            .field("hop_count", &self.hop_count)
+            .field("ip_distance", &self.ip_distance)
+            .finish()
     }
 }

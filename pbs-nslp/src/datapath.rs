@@ -167,6 +167,13 @@ pub enum Event {
         /// The flow.
         flow: FlowId,
     },
+    /// Three quarters of the allowed volume are used up (sender only; X-36).
+    NearlyUsedUp {
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+    },
     /// An authenticated packet would exceed the allowed volume, or at a sender is held because it would.
     OverBudget {
         /// The flow.

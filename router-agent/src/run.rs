@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use daemon::claim::Claim;
 use daemon::clock::{self, Clock};
 use daemon::datapath::Datapath;
 use daemon::drive::{self, Drive};
@@ -28,6 +29,7 @@ use crate::signalling::{self, Applications};
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
     let credentials = Credentials::load(&config.identity)?;
     let control = control::listen(&config.control_socket).await?;
+    let _claim = Claim::take()?;
     // From here on nothing is forwarded that no queue has accepted, whatever becomes of this process.
     (parts.install_rules)(&RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue))?;
 

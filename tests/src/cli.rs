@@ -2,12 +2,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::demo;
+use crate::{audit, demo, remains, standing};
+use crate::sabotage::Sabotage;
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -29,9 +30,41 @@ enum Command {
         /// The result as JSON instead of a table.
         #[arg(long)]
         json: bool,
-        /// Writes one capture a link into this directory.
+        /// Writes one capture a link and the outcome as JSON into this directory, for `audit`.
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
+        /// Takes one check out of the router: the lines that stand for it must break, and the exit code is 1.
+        #[arg(long, value_enum, value_name = "CHECK")]
+        sabotage: Option<Sabotage>,
+        /// Tries only these steps and those that they need.
+        #[arg(long, hide = true, value_delimiter = ',', value_name = "STEP")]
+        only: Vec<String>,
+    },
+    /// Counts every figure of a kept demonstration that captures can show again, from the captures alone. Exit code 0 only if
+    /// all agree.
+    Audit {
+        /// What `demo --keep` wrote.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Instead: one line for each link and SPI of the recorded outcome, to compare with another program's counts.
+        #[arg(long, conflicts_with = "json")]
+        spi_table: bool,
+    },
+    /// Builds the network of the demonstration and leaves it running, under names for `ip netns`. Needs root.
+    Up {
+        /// What to call it.
+        name: String,
+        /// Where configurations, keys and logs go; it must be empty or not there. Otherwise a directory below /var/lib/pbs-lab.
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+    /// Takes such a network away: its processes, namespaces and files. Exit code 1 if there is none. Needs root.
+    Down {
+        /// What it is called.
+        name: String,
     },
     /// Runs AH vectors through the code that the router runs on packets.
     Vectors {
@@ -54,7 +87,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let answer = match arguments.command {
-        Command::Demo { json, keep } => run_demo(json, keep),
+        Command::Demo { json, keep, sabotage, only } => run_demo(json, &demo::Options { keep, sabotage, only }),
+        Command::Audit { directory, json, spi_table } => run_audit(&directory, json, spi_table),
+        Command::Up { name, directory } => run_up(&name, directory),
+        Command::Down { name } => run_down(&name),
         Command::Vectors { files, verbose } => run_vectors(&files, verbose),
     };
     match answer {
@@ -67,17 +103,52 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run_demo(json: bool, keep: Option<PathBuf>) -> std::io::Result<bool> {
+fn run_demo(json: bool, options: &demo::Options) -> std::io::Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         return Err(std::io::Error::other("the demonstration makes network namespaces and needs root"));
     }
-    let outcome = demo::run(keep.as_deref(), |what| eprintln!("  {what}"))?;
+    remains::remove_on_signals()?;
+    let outcome = demo::run(options, |what| eprintln!("  {what}"))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         println!("{}", outcome.table());
     }
     Ok(outcome.holds)
+}
+
+fn run_up(name: &str, directory: Option<PathBuf>) -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("network namespaces need root"));
+    }
+    remains::remove_on_signals()?;
+    println!("{}", standing::up(name, directory).map_err(std::io::Error::other)?);
+    Ok(true)
+}
+
+fn run_down(name: &str) -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("network namespaces need root"));
+    }
+    let found = standing::down(name).map_err(std::io::Error::other)?;
+    if !found {
+        eprintln!("pbs-lab: no network is called {name}");
+    }
+    Ok(found)
+}
+
+fn run_audit(directory: &Path, json: bool, spi_table: bool) -> std::io::Result<bool> {
+    if spi_table {
+        print!("{}", audit::spi_table(directory).map_err(std::io::Error::other)?);
+        return Ok(true);
+    }
+    let report = audit::run(directory).map_err(std::io::Error::other)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(report.agrees)
 }
 
 fn run_vectors(files: &[PathBuf], verbose: bool) -> std::io::Result<bool> {

@@ -1,15 +1,19 @@
 //! The laboratory: real namespaces, real daemons, real attacks, and a table of what happened.
 
 pub mod attack;
+pub mod audit;
 mod cli;
 pub mod demo;
+pub mod ground;
 mod lying;
 pub mod network;
 pub mod pki;
 pub mod process;
 mod programs;
+pub mod remains;
 mod rogue;
 pub mod sabotage;
+pub mod standing;
 mod tampering;
 pub mod transfer;
 mod unasked;

@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::network::namespace::Namespace;
+use crate::network::namespace::{Lifetime, Namespace};
+use crate::remains::Remainder;
 use crate::sabotage::Sabotage;
 
 /// Time a daemon has from its start until it answers on its control socket.
@@ -47,7 +48,7 @@ impl Program {
 /// A running daemon. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
+    process: Remainder,
     name: String,
     control: PathBuf,
     log: PathBuf,
@@ -64,24 +65,34 @@ impl Daemon {
         Self::start_as(host, &format!("{}+{}", program.name(), sabotage.word()), directory, name)
     }
 
+    /// Starts `program` so that it can be left running, and does not wait for it. Until it is left, dropping it ends it.
+    pub fn spawn_standing(host: &Namespace, program: Program, directory: &Path, name: &str) -> io::Result<Self> {
+        Self::spawn(host, program.name(), Lifetime::Own, directory, name)
+    }
+
     fn start_as(host: &Namespace, program: &str, directory: &Path, name: &str) -> io::Result<Self> {
+        let daemon = Self::spawn(host, program, Lifetime::Laboratory, directory, name)?;
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    fn spawn(host: &Namespace, program: &str, lifetime: Lifetime, directory: &Path, name: &str) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new("/proc/self/exe");
         std::os::unix::process::CommandExt::arg0(&mut command, program);
         command.arg("run").arg("--config").arg(directory.join(format!("{name}.toml")));
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        host.contain(&mut command)?;
-        let child = command.spawn()?;
-        let mut daemon = Self { child, name: name.to_owned(), control: directory.join(format!("{name}.sock")), log };
-        daemon.wait_until_ready()?;
-        Ok(daemon)
+        command.current_dir("/").stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        host.contain(&mut command, lifetime)?;
+        let process = Remainder::process(&mut command)?;
+        Ok(Self { process, name: name.to_owned(), control: directory.join(format!("{name}.sock")), log })
     }
 
-    fn wait_until_ready(&mut self) -> io::Result<()> {
+    /// Waits until the daemon answers on its control socket.
+    pub fn wait_until_ready(&self) -> io::Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Err(io::Error::other(format!("{} ended at once ({status}):\n{}", self.name, self.last_words())));
             }
             if self.ask(&json!({ "command": "status" })).is_ok() {
@@ -103,18 +114,38 @@ impl Daemon {
     /// Ends the process at once, as a crash would (SIGKILL).
     pub fn kill(&mut self) -> io::Result<()> {
         self.signal(Signal::SIGKILL)?;
-        self.child.wait().map(drop)
+        self.wait()
     }
 
     /// Asks the process to end (SIGTERM) and waits.
     pub fn terminate(&mut self) -> io::Result<()> {
         self.signal(Signal::SIGTERM)?;
-        self.child.wait().map(drop)
+        self.wait()
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
-        kill(Pid::from_raw(pid), signal).map_err(io::Error::from)
+        self.process.with_process(|child| {
+            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+            // A process that has been waited for has no number any more.
+            if child.try_wait()?.is_some() { Ok(()) } else { kill(Pid::from_raw(pid), signal).map_err(io::Error::from) }
+        })
+    }
+
+    /// Waits in small steps, so that a signal to the laboratory need not wait as well.
+    fn wait(&self) -> io::Result<()> {
+        while self.ended()?.is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn ended(&self) -> io::Result<Option<ExitStatus>> {
+        self.process.with_process(|child| child.try_wait())
+    }
+
+    /// Number of the process.
+    pub fn id(&self) -> io::Result<u32> {
+        self.process.with_process(|child| Ok(child.id()))
     }
 
     /// The end of the daemon's log.
@@ -122,13 +153,5 @@ impl Daemon {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().skip(lines.len().saturating_sub(15)).copied().collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.kill();
-        }
     }
 }

@@ -24,6 +24,7 @@ struct Remains {
 enum Remnant {
     Process(Child),
     Directory(PathBuf),
+    Shared(PathBuf),
     File(PathBuf),
     Mount(PathBuf),
 }
@@ -32,10 +33,16 @@ impl Remnant {
     fn remove(self) -> io::Result<()> {
         match self {
             Self::Process(mut child) => {
-                child.kill()?;
+                // One that has ended already cannot be killed.
+                let _ = child.kill();
                 child.wait().map(drop)
             }
             Self::Directory(path) => remove_directory(&path),
+            Self::Shared(path) => {
+                // It may hold what others put there, or be a mount of theirs.
+                let _ = std::fs::remove_dir(path);
+                Ok(())
+            }
             Self::File(path) => std::fs::remove_file(path),
             Self::Mount(path) => unmount(&path),
         }
@@ -52,6 +59,13 @@ impl Remainder {
         let mut remains = lock();
         std::fs::create_dir_all(path)?;
         Ok(remains.add(Remnant::Directory(path.to_owned())))
+    }
+
+    /// Makes a directory where others put things as well, if it is not there yet. It goes only if it is empty then.
+    pub fn shared_directory(path: &Path) -> io::Result<Self> {
+        let mut remains = lock();
+        std::fs::create_dir_all(path)?;
+        Ok(remains.add(Remnant::Shared(path.to_owned())))
     }
 
     /// Makes a file that is not there yet.

@@ -4,7 +4,7 @@ use gist::api::Indication;
 use gist::wire::Direction;
 
 /// A part of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// [`crate::sender::Sender`].
     Sender,

@@ -91,7 +91,7 @@ impl Host {
         let is_new = self.look_at_incoming(&mut pair, &outgoing.reversed());
         self.grant_reverse(&mut pair, outgoing, now);
         self.ask_for_reverse(&mut pair, outgoing, is_new, now);
-        let outgoing_lives = matches!(self.sender.outgoing(outgoing, now), Outgoing::Granted { .. });
+        let outgoing_lives = matches!(self.sender.outgoing(outgoing, now), Outgoing::Waiting | Outgoing::Granted { .. });
         pair.given_up &= outgoing_lives || pair.spi.is_some();
         if pair != Pair::default() {
             self.pairs.insert(outgoing, pair);
@@ -181,7 +181,7 @@ impl Host {
     }
 }
 
-/// What the reverse of a permitted flow is granted: its time, and a share of its volume at a time without a limit in all.
+/// What the reverse of a permitted flow is granted: its time, and a share of its volume at first. Extensions go on from there.
 fn terms(forward: Outgoing) -> Option<Terms> {
     let Outgoing::Granted { allowed, ttl, refresh } = forward else {
         return None;

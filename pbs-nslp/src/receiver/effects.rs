@@ -102,10 +102,9 @@ impl Receiver {
         let (Some(terms), Some(requested)) = (session.terms, session.query.requested) else {
             return;
         };
-        // An expected flow gets as much as at first beyond what it has used, over and over.
         let counted = session.epoch.as_ref().map_or(Volume::ZERO, |epoch| epoch.counted);
-        let slice = self.expected.get(&step.key.flow).map(|expected| Volume(counted.0.saturating_add(expected.volume.0)));
-        let terms = Terms { limit: terms.limit.max(slice.unwrap_or_default()), ..terms };
+        let limit = self.expected.get(&step.key.flow).map(|expected| expected.further(counted));
+        let terms = Terms { limit: terms.limit.max(limit.unwrap_or_default()), ..terms };
         let allowed = terms.extended(session.allowed, requested);
         session.lowered &= allowed == session.allowed;
         session.allowed = allowed;

@@ -120,7 +120,7 @@ impl Receiver {
                 }
             }
             datapath::Event::OverBudget { flow, spi } => self.over_budget(flow, spi, now),
-            datapath::Event::FirstPacket { .. } => self.node.ignored(),
+            datapath::Event::FirstPacket { .. } | datapath::Event::NearlyUsedUp { .. } => self.node.ignored(),
         }
     }
 

@@ -30,6 +30,13 @@ impl Terms {
         requested.unwrap_or(self.volume).min(self.volume)
     }
 
+    /// AV that an expected flow may be extended to: beyond what has been counted as much again, and at least four
+    /// times the first AV, since some of it is under way and not counted yet.
+    pub(super) fn further(&self, counted: Volume) -> Volume {
+        let share = self.volume.0.saturating_mul(4);
+        Volume(counted.0.saturating_add(share.max(counted.0)))
+    }
+
     /// AV after a Query that asks for a total of `requested`.
     pub(super) fn extended(&self, allowed: Volume, requested: Volume) -> Volume {
         requested.min(self.limit).max(allowed)

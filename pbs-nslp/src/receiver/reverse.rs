@@ -41,8 +41,9 @@ impl Receiver {
         incoming
     }
 
-    /// Grants a flow whether or not the policy does, from now on and at each extension: up to the limit of `terms`, or as much
-    /// as `terms.volume` beyond what has been counted. As many flows as sessions at most; false if there is no room.
+    /// Grants a flow whether or not the policy does, from now on and at each extension: beyond what has been counted as much
+    /// again, at least four times `terms.volume`, or up to the limit of `terms` if that is more. As many flows as sessions at
+    /// most; false if there is no room.
     pub fn expect(&mut self, flow: FlowId, terms: Terms) -> bool {
         let room = self.expected.len() < self.config.sessions || self.expected.contains_key(&flow);
         if room {
@@ -64,11 +65,12 @@ impl Receiver {
     }
 
     /// Leaves Queries for a flow that no rule grants undecided until [`Receiver::decide`], or until it is no longer awaited.
+    /// Whoever begins to wait for a flow has forgiven that it was revoked.
     pub(crate) fn set_awaited(&mut self, flow: FlowId, awaited: bool) {
         if !awaited {
             self.awaited.remove(&flow);
-        } else if self.awaited.len() < self.config.sessions {
-            self.awaited.insert(flow);
+        } else if self.awaited.len() < self.config.sessions && self.awaited.insert(flow) {
+            self.revoked.remove(&flow);
         }
     }
 

@@ -61,7 +61,7 @@ impl Router {
                 }
             }
             // FN-43: the packet has been dropped and counted; the state stays.
-            datapath::Event::OverBudget { .. } | datapath::Event::FirstPacket { .. } => {}
+            datapath::Event::OverBudget { .. } | datapath::Event::NearlyUsedUp { .. } | datapath::Event::FirstPacket { .. } => {}
         }
     }
 

@@ -103,6 +103,7 @@ impl Sender {
                 }
             }
             datapath::Event::FirstPacket { flow } => self.first_packet(flow, now),
+            datapath::Event::NearlyUsedUp { flow, spi } => self.nearly_used_up(flow, spi, now),
             datapath::Event::OverBudget { flow, spi } => self.over_budget(flow, spi, now),
         }
     }
@@ -128,9 +129,24 @@ impl Sender {
         }
     }
 
-    fn over_budget(&mut self, flow: FlowId, spi: u32, now: Instant) {
+    /// Asks in time, so that nothing has to wait (FS-33).
+    fn nearly_used_up(&mut self, flow: FlowId, spi: u32, now: Instant) {
+        match self.of_epoch(flow, spi) {
+            Some(session) => {
+                session.ask_more = true;
+                self.event(flow, Event::TgRenew, Cause::Other, now);
+            }
+            None => self.node.ignored(),
+        }
+    }
+
+    fn of_epoch(&mut self, flow: FlowId, spi: u32) -> Option<&mut Session> {
         let session = self.sessions.get_mut(&flow);
-        match session.filter(|session| session.epoch.as_ref().is_some_and(|epoch| epoch.association.spi() == spi)) {
+        session.filter(|session| session.epoch.as_ref().is_some_and(|epoch| epoch.association.spi() == spi))
+    }
+
+    fn over_budget(&mut self, flow: FlowId, spi: u32, now: Instant) {
+        match self.of_epoch(flow, spi) {
             Some(session) => {
                 session.data_waits = true;
                 session.ask_more = true;

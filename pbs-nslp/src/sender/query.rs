@@ -19,6 +19,10 @@ use crate::wire::{self, Credential, Query, Volume};
 /// AH numbers from here on are near their end.
 const NUMBERS_NEARLY_USED_UP: u32 = 1 << 31;
 
+/// Queries of a flow should be this far apart, so that their numbers do not run ahead of the clock: a node that has
+/// restarted takes none from the future.
+const HASTE: Duration = Duration::from_secs(1);
+
 impl Sender {
     /// Sends a Query; with an epoch as soon as the packet side has said what was sent in it.
     pub(super) fn send_query(&mut self, step: &Step<'_>) {
@@ -34,7 +38,8 @@ impl Sender {
                 session.attempt.asks_more = false;
             }
         }
-        session.attempt.last_sent_at = Some(step.now);
+        let before = session.attempt.last_sent_at.replace(step.now);
+        session.attempt.in_haste = before.is_some_and(|before| step.now.saturating_duration_since(before) < HASTE);
         let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.association.spi()) else {
             return self.ask(step.flow, step.now);
         };
@@ -80,7 +85,9 @@ impl Sender {
         let ends_soon = ends.saturating_duration_since(now) < epoch.refresh.saturating_mul(2);
         let runs_out = epoch.is_nearly_used_up() || ends_soon || epoch.highest >= NUMBERS_NEARLY_USED_UP;
         let needed = session.ask_more || session.data_waits || (epoch.is_busy() && runs_out);
-        let total = epoch.sent.0.saturating_add(session.wanted.0).max(epoch.allowed.0);
+        // What was used up so fast is asked for twice as large.
+        let more = if session.attempt.in_haste { session.wanted.0.max(epoch.sent.0) } else { session.wanted.0 };
+        let total = epoch.sent.0.saturating_add(more).max(epoch.allowed.0);
         needed.then_some(Volume(total))
     }
 

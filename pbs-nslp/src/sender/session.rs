@@ -49,6 +49,8 @@ pub(super) struct Attempt {
     pub(super) last_sent_at: Option<Instant>,
     /// Whether it asks for more than is allowed.
     pub(super) asks_more: bool,
+    /// Whether the Query before was only just sent.
+    pub(super) in_haste: bool,
 }
 
 /// The last Permission accepted.

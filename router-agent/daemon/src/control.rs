@@ -33,6 +33,16 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The directory of the socket is not there and cannot be made.
+    #[error("control socket {}: cannot make the directory {}: {source}", path.display(), directory.display())]
+    Directory {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Its directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A daemon already listens there.
     #[error("control socket {}: another daemon already answers there", path.display())]
     Taken {
@@ -98,7 +108,8 @@ pub async fn listen(path: &Path) -> Result<mpsc::Receiver<Request>, ControlError
         }
     }
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(socket)?;
+        let failed = |source| ControlError::Directory { path: path.to_owned(), directory: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(socket)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(socket)?;

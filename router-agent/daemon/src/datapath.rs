@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use traffic::counters::{Count, Counters};
 use traffic::processor::PacketProcessor;
-use traffic::queue::{Queue, QueueConfig, QueueError};
+use traffic::queue::{Queue, QueueConfig, QueueError, kernel_statistics};
+use traffic::reason::DropReason;
 use traffic::update::Update;
 use traffic::worker::{SendError, Stopped, Up, Worker, WorkerConfig};
 
@@ -33,6 +34,7 @@ pub enum DatapathError {
 #[derive(Debug)]
 pub struct Datapath {
     name: &'static str,
+    number: u16,
     worker: Worker,
     counters: Arc<Counters>,
     waiting: VecDeque<Update>,
@@ -51,7 +53,7 @@ impl Datapath {
         let queue = Queue::open(QueueConfig::new(number))?;
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, worker, counters, waiting: VecDeque::new() })
+        Ok(Self { name, number, worker, counters, waiting: VecDeque::new() })
     }
 
     /// Name of the direction, as `counters` shows it.
@@ -105,12 +107,19 @@ impl Datapath {
     }
 
     /// Counters and faults as JSON: what was accepted, what was dropped why.
+    ///
+    /// What the kernel dropped because queue or socket were full never reached the worker; it is counted here, without bytes.
     pub fn counters(&self) -> Value {
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
+        let kernel = kernel_statistics(self.number).ok().flatten();
+        let never_seen = kernel.map_or(0, |kernel| kernel.dropped_queue_full.saturating_add(kernel.dropped_socket_full));
         let dropped: Vec<Value> = self
             .counters
             .all_dropped()
-            .map(|(reason, count)| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes }))
+            .map(|(reason, count)| {
+                let more = if reason == DropReason::QueueFull { never_seen } else { 0 };
+                json!({ "reason": reason.word(), "packets": count.packets.saturating_add(more), "bytes": count.bytes })
+            })
             .collect();
         let faults = self.worker.faults();
         json!({

@@ -85,8 +85,8 @@ impl Credentials {
             key: identity.key.clone(),
             source,
         })?;
-        let authority = X509Authority::new(&der(&anchors))
-            .map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
+        let authority =
+            X509Authority::new(&der(&anchors)).map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
         // What cannot be read here is refused by every peer; the chain has been parsed already.
         let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
         let tls = tls::configs(certificates, key, anchors)?;

@@ -1,6 +1,7 @@
 //! What `pbs-router` and `pbs` share: configuration, identity, control socket, logging, and the loop between GIST, the NSLP and
 //! the packet side.
 
+pub mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -34,6 +34,7 @@ pub(crate) fn event(up: Up) -> Option<Event> {
         Up::Refused(refused) => Some(Event::Failed { token: Token(refused.token), reason: refused.why.to_string() }),
         // A flow that signalling cannot name (multicast, port 0) gets no permission; its packets time out in the worker.
         Up::Event(traffic::event::Event::FirstPacket(flow)) => Some(Event::FirstPacket { flow: flow_id(flow)? }),
+        Up::Event(traffic::event::Event::NearlyUsedUp { flow, spi }) => Some(Event::NearlyUsedUp { flow: flow_id(flow)?, spi }),
         Up::Event(traffic::event::Event::OverBudget { flow, spi }) => Some(Event::OverBudget { flow: flow_id(flow)?, spi }),
         Up::Stopped(_) => None,
     }

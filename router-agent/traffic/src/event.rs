@@ -12,6 +12,14 @@ pub enum Event {
     /// Traffic of a flow without permission wants out and policy says to ask (sender; FS-01).
     /// Raised once for as long as packets of the flow are held.
     FirstPacket(Flow),
+    /// A sender has used up three quarters of what is allowed: time to ask for more (X-36, FS-33). Raised once for each
+    /// allowed volume.
+    NearlyUsedUp {
+        /// The permission's flow.
+        flow: Flow,
+        /// The permission's SPI.
+        spi: u32,
+    },
     /// A packet would go past the allowed volume. At a router or receiver its ICV was right, so a key holder
     /// sent it (FN-43, FR-24); at a sender it is held and an extension should be asked for (FS-41, FS-43).
     OverBudget {

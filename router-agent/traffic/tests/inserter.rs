@@ -204,6 +204,27 @@ fn the_volume_is_never_exceeded_and_the_packet_that_would_waits_for_more_fs_41()
 }
 
 #[test]
+fn three_quarters_of_the_volume_are_reported_once_for_each_volume() {
+    // FS-33, X-36.
+    let mut fixture = Fixture::new();
+    fixture.inserter.apply(install(SPI, 4 * LENGTH), NOW).unwrap();
+    let nearly = [Event::NearlyUsedUp { flow: flow_v4(), spi: SPI }];
+    let sent = |fixture: &mut Fixture, id| assert!(matches!(fixture.process(id, &udp_v4(100)), Got::Sent(_)));
+    sent(&mut fixture, 1);
+    sent(&mut fixture, 2);
+    assert_eq!(fixture.events(), []);
+    sent(&mut fixture, 3);
+    assert_eq!(fixture.events(), nearly);
+    sent(&mut fixture, 4);
+    assert_eq!(fixture.events(), [], "once");
+    fixture.inserter.apply(raise(4 * LENGTH), NOW).unwrap();
+    assert_eq!(fixture.process(5, &udp_v4(100)), Got::Held);
+    assert_eq!(fixture.events(), [Event::OverBudget { flow: flow_v4(), spi: SPI }], "a refresh is no other volume");
+    fixture.inserter.apply(raise(6 * LENGTH), NOW).unwrap();
+    assert_eq!(fixture.events(), nearly, "and what waited has gone");
+}
+
+#[test]
 fn an_extension_refused_drops_what_waits_and_what_comes_fs_42() {
     let mut fixture = Fixture::new();
     fixture.apply(install(SPI, LENGTH)).unwrap();

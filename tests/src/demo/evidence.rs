@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::network::capture::Frame;
-use crate::network::frame::{self, Seen};
+use crate::network::frame::{self, Authentication, Seen};
 use crate::network::topology::Family;
 
 /// Which packets a line is about.
@@ -86,6 +86,18 @@ pub struct Figures {
     pub spis: BTreeMap<String, Spi>,
 }
 
+impl Spi {
+    /// Counts one more packet under its SPI.
+    pub fn count(spis: &mut BTreeMap<String, Self>, authentication: &Authentication<'_>) {
+        let number = authentication.sequence;
+        let fresh = Self { packets: 0, first: number, last: 0, growing: true };
+        let spi = spis.entry(format!("{:#010x}", authentication.spi)).or_insert(fresh);
+        spi.growing &= number > spi.last;
+        spi.last = number;
+        spi.packets += 1;
+    }
+}
+
 impl Figures {
     /// Packets under an Authentication Header.
     pub fn under_ah(&self) -> u64 {
@@ -102,16 +114,10 @@ impl Figures {
             std::cmp::Ordering::Less => self.full_size,
         };
         self.longest = self.longest.max(length);
-        let Some(authentication) = seen.authentication else {
-            self.clear += 1;
-            return;
-        };
-        let number = authentication.sequence;
-        let fresh = Spi { packets: 0, first: number, last: 0, growing: true };
-        let spi = self.spis.entry(format!("{:#010x}", authentication.spi)).or_insert(fresh);
-        spi.growing &= number > spi.last;
-        spi.last = number;
-        spi.packets += 1;
+        match &seen.authentication {
+            Some(authentication) => Spi::count(&mut self.spis, authentication),
+            None => self.clear += 1,
+        }
     }
 }
 

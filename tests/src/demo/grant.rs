@@ -18,8 +18,8 @@ const FILE: usize = 1 << 20;
 
 /// Nothing arrives before there is a permission.
 pub(super) fn before_permission(site: &mut Site) -> io::Result<Vec<Line>> {
-    site.start_router()?;
-    site.start_receiver()?;
+    site.start_router(Program::Router)?;
+    site.start_receiver(Program::Host)?;
     let line = try_few(site, "before-permission", "UDP from a host that does not ask", 9000, ("router", "no_permission"))?;
     site.start_sender(Program::Host)?;
     Ok(vec![line])

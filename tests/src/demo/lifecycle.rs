@@ -13,8 +13,8 @@ use super::trial::{Trial, source_port};
 use crate::network::topology::Family::Ipv4;
 use crate::process::Daemon;
 
-/// A flow that was granted long before.
-const OLD: u16 = 9002;
+/// A flow that was granted long before, after the last restart of the sender.
+const OLD: u16 = 9003;
 /// The flow that its sender gives back.
 const RELEASED: u16 = 9021;
 /// The flow that its receiver takes back.

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::evidence::{Evidence, Watch};
+use crate::audit::links::Links;
 
 /// Packets that one node dropped for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// The node.
     pub at: String,
@@ -18,10 +19,10 @@ pub struct Dropped {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
     /// Short name, stable for scripts.
-    pub name: &'static str,
+    pub name: String,
     /// What was tried.
     pub tried: String,
     /// Packets that were sent, by whoever sent them.
@@ -48,7 +49,7 @@ impl Line {
     /// Starts a line that so far holds.
     pub fn new(name: &'static str, tried: impl Into<String>) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             tried: tried.into(),
             sent: 0,
             arrived: 0,
@@ -97,10 +98,12 @@ impl Line {
 }
 
 /// The whole result of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// The lines in the order in which they were tried.
     pub lines: Vec<Line>,
+    /// What whole captures show, whatever the lines look at.
+    pub links: Links,
     /// Whether every line holds and no capture lost a frame.
     pub holds: bool,
     /// Frames that captures could not keep; figures are only as good as this is zero.
@@ -144,7 +147,7 @@ mod tests {
     fn a_broken_line_says_so_in_the_table_and_names_what_broke() {
         let mut line = Line::new("forged", "wrong key");
         line.must(1 + 1 == 3, "one packet arrived");
-        let outcome = Outcome { holds: line.holds, lines: vec![line], lost_frames: 0, seconds: 1.0 };
+        let outcome = Outcome { holds: line.holds, lines: vec![line], links: Links::default(), lost_frames: 0, seconds: 1.0 };
         let table = outcome.table();
         assert!(
             table.contains("BROKEN") && table.contains("!! forged: one packet arrived") && table.contains("0 of 1 lines hold"),

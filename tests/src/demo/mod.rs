@@ -1,6 +1,8 @@
 //! The demonstration: ask, grant, send, be stopped, on the kernel's own packets.
 
+mod consent;
 pub mod evidence;
+mod expiry;
 mod forged;
 mod grant;
 mod lifecycle;
@@ -10,48 +12,56 @@ mod restart;
 mod signalling;
 pub mod site;
 mod sizes;
+mod steps;
+mod tampered;
 mod tcp;
 pub mod trial;
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use line::{Line, Outcome};
+use line::Outcome;
 use site::Site;
+
+use crate::sabotage::Sabotage;
 
 /// How long a packet may take from one end to the other and into every counter.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Runs every line in order. `progress` is told what is being tried; with `keep`, one capture a link is written there.
-pub fn run(keep: Option<&Path>, progress: impl Fn(&str)) -> io::Result<Outcome> {
+/// What a run can be told.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where one capture a link and the outcome are written.
+    pub keep: Option<PathBuf>,
+    /// Which check the router runs without.
+    pub sabotage: Option<Sabotage>,
+    /// The steps to try, with those that they need; all if none is named.
+    pub only: Vec<String>,
+}
+
+/// Runs every line in order. `progress` is told what is being tried.
+pub fn run(options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
     let started = Instant::now();
+    let steps = steps::chosen(&options.only)?;
+    if let Some(sabotage) = options.sabotage {
+        progress(&format!("sabotage: the router runs without its check `{}`", sabotage.word()));
+    }
     progress("building three hosts, two links, certificates");
-    let mut site = Site::build()?;
+    let mut site = Site::build(options.sabotage)?;
     let mut lines = Vec::new();
-    let steps: [fn(&mut Site) -> io::Result<Vec<Line>>; 11] = [
-        grant::before_permission,
-        grant::granted,
-        grant::denied,
-        tcp::files,
-        sizes::large_and_unfragmentable,
-        forged::attacks,
-        signalling::passed_on,
-        lifecycle::ended,
-        lifecycle::refreshed,
-        over_budget::both_senders,
-        restart::router_killed,
-    ];
     for step in steps {
-        for line in step(&mut site)? {
+        for line in (step.run)(&mut site)? {
             progress(&format!("{}: {}", if line.holds { "holds " } else { "BROKEN" }, line.tried));
             lines.push(line);
         }
     }
-    if let Some(directory) = keep {
-        site.keep_captures(directory)?;
-    }
+    let links = site.end_captures();
     let lost_frames = site.lost_frames();
     let holds = lost_frames == 0 && lines.iter().all(|line| line.holds);
-    Ok(Outcome { lines, holds, lost_frames, seconds: started.elapsed().as_secs_f64() })
+    let outcome = Outcome { lines, links, holds, lost_frames, seconds: started.elapsed().as_secs_f64() };
+    if let Some(directory) = &options.keep {
+        site.keep(directory, &outcome)?;
+    }
+    Ok(outcome)
 }

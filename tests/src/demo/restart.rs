@@ -12,6 +12,7 @@ use super::line::Line;
 use super::site::{REFRESH, Site};
 use super::trial::Trial;
 use crate::network::topology::Family::Ipv4;
+use crate::process::Program;
 
 /// The flow that keeps sending all the time.
 const PORT: u16 = 9020;
@@ -45,7 +46,7 @@ fn killed(site: &mut Site, flow: &Flow, runs: bool) -> io::Result<Line> {
 
 fn restarted(site: &mut Site, flow: &Flow) -> io::Result<Line> {
     let (before, started) = (flow.sent(), Instant::now());
-    site.start_router()?;
+    site.start_router(Program::Router)?;
     let mut trial = Trial::start(site, "router-restarted", "router started again, nobody touches anything", Ipv4, PORT)?;
     let resumed = trial.await_arrival(REFRESH * 3).map(|_| started.elapsed());
     match resumed {

@@ -2,38 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::line::Dropped;
+use super::expiry::Abandoned;
+use super::line::{Dropped, Outcome};
 use crate::attack::injector::Injector;
+use crate::audit::kept;
+use crate::audit::links::Links;
+use crate::ground::Ground;
+pub use crate::ground::{ASSOCIATION_PORT, LISTED_NSLP, REFRESH, SMALL_BUDGET};
 use crate::network::capture::{Capture, Frame};
-use crate::network::{firewall, frame};
+use crate::network::frame;
 use crate::network::topology::{self, Chain};
-use crate::pki::{Authority, KeyKind};
 use crate::process::{Daemon, Program};
+use crate::remains::Remainder;
+use crate::sabotage::Sabotage;
 
-/// TCP port of messaging associations in the demonstration.
-pub const ASSOCIATION_PORT: u16 = 30270;
-/// An NSLP that the router passes on without hosting it.
-pub const LISTED_NSLP: u16 = 0x7ff1;
 /// An NSLP that the router does not know.
 pub const UNLISTED_NSLP: u16 = 0x7ff0;
-/// Refresh period T of the demonstration.
-pub const REFRESH: Duration = Duration::from_secs(5);
-/// Allowed volume of a flow with a small budget, in bytes.
-pub const SMALL_BUDGET: u64 = 40_000;
-/// Allowed volume of every other flow, in bytes.
-pub const BUDGET: u64 = 32 << 20;
 
 /// Everything that runs.
 pub struct Site {
     /// Where configurations, keys and logs lie. Removed at the end.
     pub directory: PathBuf,
     started: Instant,
+    sabotage: Option<Sabotage>,
     /// The hosts.
     pub chain: Chain,
     /// On the router's interface towards the sender.
@@ -48,71 +44,29 @@ pub struct Site {
     pub sender: Option<Daemon>,
     /// `pbs` of the receiver.
     pub receiver: Option<Daemon>,
+    /// A flow whose sender has vanished.
+    pub abandoned: Option<Abandoned>,
+    /// Removes the directory, last of all.
+    remainder: Option<Remainder>,
 }
 
 impl Site {
-    /// Builds network, keys and configurations. No daemon runs yet.
-    pub fn build() -> io::Result<Self> {
+    /// Builds network, keys and configurations. No daemon runs yet; the router will run without the check that is sabotaged.
+    pub fn build(sabotage: Option<Sabotage>) -> io::Result<Self> {
         let directory = std::env::temp_dir().join(format!("pbs-lab-{}", std::process::id()));
-        std::fs::create_dir_all(&directory)?;
-        let chain = Chain::build()?;
-        firewall::set(&chain.sender, &[(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)])?;
-        firewall::set(&chain.receiver, &[(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT), (7000, 7000), (9000, 9999)])?;
+        let Ground { directory, chain, remainder } = Ground::lay(&directory)?;
+        let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
+            Some(remainder)
+        } else {
+            remainder.keep();
+            None
+        };
         let started = Instant::now();
         let left = Capture::start(&chain.router, topology::LEFT_LINK, started)?;
         let right = Capture::start(&chain.router, topology::RIGHT_LINK, started)?;
         let attacker = Injector::new(&chain.sender, topology::SENDER_LINK, &chain.router, topology::LEFT_LINK)?;
-        let site = Self { directory, started, chain, left, right, attacker, router: None, sender: None, receiver: None };
-        site.issue_certificates()?;
-        site.write_configurations()?;
-        Ok(site)
-    }
-
-    fn issue_certificates(&self) -> io::Result<()> {
-        let authority = Authority::create("pbs-lab authority")?;
-        std::fs::write(self.directory.join("ca.crt"), authority.certificate())?;
-        let nodes: [(&str, &[IpAddr]); 3] = [
-            ("sender", &[topology::SENDER, topology::SENDER6]),
-            ("router", &[topology::ROUTER_LEFT, topology::ROUTER_RIGHT, topology::ROUTER_LEFT6, topology::ROUTER_RIGHT6]),
-            ("receiver", &[topology::RECEIVER, topology::RECEIVER6]),
-        ];
-        for (node, addresses) in nodes {
-            // Both kinds of signatures cross the network.
-            let kind = if node == "receiver" { KeyKind::P256 } else { KeyKind::Ed25519 };
-            authority.issue(&self.directory, node, addresses, kind)?;
-        }
-        Ok(())
-    }
-
-    fn write_configurations(&self) -> io::Result<()> {
-        let common = |name: &str| {
-            let gist = if name == "router" { format!("foreign_nslp_ids = [{LISTED_NSLP}]\n") } else { String::new() };
-            format!(
-                "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\n\
-                 [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
-                 [gist]\nassociation_port = {ASSOCIATION_PORT}\n{gist}\n[[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
-            )
-        };
-        let refresh = REFRESH.as_secs();
-        let ask = |destination: &str, protocol: &str, ports: &str| {
-            format!("[[ask]]\ndestination = \"{destination}\"\nprotocol = \"{protocol}\"\ndestination_ports = \"{ports}\"\nvolume = {BUDGET}\n\n")
-        };
-        let grant = |source: &str, protocol: &str, ports: &str, volume: u64| {
-            format!(
-                "[[grant]]\nsource = \"{source}\"\nprotocol = \"{protocol}\"\ndestination_ports = \"{ports}\"\n\
-                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n\n"
-            )
-        };
-        let (mut asks, mut grants) = (String::new(), String::new());
-        for (sender, receiver) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
-            asks += &(ask(receiver, "udp", "9000-9999") + &ask(receiver, "tcp", "9100-9199"));
-            grants += &grant(sender, "udp", "9010-9019", SMALL_BUDGET);
-            grants += &(grant(sender, "udp", "9000-9799", BUDGET) + &grant(sender, "tcp", "9100-9199", BUDGET));
-        }
-        let write = |name: &str, rest: &str| std::fs::write(self.directory.join(format!("{name}.toml")), common(name) + rest);
-        write("router", "")?;
-        write("sender", &asks)?;
-        write("receiver", &grants)
+        let (router, sender, receiver, abandoned) = (None, None, None, None);
+        Ok(Self { directory, started, sabotage, chain, left, right, attacker, router, sender, receiver, abandoned, remainder })
     }
 
     /// Microseconds since the captures started.
@@ -120,15 +74,21 @@ impl Site {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Starts `pbs-router`.
-    pub fn start_router(&mut self) -> io::Result<()> {
-        self.router = Some(Daemon::start(&self.chain.router, Program::Router, &self.directory, "router")?);
+    /// Starts `pbs-router`, honest or not, in place of the one that runs.
+    pub fn start_router(&mut self, program: Program) -> io::Result<()> {
+        drop(self.router.take());
+        let (host, directory) = (&self.chain.router, &self.directory);
+        self.router = Some(match self.sabotage {
+            Some(sabotage) => Daemon::start_sabotaged(host, program, sabotage, directory, "router")?,
+            None => Daemon::start(host, program, directory, "router")?,
+        });
         Ok(())
     }
 
-    /// Starts `pbs` of the receiver.
-    pub fn start_receiver(&mut self) -> io::Result<()> {
-        self.receiver = Some(Daemon::start(&self.chain.receiver, Program::Host, &self.directory, "receiver")?);
+    /// Starts `pbs` of the receiver, honest or not, in place of the one that runs.
+    pub fn start_receiver(&mut self, program: Program) -> io::Result<()> {
+        drop(self.receiver.take());
+        self.receiver = Some(Daemon::start(&self.chain.receiver, program, &self.directory, "receiver")?);
         Ok(())
     }
 
@@ -174,11 +134,19 @@ impl Site {
         Ok(flows.as_array().into_iter().flatten().find(wanted).cloned())
     }
 
-    /// Writes one capture a link into `directory`.
-    pub fn keep_captures(&self, directory: &Path) -> io::Result<()> {
+    /// Ends the captures, and gives what they show as a whole.
+    pub fn end_captures(&mut self) -> Links {
+        self.left.end();
+        self.right.end();
+        self.left.look(|sender| self.right.look(|receiver| Links::gather(sender, receiver)))
+    }
+
+    /// Writes one capture a link and the outcome into `directory`.
+    pub fn keep(&self, directory: &Path, outcome: &Outcome) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
-        self.left.write(&directory.join("sender-link.pcap"))?;
-        self.right.write(&directory.join("receiver-link.pcap"))
+        self.left.write(&directory.join(kept::SENDER_LINK))?;
+        self.right.write(&directory.join(kept::RECEIVER_LINK))?;
+        std::fs::write(directory.join(kept::OUTCOME), serde_json::to_string_pretty(outcome)?)
     }
 
     /// How long ago the first packet under AH to `port` was on the receiver's link.
@@ -199,9 +167,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         drop((self.sender.take(), self.router.take(), self.receiver.take()));
-        if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
-            let _ = std::fs::remove_dir_all(&self.directory);
-        }
+        drop(self.remainder.take());
     }
 }
 

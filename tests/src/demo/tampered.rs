@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Both ways to add the object.
 pub(super) fn permissions(site: &mut Site) -> io::Result<Vec<Line>> {
-    site.restart_router(Program::TamperingRouter)?;
+    site.start_router(Program::TamperingRouter)?;
     let marked = tampered(
         site,
         "tampered-marked",
@@ -36,7 +36,7 @@ pub(super) fn permissions(site: &mut Site) -> io::Result<Vec<Line>> {
         APPENDED_PORT,
         "stands after the signature",
     )?;
-    site.restart_router(Program::Router)?;
+    site.start_router(Program::Router)?;
     Ok(vec![marked, appended])
 }
 
@@ -55,10 +55,12 @@ fn tampered(site: &Site, name: &'static str, tried: &str, port: u16, reason: &st
     }
     let codes = refused(&site.sender)? - codes;
     let reasons = logged(site, reason)? - reasons;
-    trial.line.measure(format!("{codes} Permission refused at the sender: {reason}"));
-    trial.line.must(codes > 0 && reasons == codes, format!("{codes} refused as {CODE}, {reasons} of them because it {reason}"));
+    trial.line.measure(format!("{reasons} refused by the sender as {CODE}: {reason}"));
+    trial.line.must(reasons > 0 && codes >= reasons, format!("{codes} refused as {CODE}, {reasons} of them: {reason}"));
     trial.line.must(site.flow(&site.router, port)?.is_some(), "the router holds no permission: none was tampered with");
     trial.line.must(site.flow(&site.sender, port)?.is_none(), "the sender took the Permission");
+    // Held packets are given up after a second.
+    std::thread::sleep(Duration::from_millis(1100));
     let on_sender_link = trial.on_sender_link().packets;
     let mut line = trial.finish()?;
     line.must(on_sender_link == 0 && line.arrived == 0, format!("{on_sender_link} packets left the sender, {} arrived", line.arrived));

@@ -87,16 +87,22 @@ impl Capture {
                 let length = u32::try_from(frame.bytes.len()).map_err(io::Error::other)?;
                 writer.write_packet(&PcapPacket::new(frame.at, length, &frame.bytes)).map(drop).map_err(io::Error::other)
             })
-        })
+        })?;
+        io::Write::flush(&mut writer.into_writer())
+    }
+
+    /// Ends the capture: no frame comes any more.
+    pub fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 

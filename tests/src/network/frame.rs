@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The Authentication Header of a packet, as far as a capture shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authentication {
+pub struct Authentication<'a> {
     /// Security Parameters Index.
     pub spi: u32,
     /// Sequence number.
     pub sequence: u32,
+    /// Integrity check value, with padding.
+    pub icv: &'a [u8],
 }
 
 /// Addresses, protocol and ports of a packet.
@@ -19,8 +21,8 @@ pub struct Seen<'a> {
     /// Destination address.
     pub destination: IpAddr,
     /// The Authentication Header, if the packet has one.
-    pub authentication: Option<Authentication>,
-    /// Upper-layer protocol, behind AH.
+    pub authentication: Option<Authentication<'a>>,
+    /// Upper-layer protocol, behind AH; of a later fragment what the first one begins with, be it AH.
     pub protocol: u8,
     /// Source and destination port, zero where there are none (later fragments, protocols without ports).
     pub ports: (u16, u16),
@@ -30,7 +32,7 @@ pub struct Seen<'a> {
     pub payload: &'a [u8],
 }
 
-/// Reads an IP packet. Packets with extension headers other than AH are read up to the first of them.
+/// Reads an IP packet.
 pub fn read(ip: &[u8]) -> Option<Seen<'_>> {
     let (source, destination, mut protocol, mut rest, length): (IpAddr, IpAddr, u8, &[u8], usize) = match ip.first()? >> 4 {
         4 => {
@@ -46,20 +48,36 @@ pub fn read(ip: &[u8]) -> Option<Seen<'_>> {
             let length = 40 + usize::from(be16(ip, 4)?);
             let source = Ipv6Addr::from(ip.get(8..24)?.first_chunk::<16>().copied()?);
             let destination = Ipv6Addr::from(ip.get(24..40)?.first_chunk::<16>().copied()?);
-            (source.into(), destination.into(), *ip.get(6)?, ip.get(40..length)?, length)
+            let (protocol, rest) = behind_extensions(*ip.get(6)?, ip.get(40..length)?)?;
+            (source.into(), destination.into(), protocol, rest, length)
         }
         _ => return None,
     };
     let mut authentication = None;
     if protocol == 51 && !rest.is_empty() {
         let words = usize::from(*rest.get(1)?) + 2;
-        authentication = Some(Authentication { spi: be32(rest, 4)?, sequence: be32(rest, 8)? });
+        authentication = Some(Authentication { spi: be32(rest, 4)?, sequence: be32(rest, 8)?, icv: rest.get(12..words * 4)? });
         protocol = *rest.first()?;
         rest = rest.get(words * 4..)?;
     }
     let ports = if [6, 17].contains(&protocol) && !rest.is_empty() { (be16(rest, 0)?, be16(rest, 2)?) } else { (0, 0) };
     let payload = rest.get(if protocol == 17 { 8 } else { 4 }..).unwrap_or_default();
     Some(Seen { source, destination, authentication, protocol, ports, length, payload })
+}
+
+/// Walks the extension headers of an IPv6 packet that stand before AH or the upper layer. A later fragment has nothing behind them.
+fn behind_extensions(mut protocol: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+    loop {
+        let length = match protocol {
+            // Hop-by-hop options, routing, destination options.
+            0 | 43 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
+            44 if be16(rest, 2)? >> 3 != 0 => return Some((*rest.first()?, &[])),
+            44 => 8,
+            _ => return Some((protocol, rest)),
+        };
+        protocol = *rest.first()?;
+        rest = rest.get(length..)?;
+    }
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

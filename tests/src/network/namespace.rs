@@ -3,10 +3,25 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::remains::Remainder;
+
+/// Where names of namespaces lie, for `ip netns` and for this.
+pub const NAMES: &str = "/run/netns";
+
+/// How long a process inside a namespace lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as the laboratory's process at most, however that ends.
+    Laboratory,
+    /// Until somebody ends it. It belongs to no terminal.
+    Own,
+}
 
 /// A network namespace. The kernel removes it, with its links and rules, when the last process and the last handle are gone.
 #[derive(Debug)]
@@ -56,10 +71,18 @@ impl Namespace {
         }))
     }
 
-    /// Makes `command` run inside the namespace and end with the laboratory.
-    pub fn contain(&self, command: &mut Command) -> io::Result<()> {
-        super::sys::run_inside(command, self.handle.try_clone()?);
+    /// Makes `command` run inside the namespace.
+    pub fn contain(&self, command: &mut Command, lifetime: Lifetime) -> io::Result<()> {
+        super::sys::run_inside(command, self.handle.try_clone()?, lifetime);
         Ok(())
+    }
+
+    /// Gives the namespace a name that other programs know it by: `ip netns exec NAME …`. It lives as long as the name does. The
+    /// directory of names must be there.
+    pub fn publish(&self, name: &str) -> io::Result<Remainder> {
+        let path = Path::new(NAMES).join(name);
+        let handle = format!("/proc/self/fd/{}", self.handle.as_raw_fd());
+        Remainder::mount(Path::new(&handle), &path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
     /// Writes a setting below `/proc/sys`.

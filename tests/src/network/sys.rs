@@ -1,9 +1,11 @@
-//! The laboratory's only unsafe code: packet sockets bound to one interface.
+//! The laboratory's only unsafe code: packet sockets bound to one interface, children inside a namespace, handles on processes.
 #![allow(unsafe_code)]
 
 use std::io;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::namespace::Lifetime;
 
 /// Every EtherType, in network order, as a packet socket wants it.
 fn every_protocol() -> u16 {
@@ -43,14 +45,17 @@ pub(crate) fn lost_frames(socket: &Socket) -> io::Result<u32> {
 }
 
 /// Lets `command` run inside the network namespace behind `namespace`.
-pub(crate) fn run_inside(command: &mut std::process::Command, namespace: std::os::fd::OwnedFd) {
+pub(crate) fn run_inside(command: &mut std::process::Command, namespace: std::os::fd::OwnedFd, lifetime: Lifetime) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: the closure runs between fork and exec; it only makes the system calls setns and prctl, which are safe there. The
-    // second one ends the child when the laboratory dies, however it dies.
+    // SAFETY: the closure runs between fork and exec; it only makes the system calls setns and prctl or setsid, which are safe
+    // there. prctl ends the child when the laboratory dies, however it dies; setsid takes it off the terminal.
     unsafe {
         command.pre_exec(move || {
             nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            match lifetime {
+                Lifetime::Laboratory => nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?,
+                Lifetime::Own => nix::unistd::setsid().map(drop)?,
+            }
             Ok(())
         });
     }
@@ -76,5 +81,29 @@ pub(crate) fn forbid_fragments(socket: &std::net::UdpSocket) -> io::Result<()> {
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A handle on process `id`, which stays with this process even if its number passes to another one; `None` if there is none.
+pub(crate) fn process_handle(id: u32) -> io::Result<Option<std::os::fd::OwnedFd>> {
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+    // SAFETY: the call takes two numbers and touches no memory of this process.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+    match RawFd::try_from(result) {
+        // SAFETY: the kernel just made this descriptor for this caller, and nobody else knows it.
+        Ok(descriptor) if descriptor >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) })),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+/// Sends `signal` to the process behind `handle`.
+pub(crate) fn signal_process(handle: &std::os::fd::OwnedFd, signal: nix::sys::signal::Signal) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let no_information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the handle is an open descriptor, and the kernel takes a null pointer for "no information beyond the signal".
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle.as_raw_fd(), signal as libc::c_int, no_information, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use pbs_lab::network::link::{self, End};
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::{MTU, RECEIVER, SENDER};
-use pbs_lab::process::Program::{self, Host, Router};
+use pbs_lab::process::Program::{Host, Router};
 
 use crate::support::daemon::Daemon;
 use crate::support::files::{Files, common};
@@ -29,8 +30,10 @@ fn a_daemon_that_is_not_there_is_an_error_that_names_the_socket() {
             }
         }
     }
-    let standard = end(command(Program::Router, "status").env("HOME", "/"));
-    standard.must_say(2, &["error: control socket /run/pbs/router.sock: "]);
+    // Without --control it is the standard one, unless this machine runs such a daemon.
+    if !Path::new("/run/pbs/router.sock").exists() {
+        end(&mut command(Router, "status")).must_say(2, &["error: control socket /run/pbs/router.sock: "]);
+    }
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn an_answer_that_is_none_is_an_error_that_names_the_socket() {
 fn a_command_line_that_is_none_is_an_error() {
     for program in [Router, Host] {
         for arguments in [&["fly"][..], &["run"], &["check"], &["open", "--yes"], &["status", "--colour"], &["run", "--config"]] {
-            end(command(program, arguments[0]).args(&arguments[1..])).must_say(2, &["Usage: "]);
+            end(command(program, arguments[0]).args(&arguments[1..])).must_say(2, &["error: ", "For more information"]);
         }
         assert_eq!(end(&mut command(program, "--help")).code, Some(0));
         assert_eq!(end(&mut command(program, "--version")).code, Some(0));
@@ -108,7 +111,11 @@ impl Pair {
     }
 
     fn open(&self, more: &[&str]) -> Ended {
-        end_in(&self.host, with_config(Host, "open", self.files.path("node.toml")).args(more))
+        end_in(&self.host, self.opening().args(more))
+    }
+
+    fn opening(&self) -> Command {
+        with_config(Host, "open", self.files.path("node.toml"))
     }
 }
 
@@ -131,7 +138,9 @@ fn only_open_with_yes_takes_rules_and_routes_away_and_says_so() {
     pair.open(&["--yes"]).must_say(0, &["WARN", "the filter rules are gone: traffic passes unverified"]);
     assert!(!has_rules(&pair.host));
     assert_eq!(pair.path_mtu(), whole);
-    pair.open(&["--yes"]).must_say(0, &["WARN"]);
+    // Again, with a wish for the log that nobody understands.
+    let again = end_in(&pair.host, pair.opening().arg("--yes").env("RUST_LOG", "pbs=loud"));
+    again.must_say(0, &["RUST_LOG is not understood", "the filter rules are gone"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const CASES: &[Case] = &[
     (Router, "name =", "log = \"xml\"", "unknown variant `xml`, expected `text` or `json`"),
     (Host, "name =", "this is not TOML", ""),
     (Host, "name =", "name = \"again\"", "duplicate key"),
-    (Host, "allow =", "[gist]\nnslp_id = \"32704\"", "duplicate key"),
+    (Host, "allow =", "[gist]\nnslp_id = \"32704\"", "invalid type: string \"32704\", expected u16"),
     (Host, "inbound_queue", "permissions = \"many\"", "invalid type: string \"many\", expected usize"),
     (Host, "inbound_queue", "permissions = 0", "datapath.permissions: 0 leaves no room"),
     (Host, "inbound_queue", "[[ask]]\ndestination = \"192.0.2.0/24\"\nvolume = 0", "ask.volume: 0 asks for nothing"),

@@ -80,6 +80,7 @@ fn a_key_that_is_missing_unusable_or_of_another_certificate_is_refused() {
     let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
     let other_kind = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
     let sec1 = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIBGbv4xPSecretSecretSecret\n-----END EC PRIVATE KEY-----\n";
+    let cut = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIFhqc2Rmamts\n-----END PRIVATE KEY-----\n";
     let together = |files: &Files, what: &str| format!(" with {}: {what}", files.path("node.key").display());
     for program in [Router, Host] {
         let files = Files::of(program);
@@ -93,7 +94,6 @@ fn a_key_that_is_missing_unusable_or_of_another_certificate_is_refused() {
         must_refuse(program, &files, "node.crt", &together(&files, "the private key does not belong to the certificate"));
         files.write("node.key", &other_kind);
         must_refuse(program, &files, "node.crt", &together(&files, "private key: "));
-        let cut = other.replacen("MC", "MB", 1);
         files.write("node.key", cut);
         must_refuse(program, &files, "node.crt", &together(&files, "private key: "));
         std::fs::remove_file(files.path("node.key")).unwrap();

@@ -40,13 +40,34 @@ fn a_control_socket_at_which_a_daemon_answers_is_left_to_it() {
 }
 
 #[test]
+fn a_second_daemon_in_a_namespace_leaves_the_first_ones_rules_alone() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for (first, second) in [(Router, Host), (Host, Router), (Router, Router)] {
+        let host = Namespace::create("node").unwrap();
+        let (files, others) = (Files::of(first), Files::of(second));
+        let daemon = Daemon::start(&host, first, &files, "node");
+        let before = host.run(|| traffic::rules::counters().map_err(io::Error::other)).unwrap();
+        run(&host, second, &others).must_say(2, &["error: TCP port 270 is held: another pbs or pbs-router runs"]);
+        let after = host.run(|| traffic::rules::counters().map_err(io::Error::other)).unwrap();
+        let names = |counters: &[traffic::rules::RuleCounter]| -> Vec<String> {
+            counters.iter().map(|counter| format!("{} {} {}", counter.family, counter.chain, counter.rule)).collect()
+        };
+        assert_eq!(names(&before), names(&after));
+        assert_eq!(daemon.ask("status")["name"], "node");
+    }
+}
+
+#[test]
 fn a_control_socket_that_cannot_be_made_is_named_and_nothing_is_changed() {
     if !pbs_lab::may_make_networks() {
         return;
     }
     let long = format!("{}/x.sock", "long".repeat(40));
     let cases = [
-        ("node.crt/node.sock", "Not a directory"),
+        ("node.crt/node.sock", "cannot make the directory "),
+        ("node.crt/deeper/node.sock", "cannot make the directory "),
         ("node.crt", "something that is not a socket lies there"),
         ("..", "something that is not a socket lies there"),
         (&*long, "must be shorter"),
@@ -129,7 +150,7 @@ fn a_user_without_privileges_is_told_which_one_is_missing() {
             end_in(&host, &mut command)
         };
         assert_eq!(as_nobody("check", &[]).code, Some(0), "checking needs no privilege");
-        as_nobody("run", &[]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
+        as_nobody("run", &[]).must_say(2, &["error: cannot hold TCP port 270: ", "CAP_NET_BIND_SERVICE"]);
         assert!(!has_rules(&host), "nothing was changed");
 
         std::fs::remove_file(files.path("node.sock")).unwrap();
@@ -149,9 +170,9 @@ fn root_without_one_privilege_is_told_which() {
         return;
     }
     let cases = [
-        (Capability::NetAdmin, "CAP_NET_ADMIN", false),
-        (Capability::NetBindService, "error: cannot bind UDP 0.0.0.0:270: Permission denied", true),
-        (Capability::NetRaw, "error: cannot open a raw IPv4 socket for Query packets: Operation not permitted", true),
+        (Capability::Administration, "CAP_NET_ADMIN", false),
+        (Capability::BindService, "error: cannot hold TCP port 270: ", false),
+        (Capability::RawSockets, "error: cannot open a raw IPv4 socket for Query packets: Operation not permitted", true),
     ];
     for program in [Router, Host] {
         for (capability, expected, rules) in cases {

@@ -123,7 +123,12 @@ impl Inserter {
         let mut attempt = Attempt::Drop(DropReason::OverBudget);
         for action in transition.actions {
             match action {
-                Action::Count => entry.counted = entry.counted.saturating_add(length as u64),
+                Action::Count => {
+                    entry.counted = entry.counted.saturating_add(length as u64);
+                    if entry.take_warning() {
+                        push_bounded(&mut self.events, Event::NearlyUsedUp { flow, spi: entry.spi });
+                    }
+                }
                 Action::TakeNumber => entry.highest = entry.highest.saturating_add(1),
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };

@@ -26,6 +26,8 @@ pub struct Entry {
     pub expires_at: Instant,
     /// Whether the request for more was refused or not answered.
     pub renewal_refused: bool,
+    /// Allowed volume whose near end has been reported.
+    warned_about: Option<u64>,
     reported_at: Option<Instant>,
     /// Last state of the epoch before, for one more report.
     previous: Option<Final>,
@@ -47,6 +49,12 @@ impl Entry {
             self.reported_at = Some(now);
         }
         due
+    }
+
+    /// Whether three quarters of the allowed volume are used up and nobody has been told.
+    pub fn take_warning(&mut self) -> bool {
+        let nearly = self.counted >= self.allowed - self.allowed / 4;
+        nearly && self.warned_about.replace(self.allowed) != Some(self.allowed)
     }
 
     fn now(&self) -> Final {
@@ -139,7 +147,18 @@ impl OutboundTable {
             None => None,
         };
         self.remove(&flow);
-        let entry = Entry { spi, key, allowed, counted, highest: 0, expires_at, renewal_refused: false, reported_at: None, previous };
+        let entry = Entry {
+            spi,
+            key,
+            allowed,
+            counted,
+            highest: 0,
+            expires_at,
+            renewal_refused: false,
+            warned_about: None,
+            reported_at: None,
+            previous,
+        };
         let applied = entry.now().applied(token);
         self.entries.insert(flow, entry);
         self.deadlines.set(flow, expires_at);

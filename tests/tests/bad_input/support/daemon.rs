@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::namespace::{Lifetime, Namespace};
 use pbs_lab::process::Program;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use super::with_config;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running daemon. It ends with this value, or with the thread that started it.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     control: PathBuf,
     log: PathBuf,
@@ -27,7 +27,7 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `<name>.toml` and waits until the daemon answers.
     #[track_caller]
-    pub fn start(host: &Namespace, program: Program, files: &Files, name: &str) -> Self {
+    pub(crate) fn start(host: &Namespace, program: Program, files: &Files, name: &str) -> Self {
         let log = files.path(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).unwrap();
         Self::start_with(host, program, files, name, output.into())
@@ -35,15 +35,12 @@ impl Daemon {
 
     /// The same with another standard error.
     #[track_caller]
-    pub fn start_with(host: &Namespace, program: Program, files: &Files, name: &str, errors: Stdio) -> Self {
+    pub(crate) fn start_with(host: &Namespace, program: Program, files: &Files, name: &str, errors: Stdio) -> Self {
         let mut command = with_config(program, "run", files.path(format!("{name}.toml")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        host.contain(&mut command).unwrap();
-        let mut daemon = Self {
-            child: command.spawn().unwrap(),
-            control: files.path(format!("{name}.sock")),
-            log: files.path(format!("{name}.log")),
-        };
+        host.contain(&mut command, Lifetime::Laboratory).unwrap();
+        let mut daemon =
+            Self { child: command.spawn().unwrap(), control: files.path(format!("{name}.sock")), log: files.path(format!("{name}.log")) };
         wait_until("the daemon answers", || {
             assert!(daemon.child.try_wait().unwrap().is_none(), "ended at once: {}", daemon.log());
             daemon.try_ask("status").is_ok()
@@ -58,46 +55,46 @@ impl Daemon {
 
     /// Asks the daemon; it must answer.
     #[track_caller]
-    pub fn ask(&self, command: &str) -> Value {
+    pub(crate) fn ask(&self, command: &str) -> Value {
         self.try_ask(command).unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 
     /// A counter of GIST.
     #[track_caller]
-    pub fn gist(&self, counter: &str) -> u64 {
+    pub(crate) fn gist(&self, counter: &str) -> u64 {
         self.ask("gist").pointer(&format!("/counters/{counter}")).and_then(Value::as_u64).unwrap()
     }
 
     /// Entries of `flows` that have a permission.
     #[track_caller]
-    pub fn permissions(&self) -> Vec<Value> {
+    pub(crate) fn permissions(&self) -> Vec<Value> {
         let Value::Array(flows) = self.ask("flows") else { panic!("flows are a list") };
         flows.into_iter().filter(|flow| !flow["spi"].is_null()).collect()
     }
 
-    pub fn control(&self) -> &std::path::Path {
+    pub(crate) fn control(&self) -> &std::path::Path {
         &self.control
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until a line of the log has all of `words`.
     #[track_caller]
-    pub fn wait_for_log(&self, words: &[&str]) {
+    pub(crate) fn wait_for_log(&self, words: &[&str]) {
         let found = || self.log().lines().any(|line| words.iter().all(|word| line.contains(word)));
         wait_until_or(found, || format!("no line with {words:?} in the log:\n{}", self.log()));
     }
 
     /// Asks it to end (SIGTERM) and waits.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         self.child.wait().unwrap()
     }
 
     /// Ends it at once (SIGKILL).
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -111,14 +108,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let panic = std::fs::read_to_string(&self.log).unwrap_or_default().lines().find(|line| line.contains("panicked")).map(str::to_owned);
+        let panic =
+            std::fs::read_to_string(&self.log).unwrap_or_default().lines().find(|line| line.contains("panicked")).map(str::to_owned);
         assert!(std::thread::panicking() || panic.is_none(), "{panic:?}");
     }
 }
 
 /// Waits until something holds.
 #[track_caller]
-pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
     wait_until_or(holds, || format!("in vain: {what}"));
 }
 

@@ -8,11 +8,11 @@ use pbs_lab::pki::{Authority, KeyKind};
 use pbs_lab::process::Program;
 
 /// A directory that goes away with this value.
-pub struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
     /// An empty directory.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("pbs-bad-input-{}-{number}", std::process::id()));
@@ -21,35 +21,35 @@ impl Files {
     }
 
     /// A directory with everything that `node.toml` needs, and an authority for more.
-    pub fn of(program: Program) -> Self {
+    pub(crate) fn of(program: Program) -> Self {
         let files = Self::new();
         files.issue(&files.authority(), "node", &[]);
         files.write("node.toml", good(program));
         files
     }
 
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// A new authority, whose certificate becomes `ca.crt`.
-    pub fn authority(&self) -> Authority {
+    pub(crate) fn authority(&self) -> Authority {
         let authority = Authority::create("pbs-lab authority").unwrap();
         self.write("ca.crt", authority.certificate());
         authority
     }
 
-    pub fn issue(&self, authority: &Authority, node: &str, addresses: &[IpAddr]) {
+    pub(crate) fn issue(&self, authority: &Authority, node: &str, addresses: &[IpAddr]) {
         authority.issue(&self.0, node, addresses, KeyKind::Ed25519).unwrap();
     }
 }
@@ -61,17 +61,14 @@ impl Drop for Files {
 }
 
 /// A good configuration of a node named `node`.
-pub fn good(program: Program) -> String {
-    let queues = if program == Program::Router {
-        "signalling_queue = 1\ndata_queue = 2\n"
-    } else {
-        "outbound_queue = 3\ninbound_queue = 4\n"
-    };
+pub(crate) fn good(program: Program) -> String {
+    let queues =
+        if program == Program::Router { "signalling_queue = 1\ndata_queue = 2\n" } else { "outbound_queue = 3\ninbound_queue = 4\n" };
     common("node") + "[datapath]\n" + queues
 }
 
 /// What every node's configuration has.
-pub fn common(node: &str) -> String {
+pub(crate) fn common(node: &str) -> String {
     format!(
         "name = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
          [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\n\

@@ -1,9 +1,9 @@
 //! Programs started under their names, and what became of them.
 
-pub mod capability;
-pub mod daemon;
-pub mod files;
-pub mod site;
+pub(crate) mod capability;
+pub(crate) mod daemon;
+pub(crate) mod files;
+pub(crate) mod site;
 
 use std::ffi::OsStr;
 use std::io;
@@ -24,16 +24,16 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A program that has ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub output: String,
-    pub complaint: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) complaint: String,
 }
 
 impl Ended {
     /// It gave this exit code, and said all of `words` on standard error, without a panic.
     #[track_caller]
-    pub fn must_say(&self, code: i32, words: &[&str]) {
+    pub(crate) fn must_say(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert!(!self.complaint.contains("panicked"), "{}", self.complaint);
         for word in words {
@@ -43,19 +43,19 @@ impl Ended {
 }
 
 /// A daemon's program with its first argument.
-pub fn command(program: Program, verb: &str) -> Command {
+pub(crate) fn command(program: Program, verb: &str) -> Command {
     named(Path::new(env!("CARGO_BIN_EXE_pbs-lab")), program, verb)
 }
 
 /// The same from another copy of the laboratory's program.
-pub fn named(file: &Path, program: Program, verb: &str) -> Command {
+pub(crate) fn named(file: &Path, program: Program, verb: &str) -> Command {
     let mut command = Command::new(file);
     command.arg0(program.name()).arg(verb).env_remove("RUST_LOG");
     command
 }
 
 /// `verb --config FILE`.
-pub fn with_config(program: Program, verb: &str, config: impl AsRef<OsStr>) -> Command {
+pub(crate) fn with_config(program: Program, verb: &str, config: impl AsRef<OsStr>) -> Command {
     let mut command = command(program, verb);
     command.arg("--config").arg(config);
     command
@@ -63,7 +63,7 @@ pub fn with_config(program: Program, verb: &str, config: impl AsRef<OsStr>) -> C
 
 /// Runs a command to its end.
 #[track_caller]
-pub fn end(command: &mut Command) -> Ended {
+pub(crate) fn end(command: &mut Command) -> Ended {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (sender, receiver) = mpsc::channel();
@@ -79,13 +79,13 @@ pub fn end(command: &mut Command) -> Ended {
 
 /// Runs a command to its end inside a namespace.
 #[track_caller]
-pub fn end_in(host: &Namespace, command: &mut Command) -> Ended {
+pub(crate) fn end_in(host: &Namespace, command: &mut Command) -> Ended {
     host.run(|| Ok(end(command))).unwrap()
 }
 
 /// Runs a command to its end where it can change nothing of this machine: as root in a new namespace, which must be as it was.
 #[track_caller]
-pub fn end_apart(command: &mut Command) -> Ended {
+pub(crate) fn end_apart(command: &mut Command) -> Ended {
     if !nix::unistd::geteuid().is_root() {
         return end(command);
     }
@@ -97,7 +97,7 @@ pub fn end_apart(command: &mut Command) -> Ended {
 
 /// Whether the filter rules stand in a namespace, in both families or in none.
 #[track_caller]
-pub fn has_rules(host: &Namespace) -> bool {
+pub(crate) fn has_rules(host: &Namespace) -> bool {
     let Installed { ipv4, ipv6 } = host.run(|| installed().map_err(io::Error::other)).unwrap();
     assert_eq!(ipv4, ipv6);
     ipv4

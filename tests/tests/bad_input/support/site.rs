@@ -11,17 +11,17 @@ use super::daemon::Daemon;
 use super::files::{Files, common};
 
 /// TCP port of messaging associations.
-pub const ASSOCIATION_PORT: u16 = 30270;
+pub(crate) const ASSOCIATION_PORT: u16 = 30270;
 
 /// Three hosts with good certificates and configurations. No daemon runs yet.
-pub struct Site {
-    pub chain: Chain,
-    pub files: Files,
-    pub authority: Authority,
+pub(crate) struct Site {
+    pub(crate) chain: Chain,
+    pub(crate) files: Files,
+    pub(crate) authority: Authority,
 }
 
 impl Site {
-    pub fn build() -> Self {
+    pub(crate) fn build() -> Self {
         let files = Files::new();
         let authority = files.authority();
         files.issue(&authority, "sender", &[SENDER, SENDER6]);
@@ -35,20 +35,20 @@ impl Site {
         Self { chain: Chain::build().unwrap(), files, authority }
     }
 
-    pub fn start_sender(&self) -> Daemon {
+    pub(crate) fn start_sender(&self) -> Daemon {
         Daemon::start(&self.chain.sender, Program::Host, &self.files, "sender")
     }
 
-    pub fn start_router(&self) -> Daemon {
+    pub(crate) fn start_router(&self) -> Daemon {
         Daemon::start(&self.chain.router, Program::Router, &self.files, "router")
     }
 
-    pub fn start_receiver(&self) -> Daemon {
+    pub(crate) fn start_receiver(&self) -> Daemon {
         Daemon::start(&self.chain.receiver, Program::Host, &self.files, "receiver")
     }
 
     /// A socket of an application at each end.
-    pub fn application(&self, receiver: IpAddr) -> Application {
+    pub(crate) fn application(&self, receiver: IpAddr) -> Application {
         let receiver = self.chain.receiver.run(|| UdpSocket::bind((receiver, 9000))).unwrap();
         let sender = self.chain.sender.run(|| UdpSocket::bind((SENDER, 9001))).unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
@@ -57,19 +57,19 @@ impl Site {
 }
 
 /// Unmodified programs at both ends.
-pub struct Application {
+pub(crate) struct Application {
     sender: UdpSocket,
     receiver: UdpSocket,
 }
 
 impl Application {
-    pub fn send(&self) {
+    pub(crate) fn send(&self) {
         // What the host drops on the way out may come back as an error; that is not an arrival.
         let _ = self.sender.send(b"application");
     }
 
     /// Whether a datagram comes within `patience`.
-    pub fn arrives(&self, patience: Duration) -> bool {
+    pub(crate) fn arrives(&self, patience: Duration) -> bool {
         self.receiver.set_read_timeout(Some(patience)).unwrap();
         self.receiver.recv(&mut [0; 64]).is_ok()
     }

@@ -1,0 +1,178 @@
+//! What whole captures show, whatever the lines of the table look at: a line with a wrong port or window cannot hide anything
+//! from these figures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::demo::evidence::{Spi, Way};
+use crate::ground::LISTED_NSLP;
+use crate::network::capture::Frame;
+use crate::network::frame::{self, Seen};
+use crate::network::topology::{RECEIVER, RECEIVER6, ROUTER_LEFT, ROUTER_LEFT6, ROUTER_RIGHT, ROUTER_RIGHT6, SENDER, SENDER6};
+
+/// Upper-layer protocol number of AH (RFC 4302 §2).
+const AH: u8 = 51;
+const UDP: u8 = 17;
+/// UDP port of GIST (RFC 5971 §5.3.2).
+const GIST_PORT: u16 = 270;
+/// Magic number and version of GIST in Q-mode.
+const MAGIC_AND_VERSION: [u8; 5] = [0x4e, 0x04, 0xbd, 0xa5, 1];
+/// NSLPID of PBS where nothing else is configured.
+const PBS_NSLP: u16 = 32704;
+
+/// Both captures as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The sender's link.
+    pub sender: Link,
+    /// The receiver's link.
+    pub receiver: Link,
+    /// Packets under AH from the sender's link to the receiver's.
+    pub there: Passage,
+    /// Packets under AH from the receiver's link to the sender's.
+    pub back: Passage,
+}
+
+/// One capture as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Frames, whatever is in them.
+    pub frames: u64,
+    /// IP packets whose headers could not be read. Of them nothing else is known.
+    pub unreadable: u64,
+    /// Packets under AH, by SPI as `0x` and eight digits; of a fragmented datagram the first fragment.
+    pub spis: BTreeMap<String, Spi>,
+    /// Later fragments of packets under AH.
+    pub later_fragments: u64,
+    /// Packets without AH that this link's host sent to the other host.
+    pub clear_entered: Clear,
+    /// Packets without AH that left the router on this link and did not come from the router itself.
+    pub clear_left: Clear,
+}
+
+/// Packets without Authentication Header, by what explains them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clear {
+    /// GIST Queries of PBS: every router on the way sends its own, in the name of the flow's source.
+    pub gist_queries: u64,
+    /// Datagrams of the signalling application that the router lists.
+    pub listed_nslp: u64,
+    /// Everything else: nothing explains why such a packet should pass a router.
+    pub other: u64,
+}
+
+/// Packets under AH on their way through the router. A packet is known by addresses, SPI, number and integrity check value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Different packets that entered the router.
+    pub entered: u64,
+    /// Different packets that left it.
+    pub left: u64,
+    /// How often a packet left that had left before.
+    pub left_again: u64,
+    /// Different packets that left without having entered.
+    pub never_entered: u64,
+}
+
+impl Links {
+    /// Gathers what the captures of both links show.
+    pub fn gather(sender: &[Frame], receiver: &[Frame]) -> Self {
+        Self {
+            there: Passage::gather(Way::There, sender, receiver),
+            back: Passage::gather(Way::Back, receiver, sender),
+            sender: Link::gather(Side::SENDER, sender),
+            receiver: Link::gather(Side::RECEIVER, receiver),
+        }
+    }
+}
+
+/// Who is at the two ends of a link, and who is beyond the router.
+struct Side {
+    host: [IpAddr; 2],
+    router: [IpAddr; 2],
+    beyond: [IpAddr; 2],
+}
+
+impl Side {
+    const SENDER: Self = Self { host: [SENDER, SENDER6], router: [ROUTER_LEFT, ROUTER_LEFT6], beyond: [RECEIVER, RECEIVER6] };
+    const RECEIVER: Self = Self { host: [RECEIVER, RECEIVER6], router: [ROUTER_RIGHT, ROUTER_RIGHT6], beyond: [SENDER, SENDER6] };
+
+    /// Whether the packet wants to pass the router.
+    fn enters(&self, seen: &Seen<'_>) -> bool {
+        self.beyond.contains(&seen.destination)
+    }
+
+    /// Whether the packet came through the router: neither end of the link has its source address.
+    fn leaves(&self, seen: &Seen<'_>) -> bool {
+        !self.enters(seen) && !self.host.contains(&seen.source) && !self.router.contains(&seen.source) && !is_of_one_link(seen.source)
+    }
+}
+
+/// Addresses that a router never forwards packets from: unspecified and link-local ones.
+fn is_of_one_link(address: IpAddr) -> bool {
+    address.is_unspecified() || matches!(address, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address))
+}
+
+impl Link {
+    fn gather(side: Side, frames: &[Frame]) -> Self {
+        let mut link = Self { frames: frames.len() as u64, ..Self::default() };
+        for ip in frames.iter().filter_map(Frame::ip) {
+            match frame::read(ip) {
+                Some(seen) => link.add(&side, &seen),
+                None => link.unreadable += 1,
+            }
+        }
+        link
+    }
+
+    fn add(&mut self, side: &Side, seen: &Seen<'_>) {
+        match &seen.authentication {
+            Some(authentication) => Spi::count(&mut self.spis, authentication),
+            None if seen.protocol == AH => self.later_fragments += 1,
+            None if side.enters(seen) => self.clear_entered.add(seen),
+            None if side.leaves(seen) => self.clear_left.add(seen),
+            None => {}
+        }
+    }
+}
+
+impl Clear {
+    fn add(&mut self, seen: &Seen<'_>) {
+        let is_to_gist = seen.protocol == UDP && seen.ports.1 == GIST_PORT;
+        let header = seen.payload.first_chunk::<11>().filter(|header| is_to_gist && header.starts_with(&MAGIC_AND_VERSION));
+        // Behind the version: hop count, length, NSLPID, and the type below the context bit (RFC 5971 §A.1).
+        let kind = header.map(|&[.., high, low, kind]| (u16::from_be_bytes([high, low]), kind & 0x7f));
+        let count = match kind {
+            Some((PBS_NSLP, 0)) => &mut self.gist_queries,
+            Some((LISTED_NSLP, _)) => &mut self.listed_nslp,
+            _ => &mut self.other,
+        };
+        *count += 1;
+    }
+}
+
+type Identity = (IpAddr, IpAddr, u32, u32, Vec<u8>);
+
+impl Passage {
+    fn gather(way: Way, before: &[Frame], behind: &[Frame]) -> Self {
+        let entered: BTreeSet<Identity> = identities(way, before).collect();
+        let mut left = BTreeSet::new();
+        let mut left_again = 0;
+        for packet in identities(way, behind) {
+            left_again += u64::from(!left.insert(packet));
+        }
+        let never_entered = left.difference(&entered).count() as u64;
+        Self { entered: entered.len() as u64, left: left.len() as u64, left_again, never_entered }
+    }
+}
+
+/// The packets under AH that go this way.
+fn identities(way: Way, frames: &[Frame]) -> impl Iterator<Item = Identity> {
+    let to = if way == Way::There { [RECEIVER, RECEIVER6] } else { [SENDER, SENDER6] };
+    frames.iter().filter_map(|frame| frame::read(frame.ip()?)).filter_map(move |seen| {
+        let authentication = seen.authentication.filter(|_| to.contains(&seen.destination))?;
+        Some((seen.source, seen.destination, authentication.spi, authentication.sequence, authentication.icv.to_vec()))
+    })
+}

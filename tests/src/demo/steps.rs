@@ -1,0 +1,78 @@
+//! The steps of the demonstration in their order, and which of them others build upon.
+
+use std::io;
+
+use super::line::Line;
+use super::site::Site;
+use super::{consent, expiry, forged, grant, lifecycle, over_budget, restart, signalling, sizes, tampered, tcp};
+
+/// Some lines that are tried together.
+pub(super) struct Step {
+    name: &'static str,
+    /// Earlier steps without which this one cannot be tried.
+    needs: &'static [&'static str],
+    /// Tries them.
+    pub(super) run: fn(&mut Site) -> io::Result<Vec<Line>>,
+}
+
+const fn step(name: &'static str, needs: &'static [&'static str], run: fn(&mut Site) -> io::Result<Vec<Line>>) -> Step {
+    Step { name, needs, run }
+}
+
+/// Those that wait for time to pass begin early and look late; those that need other daemons come last.
+static STEPS: [Step; 15] = [
+    step("before", &[], grant::before_permission),
+    step("granted", &["before"], grant::granted),
+    step("forged", &["granted"], forged::attacks),
+    step("abandoned", &["before"], expiry::abandon),
+    step("denied", &["before"], grant::denied),
+    step("tcp", &["before"], tcp::files),
+    step("sizes", &["before"], sizes::large_and_unfragmentable),
+    step("signalling", &["before"], signalling::passed_on),
+    step("ended", &["before"], lifecycle::ended),
+    step("expiry", &["abandoned"], expiry::expired),
+    step("refreshed", &["sizes"], lifecycle::refreshed),
+    step("over-budget", &["before"], over_budget::both_senders),
+    step("router-killed", &["before"], restart::router_killed),
+    step("tampered", &["before"], tampered::permissions),
+    step("consent", &["before"], consent::unasked),
+];
+
+/// The steps called so with all that they need, in order; every step if none is called.
+pub(super) fn chosen(only: &[String]) -> io::Result<Vec<&'static Step>> {
+    if let Some(unknown) = only.iter().find(|name| STEPS.iter().all(|step| step.name != name.as_str())) {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        return Err(io::Error::other(format!("no step is called `{unknown}`; there are {}", names.join(", "))));
+    }
+    let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
+    let mut chosen = Vec::new();
+    for step in STEPS.iter().rev() {
+        if only.is_empty() || wanted.contains(&step.name) {
+            wanted.extend(step.needs);
+            chosen.push(step);
+        }
+    }
+    chosen.reverse();
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_comes_with_everything_it_needs_and_nothing_else() {
+        let names = |only: &str| -> Vec<&str> { chosen(&[only.to_owned()]).unwrap().iter().map(|step| step.name).collect() };
+        assert_eq!(names("expiry"), ["before", "abandoned", "expiry"]);
+        assert_eq!(names("forged"), ["before", "granted", "forged"]);
+        assert_eq!(chosen(&[]).unwrap().len(), STEPS.len());
+        assert!(chosen(&["unheard-of".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn every_step_needs_only_earlier_ones() {
+        for (place, step) in STEPS.iter().enumerate() {
+            assert!(step.needs.iter().all(|need| STEPS[..place].iter().any(|earlier| earlier.name == *need)), "{}", step.name);
+        }
+    }
+}

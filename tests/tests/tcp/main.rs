@@ -1,0 +1,51 @@
+//! TCP between plain sockets through sender host, router and receiver host, with the real daemons on the kernel's own packets:
+//! each direction of a connection has its own permission.
+//!
+//! The program is its own daemons: started under their names, it becomes them. So it runs its tests itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+mod connection;
+mod ending;
+mod site;
+mod transfer;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+const TESTS: [(&str, fn()); 9] = [
+    ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
+    ("ten_megabytes_arrive_over_ipv6_every_packet_under_ah", transfer::ten_megabytes_over_ipv6),
+    ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
+    ("the_reverse_flow_is_extended_while_a_file_comes_back", transfer::extended_reverse),
+    ("connections_come_up_in_two_grants", connection::time_to_connect),
+    ("a_released_connection_stops_in_both_directions", ending::released),
+    ("a_revoked_connection_stops_in_both_directions", ending::revoked),
+    ("a_file_goes_on_after_the_sending_host_restarts", ending::sender_restarts),
+    ("a_file_goes_on_after_the_receiving_host_restarts", ending::receiver_restarts),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let name = arguments[0].to_string_lossy().into_owned();
+    if ["pbs", "pbs-router"].contains(&name.as_str()) {
+        return pbs_lab::run(arguments);
+    }
+    let options: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = options.iter().filter(|option| !option.starts_with('-')).collect();
+    let wanted = TESTS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())));
+    if options.iter().any(|option| option == "--list") {
+        wanted.for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if !pbs_lab::may_make_networks() {
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    for (name, test) in wanted {
+        let holds = catch_unwind(test).is_ok();
+        failed += u32::from(!holds);
+        println!("test {name} ... {}", if holds { "ok" } else { "FAILED" });
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
