@@ -95,7 +95,7 @@ pub(crate) struct Grant {
     pub destination_ports: Ports,
     /// Bytes granted at first, at most.
     pub volume: u64,
-    /// Bytes that extensions may bring it to; `volume` if left out, so that nothing is extended.
+    /// Bytes that the flow may have in all within `ttl`, over all permissions; `volume` if left out, so that nothing is extended.
     pub limit: Option<u64>,
     /// How long a permission lasts at most.
     #[serde(default = "default_ttl")]

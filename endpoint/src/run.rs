@@ -68,9 +68,10 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let reporter = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let node = NodeConfig::new(NslpId(config.gist.nslp_id), reporter);
     let (unix, now) = (clock::unix_seconds(), clock.now());
-    let sender = SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&config.ask));
+    let sessions = config.datapath.permissions;
+    let sender = SenderConfig { sessions, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&config.ask)) };
     let sender = Sender::new(sender, credentials.signer.clone(), credentials.authority.clone(), identity::seed()?, unix, now);
-    let receiver = ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant));
+    let receiver = ReceiverConfig { sessions, ..ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant)) };
     let receiver = Receiver::new(receiver, credentials.signer, credentials.authority, identity::seed()?, unix, now);
     tracing::info!(name = config.name, ?addresses, "host runs; what has no permission is dropped");
     let core = (parts.around)(Box::new(HostCore { name: config.name, host: Host::new(sender, receiver) }));

@@ -26,6 +26,26 @@ impl fmt::Display for AssociationId {
     }
 }
 
+/// Whom a message counts against: a peer that cannot choose another name for itself as it likes.
+///
+/// Of an authenticated peer the SHA-256 of its certificate's SubjectPublicKeyInfo, as TLS proved it; an NLI's peer
+/// identity, by contrast, is whatever the peer says. Of an unauthenticated one a value computed from that identity in a
+/// domain of its own, so that it never equals an authenticated peer's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal(pub [u8; 32]);
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Principal({self})")
+    }
+}
+
 /// What the application asks of the way a message is carried (RFC 5971 §4.1.2).
 ///
 /// GIST may give more than asked for, never less (G-016, G-019, G-051).
@@ -148,6 +168,8 @@ pub struct ReceivedMessage {
     pub association: Option<AssociationId>,
     /// Who sent it, by the Network-Layer-Information the routing state was made with.
     pub peer: PeerIdentity,
+    /// Whom every limit per peer counts it against.
+    pub principal: Principal,
     /// Whether it came over a mutually authenticated association whose peer the authorised peer database allows.
     pub authenticated: bool,
     /// GIST hop count, already reduced by this node (G-033).
@@ -246,6 +268,7 @@ impl fmt::Debug for ReceivedMessage {
             .field("payload_length", &self.payload.len())
             .field("association", &self.association)
             .field("peer", &self.peer)
+            .field("principal", &self.principal)
             .field("authenticated", &self.authenticated)
             .field("hop_count", &self.hop_count)
             .field("ip_distance", &self.ip_distance)

@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gist::io::{Bind, ShellError, spawn};
-use io_support::{ANSWERER, Authority, Identity, Node, PORT, config, expired, in_own_network};
+use gist::io::{Bind, Limits, ShellError, spawn};
+use gist::wire::Direction;
+use io_support::{ANSWERER, ASKER, Authority, Identity, Node, PORT, config, expired, in_own_network, message};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 /// G-240: the server asks for a certificate and takes none but those of its own authority.
@@ -215,4 +216,46 @@ async fn until(condition: impl AsyncFn() -> bool) {
     while !condition().await {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Strangers who connect and say nothing, from many addresses and again and again, keep nobody out.
+#[test]
+fn silent_connections_from_many_addresses_keep_nobody_out() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let tls = |name: &str, address: &str| authority.issue(&PKCS_ED25519, &[name, address]).tls(&authority);
+        let mut answerer = Node::start(ANSWERER, tls("answerer.pbs.test", "127.0.0.3"), "*.pbs.test");
+        let asker = Node::start(ASKER, tls("asker.pbs.test", "127.0.0.2"), "*.pbs.test");
+        let places = usize::from(12_u8) * 8;
+        assert!(places > Limits::default().handshakes);
+        for source in (1..=12_u8).cycle().take(12 * 12) {
+            tokio::spawn(async move {
+                loop {
+                    let socket = TcpSocket::new_v4().unwrap();
+                    socket.bind(SocketAddr::from(([127, 0, 1, source], 0))).unwrap();
+                    if let Ok(mut stream) = socket.connect(SocketAddr::new(ANSWERER, PORT)).await {
+                        // Until the other end has enough.
+                        let _ = stream.read(&mut [0; 8]).await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+        until(async || answerer.handle.snapshot().await.unwrap().shell.handshakes_displaced > 0).await;
+        let start = Instant::now();
+        asker.send(message(Direction::Downstream, b"ask.", 1)).await;
+        assert_eq!(answerer.received().await.payload, "ask.");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+/// [`gist::api::Principal`]: SHA-256 of the SubjectPublicKeyInfo of the peer's certificate.
+#[test]
+fn the_principal_of_a_peer_is_the_hash_of_its_key() {
+    let authority = Authority::new("ours");
+    let identity = answerer(&authority);
+    let credentials = gist::io::tls::peer_credentials(Some(std::slice::from_ref(&identity.certificate))).unwrap();
+    let key = rcgen::KeyPair::try_from(&identity.key).unwrap();
+    let expected = ring::digest::digest(&ring::digest::SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key));
+    assert_eq!(credentials.key_hash, expected.as_ref());
 }

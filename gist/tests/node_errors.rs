@@ -300,9 +300,12 @@ fn queries_for_flows_that_cannot_come_this_way_are_refused() {
     assert_eq!(cause(&version, 64), Some(ErrorCause::MriValidation(MriFault::IpVersionMismatch)));
     assert_eq!(cause(&upstream, 253), Some(ErrorCause::InvalidIpTtl));
     assert_eq!(cause(&loose, 255), Some(ErrorCause::IncorrectEncapsulation));
-    let mut world = World::chain();
-    world.inject(1, Datagram { ip_ttl: Some(254), ..passing("10.0.1.1:270", &upstream) });
-    assert_eq!(world.datagrams_of(1, MessageType::Response).len(), 1, "G-256");
+    for (wanted, answers) in [(true, 1), (false, 0)] {
+        let mut world = World::chain_with(|_, config| config.registrations[0].upstream_queries = wanted);
+        world.inject(1, Datagram { ip_ttl: Some(254), ..passing("10.0.1.1:270", &upstream) });
+        assert_eq!(world.datagrams_of(1, MessageType::Response).len(), answers, "G-256");
+        assert_eq!(world.node(1).counters().upstream_queries_refused, 1 - answers as u64);
+    }
 }
 
 /// G-226, G-339: what the Query offers changes nothing in the Response, and the Response is about as long.

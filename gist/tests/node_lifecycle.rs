@@ -345,9 +345,9 @@ fn a_foreign_query_for_a_session_in_use_changes_nothing() {
     assert_eq!(world.datagrams_of(1, MessageType::Response).len(), 2);
 }
 
-/// G-064: querying rule G-064, and only before anything is established.
+/// G-064: querying rule G-064: a hint, believed when nobody answers (its note).
 #[test]
-fn endpoint_found_ends_the_search() {
+fn endpoint_found_is_told_when_nobody_answers() {
     let mut world = World::chain_with(|number, config| {
         if number == 2 {
             config.registrations.clear();
@@ -357,7 +357,11 @@ fn endpoint_found_ends_the_search() {
     world.run(secs(1));
     assert_eq!(world.errors_of(2)[0].cause(), Some(ErrorCause::EndpointFound));
     assert_eq!((world.errors_of(2)[0].session, world.errors_of(2)[0].mri.clone()), (Some(session(1)), Some(down())));
+    assert!(world.failures(1).is_empty(), "the search goes on");
+    assert!(world.node(1).counters().endpoints_found >= 1);
+    world.run(secs(40));
     assert_eq!(world.events(1), [NetworkEvent::LastNode]);
     assert_eq!(world.failures(1)[0].1, SendError::NoResponse);
-    assert_eq!(world.node(1).routing_table().len(), 1, "the upstream state stays");
+    let left: Vec<_> = world.node(1).routing_table().iter().map(|entry| entry.side).collect();
+    assert_eq!(left, [Side::Responding], "the upstream state stays");
 }

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use gist::api::{Request, SendMessage};
-use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, Registration, Role, Transmit};
+use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, PeerRole, Registration, Role, Transmit};
 use gist::wire::{Body, Cookie, ErrorBody, ErrorCause, GistError, Hello, Message, MessageType, Mri, NslpId, SessionId};
 use node_world::*;
 use tracing::field::{Field, Visit};
@@ -186,7 +186,11 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
             world.inject_on(number, id, &error(ErrorCause::NoRoutingState, MessageType::Data, session, mri));
         }
         (17, _) => {
-            let error = error(ErrorCause::EndpointFound, MessageType::Query, session, down());
+            let mut error = error(ErrorCause::EndpointFound, MessageType::Query, session, down());
+            let queries = world.datagrams_of(number, MessageType::Query);
+            if let (Some((_, _, query)), Body::Error(body)) = (queries.last(), &mut error.body) {
+                body.error.header = query.to_bytes().unwrap()[..8].try_into().unwrap();
+            }
             world.inject(number, direct("10.9.9.9:270", "10.0.0.0", &error));
         }
         (18..=19, Some(id)) => {
@@ -232,6 +236,12 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
                 _ => {}
             }
         }
+        (30, _) => {
+            // The router may serve its own flows only, and there are none.
+            let now = world.now;
+            let entries = everybody().into_iter().map(|entry| ApdEntry { role: PeerRole::Host, ..entry }).collect();
+            world.members[number].node.set_authorised_peers(entries, now);
+        }
         (29, _) => world.connect_delay = secs(dice.roll(5)),
         (28, _) => world.blackout.set(!world.blackout.get()),
         _ => world.run(secs(dice.roll(12))),
@@ -246,7 +256,7 @@ fn adventure(seed: u64, steps: u32) {
         config.connect_timeout = secs(3);
         config.hello_timeout = secs(4);
         // A second application without protection: its routing state is not on associations.
-        config.registrations.push(Registration { nslp_id: NslpId(7), rao: None, offer: Vec::new() });
+        config.registrations.push(Registration { nslp_id: NslpId(7), rao: None, offer: Vec::new(), upstream_queries: false });
     };
     let mut world = World::chain_with(change);
     let mut dice = Dice(seed);

@@ -29,11 +29,15 @@ impl FlowId {
     /// Makes a flow identifier.
     ///
     /// # Errors
-    /// [`FlowError`] if the addresses are of two IP versions or not both unicast and routable, the protocol is not
-    /// an upper-layer one (P-041), or ports and protocol do not fit.
+    /// [`FlowError`] if the addresses are of two IP versions, the same, or not both unicast and routable, the protocol
+    /// is not an upper-layer one (P-041), or ports and protocol do not fit.
     pub fn new(source: IpAddr, destination: IpAddr, protocol: u8, source_port: u16, destination_port: u16) -> Result<Self, FlowError> {
         if source.is_ipv4() != destination.is_ipv4() {
             return Err(FlowError::MixedVersions);
+        }
+        // One key would sign for both ends, and the consent of two parties would be that of one.
+        if source == destination {
+            return Err(FlowError::OneHost(source));
         }
         for address in [source, destination] {
             if let Some(kind) = refused_kind(address) {
@@ -140,6 +144,9 @@ pub enum FlowError {
     /// One address is IPv4, the other IPv6.
     #[error("source and destination are of different IP versions")]
     MixedVersions,
+    /// The flow would begin and end at the same address.
+    #[error("source and destination are both {0}")]
+    OneHost(IpAddr),
     /// The address is not that of one reachable host.
     #[error("{address} is {kind}")]
     Address {

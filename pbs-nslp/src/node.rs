@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{MessageHandle, ReceivedMessage, SendMessage, TransferAttributes};
+use gist::api::{MessageHandle, Principal, ReceivedMessage, SendMessage, TransferAttributes};
 use gist::time::Instant;
-use gist::wire::{Direction, Mri, NslpId, PeerIdentity, SessionId};
+use gist::wire::{Direction, Mri, NslpId, SessionId};
 
-use crate::admission::{Admission, AdmissionLimits, Buckets, Rate};
+use crate::admission::{Admission, AdmissionLimits, Buckets, Now, Rate, Signer};
 use crate::clock::WallClock;
 use crate::credentials::Authority;
 use crate::datapath::{Command, Token};
@@ -114,7 +114,7 @@ pub(crate) struct Node {
     clock: WallClock,
     pub(crate) admission: Admission,
     pub(crate) counters: Counters,
-    notices: Buckets<PeerIdentity>,
+    notices: Buckets<Principal>,
     loud: Buckets<&'static str>,
     tokens: u64,
     handles: u64,
@@ -138,7 +138,11 @@ impl Node {
     }
 
     pub(crate) fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
-        self.clock = WallClock::new(unix_seconds, now);
+        if let Some(latest) = self.clock.set(unix_seconds, now) {
+            // The clock went back: what the window has refused already would come into it again (TMP-10).
+            let floor = number::at(latest.saturating_sub(u64::from(number::WINDOW_PAST)));
+            self.admission.tombstones.raise_floor(floor);
+        }
     }
 
     /// Unix time in seconds.
@@ -150,6 +154,12 @@ impl Node {
     pub(crate) fn raise_floor(&mut self, now: Instant) {
         let floor = number::at(self.unix(now).saturating_sub(FLOOR_BEFORE_START));
         self.admission.tombstones.raise_floor(floor);
+    }
+
+    /// Keeps the last number of a signer whose state goes (INV-05).
+    pub(crate) fn bury(&mut self, signer: Signer, number: u32, peer: Principal, now: Instant) {
+        let now = Now { unix: self.unix(now), instant: now };
+        self.admission.tombstones.bury(signer, number, peer, now);
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
@@ -211,7 +221,7 @@ impl Node {
     ///
     /// `about` is the peer whose message causes it, so that nobody can use up the notices of others.
     pub(crate) fn notify(&mut self, notice: &Notice<'_>, rule: &'static str, now: Instant) {
-        if !self.notices.take(notice.about, now) {
+        if !self.notices.take(&notice.about, now) {
             return;
         }
         let &Notice { key, mri, code, detail, number, about: _ } = notice;
@@ -228,8 +238,8 @@ impl Node {
     }
 
     /// Whether a notice of somebody else may be passed on.
-    pub(crate) fn may_pass_notice(&mut self, from: &PeerIdentity, now: Instant) -> bool {
-        self.notices.take(from, now)
+    pub(crate) fn may_pass_notice(&mut self, from: Principal, now: Instant) -> bool {
+        self.notices.take(&from, now)
     }
 
     /// Counts a row that is taken.
@@ -264,7 +274,7 @@ pub(crate) struct Notice<'a> {
     pub(crate) code: NotifyCode,
     pub(crate) detail: u16,
     pub(crate) number: u32,
-    pub(crate) about: &'a PeerIdentity,
+    pub(crate) about: Principal,
 }
 
 fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, name: K) {

@@ -1,4 +1,4 @@
-//! Removals on their way to the packet side: none is lost, and what waits for one happens after it (P-144).
+//! Removals on their way to the packet side: none is lost, and what waits for them happens after the last one (P-144).
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,19 +9,32 @@ use crate::datapath::{Command, Token};
 use crate::flow::FlowId;
 use crate::node::Node;
 
-/// Removals that have not been acknowledged, each with what is to happen then. As many as there were installed epochs at
-/// most.
+/// Removals that have not been acknowledged, and what is to happen when a flow has none left. As many as there were installed
+/// epochs at most.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Removals<T> {
-    waiting: BTreeMap<Token, Removal<T>>,
+    waiting: BTreeMap<Token, (FlowId, u32)>,
+    /// The tokens of `waiting`, by flow.
+    by_flow: BTreeSet<(FlowId, Token)>,
+    then: BTreeMap<FlowId, Vec<Then<T>>>,
     retries: BTreeSet<(Instant, Token)>,
 }
 
+/// What is to happen, and the removal whose counters it is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Removal<T> {
-    flow: FlowId,
-    spi: u32,
-    then: Option<T>,
+struct Then<T> {
+    about: Option<Token>,
+    last: Counted,
+    what: T,
+}
+
+/// Final counters of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Counted {
+    /// Counted volume in bytes.
+    pub(crate) volume: u64,
+    /// Highest sequence number counted.
+    pub(crate) highest: u32,
 }
 
 /// How long after a failure the removal is asked for again.
@@ -29,31 +42,42 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl<T> Removals<T> {
     pub(crate) fn new() -> Self {
-        Self { waiting: BTreeMap::new(), retries: BTreeSet::new() }
+        Self { waiting: BTreeMap::new(), by_flow: BTreeSet::new(), then: BTreeMap::new(), retries: BTreeSet::new() }
     }
 
     /// Asks for a removal.
     pub(crate) fn start(&mut self, node: &mut Node, flow: FlowId, spi: u32) -> Token {
         let token = node.token();
         node.command(Command::Remove { token, flow, spi });
-        self.waiting.insert(token, Removal { flow, spi, then: None });
+        self.waiting.insert(token, (flow, spi));
+        self.by_flow.insert((flow, token));
         token
     }
 
-    /// Says what is to happen when a removal is acknowledged; false if it has been already.
-    pub(crate) fn then(&mut self, token: Token, then: T) -> Result<(), T> {
-        match self.waiting.get_mut(&token) {
-            Some(removal) => {
-                removal.then = Some(then);
-                Ok(())
-            }
-            None => Err(then),
+    /// Says what is to happen when every removal of a flow has been acknowledged, and whose final counters it needs; gives it
+    /// back if none is under way.
+    pub(crate) fn then(&mut self, flow: FlowId, about: Option<Token>, what: T) -> Result<(), T> {
+        if !self.is_under_way(&flow) {
+            return Err(what);
         }
+        self.then.entry(flow).or_default().push(Then { about, last: Counted::default(), what });
+        Ok(())
     }
 
-    /// Takes an acknowledgement; `None` if it is none of a removal.
-    pub(crate) fn applied(&mut self, token: Token) -> Option<Option<T>> {
-        self.waiting.remove(&token).map(|removal| removal.then)
+    /// Whether a removal of the flow has not been acknowledged.
+    pub(crate) fn is_under_way(&self, flow: &FlowId) -> bool {
+        self.by_flow.range((*flow, Token(0))..=(*flow, Token(u64::MAX))).next().is_some()
+    }
+
+    /// Takes an acknowledgement: what is to happen now, with the counters it is about; `None` if it is none of a removal.
+    pub(crate) fn applied(&mut self, token: Token, counted: Counted) -> Option<Vec<(T, Counted)>> {
+        let (flow, _) = self.waiting.remove(&token)?;
+        self.by_flow.remove(&(flow, token));
+        for then in self.then.get_mut(&flow).into_iter().flatten().filter(|then| then.about == Some(token)) {
+            then.last = counted;
+        }
+        let due = if self.is_under_way(&flow) { None } else { self.then.remove(&flow) };
+        Some(due.unwrap_or_default().into_iter().map(|then| (then.what, then.last)).collect())
     }
 
     /// Takes a failure; false if it is none of a removal.
@@ -76,8 +100,8 @@ impl<T> Removals<T> {
             && at <= now
         {
             self.retries.remove(&(at, token));
-            if let Some(removal) = self.waiting.get(&token) {
-                node.command(Command::Remove { token, flow: removal.flow, spi: removal.spi });
+            if let Some(&(flow, spi)) = self.waiting.get(&token) {
+                node.command(Command::Remove { token, flow, spi });
             }
         }
     }

@@ -107,6 +107,8 @@ pub enum ReportEvent {
         /// The epoch.
         spi: u32,
     },
+    /// The flow has had all that its terms allow within their time limit, in this epoch and former ones.
+    BudgetSpent,
     /// The Permission demands an algorithm that is not accepted here (FS-07).
     AlgorithmRefused,
     /// The Permission has another key or algorithm under a known SPI (FS-23, FN-24).
@@ -166,6 +168,7 @@ impl Report {
             | ReportEvent::AlgorithmRefused
             | ReportEvent::KeySwapRefused { .. }
             | ReportEvent::OverBudget { .. }
+            | ReportEvent::BudgetSpent
             | ReportEvent::Unanswered
             | ReportEvent::Unreachable
             | ReportEvent::Undelivered { .. } => tracing::Level::WARN,
@@ -222,6 +225,7 @@ impl fmt::Display for ReportEvent {
             Self::Unanswered => f.write_str("refresh not answered"),
             Self::Exhausted { spi } => write!(f, "allowed volume of SPI {spi:#x} used up and no more granted"),
             Self::OverBudget { spi } => write!(f, "more than the allowed volume arrived under SPI {spi:#x}"),
+            Self::BudgetSpent => f.write_str("denied: the volume for the time limit is used up, over all epochs"),
             Self::AlgorithmRefused => f.write_str("packet authentication not accepted"),
             Self::KeySwapRefused { spi } => write!(f, "another key or algorithm under the known SPI {spi:#x}"),
             Self::Stray => f.write_str("Permission for a session that does not exist"),

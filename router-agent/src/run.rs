@@ -51,7 +51,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone())?;
 
     let node = NodeConfig::new(NslpId(config.gist.nslp_id), reporter);
-    let router = RouterConfig { sessions: capacity, ..RouterConfig::new(node) };
+    let router = RouterConfig::with_sessions(node, capacity);
     let router = Router::with_table(router, credentials.authority, parts.table, clock::unix_seconds(), clock.now());
     tracing::info!(name = config.name, addresses = ?config::local_addresses()?, "router runs; what has no permission is dropped");
     let core = (parts.around)(Box::new(RouterCore { name: config.name, router, signalling }));

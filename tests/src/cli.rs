@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{audit, demo, remains, standing};
 use crate::sabotage::Sabotage;
+use crate::{audit, demo, remains, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;

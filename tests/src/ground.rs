@@ -73,7 +73,8 @@ fn write_configurations(directory: &Path) -> io::Result<()> {
         format!(
             "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\n\
              [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
-             [gist]\nassociation_port = {ASSOCIATION_PORT}\n{gist}\n[[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
+             [gist]\nassociation_port = {ASSOCIATION_PORT}\n{gist}\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
+             [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
         )
     };
     let refresh = REFRESH.as_secs();

@@ -13,12 +13,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const ATTEMPTS: u32 = 5;
 
 /// Whoever holds this lock may make something that must not be left behind. A signal takes it and never gives it back.
-static REMAINS: Mutex<Remains> = Mutex::new(Remains { next: 0, entries: Vec::new() });
+static REMAINS: Mutex<Remains> = Mutex::new(Remains { next: 0, entries: Vec::new(), kept: false });
 
 struct Remains {
     next: u64,
     /// In the order in which they were made.
     entries: Vec<(u64, Remnant)>,
+    /// Whether what was made is meant to stay.
+    kept: bool,
 }
 
 enum Remnant {
@@ -133,9 +135,11 @@ fn lock() -> MutexGuard<'static, Remains> {
     REMAINS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Leaves everything where it is, at one stroke: a signal finds either all of it or nothing to remove.
+/// Leaves everything where it is, at one stroke: a signal either removes all of it or comes too late.
 pub fn keep_all() {
-    lock().entries.clear();
+    let mut remains = lock();
+    remains.entries.clear();
+    remains.kept = true;
 }
 
 /// From here on SIGINT, SIGTERM and SIGHUP remove everything and then end the process with 128 and the signal's number.
@@ -149,6 +153,10 @@ pub fn remove_on_signals() -> io::Result<()> {
     std::thread::spawn(move || {
         let kind = runtime.block_on(first(&mut interrupt, &mut terminate, &mut hang_up));
         let mut remains = lock();
+        if remains.kept {
+            // The work is done; the process is about to end by itself.
+            return;
+        }
         let mut left = 0;
         while let Some((_, remnant)) = remains.entries.pop() {
             left += usize::from(remnant.remove().is_err());

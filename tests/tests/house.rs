@@ -1,4 +1,5 @@
 //! What the house promises about its own sources.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

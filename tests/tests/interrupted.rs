@@ -12,17 +12,18 @@ use nix::unistd::Pid;
 #[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
     // While the network is built, while the first daemons run, while a file is being sent.
-    for (signal, moment, code) in [
-        (Signal::SIGINT, "building three hosts", 130),
-        (Signal::SIGTERM, "host that does not ask", 143),
-        (Signal::SIGINT, "no association yet", 130),
-        (Signal::SIGHUP, "associations alive", 129),
+    for (signal, moment, daemons, code) in [
+        (Signal::SIGINT, "building three hosts", 0, 130),
+        (Signal::SIGTERM, "host that does not ask", 3, 143),
+        (Signal::SIGINT, "no association yet", 3, 130),
+        (Signal::SIGHUP, "associations alive", 3, 129),
     ] {
         if !pbs_lab::may_make_networks() {
             return;
         }
         let interrupted = Interrupted::start(&["demo", "--only", "granted"], moment);
         let namespaces = interrupted.namespaces();
+        assert_eq!(namespaces.len(), daemons, "at \"{moment}\"");
         let (code_given, rest) = interrupted.end(signal);
         assert_eq!(code_given, Some(code), "{signal} at \"{moment}\": {rest}");
         assert!(rest.contains("nothing is left behind"), "{rest}");

@@ -63,6 +63,8 @@ pub struct ShellCounters {
     pub write_queues_full: u64,
     /// Connections closed because their source had too many handshakes under way.
     pub handshakes_refused: u64,
+    /// Unfinished handshakes ended to make room for newer ones.
+    pub handshakes_displaced: u64,
     /// Connections closed because the handshake failed: no certificate, a wrong one, or no TLS at all.
     pub handshakes_failed: u64,
 }

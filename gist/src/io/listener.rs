@@ -1,14 +1,13 @@
 //! Accepting messaging associations: TCP listeners, TLS handshakes, and limits for those who are not known yet.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -16,6 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::association::{close, configure};
 use super::error::ShellError;
 use super::tls::peer_credentials;
+use super::visits::{Entered, Visits};
 use super::{Bind, Limits};
 use crate::node::PeerCredentials;
 
@@ -32,8 +32,7 @@ pub(super) struct Gate {
     acceptor: TlsAcceptor,
     limits: Limits,
     accepted: mpsc::Sender<Accepted>,
-    places: Arc<Semaphore>,
-    sources: Mutex<BTreeMap<IpAddr, usize>>,
+    visits: Arc<Visits>,
     counters: Arc<GateCounters>,
 }
 
@@ -42,42 +41,12 @@ pub(super) struct Gate {
 pub(super) struct GateCounters {
     pub(super) refused: AtomicU64,
     pub(super) failed: AtomicU64,
+    pub(super) displaced: AtomicU64,
 }
 
 impl Gate {
     pub(super) fn new(acceptor: TlsAcceptor, limits: Limits, accepted: mpsc::Sender<Accepted>, counters: Arc<GateCounters>) -> Self {
-        let places = Arc::new(Semaphore::new(limits.handshakes.max(1)));
-        Self { acceptor, limits, accepted, places, sources: Mutex::new(BTreeMap::new()), counters }
-    }
-
-    /// Takes a place among the handshakes of this source, unless it has enough.
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Visit> {
-        let source = source_of(peer);
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_insert(0);
-        if *count >= self.limits.handshakes_per_source {
-            return None;
-        }
-        *count += 1;
-        Some(Visit { gate: Arc::clone(self), source })
-    }
-}
-
-/// One handshake of a source; dropping it frees the place. Entries of the map are as many as places at most.
-struct Visit {
-    gate: Arc<Gate>,
-    source: IpAddr,
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let mut sources = self.gate.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
+        Self { acceptor, limits, accepted, visits: Arc::new(Visits::new(limits)), counters }
     }
 }
 
@@ -106,8 +75,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ShellError> {
 pub(super) async fn accept(listener: TcpListener, gate: Arc<Gate>) {
     let mut handshakes = JoinSet::new();
     loop {
-        // The place is taken first: connections for which there is none stay in the kernel's bounded backlog.
-        let Ok(place) = Arc::clone(&gate.places).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {
@@ -117,30 +84,42 @@ pub(super) async fn accept(listener: TcpListener, gate: Arc<Gate>) {
             }
         };
         while handshakes.try_join_next().is_some() {}
-        let Some(visit) = gate.enter(peer.ip()) else {
-            gate.counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%peer, "too many handshakes of this source");
-            continue;
-        };
-        let gate = Arc::clone(&gate);
-        handshakes.spawn(async move {
-            match handshake(stream, peer, &gate).await {
-                Ok(accepted) => {
-                    // If the shell has ended, the connection ends with it.
-                    let _ = gate.accepted.send(accepted).await;
-                }
-                Err(reason) => {
-                    let before = gate.counters.failed.fetch_add(1, Ordering::Relaxed);
-                    // Strangers must not be able to fill the log.
-                    if before < FAILURES_LOGGED || before.is_multiple_of(FAILURES_LOGGED) {
-                        tracing::info!(%peer, reason, before, "association refused");
-                    } else {
-                        tracing::debug!(%peer, reason, "association refused");
-                    }
-                }
-            }
-            drop((visit, place));
+        let visitor = Arc::clone(&gate);
+        let entered = gate.visits.enter(peer.ip(), |visit| {
+            handshakes.spawn(async move {
+                welcome(stream, peer, &visitor).await;
+                drop(visit);
+            })
         });
+        match entered {
+            Entered::Free => {}
+            Entered::Displacing => {
+                gate.counters.displaced.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "an older handshake gives way");
+            }
+            Entered::Refused => {
+                gate.counters.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "too many handshakes of this source");
+            }
+        }
+    }
+}
+
+async fn welcome(stream: TcpStream, peer: SocketAddr, gate: &Gate) {
+    match handshake(stream, peer, gate).await {
+        Ok(accepted) => {
+            // If the shell has ended, the connection ends with it.
+            let _ = gate.accepted.send(accepted).await;
+        }
+        Err(reason) => {
+            let before = gate.counters.failed.fetch_add(1, Ordering::Relaxed);
+            // Strangers must not be able to fill the log.
+            if before < FAILURES_LOGGED || before.is_multiple_of(FAILURES_LOGGED) {
+                tracing::info!(%peer, reason, before, "association refused");
+            } else {
+                tracing::debug!(%peer, reason, "association refused");
+            }
+        }
     }
 }
 
@@ -160,15 +139,7 @@ async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> 
     Ok(Accepted { stream: TlsStream::from(stream), peer_address, credentials })
 }
 
-/// Whom a limit counts together: one IPv4 address, or the /64 that one IPv6 host owns.
-fn source_of(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
-/// Connections the kernel keeps for us while all places are taken.
+/// Connections the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 128;
 /// So many failed handshakes are logged for everybody to see, then every so-many-th.
 const FAILURES_LOGGED: u64 = 100;

@@ -30,6 +30,7 @@ mod raw;
 mod shell;
 pub mod tls;
 mod udp;
+mod visits;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -84,7 +85,7 @@ pub struct Limits {
     pub intercepted: usize,
     /// Messages read from associations and not yet handled, all associations together. Full: they are not read.
     pub reports: usize,
-    /// TLS handshakes with peers that connect, all together. Full: further connections wait in the kernel.
+    /// TLS handshakes with peers that connect, all together. Full: the oldest of the source that has most gives way.
     pub handshakes: usize,
     /// The same for one source: an IPv4 address or an IPv6 /64. Full: the connection is closed at once.
     pub handshakes_per_source: usize,

@@ -222,6 +222,7 @@ impl Shell {
     fn snapshot(&self, now: Instant) -> Snapshot {
         let shell = ShellCounters {
             handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
+            handshakes_displaced: self.gate_counters.displaced.load(Ordering::Relaxed),
             handshakes_failed: self.gate_counters.failed.load(Ordering::Relaxed),
             ..self.counters
         };

@@ -1,17 +1,18 @@
 //! Messaging associations: the table, and the machine of RFC 5971 §6.4 on each.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::authorised_peers::is_authorised;
+use super::authority::share;
 use super::machines::association::{Event, Guards, Outcome, State, step};
 use super::receive::Received;
 use super::routing_state::{Peer, User};
 use super::task::Task;
-use super::{AssociationEvent, Node, Output, PeerCredentials};
+use super::{AssociationEvent, Caps, Node, Output, PeerCredentials};
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::Hello;
@@ -31,8 +32,8 @@ pub(super) struct Association {
     pub(super) confirmed: Option<Instant>,
     /// Routing states that use it.
     pub(super) users: BTreeSet<User>,
-    /// Messages to leave when it is open: Confirms, at most one for each user.
-    pub(super) queued: Vec<Bytes>,
+    /// How many of them the peer asked for.
+    pub(super) responding: usize,
     pub(super) last_heard: Instant,
     /// The Hello-ID of a request not yet answered.
     pub(super) hello: Option<u32>,
@@ -49,7 +50,7 @@ impl Association {
             peer_hold_time: hold_time,
             confirmed: None,
             users: BTreeSet::new(),
-            queued: Vec::new(),
+            responding: 0,
             last_heard: now,
             hello: None,
         }
@@ -60,11 +61,22 @@ impl Association {
         matches!(self.state, State::Connected | State::Idle)
     }
 
-    /// Whether the authenticated peer may claim this NLI for sessions to come: the address is its transport address or
-    /// in its certificate. Otherwise one peer could draw the Responses meant for another.
+    /// Whether the peer may go by this NLI: one identity for the association's life, and an address that is in its
+    /// certificate. A certificate that names no address at all speaks for the transport address. Otherwise one peer could
+    /// draw what is meant for another.
     pub(super) fn may_claim(&self, peer: &Peer) -> bool {
-        let certified = self.credentials.as_ref().is_some_and(|credentials| credentials.addresses.contains(&peer.address));
-        certified || self.remote.ip() == peer.address
+        self.peer.as_ref().is_none_or(|known| known.identity == peer.identity) && self.is_reached_at(peer.address)
+    }
+
+    fn is_reached_at(&self, address: IpAddr) -> bool {
+        // While this node is still connecting, the address it connects to is all there is to go by.
+        let certified = self.credentials.as_ref().map_or(&[][..], |credentials| &credentials.addresses);
+        certified.contains(&address) || certified.is_empty() && self.remote.ip() == address
+    }
+
+    /// The peer's name for limits: the hash of its key.
+    pub(super) fn key_hash(&self) -> Option<&[u8; 32]> {
+        self.credentials.as_ref().map(|credentials| &credentials.key_hash)
     }
 }
 
@@ -89,9 +101,15 @@ impl Associations {
         self.table.len()
     }
 
-    /// Accepted ones that have confirmed nothing.
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.table.values().filter(|association| !association.opened_here && association.confirmed.is_none()).count()
+    /// Whether there is room for one more that a peer opens: in the table, in the part for those that have confirmed
+    /// nothing, and in this peer's share of either.
+    fn have_room_for(&self, key_hash: &[u8; 32], caps: &Caps) -> bool {
+        let is_waiting = |association: &&Association| !association.opened_here && association.confirmed.is_none();
+        let of_peer = || self.table.values().filter(|association| association.key_hash() == Some(key_hash));
+        self.len() < caps.associations
+            && of_peer().count() < share(caps.associations)
+            && self.table.values().filter(is_waiting).count() < caps.unconfirmed_associations
+            && of_peer().filter(is_waiting).count() < share(caps.unconfirmed_associations)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (AssociationId, &Association)> {
@@ -135,13 +153,16 @@ impl Associations {
 
     pub(super) fn add_user(&mut self, id: AssociationId, user: User) {
         if let Some(association) = self.get_mut(id) {
-            association.users.insert(user);
+            let asked_for = usize::from(matches!(user, User::Responding(_)));
+            association.responding += if association.users.insert(user) { asked_for } else { 0 };
         }
     }
 
     pub(super) fn remove_user(&mut self, id: AssociationId, user: &User) {
-        if let Some(association) = self.get_mut(id) {
-            association.users.remove(user);
+        if let Some(association) = self.get_mut(id)
+            && association.users.remove(user)
+        {
+            association.responding -= usize::from(matches!(user, User::Responding(_)));
         }
     }
 
@@ -230,12 +251,11 @@ impl Node {
     }
 
     fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, now: Instant) {
-        let caps = self.config.caps;
-        let full = self.associations.len() >= caps.associations || self.associations.unconfirmed() >= caps.unconfirmed_associations;
+        let full = !self.associations.have_room_for(&credentials.key_hash, &self.config.caps);
         let mut association = Association::new(false, remote, self.config.hold_time, now);
         association.credentials = Some(credentials);
         if full {
-            tracing::warn!(%id, %remote, "association refused, the table is full");
+            tracing::warn!(%id, %remote, "association refused, the table or this peer's share of it is full");
             self.counters.refused_when_full += 1;
             self.outputs.push_back(Output::CloseAssociation { association: id });
         } else if self.associations.insert(id, association) {
@@ -257,6 +277,12 @@ impl Node {
             let Some(credentials) = &association.credentials else { continue };
             if !is_authorised(&self.config.authorised_peers, credentials, association.remote.ip()) {
                 self.tasks.push_back(Task::Association(id, Event::ErNotAuthorised, AssociationInput::None));
+                continue;
+            }
+            for user in &association.users {
+                if !self.may_serve(id, &user.towards()) {
+                    self.tasks.push_back(user.not_authorised(id));
+                }
             }
         }
     }

@@ -38,17 +38,6 @@ impl Node {
                     self.write(id, message.clone());
                 }
             }
-            Action::QueueMessage => {
-                if let (AssociationInput::Raw(message), Some(association)) = (input, self.associations.get_mut(id)) {
-                    association.queued.push(message.clone());
-                }
-            }
-            Action::SendQueued => {
-                let Some(association) = self.associations.get_mut(id) else { return };
-                let queued = core::mem::take(&mut association.queued);
-                association.confirmed = association.confirmed.map(|_| now);
-                queued.into_iter().for_each(|message| self.write(id, message));
-            }
             Action::PassMessage => {
                 if let AssociationInput::Message(received) = input {
                     self.tasks.push_back(Task::Message(received.clone()));
@@ -79,6 +68,7 @@ impl Node {
             Timer::Connect => self.config.connect_timeout,
             Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time.max(MIN_HOLD_TIME)),
             Timer::NoHello => self.config.hold_time,
+            Timer::Unconfirmed => self.config.unconfirmed_timeout,
             // One request at a time: a later MA-Hello asks nothing and does not give the first one more time.
             Timer::HelloReply if self.timers.is_running(&key) => return,
             Timer::HelloReply => self.config.hello_timeout,
@@ -134,19 +124,27 @@ impl Node {
     fn tell_users(&mut self, id: AssociationId, news: News, input: &AssociationInput) {
         let Some(association) = self.associations.get_mut(id) else { return };
         let reason = if let AssociationInput::Reason(reason) = input { reason.as_str() } else { "" };
+        let ended = || QueryingInput::Ended { association: id, reason: reason.to_owned() };
         if !matches!(news, News::Connected) {
             tracing::info!(%id, remote = %association.remote, reason, ?news, "association ended");
         }
-        for user in &association.users {
+        let users = association.users.clone();
+        for user in users {
+            // An open association does not mean that its peer may serve this flow.
+            if matches!(news, News::Connected | News::NotAuthorised) && !self.may_serve(id, &user.towards()) {
+                self.counters.flows_refused += u64::from(matches!(news, News::Connected));
+                self.tasks.push_back(user.not_authorised(id));
+                continue;
+            }
             let task = match user {
                 User::Querying(key) => {
-                    let event = match news {
-                        News::Connected => querying::Event::TgConnected,
-                        News::ConnectFailed => querying::Event::ErMAConnect,
-                        News::Failed => querying::Event::ErMAFailure,
-                        News::NotAuthorised => querying::Event::ErNotAuthorised,
+                    let (event, input) = match news {
+                        News::Connected => (querying::Event::TgConnected, QueryingInput::Connected(id)),
+                        News::ConnectFailed => (querying::Event::ErMAConnect, ended()),
+                        News::Failed => (querying::Event::ErMAFailure, ended()),
+                        News::NotAuthorised => (querying::Event::ErNotAuthorised, ended()),
                     };
-                    Task::Querying(key.clone(), event, QueryingInput::Reason(reason.to_owned()))
+                    Task::Querying(key, event, input)
                 }
                 User::Responding(key) => {
                     let event = match news {
@@ -154,7 +152,7 @@ impl Node {
                         News::ConnectFailed | News::Failed => responding::Event::ErMAFailure,
                         News::NotAuthorised => responding::Event::ErNotAuthorised,
                     };
-                    Task::Responding(key.clone(), event, RespondingInput::None)
+                    Task::Responding(key, event, RespondingInput::None)
                 }
             };
             self.tasks.push_back(task);

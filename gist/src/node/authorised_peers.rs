@@ -2,12 +2,18 @@
 
 use core::net::IpAddr;
 
-use super::{ApdEntry, IdentityPattern, PeerCredentials};
+use super::{ApdEntry, IdentityPattern, PeerCredentials, PeerRole};
 
-/// Whether the peer with these credentials, reached at `address`, may hold an association: the first entry that matches
-/// decides, and without one the answer is no (G-093).
+/// As what the peer with these credentials, reached at `address`, may hold an association: the first entry that matches
+/// decides, and without one the answer is not at all (G-093).
+pub(super) fn judge(entries: &[ApdEntry], credentials: &PeerCredentials, address: IpAddr) -> Option<PeerRole> {
+    let entry = entries.iter().find(|entry| matches(&entry.pattern, credentials, address))?;
+    entry.allow.then_some(entry.role)
+}
+
+/// Whether the peer may hold an association at all.
 pub(super) fn is_authorised(entries: &[ApdEntry], credentials: &PeerCredentials, address: IpAddr) -> bool {
-    entries.iter().find(|entry| matches(&entry.pattern, credentials, address)).is_some_and(|entry| entry.allow)
+    judge(entries, credentials, address).is_some()
 }
 
 fn matches(pattern: &IdentityPattern, credentials: &PeerCredentials, address: IpAddr) -> bool {
@@ -51,7 +57,7 @@ mod tests {
     }
 
     fn dns(pattern: &str, allow: bool) -> ApdEntry {
-        ApdEntry { pattern: IdentityPattern::DnsName(pattern.to_owned()), allow }
+        ApdEntry { pattern: IdentityPattern::DnsName(pattern.to_owned()), role: PeerRole::Host, allow }
     }
 
     /// G-244, the RFC's own example names; G-243.
@@ -72,18 +78,32 @@ mod tests {
     /// G-093, G-094.
     #[test]
     fn the_first_entry_that_matches_decides() {
-        let entries = [dns("evil.pbs.test", false), dns("*.pbs.test", true), ApdEntry { pattern: IdentityPattern::Any, allow: false }];
+        let entries = [
+            dns("evil.pbs.test", false),
+            dns("*.pbs.test", true),
+            ApdEntry { pattern: IdentityPattern::Any, role: PeerRole::Host, allow: false },
+        ];
         assert!(is_authorised(&entries, &named("r1.pbs.test"), here()));
         assert!(!is_authorised(&entries, &named("evil.pbs.test"), here()));
         assert!(!is_authorised(&entries, &named("r1.example.com"), here()));
         assert!(!is_authorised(&[], &named("r1.pbs.test"), here()));
     }
 
+    /// G-092, G-093: the entry that decides also says for which flows; a router of a domain of hosts is named first.
+    #[test]
+    fn the_entry_that_decides_gives_the_role() {
+        let router = ApdEntry { role: PeerRole::Router, ..dns("router.pbs.test", true) };
+        let entries = [router, dns("*.pbs.test", true)];
+        assert_eq!(judge(&entries, &named("router.pbs.test"), here()), Some(PeerRole::Router));
+        assert_eq!(judge(&entries, &named("host.pbs.test"), here()), Some(PeerRole::Host));
+        assert_eq!(judge(&entries, &named("host.example.com"), here()), None);
+    }
+
     /// a host speaks for its own address only.
     #[test]
     fn an_address_entry_wants_the_peers_own_address() {
         let pattern = IdentityPattern::Address("192.168.20.0/24".parse().unwrap());
-        let entries = [ApdEntry { pattern, allow: true }];
+        let entries = [ApdEntry { pattern, role: PeerRole::Host, allow: true }];
         let with = |address: &str| PeerCredentials { addresses: vec![address.parse().unwrap()], ..PeerCredentials::default() };
         assert!(is_authorised(&entries, &with("192.168.20.2"), here()));
         assert!(!is_authorised(&entries, &with("192.168.20.3"), here()));

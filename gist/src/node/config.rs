@@ -30,11 +30,16 @@ pub struct NodeConfig {
     pub connect_timeout: Duration,
     /// How long an MA-Hello with a request may stay unanswered, 10 s by default (G-296).
     pub hello_timeout: Duration,
+    /// How long an association that a peer opened may confirm nothing, 10 s by default: until then it costs a place that
+    /// others need.
+    pub unconfirmed_timeout: Duration,
     /// How long one secret makes Responder-Cookies, 30 s by default; they are accepted for once to twice as long.
     pub cookie_lifetime: Duration,
     /// Whether a bad cookie is answered with an Error; only for debugging, it makes the node reflect (G-337).
     pub answer_bad_cookies: bool,
-    /// Bounds of every table and queue.
+    /// Bounds of every table and queue. Of associations, with and without a Confirm, and of routing states it answers for,
+    /// one peer, by the key of its certificate, gets an eighth at most, but at least 4; of the latter a router gets three
+    /// quarters.
     pub caps: Caps,
     /// The authorised peer database: the first entry that matches decides, no match means no (G-093).
     pub authorised_peers: Vec<ApdEntry>,
@@ -59,6 +64,7 @@ impl NodeConfig {
             inactivity: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),
+            unconfirmed_timeout: Duration::from_secs(10),
             cookie_lifetime: Duration::from_secs(30),
             answer_bad_cookies: false,
             caps: Caps::default(),
@@ -87,13 +93,16 @@ pub struct Registration {
     pub rao: Option<u16>,
     /// The stack proposal, best first, exactly as it is announced. Empty: messages go as datagrams, unprotected.
     pub offer: Vec<Profile>,
+    /// Whether Queries that go upstream are answered (G-256). They say who is the next node downstream without having
+    /// followed the flow, so a node of the sender's link could place itself there.
+    pub upstream_queries: bool,
 }
 
 impl Registration {
     /// An application whose messages travel over TLS over TCP and in no other way.
     #[must_use]
     pub fn secure(nslp_id: NslpId, rao: Option<u16>) -> Self {
-        Self { nslp_id, rao, offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])] }
+        Self { nslp_id, rao, offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])], upstream_queries: false }
     }
 }
 
@@ -146,8 +155,24 @@ impl Default for DatagramRate {
 pub struct ApdEntry {
     /// Whom the line is about; the name space is the pattern's kind.
     pub pattern: IdentityPattern,
+    /// For which flows such a peer may be the next one.
+    pub role: PeerRole,
     /// Whether such a peer may hold an association with this node.
     pub allow: bool,
+}
+
+/// For which flows a peer may be the next one of the path (the scope of RFC 5971 §4.4.2, G-092).
+///
+/// Whoever becomes the peer of a flow is sent what the application says about it, keys included, so a certificate of the
+/// domain alone must not be enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum PeerRole {
+    /// Its own flows: the next peer upstream where the flow's source is an address of its certificate, the next peer
+    /// downstream where the destination is.
+    #[default]
+    Host,
+    /// Any flow.
+    Router,
 }
 
 /// An identity, or several.

@@ -6,7 +6,7 @@ use super::receive_data::Delivery;
 use super::routing_state::{Peer, Route, RoutingKey};
 use super::timers::TimerKey;
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
-use crate::api::{Indication, NetworkEvent, ReceivedMessage, SendError, SendMessage};
+use crate::api::{Indication, NetworkEvent, Principal, ReceivedMessage, SendError, SendMessage};
 use crate::wire::{Mri, PeerIdentity};
 
 impl Node {
@@ -14,6 +14,8 @@ impl Node {
     pub(super) fn deliver(&mut self, key: &RoutingKey, peer: &PeerIdentity, ip_distance: Option<u8>, delivery: Delivery) {
         self.counters.messages_delivered += 1;
         let association = delivery.origin.association();
+        let credentials = association.and_then(|id| self.associations.get(id)).and_then(|association| association.credentials.as_ref());
+        let principal = credentials.map_or_else(|| self.unauthenticated(peer), |credentials| Principal(credentials.key_hash));
         self.outputs.push_back(Output::Indicate(Indication::Received(ReceivedMessage {
             nslp_id: key.nslp_id,
             session: key.session,
@@ -21,11 +23,17 @@ impl Node {
             payload: delivery.payload,
             association,
             peer: peer.clone(),
+            principal,
             // An association is open only if its peer is authenticated and authorised.
             authenticated: association.is_some(),
             hop_count: delivery.hop_count,
             ip_distance,
         })));
+    }
+
+    /// Whom messages of a peer that has proved nothing count against: no better than its word.
+    fn unauthenticated(&self, peer: &PeerIdentity) -> Principal {
+        Principal(self.backend.0.mac(UNAUTHENTICATED, peer.as_bytes()))
     }
 
     pub(super) fn report_status(&mut self, message: SendMessage, error: SendError) {
@@ -71,18 +79,15 @@ impl Node {
     pub fn associations(&self) -> Vec<AssociationEntry> {
         self.associations
             .iter()
-            .map(|(association, Association { opened_here, remote, state, peer, credentials, users, queued, last_heard, .. })| {
-                AssociationEntry {
-                    association,
-                    opened_here: *opened_here,
-                    state: state.to_string(),
-                    remote: *remote,
-                    peer: peer.as_ref().map(|peer| peer.identity.clone()),
-                    subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
-                    users: users.len(),
-                    queued: queued.len(),
-                    last_heard: *last_heard,
-                }
+            .map(|(association, Association { opened_here, remote, state, peer, credentials, users, last_heard, .. })| AssociationEntry {
+                association,
+                opened_here: *opened_here,
+                state: state.to_string(),
+                remote: *remote,
+                peer: peer.as_ref().map(|peer| peer.identity.clone()),
+                subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
+                users: users.len(),
+                last_heard: *last_heard,
             })
             .collect()
     }
@@ -104,3 +109,6 @@ fn entry(key: &RoutingKey, peer: Option<&Peer>, route: Option<Route>, ip_distanc
         queued: 0,
     }
 }
+
+/// Keeps the names made of unauthenticated identities apart from hashes of keys.
+const UNAUTHENTICATED: &[u8; 32] = b"gist: principal, unauthenticated";

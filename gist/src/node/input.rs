@@ -53,6 +53,8 @@ pub struct PeerCredentials {
     pub dns_names: Vec<String>,
     /// Every iPAddress.
     pub addresses: Vec<IpAddr>,
+    /// SHA-256 of the certificate's SubjectPublicKeyInfo in DER: the one name a peer cannot choose.
+    pub key_hash: [u8; 32],
     /// The subject, for people.
     pub subject: String,
 }

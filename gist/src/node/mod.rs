@@ -8,6 +8,8 @@
 mod association;
 mod association_actions;
 mod authorised_peers;
+mod authority;
+mod candidates;
 mod config;
 mod cookie;
 mod error_reply;
@@ -47,7 +49,7 @@ use crate::api::{AssociationId, Request};
 use crate::time::Instant;
 use crate::wire::NslpId;
 
-pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, Registration, Role};
+pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, PeerRole, Registration, Role};
 pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
 pub use output::{Output, Transmit};
 pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
@@ -202,12 +204,16 @@ impl Node {
         self.config.validity.max(bearable).clamp(Duration::from_millis(1), MAX_VALIDITY)
     }
 
-    /// The validity both ends use: what the querying node proposes, but no shorter than ours and not absurdly longer.
+    /// The validity both ends use: what the querying node proposes, but no shorter than ours and at most twice as long.
     fn agreed_validity(&self, proposed: Duration) -> Duration {
         let own = self.validity();
-        proposed.clamp(own, own.saturating_mul(20).min(MAX_VALIDITY))
+        proposed.clamp(own, own.saturating_mul(VALIDITY_FACTOR).min(MAX_VALIDITY))
     }
 }
+
+/// A peer that proposes a longer validity gets at most so many times ours: state of one handshake should not outlive
+/// what made it.
+const VALIDITY_FACTOR: u32 = 2;
 
 /// What the NLI's field can say.
 const MAX_VALIDITY: Duration = Duration::from_millis(u32::MAX as u64);

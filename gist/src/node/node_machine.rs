@@ -40,7 +40,7 @@ impl Node {
 
     fn node_action(&mut self, action: Action, input: &NodeInput, now: Instant) {
         match (action, input) {
-            (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(accepted, now),
+            (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(accepted, None, now),
             (Action::PropagateQuery, NodeInput::Query(accepted)) => self.propagate(&accepted.received, now),
             (Action::CreateResponding, NodeInput::Confirm(accepted)) => self.create_responding(accepted, now),
             (Action::CreateQuerying, NodeInput::Message { key, message }) => self.create_querying(key, message, now),
@@ -81,9 +81,10 @@ impl Node {
 
     /// Late installation: nothing was kept for this peer before (G-128).
     fn create_responding(&mut self, accepted: &AcceptedConfirm, now: Instant) {
-        if !self.has_room_for_state() {
+        let has_share = accepted.route.association().is_none_or(|id| self.has_share_of_states(id));
+        if !self.has_room_for_state() || !has_share {
             self.counters.refused_when_full += 1;
-            tracing::warn!("routing state table is full, Confirm dropped");
+            tracing::warn!("routing state table or this peer's share of it is full, Confirm dropped");
             return;
         }
         let message = &accepted.received.message;

@@ -5,12 +5,14 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Node;
+use super::candidates::Candidate;
 use super::machines::querying::{Event, Guards, Outcome, State, step};
 use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
-use crate::api::{AssociationId, SendMessage};
+use super::transmit::HOP_COUNT;
+use crate::api::{AssociationId, SendError, SendMessage};
 use crate::time::Instant;
-use crate::wire::{Cookie, Response};
+use crate::wire::{CommonHeader, Cookie, MessageType, Response};
 
 /// T2 as a multiple of T1 (G-192).
 const MAX_BACKOFF: u32 = 64;
@@ -22,8 +24,8 @@ pub(super) struct Querying {
     pub(super) handshake: Handshake,
     pub(super) peer: Option<Peer>,
     pub(super) route: Option<Route>,
-    /// The association a Confirm of this state waits on to be opened.
-    pub(super) confirm_waits_on: Option<AssociationId>,
+    /// Peers that answered and are not authenticated yet, oldest first; the first whose association opens is taken.
+    pub(super) candidates: Vec<Candidate>,
     pub(super) ip_distance: Option<u8>,
     pub(super) validity: Duration,
     /// When the peer forgets this state; `None` before the first Response.
@@ -46,6 +48,12 @@ pub(super) struct Handshake {
     pub(super) own: Option<IpAddr>,
     /// The cookie of each transmission with its moment: a reply to any is good (G-195). At most 8, by the backoff.
     pub(super) cookies: Vec<(Cookie, Instant)>,
+    /// How long the Queries are, in 32-bit words after the common header: what an Error about one echoes.
+    pub(super) words: u16,
+    /// Somebody says that nobody further on the path has the application.
+    pub(super) endpoint_found: bool,
+    /// Why the last peer that answered was not taken.
+    pub(super) setback: Option<SendError>,
 }
 
 /// A message that waits.
@@ -62,8 +70,13 @@ pub(super) enum QueryingInput {
     Message(SendMessage),
     Response(Box<AcceptedResponse>),
     Data(Delivery),
-    /// Why the association failed.
-    Reason(String),
+    /// The association is open and its peer may serve the flow.
+    Connected(AssociationId),
+    /// The association failed or never opened, and why; or its peer may not serve the flow.
+    Ended {
+        association: AssociationId,
+        reason: String,
+    },
     Lifetime(Duration),
     Invalidate {
         urgent: bool,
@@ -87,14 +100,38 @@ pub(super) enum Plan {
     Datagram(SocketAddr),
 }
 
+impl Handshake {
+    pub(super) fn new(started: Instant, own: Option<IpAddr>) -> Self {
+        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, setback: None }
+    }
+}
+
+impl Handshake {
+    /// Whether this is the header of one of its Queries, as somebody on the way may have got it.
+    pub(super) fn has_sent(&self, header: &CommonHeader) -> bool {
+        let is_query = header.message_type == Ok(MessageType::Query) && header.hop_count <= HOP_COUNT;
+        is_query && !self.cookies.is_empty() && header.words == self.words
+    }
+}
+
+impl QueryingInput {
+    /// The association that the news is about.
+    pub(super) fn association(&self) -> Option<AssociationId> {
+        match self {
+            Self::Connected(association) | Self::Ended { association, .. } => Some(*association),
+            _ => None,
+        }
+    }
+}
+
 impl Querying {
     pub(super) fn new(lifetime: Duration, now: Instant) -> Self {
         Self {
             state: State::INITIAL,
-            handshake: Handshake { started: now, own: None, cookies: Vec::new() },
+            handshake: Handshake::new(now, None),
             peer: None,
             route: None,
-            confirm_waits_on: None,
+            candidates: Vec::new(),
             ip_distance: None,
             validity: Duration::ZERO,
             valid_until: None,
@@ -158,11 +195,15 @@ impl Node {
 
     fn querying_guards(&self, machine: &Querying, input: &QueryingInput, now: Instant) -> Guards {
         let timer = self.config.query_timer;
-        let response = if let QueryingInput::Response(accepted) = input { Some(accepted) } else { None };
+        let response = if let QueryingInput::Response(accepted) = input { Some(&**accepted) } else { None };
+        let candidate = input.association().and_then(|id| machine.candidate(id));
+        let answered = response.or(candidate.map(|candidate| &candidate.accepted));
         Guards {
             nresp_reached: now >= machine.handshake_deadline(timer),
             reachable: response.is_some_and(|accepted| accepted.plan.is_some()),
-            new_peer: response
+            pending: response.and_then(|accepted| accepted.plan).is_some_and(|plan| self.is_pending(plan)),
+            candidate: candidate.is_some(),
+            new_peer: answered
                 .is_some_and(|accepted| machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))),
             restart_due: now >= machine.handshake.started + timer,
             suspect: machine.suspect,

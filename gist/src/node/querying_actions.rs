@@ -4,8 +4,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Node;
-use super::association::{Association, AssociationInput};
-use super::machines::association;
+use super::association::Association;
 use super::machines::querying::{Action, Event, Timer};
 use super::querying::{AcceptedResponse, Handshake, Plan, Querying, QueryingInput, Stored};
 use super::receive_data::Delivery;
@@ -14,6 +13,9 @@ use super::task::Task;
 use super::timers::TimerKey;
 use crate::api::{NetworkEvent, SendError, SendMessage};
 use crate::time::Instant;
+
+/// The peer's validity counts (G-107), up to so many times ours.
+const MAX_VALIDITY_FACTOR: u32 = 20;
 
 /// A peer that forgets faster is not refreshed as fast as it would like.
 const MIN_VALIDITY: Duration = Duration::from_secs(1);
@@ -32,7 +34,7 @@ impl Node {
             Action::Stop(timer) => self.timers.stop(&TimerKey::Querying(key.clone(), timer)),
             Action::NewHandshake => {
                 let own = self.own_address_for(&key.mri).or(machine.handshake.own);
-                machine.handshake = Handshake { started: now, own, cookies: Vec::new() };
+                machine.handshake = Handshake::new(now, own);
             }
             Action::SendQuery => self.send_query(key, machine, now),
             Action::StoreMessage => {
@@ -53,14 +55,21 @@ impl Node {
                 }
             }
             Action::AdoptPeer => {
-                if let QueryingInput::Response(accepted) = input {
-                    self.adopt_responder(key, machine, accepted, now);
+                if let Some(accepted) = machine.answer(input) {
+                    self.adopt_responder(key, machine, &accepted, now);
                 }
             }
+            Action::OpenCandidate => {
+                if let QueryingInput::Response(accepted) = input {
+                    self.open_candidate(key, machine, accepted, now);
+                }
+            }
+            Action::DropCandidate => self.drop_candidate(key, machine, input),
+            Action::DropCandidates => self.drop_candidates(key, machine),
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
-                if let QueryingInput::Response(accepted) = input {
-                    self.send_confirm(key, machine, accepted, now);
+                if let Some(accepted) = machine.answer(input) {
+                    self.send_confirm(key, machine, &accepted, now);
                 }
             }
             Action::DeliverData => {
@@ -68,6 +77,7 @@ impl Node {
                     self.deliver(key, &peer.identity, machine.ip_distance, delivery.clone());
                 }
             }
+            Action::NoteEndpoint => machine.handshake.endpoint_found = true,
             Action::RefuseResponse => {
                 tracing::warn!(session = %key.session, "the Response offers nothing that can be used");
             }
@@ -77,26 +87,18 @@ impl Node {
                     machine.lifetime = *lifetime;
                 }
             }
-            Action::ReportNoResponse => {
-                self.report_stored(machine, &SendError::NoResponse);
-                self.report_deleted(key, machine);
-            }
+            Action::ReportNoResponse => self.report_no_response(key, machine),
             Action::ReportRouteDeleted => {
                 self.report_stored(machine, &SendError::TimedOut);
                 self.report_deleted(key, machine);
             }
             Action::ReportExpired => self.report_expired(machine, now),
-            Action::ReportLastNode => {
-                self.report_stored(machine, &SendError::NoResponse);
-                self.notify(key, &key.mri, NetworkEvent::LastNode);
-            }
             Action::ReportPeerChanged => self.notify(key, &key.mri, NetworkEvent::PeerChanged),
             Action::ReportPossibleLoss | Action::ReportAssociationLost => {
                 self.notify(key, &key.mri, NetworkEvent::AssociationLost);
             }
             Action::ReportAssociationFailed => {
-                let reason = if let QueryingInput::Reason(reason) = input { reason.clone() } else { String::new() };
-                self.report_stored(machine, &SendError::AssociationFailed(reason));
+                self.report_stored(machine, &association_failed(input));
             }
             Action::ReportNotAuthorised => {
                 self.report_stored(machine, &SendError::NotAuthorised);
@@ -104,6 +106,7 @@ impl Node {
             }
             Action::Destroy => {
                 self.leave_route(key, machine);
+                self.drop_candidates(key, machine);
                 Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Querying(key.clone(), *timer)));
             }
         }
@@ -151,23 +154,15 @@ impl Node {
         machine.stored.push_back(Stored { message, deadline });
     }
 
-    /// Rule 4: the peer and the way to it. The route is chosen already, and there is room for it.
+    /// Rule 4: the peer and the way to it, which is open.
     fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, now: Instant) {
         let nli = &accepted.response.nli;
         let peer = Peer::from(nli);
         let route = match accepted.plan {
             Some(Plan::Reuse(id)) => Route::Association(id),
             Some(Plan::Datagram(address)) => Route::Datagram(address),
-            Some(Plan::Open(remote)) => {
-                let id = self.associations.next_id();
-                let announced = accepted.response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
-                let hold_time = announced.map_or(self.config.hold_time, |stack| stack.configuration.hold_time);
-                self.associations.insert(id, Association::new(true, remote, hold_time, now));
-                self.associations.name(id, &peer);
-                self.tasks.push_back(Task::Association(id, association::Event::TgConnect, AssociationInput::None));
-                Route::Association(id)
-            }
-            None => return,
+            // What is being opened comes back as [`Plan::Reuse`].
+            Some(Plan::Open(_)) | None => return,
         };
         if machine.route != Some(route) {
             self.leave_route(key, machine);
@@ -177,7 +172,8 @@ impl Node {
         }
         machine.peer = Some(peer);
         machine.route = Some(route);
-        machine.validity = nli.validity.max(MIN_VALIDITY);
+        // The Response may be anybody's: too long a validity would keep this node from refreshing in time.
+        machine.validity = nli.validity.clamp(MIN_VALIDITY, self.validity().saturating_mul(MAX_VALIDITY_FACTOR).max(MIN_VALIDITY));
         machine.valid_until = Some(now + machine.validity);
         // RFC 5971 §5.2.2: on an upstream message this is the distance the peer has measured; 0 says nothing.
         machine.ip_distance = (nli.ip_ttl != 0).then_some(nli.ip_ttl);
@@ -201,7 +197,18 @@ impl Node {
         if let Some(Route::Association(id)) = machine.route.take() {
             self.associations.remove_user(id, &User::Querying(key.clone()));
         }
-        machine.confirm_waits_on = None;
+    }
+
+    /// Nobody answered, or nobody that could be taken.
+    fn report_no_response(&mut self, key: &RoutingKey, machine: &mut Querying) {
+        let setback = machine.handshake.setback.take();
+        match &setback {
+            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised),
+            None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode),
+            _ => {}
+        }
+        self.report_stored(machine, &setback.unwrap_or(SendError::NoResponse));
+        self.report_deleted(key, machine);
     }
 
     fn report_stored(&mut self, machine: &mut Querying, error: &SendError) {
@@ -222,4 +229,10 @@ impl Node {
             self.notify(key, &key.mri, NetworkEvent::RouteDeleted);
         }
     }
+}
+
+/// Why the association that the news is about is no use.
+pub(super) fn association_failed(input: &QueryingInput) -> SendError {
+    let reason = if let QueryingInput::Ended { reason, .. } = input { reason.clone() } else { String::new() };
+    SendError::AssociationFailed(reason)
 }

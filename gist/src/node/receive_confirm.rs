@@ -20,6 +20,8 @@ enum BadConfirm {
     Cookie(BadCookie),
     /// The Stack-Proposal is not the one that was sent (§8.6).
     Proposal,
+    /// The association's peer may not go by this name, or may not be the next node of this flow.
+    NotAuthorised,
 }
 
 impl Node {
@@ -42,6 +44,9 @@ impl Node {
             return self.answer(&received, ErrorCause::ObjectType(ObjectTypeFault::Missing), vec![info], now);
         }
         match self.verify(nslp_id, &confirm, now) {
+            Ok(_) if !self.may_confirm(&confirm, &received.origin) => {
+                self.bad_confirm(BadConfirm::NotAuthorised, &key, route, received, now)
+            }
             Ok(arrival) => {
                 self.note_confirmed(&confirm, &received.origin, now);
                 let accepted = Box::new(AcceptedConfirm { confirm, route, received, arrival });
@@ -54,6 +59,14 @@ impl Node {
             }
             Err(fault) => self.bad_confirm(fault, &key, route, received, now),
         }
+    }
+
+    /// A cookie binds a handshake to an NLI, which its Query shows to everybody on the way; only this ties the NLI and the
+    /// flow to the certificate.
+    fn may_confirm(&self, confirm: &Confirm, origin: &Origin) -> bool {
+        let Some(id) = origin.association() else { return true };
+        let peer = Peer::from(&confirm.nli);
+        self.associations.get(id).is_some_and(|association| association.may_claim(&peer)) && self.may_serve(id, &confirm.mri.inverted())
     }
 
     /// G-121: the first Confirm on a new association tells the hold time.
@@ -93,6 +106,7 @@ impl Node {
         if let Some(configuration) = &confirm.configuration {
             association.peer_hold_time = configuration.hold_time;
         }
+        self.tasks.push_back(Task::Association(id, association::Event::TgConfirmed, AssociationInput::None));
     }
 
     fn bad_confirm(&mut self, fault: BadConfirm, key: &RoutingKey, route: Route, received: Received, now: Instant) {
@@ -100,6 +114,7 @@ impl Node {
             BadConfirm::Cookie(BadCookie::Stale) => self.counters.stale_responder_cookies += 1,
             BadConfirm::Cookie(BadCookie::Forged) => self.counters.bad_responder_cookies += 1,
             BadConfirm::Proposal => self.counters.altered_proposals += 1,
+            BadConfirm::NotAuthorised => self.counters.flows_refused += 1,
         }
         tracing::warn!(session = %key.session, ?fault, "Confirm refused");
         let belongs = self.responding.get(key).is_some_and(|machine| machine.route == route);

@@ -9,7 +9,7 @@ use super::receive::Received;
 use super::responding::RespondingInput;
 use super::routing_state::{Origin, Route, RoutingKey};
 use crate::time::Instant;
-use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType};
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause};
 
 impl Node {
     pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
@@ -35,7 +35,9 @@ impl Node {
                     self.node_event(Event::ErNoRSM, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
                 }
             }
-            Some(ErrorCause::EndpointFound) if header.message_type == Ok(MessageType::Query) => {
+            // Anybody who has seen the Query can write this too: a hint at most.
+            Some(ErrorCause::EndpointFound) if self.querying.get(&along).is_some_and(|machine| machine.handshake.has_sent(&header)) => {
+                self.counters.endpoints_found += 1;
                 self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
             }
             _ => {}

@@ -17,7 +17,7 @@ use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, ObjectType, ObjectTypeFault, Query, ResponderPart, Response,
+    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NslpId, ObjectType, ObjectTypeFault, Query, ResponderPart, Response,
 };
 
 /// Below this an upstream Query has crossed more than one link (G-261).
@@ -41,6 +41,10 @@ impl Node {
         }
         if let Some((cause, info)) = objection(&query, &origin) {
             return self.answer(&received, cause, vec![info].into_iter().flatten().collect(), now);
+        }
+        if query.mri.direction() == Direction::Upstream && !self.takes_upstream_queries(received.message.nslp_id) {
+            self.counters.upstream_queries_refused += 1;
+            return;
         }
         let arrival = Arrival { interface: origin.interface, ip_distance: ip_distance(&query, &origin) };
         let key = RoutingKey::along(received.message.nslp_id, query.session, &query.mri);
@@ -66,13 +70,20 @@ impl Node {
         })
     }
 
-    /// Rule 1 of §6.1: a Response that a Confirm must answer. Nothing is kept: the Responder-Cookie says it all.
-    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, now: Instant) {
+    /// An upstream Query has not followed the flow, so it cannot show who is next on the flow's way (G-256): where only
+    /// protected messages go, it is not answered unless the application asks for it.
+    pub(super) fn takes_upstream_queries(&self, nslp_id: NslpId) -> bool {
+        self.registration(nslp_id).is_some_and(|registration| !registration.is_secure() || registration.upstream_queries)
+    }
+
+    /// A Response that a Confirm must answer, over the state's route if there is one, else as rule 1 of §6.1 says. Nothing
+    /// is kept: the Responder-Cookie says it all.
+    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, existing: Option<Route>, now: Instant) {
         let AcceptedQuery { query, received, arrival } = accepted;
         let nslp_id = received.message.nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
         let full_offer = registration.response_offer(self.config.hold_time, self.config.association_port);
-        let reused = self.reusable(query).filter(|_| full_offer.is_some());
+        let reused = existing.or_else(|| self.reusable(query).filter(|_| full_offer.is_some()).map(Route::Association));
         let stack = full_offer.filter(|_| reused.is_none());
         let bound = Bound {
             nslp_id,
@@ -83,20 +94,8 @@ impl Node {
             proposal: stack.as_ref().map(|stack| &stack.proposal),
         };
         let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, now) else { return };
-        let route = reused.map_or_else(|| Route::Datagram(reply_address(query, received)), Route::Association);
-        self.respond(route, query, received, arrival.ip_distance, Some(ResponderPart { cookie, stack }), now);
-    }
-
-    /// Rule 5 of §6.3: the answer to a refresh, over the state's own route.
-    pub(super) fn send_refresh_response(
-        &mut self,
-        route: Route,
-        query: &Query,
-        received: &Received,
-        ip_distance: Option<u8>,
-        now: Instant,
-    ) {
-        self.respond(route, query, received, ip_distance, None, now);
+        let route = reused.unwrap_or_else(|| Route::Datagram(reply_address(query, received)));
+        self.respond(route, query, received, arrival.ip_distance, ResponderPart { cookie, stack }, now);
     }
 
     fn respond(
@@ -105,7 +104,7 @@ impl Node {
         query: &Query,
         received: &Received,
         ip_distance: Option<u8>,
-        responder: Option<ResponderPart>,
+        responder: ResponderPart,
         now: Instant,
     ) {
         let Some(own) = self.backend.0.egress_address(query.nli.address) else {
@@ -124,8 +123,8 @@ impl Node {
                 session: query.session,
                 nli: self.nli(own, ip_ttl, self.agreed_validity(query.nli.validity)),
                 query_cookie: query.cookie.clone(),
-                confirm_requested: responder.is_some(),
-                responder,
+                confirm_requested: true,
+                responder: Some(responder),
                 payload: None,
             }),
             unknown: Vec::new(),

@@ -12,9 +12,9 @@ use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::receive::Received;
 use super::routing_state::{Origin, Peer, RoutingKey};
 use super::task::Task;
-use crate::api::AssociationId;
+use crate::api::{AssociationId, SendError};
 use crate::time::Instant;
-use crate::wire::{NslpId, Response};
+use crate::wire::Response;
 
 impl Node {
     pub(super) fn receive_response(&mut self, response: Response, received: Received, now: Instant) {
@@ -34,7 +34,8 @@ impl Node {
             self.counters.address_mismatch += 1;
             return;
         }
-        let plan = self.plan(key.nslp_id, &response, &received.origin, asked_at);
+        let own = machine.route.and_then(|route| route.association()).filter(|_| machine.peer == Some(Peer::from(&response.nli)));
+        let plan = self.plan(&key, &response, &received.origin, asked_at, own);
         let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan };
         self.querying_event(&key, querying::Event::RxResponse, QueryingInput::Response(Box::new(accepted)), now);
     }
@@ -42,15 +43,36 @@ impl Node {
     /// On an association: whether it is the peer known there that answers.
     fn is_from_its_peer(&self, response: &Response, origin: &Origin) -> bool {
         let Some(id) = origin.association() else { return true };
-        let known = self.associations.get(id).and_then(|association| association.peer.as_ref());
-        known.is_some_and(|peer| peer.identity == response.nli.peer)
+        let known = self.associations.get(id).filter(|association| association.peer.is_some());
+        known.is_some_and(|association| association.may_claim(&Peer::from(&response.nli)))
     }
 
-    /// How to reach the peer; `None` if there is no acceptable way.
-    fn plan(&mut self, nslp_id: NslpId, response: &Response, origin: &Origin, asked_at: Instant) -> Option<Plan> {
-        let registration = self.registration(nslp_id)?;
+    /// An association that is open already: whether its peer may be the next node of the flow. If not, the application
+    /// hears why nobody else was found.
+    fn reuse(&mut self, key: &RoutingKey, id: AssociationId) -> Option<Plan> {
+        if self.associations.get(id).is_some_and(|association| association.is_open()) && !self.may_serve(id, &key.mri) {
+            tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
+            self.counters.flows_refused += 1;
+            if let Some(machine) = self.querying.get_mut(key) {
+                machine.handshake.setback = Some(SendError::NotAuthorised);
+            }
+            return None;
+        }
+        Some(Plan::Reuse(id))
+    }
+
+    /// How to reach the peer; `None` if there is no acceptable way. `own` is the association that the state has to it.
+    fn plan(
+        &mut self,
+        key: &RoutingKey,
+        response: &Response,
+        origin: &Origin,
+        asked_at: Instant,
+        own: Option<AssociationId>,
+    ) -> Option<Plan> {
+        let registration = self.registration(key.nslp_id)?;
         let origin = match origin {
-            Origin::Association(id) => return Some(Plan::Reuse(*id)),
+            Origin::Association(id) => return self.reuse(key, *id),
             Origin::Datagram(origin) => origin,
         };
         if registration.offer.is_empty() {
@@ -58,8 +80,15 @@ impl Node {
         }
         let offer = response.responder.as_ref()?.stack.as_ref()?;
         let port = registration.choose(offer)?;
-        if let Some(id) = self.common_association(&Peer::from(&response.nli), asked_at) {
-            return Some(Plan::Reuse(id));
+        let common = self.common_association(&Peer::from(&response.nli), asked_at);
+        let is_open = |id: &AssociationId| self.associations.get(*id).is_some_and(Association::is_open);
+        if own.as_ref().is_some_and(is_open) && !common.as_ref().is_some_and(is_open) {
+            // The state's own peer would answer over the association, which is being tested: until that fails, this
+            // Response is more likely somebody else's.
+            return None;
+        }
+        if let Some(id) = common {
+            return self.reuse(key, id);
         }
         if self.associations.len() >= self.config.caps.associations {
             self.counters.refused_when_full += 1;

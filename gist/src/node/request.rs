@@ -36,11 +36,17 @@ impl Node {
         let against = RoutingKey::against(message.nslp_id, message.session, &message.mri);
         if self.querying.contains_key(&along) {
             self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);
-        } else if self.responding.contains_key(&against) {
+        } else if self.responding.contains_key(&against) && self.may_use_responding(&message) {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
         } else {
             self.send_without_state(along, message, now);
         }
+    }
+
+    /// What goes downstream goes to the peer that a Query along the flow has found; state of an upstream Query is used
+    /// only where such Queries are wanted.
+    fn may_use_responding(&self, message: &SendMessage) -> bool {
+        message.mri.direction() == Direction::Upstream || self.takes_upstream_queries(message.nslp_id)
     }
 
     /// What speaks against sending the message at all.

@@ -77,10 +77,12 @@ impl Node {
     pub(super) fn responding_event(&mut self, key: &RoutingKey, event: Event, input: RespondingInput, now: Instant) {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         let guards = Guards {
-            // A refresh by the state's own peer needs none, and nothing else comes here (note 5 of the table).
-            confirm_required: false,
+            // A Query proves nothing, whomever it names (note 1 of the table).
+            confirm_required: true,
+            state_on_query: false,
             nconf_reached: false,
             same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.is_path_of(accepted)),
+            held: matches!(&input, RespondingInput::Confirm(accepted) if self.is_held(&machine, accepted)),
             wanted: matches!(&input, RespondingInput::Lifetime(lifetime) if !lifetime.is_zero()),
         };
         let state = machine.state;
@@ -98,5 +100,16 @@ impl Node {
         if !machine.state.is_final() {
             self.responding.insert(key, machine);
         }
+    }
+}
+
+impl Node {
+    /// Whether the state is somebody else's who may well be there still: the association is open. Only the state's peer by
+    /// its key, or the host whose own flow it is, need not wait until that peer is gone (note G-128 of the table).
+    fn is_held(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
+        let (Some(old), Some(new)) = (machine.route.association(), accepted.route.association()) else { return false };
+        let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
+        let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
+        is_open && !is_own
     }
 }

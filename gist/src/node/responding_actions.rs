@@ -3,10 +3,13 @@
 use core::time::Duration;
 
 use super::Node;
+use super::association::AssociationInput;
+use super::machines::association;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
 use super::responding::{AcceptedConfirm, Responding, RespondingInput};
 use super::routing_state::{Peer, Route, RoutingKey, User};
+use super::task::Task;
 use super::timers::TimerKey;
 use crate::api::NetworkEvent;
 use crate::time::Instant;
@@ -28,13 +31,16 @@ impl Node {
                     self.adopt_querier(key, machine, accepted);
                 }
             }
+            Action::RefreshState => {
+                if let RespondingInput::Confirm(accepted) = input {
+                    self.note_path(machine, accepted);
+                }
+            }
+            Action::TestPeer => self.test_peer(machine),
             Action::LeavePeer => self.leave_querier(key, machine),
             Action::SendResponse => {
                 if let RespondingInput::Query(accepted) = input {
-                    machine.ip_distance = accepted.arrival.ip_distance;
-                    machine.interface = accepted.arrival.interface;
-                    machine.validity = self.agreed_validity(accepted.query.nli.validity);
-                    self.send_refresh_response(machine.route, &accepted.query, &accepted.received, machine.ip_distance, now);
+                    self.send_response(accepted, Some(machine.route), now);
                 }
             }
             Action::SendData => {
@@ -76,11 +82,24 @@ impl Node {
     fn adopt_querier(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm) {
         machine.peer = Peer::from(&accepted.confirm.nli);
         machine.route = accepted.route;
+        self.note_path(machine, accepted);
+        if let Route::Association(id) = machine.route {
+            self.associations.add_user(id, User::Responding(key.clone()));
+        }
+    }
+
+    /// What only a Confirm may say: the way of the Query that it answers for, out of its cookie, and the validity.
+    fn note_path(&self, machine: &mut Responding, accepted: &AcceptedConfirm) {
         machine.ip_distance = accepted.arrival.ip_distance;
         machine.interface = accepted.arrival.interface;
         machine.validity = self.agreed_validity(accepted.confirm.nli.validity);
-        if let Route::Association(id) = machine.route {
-            self.associations.add_user(id, User::Responding(key.clone()));
+    }
+
+    /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the state goes.
+    fn test_peer(&mut self, machine: &Responding) {
+        self.counters.takeovers_refused += 1;
+        if let Some(id) = machine.route.association() {
+            self.tasks.push_back(Task::Association(id, association::Event::ToSendHello, AssociationInput::None));
         }
     }
 

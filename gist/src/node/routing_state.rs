@@ -2,6 +2,10 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use super::machines::{querying, responding};
+use super::querying::QueryingInput;
+use super::responding::RespondingInput;
+use super::task::Task;
 use crate::api::AssociationId;
 use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
 
@@ -62,6 +66,27 @@ impl Route {
 pub(super) enum User {
     Querying(RoutingKey),
     Responding(RoutingKey),
+}
+
+impl User {
+    /// The flow with the direction of messages towards the association's peer.
+    pub(super) fn towards(&self) -> Mri {
+        match self {
+            Self::Querying(key) => key.mri.clone(),
+            Self::Responding(key) => key.mri.inverted(),
+        }
+    }
+
+    /// What the user is told when the peer may not, or not any more, serve its flow.
+    pub(super) fn not_authorised(&self, association: AssociationId) -> Task {
+        match self {
+            Self::Querying(key) => {
+                let input = QueryingInput::Ended { association, reason: String::new() };
+                Task::Querying(key.clone(), querying::Event::ErNotAuthorised, input)
+            }
+            Self::Responding(key) => Task::Responding(key.clone(), responding::Event::ErNotAuthorised, RespondingInput::None),
+        }
+    }
 }
 
 /// Whether a message may be sent to this address only because some message named it.

@@ -48,7 +48,7 @@ impl Node {
                 let input = match timer {
                     association::Timer::Connect => AssociationInput::Reason("no connection in time".to_owned()),
                     association::Timer::HelloReply => AssociationInput::Reason("the peer does not answer".to_owned()),
-                    association::Timer::SendHello | association::Timer::NoHello => AssociationInput::None,
+                    association::Timer::SendHello | association::Timer::NoHello | association::Timer::Unconfirmed => AssociationInput::None,
                 };
                 self.association_event(id, timer.event(), input, now);
             }

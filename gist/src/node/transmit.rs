@@ -16,7 +16,9 @@ use super::{Node, Output, Transmit};
 use crate::api::{AssociationId, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::datagram::{self, GIST_PORT};
-use crate::wire::{Body, Confirm, Cookie, Data, Direction, Message, Mri, Nli, NslpId, Query, StackConfiguration};
+use crate::wire::{
+    Body, CommonHeader, Confirm, Cookie, Data, Direction, Message, Mri, Nli, NslpId, Query, StackConfiguration, header_bytes,
+};
 
 /// GIST hop count of messages made here if the application gives none.
 pub(super) const HOP_COUNT: u8 = 64;
@@ -65,6 +67,8 @@ impl Node {
         };
         let Some(payload) = Self::encode_datagram(&message) else { return };
         self.counters.queries_sent += 1;
+        machine.handshake.words =
+            datagram::message(&payload).and_then(|raw| header_bytes(&raw)).map_or(0, |header| CommonHeader::from_bytes(header).words);
         let (ds_field, flow_label) = match &key.mri {
             Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
             Mri::LooseEnd(_) => (0, 0),
@@ -83,18 +87,13 @@ impl Node {
     }
 
     /// Confirms, over the association if there is one (G-145), where it is the first message for the flow (G-084).
-    pub(super) fn send_confirm(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, now: Instant) {
+    pub(super) fn send_confirm(&mut self, key: &RoutingKey, machine: &Querying, accepted: &AcceptedResponse, now: Instant) {
         let response = &accepted.response;
         let (Some(route), Some(own)) = (machine.route, machine.handshake.own) else { return };
         if !response.confirm_requested {
             return;
         }
         let association = route.association();
-        let opening = association.filter(|id| self.associations.get(*id).is_some_and(|association| !association.is_open()));
-        if opening.is_some() && machine.confirm_waits_on == opening {
-            return;
-        }
-        machine.confirm_waits_on = opening;
         let responder = response.responder.as_ref();
         let proposal = responder.and_then(|responder| responder.stack.as_ref()).map(|stack| stack.proposal.clone());
         let first = association

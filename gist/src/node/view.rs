@@ -61,8 +61,6 @@ pub struct AssociationEntry {
     pub subject: String,
     /// Routing states that use it.
     pub users: usize,
-    /// Messages waiting for it to open.
-    pub queued: usize,
     /// When the peer was last heard on it.
     pub last_heard: Instant,
 }
@@ -118,6 +116,14 @@ pub struct Counters {
     pub no_routing_state: u64,
     /// Associations closed because of the authorised peer database (G-095).
     pub not_authorised: u64,
+    /// Confirms and Responses of authenticated peers that may not serve the flow, or not under that name.
+    pub flows_refused: u64,
+    /// Confirms that would have displaced another peer whose association is open (G-128).
+    pub takeovers_refused: u64,
+    /// Upstream Queries for an application that does not take them (G-256).
+    pub upstream_queries_refused: u64,
+    /// Endpoint Found about a Query of ours: a hint that nobody has to be right about.
+    pub endpoints_found: u64,
     /// What a full table or queue refused.
     pub refused_when_full: u64,
     /// Datagrams that waited for the rate limiter.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gist::api::{Indication, MessageHandle, ReceivedMessage, Request, SendMessage, TransferAttributes};
 use gist::io::tls::{Tls, configs};
 use gist::io::{Bind, Handle, Limits, ShellConfig, ShellError, spawn};
-use gist::node::{ApdEntry, IdentityPattern, NodeConfig, Registration, Role};
+use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{Direction, Mri, NslpId, PathCoupled, PeerIdentity, SessionId};
 use nix::sched::{CloneFlags, unshare};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SignatureAlgorithm};
@@ -167,7 +167,7 @@ pub fn config(address: IpAddr, tls: Tls, allowed: &str) -> ShellConfig {
     node.registrations = vec![Registration::secure(NSLP, Some(ROUTER_ALERT))];
     node.association_port = PORT;
     node.local_addresses = vec![address];
-    node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName(allowed.to_owned()), allow: true }];
+    node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName(allowed.to_owned()), role: PeerRole::Host, allow: true }];
     let bind = match address {
         IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None },
         IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address) },

@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use gist::api::{AssociationId, Indication, NetworkEvent, ReceivedMessage, Request, SendError, SendMessage};
 use gist::node::{
-    AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, Registration,
-    Role, Transmit,
+    AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, PeerRole,
+    Registration, Role, Transmit,
 };
 use gist::time::Instant;
 use gist::wire::{Message, NslpId, PeerIdentity, datagram};
@@ -136,11 +136,7 @@ impl World {
     fn add(&mut self, name: &str, role: Role, addresses: &[&str], routes: &[(&str, &str)], change: &impl Fn(usize, &mut NodeConfig)) {
         let number = self.members.len();
         let config = config(number, role, addresses, change);
-        let credentials = PeerCredentials {
-            dns_names: vec![format!("{name}.pbs.test")],
-            addresses: config.local_addresses.clone(),
-            subject: name.to_owned(),
-        };
+        let credentials = credentials(name, addresses);
         let routes = routes.iter().map(|(prefix, own)| (prefix.parse().unwrap(), own.parse().unwrap())).collect();
         let addresses = config.local_addresses.clone();
         let node = Node::new(config, Arc::new(WorldBackend { routes }), [number as u8 + 1; 32]);
@@ -395,9 +391,27 @@ pub fn config(number: usize, role: Role, addresses: &[&str], change: &impl Fn(us
     config.registrations = vec![Registration::secure(NSLP, Some(65503))];
     config.association_port = 30270;
     config.local_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    config.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName("*.pbs.test".to_owned()), allow: true }];
+    config.authorised_peers = authorised_peers();
     change(number, &mut config);
     config
+}
+
+/// The router of the domain may be the peer of any flow, everybody else of their own.
+pub fn authorised_peers() -> Vec<ApdEntry> {
+    let entry = |name: &str, role| ApdEntry { pattern: IdentityPattern::DnsName(name.to_owned()), role, allow: true };
+    vec![entry("router.pbs.test", PeerRole::Router), entry("*.pbs.test", PeerRole::Host)]
+}
+
+/// What a certificate of the domain says about its holder; each holder has a key of its own.
+pub fn credentials(name: &str, addresses: &[&str]) -> PeerCredentials {
+    let mut key_hash = [0; 32];
+    key_hash.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+    PeerCredentials {
+        dns_names: vec![format!("{name}.pbs.test")],
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        key_hash,
+        subject: name.to_owned(),
+    }
 }
 
 pub fn identity(number: usize) -> PeerIdentity {

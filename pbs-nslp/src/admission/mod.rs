@@ -1,9 +1,11 @@
 //! The checks a received message passes before it may change anything, in the order of decisions.md appendix D.
 //!
 //! `Admission::open` does steps 1 to 3, `Admission::admit` steps 4 to 8. Neither writes anything that a permission
-//! depends on; the machines do, in step 9, with what was admitted.
+//! depends on; the machines do, in step 9, with what was admitted. Whatever is counted by peer is counted by whom its
+//! certificate proved it to be, never by a name that it chose itself.
 
 mod buckets;
+mod floors;
 mod refusal;
 mod tombstones;
 
@@ -11,9 +13,9 @@ use core::time::Duration;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gist::api::ReceivedMessage;
+use gist::api::{Principal, ReceivedMessage};
 use gist::time::Instant;
-use gist::wire::{Direction, NslpId, PeerIdentity};
+use gist::wire::{Direction, NslpId};
 
 use crate::credentials::{Authority, CertificateCache, VerifiedKey};
 use crate::flow::FlowId;
@@ -23,7 +25,7 @@ use crate::wire::{self, Credential, Message, MessageKind, Permission, Query, Sig
 pub(crate) use buckets::Buckets;
 pub use buckets::Rate;
 pub use refusal::Refusal;
-pub(crate) use tombstones::{Signer, Tombstones};
+pub(crate) use tombstones::{Now, Signer, Tombstones};
 
 /// Bounds of everything that checking messages keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +41,8 @@ pub struct AdmissionLimits {
     pub tombstones: usize,
     /// Those that messages from one peer may take up.
     pub tombstones_per_peer: usize,
+    /// Signers with a floor of their own, for numbers that there was no room to keep.
+    pub floors: usize,
     /// Verified certificates kept.
     pub certificates: usize,
     /// Shortest soft-state period accepted (appendix A).
@@ -55,6 +59,7 @@ impl Default for AdmissionLimits {
             buckets: 4096,
             tombstones: 65_536,
             tombstones_per_peer: 16_384,
+            floors: 4096,
             certificates: 4096,
             refresh_minimum: Duration::from_secs(5),
             refresh_maximum: Duration::from_secs(3600),
@@ -90,8 +95,8 @@ pub(crate) struct Admission {
     limits: AdmissionLimits,
     certificates: CertificateCache,
     pub(crate) tombstones: Tombstones,
-    peers: Buckets<PeerIdentity>,
-    signers: Buckets<(PeerIdentity, IpAddr)>,
+    peers: Buckets<Principal>,
+    signers: Buckets<(Principal, IpAddr)>,
 }
 
 impl Admission {
@@ -100,7 +105,7 @@ impl Admission {
             authority: Opaque::new(authority),
             limits,
             certificates: CertificateCache::new(limits.certificates),
-            tombstones: Tombstones::new(limits.tombstones, limits.tombstones_per_peer),
+            tombstones: Tombstones::new(limits.tombstones, limits.tombstones_per_peer, limits.floors),
             peers: Buckets::new(limits.peer_rate, limits.buckets),
             signers: Buckets::new(limits.signer_rate, limits.buckets),
         }
@@ -144,10 +149,10 @@ impl Admission {
         let message = &signed.message;
         let number = message.number();
         self.check_number(number, standing, now_unix)?;
-        if !self.peers.take(&received.peer, now) {
+        if !self.peers.take(&received.principal, now) {
             return Err(Refusal::overload(number, "more messages than one peer may send"));
         }
-        if !self.signers.take(&(received.peer.clone(), message.signer()), now) {
+        if !self.signers.take(&(received.principal, message.signer()), now) {
             return Err(Refusal::overload(number, "more messages than one address may sign"));
         }
         let key = self.check_certificate(message, now_unix)?;
@@ -158,6 +163,9 @@ impl Admission {
         if self.tombstones.last(&signer).is_some_and(|last| !number::is_newer(number, last)) {
             return Err(Refusal::stale(number, "not newer than the last number of a state that is gone"));
         }
+        if standing.newest.is_none() {
+            above_floor(number, self.tombstones.floor_of(&key.key_hash))?;
+        }
         self.authority
             .verify_signature(&key, &signed.signed_bytes, &signed.signature)
             .map_err(|error| Refusal::signature(error, number))?;
@@ -165,16 +173,18 @@ impl Admission {
         Ok(key)
     }
 
-    /// Step 4: with state strictly newer, without state within the window and above the floor.
+    /// Step 4: with state strictly newer and not before the window, without state within the window and above the floor.
+    ///
+    /// Appendix D asks with state for a newer number only. But then somebody on the path who holds Permissions back could let
+    /// them go one by one long after the receiver took the permission back, each newer than the one before (TMP-01). Honest
+    /// messages follow the clock and are not affected.
     fn check_number(&self, number: u32, standing: Standing, now_unix: u64) -> Result<(), Refusal> {
         match standing.newest {
-            Some(newest) if number::is_newer(number, newest) => Ok(()),
-            Some(newest) => Err(Refusal::stale(number, format_args!("not newer than {newest}"))),
+            Some(newest) if !number::is_newer(number, newest) => Err(Refusal::stale(number, format_args!("not newer than {newest}"))),
+            Some(_) if number::is_outdated(number, now_unix) => Err(Refusal::stale(number, "before the freshness window")),
+            Some(_) => Ok(()),
             None if !number::is_fresh(number, now_unix) => Err(Refusal::stale(number, "outside the freshness window")),
-            None => match self.tombstones.floor() {
-                Some(floor) if !number::is_newer(number, floor) => Err(Refusal::stale(number, format_args!("not above the floor {floor}"))),
-                Some(_) | None => Ok(()),
-            },
+            None => above_floor(number, self.tombstones.floor()),
         }
     }
 
@@ -237,6 +247,13 @@ impl SignedMessage for Permission {
         }
         let bounds = limits.refresh_minimum..=limits.refresh_maximum;
         if bounds.contains(&self.refresh) { Ok(()) } else { Err(Refusal::bad_refresh(self)) }
+    }
+}
+
+fn above_floor(number: u32, floor: Option<u32>) -> Result<(), Refusal> {
+    match floor {
+        Some(floor) if !number::is_newer(number, floor) => Err(Refusal::stale(number, format_args!("not above the floor {floor}"))),
+        Some(_) | None => Ok(()),
     }
 }
 

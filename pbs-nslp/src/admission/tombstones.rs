@@ -1,9 +1,12 @@
 //! The last numbers of signers whose state is gone: what was accepted once stays refused (X-63, INV-05, TMP-10).
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gist::wire::PeerIdentity;
+use gist::api::Principal;
+use gist::time::Instant;
 
+use super::floors::Floors;
 use crate::flow::FlowId;
 use crate::wire::{MessageKind, number};
 
@@ -17,16 +20,18 @@ pub(crate) struct Signer {
 
 /// Numbers that were accepted, until the freshness window alone refuses them.
 ///
-/// When the table is full the lowest number goes, one of the peer's own if the peer has used up its share, and the floor
-/// rises to that number: what can no longer be remembered is refused as a whole.
+/// When the table is full the lowest number goes, one of the peer's own if the peer has used up its share, and the floor of
+/// its signer rises to that number: what can no longer be remembered of a signer is refused as a whole, and nobody else's
+/// messages are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Tombstones {
     limit: usize,
     share: usize,
-    floor: Option<u32>,
+    floors: Floors,
     stones: BTreeMap<Signer, Stone>,
     by_number: BTreeSet<(u64, Signer)>,
-    by_peer: BTreeMap<PeerIdentity, BTreeSet<(u64, Signer)>>,
+    by_peer: BTreeMap<Principal, BTreeSet<(u64, Signer)>>,
+    by_end: BTreeSet<(Instant, Signer)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,28 +39,38 @@ struct Stone {
     number: u32,
     /// The number as a time in Unix seconds, which orders numbers across the wrap.
     unix: u64,
-    /// The second from which nothing is lost by forgetting it.
-    ends_unix: u64,
-    peer: PeerIdentity,
+    /// From when on nothing is lost by forgetting it, unless the clock was put back meanwhile.
+    ends_at: Instant,
+    peer: Principal,
+}
+
+/// Both clocks: a step of the wall clock must not end what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) unix: u64,
+    pub(crate) instant: Instant,
 }
 
 impl Tombstones {
-    /// At most `limit` numbers, at most `share` of them from one peer, and no floor yet.
-    pub(crate) fn new(limit: usize, share: usize) -> Self {
-        let (stones, by_number, by_peer) = Default::default();
-        Self { limit, share, floor: None, stones, by_number, by_peer }
+    /// At most `limit` numbers, at most `share` of them from one peer, at most `floors` floors of single signers, and none yet.
+    pub(crate) fn new(limit: usize, share: usize, floors: usize) -> Self {
+        let (stones, by_number, by_peer, by_end) = Default::default();
+        Self { limit, share, floors: Floors::new(floors), stones, by_number, by_peer, by_end }
     }
 
-    /// Numbers up to this one are refused where there is no state.
+    /// Numbers up to this one are refused where there is no state: of everybody.
     pub(crate) fn floor(&self) -> Option<u32> {
-        self.floor
+        self.floors.common()
     }
 
-    /// Raises the floor; never lowers it.
+    /// Numbers up to this one are refused where there is no state: of one signer, whatever the flow.
+    pub(crate) fn floor_of(&self, key_hash: &[u8; 32]) -> Option<u32> {
+        self.floors.of(key_hash)
+    }
+
+    /// Raises everybody's floor; never lowers it.
     pub(crate) fn raise_floor(&mut self, floor: u32) {
-        if self.floor.is_none_or(|current| number::is_newer(floor, current)) {
-            self.floor = Some(floor);
-        }
+        self.floors.raise_common(floor);
     }
 
     /// The newest number known of a signer whose state is gone.
@@ -64,54 +79,62 @@ impl Tombstones {
     }
 
     /// Remembers an accepted number; an older one than is known changes nothing.
-    pub(crate) fn bury(&mut self, signer: Signer, number: u32, peer: &PeerIdentity, now_unix: u64) {
-        self.forget_ended(now_unix);
+    pub(crate) fn bury(&mut self, signer: Signer, number: u32, peer: Principal, now: Now) {
+        self.forget_ended(now);
         if self.last(&signer).is_some_and(|last| !number::is_newer(number, last)) {
             return;
         }
         self.remove(&signer);
-        self.make_room(peer, now_unix);
+        self.make_room(peer, now.unix);
         if self.limit == 0 {
-            self.raise_floor_to(number, now_unix);
+            self.floors.raise(signer.key_hash, number, now.unix);
             return;
         }
-        let unix = number_as_unix(number, now_unix);
+        let unix = number::as_unix(number, now.unix);
         // The window refuses the number from then on, and P-051 wants it kept for the window's length in any case.
-        let ends_unix = unix.max(now_unix).saturating_add(u64::from(number::WINDOW_PAST) + 1);
+        let ends_at = now.instant + Duration::from_secs(unix.saturating_sub(now.unix).saturating_add(KEPT));
         self.by_number.insert((unix, signer));
-        self.by_peer.entry(peer.clone()).or_default().insert((unix, signer));
-        self.stones.insert(signer, Stone { number, unix, ends_unix, peer: peer.clone() });
+        self.by_peer.entry(peer).or_default().insert((unix, signer));
+        self.by_end.insert((ends_at, signer));
+        self.stones.insert(signer, Stone { number, unix, ends_at, peer });
     }
 
-    fn forget_ended(&mut self, now_unix: u64) {
-        while let Some(&(_, signer)) = self.by_number.first()
-            && self.stones.get(&signer).is_none_or(|stone| stone.ends_unix <= now_unix)
+    /// Forgets what the monotonic clock has ended and the window refuses by the wall clock too.
+    fn forget_ended(&mut self, now: Now) {
+        while let Some(&(ends_at, signer)) = self.by_end.first()
+            && ends_at <= now.instant
         {
-            self.remove(&signer);
+            let Some(stone) = self.stones.get_mut(&signer) else {
+                self.by_end.pop_first();
+                continue;
+            };
+            let refused_from = stone.unix.saturating_add(KEPT);
+            if refused_from <= now.unix {
+                self.remove(&signer);
+            } else {
+                stone.ends_at = now.instant + Duration::from_secs(refused_from - now.unix);
+                self.by_end.pop_first();
+                self.by_end.insert((stone.ends_at, signer));
+            }
         }
     }
 
-    fn make_room(&mut self, peer: &PeerIdentity, now_unix: u64) {
-        let own = self.by_peer.get(peer).filter(|own| own.len() >= self.share.max(1)).and_then(BTreeSet::first);
+    fn make_room(&mut self, peer: Principal, now_unix: u64) {
+        let own = self.by_peer.get(&peer).filter(|own| own.len() >= self.share.max(1)).and_then(BTreeSet::first);
         let oldest = self.by_number.first().filter(|_| self.stones.len() >= self.limit);
         let Some(&(_, signer)) = own.or(oldest) else {
             return;
         };
         if let Some(number) = self.remove(&signer) {
-            self.raise_floor_to(number, now_unix);
+            self.floors.raise(signer.key_hash, number, now_unix);
         }
-    }
-
-    /// The floor never passes the clock, or honest new numbers would be refused.
-    fn raise_floor_to(&mut self, number: u32, now_unix: u64) {
-        let clock = number::at(now_unix);
-        self.raise_floor(if number::is_newer(number, clock) { clock } else { number });
     }
 
     fn remove(&mut self, signer: &Signer) -> Option<u32> {
         let stone = self.stones.remove(signer)?;
         let placed = (stone.unix, *signer);
         self.by_number.remove(&placed);
+        self.by_end.remove(&(stone.ends_at, *signer));
         if let Some(own) = self.by_peer.get_mut(&stone.peer) {
             own.remove(&placed);
             if own.is_empty() {
@@ -122,15 +145,8 @@ impl Tombstones {
     }
 }
 
-/// The time that a number stands for, of all those it may stand for the one nearest to the clock.
-fn number_as_unix(number: u32, now_unix: u64) -> u64 {
-    let clock = number::at(now_unix);
-    if number::is_newer(number, clock) {
-        now_unix.saturating_add(u64::from(number.wrapping_sub(clock)))
-    } else {
-        now_unix.saturating_sub(u64::from(clock.wrapping_sub(number)))
-    }
-}
+/// A number is out of the window from so many seconds after its own time on.
+const KEPT: u64 = number::WINDOW_PAST as u64 + 1;
 
 #[cfg(test)]
 mod tests {
@@ -143,56 +159,76 @@ mod tests {
         Signer { key_hash: [key; 32], flow, kind: MessageKind::Query }
     }
 
-    fn peer(name: u8) -> PeerIdentity {
-        PeerIdentity::new(vec![name]).unwrap()
+    fn peer(name: u8) -> Principal {
+        Principal([name; 32])
     }
 
     fn clock() -> u32 {
         number::at(NOW)
     }
 
+    /// Both clocks going on together.
+    fn after(seconds: u64) -> Now {
+        Now { unix: NOW + seconds, instant: Instant::ZERO + Duration::from_secs(seconds) }
+    }
+
     #[test]
     fn a_number_is_kept_until_the_window_refuses_it() {
-        let mut stones = Tombstones::new(8, 8);
-        stones.bury(signer(1), clock() + 20, &peer(1), NOW);
-        stones.bury(signer(1), clock() + 10, &peer(1), NOW);
+        let mut stones = Tombstones::new(8, 8, 8);
+        stones.bury(signer(1), clock() + 20, peer(1), after(0));
+        stones.bury(signer(1), clock() + 10, peer(1), after(0));
         assert_eq!(stones.last(&signer(1)), Some(clock() + 20), "an older number changes nothing");
-        let last_second = NOW + 20 + 300;
-        assert!(number::is_fresh(clock() + 20, last_second));
-        stones.bury(signer(2), clock() + 320, &peer(1), last_second);
+        assert!(number::is_fresh(clock() + 20, NOW + 320));
+        stones.bury(signer(2), clock() + 320, peer(1), after(320));
         assert_eq!(stones.last(&signer(1)), Some(clock() + 20));
-        stones.bury(signer(3), clock() + 321, &peer(1), last_second + 1);
-        assert!(!number::is_fresh(clock() + 20, last_second + 1));
+        stones.bury(signer(3), clock() + 321, peer(1), after(321));
+        assert!(!number::is_fresh(clock() + 20, NOW + 321));
         assert_eq!(stones.last(&signer(1)), None);
     }
 
     #[test]
-    fn what_the_full_table_forgets_lies_below_the_floor() {
-        let mut stones = Tombstones::new(2, 2);
-        for (key, number) in [(1, clock() - 9), (2, clock() - 5), (3, clock() - 1)] {
-            stones.bury(signer(key), number, &peer(key), NOW + u64::from(key));
+    fn no_step_of_the_wall_clock_ends_a_number_early() {
+        // TMP-10: forwards, and backwards so that the number comes into the window again.
+        let mut stones = Tombstones::new(8, 8, 8);
+        stones.bury(signer(1), clock(), peer(1), after(0));
+        stones.bury(signer(2), clock() + 3600, peer(1), Now { unix: NOW + 3600, ..after(10) });
+        assert_eq!(stones.last(&signer(1)), Some(clock()));
+        for late in [400, 600] {
+            stones.bury(signer(3), clock() + late, peer(1), Now { unix: NOW + 300, ..after(late.into()) });
+            assert_eq!(stones.last(&signer(1)), Some(clock()), "the window does not refuse it yet");
         }
-        assert_eq!(stones.stones.len(), 2);
-        assert_eq!(stones.floor(), Some(clock() - 9));
+        stones.bury(signer(4), clock() + 601, peer(1), after(601));
+        assert_eq!(stones.last(&signer(1)), None);
+        assert_eq!(stones.last(&signer(2)), Some(clock() + 3600));
     }
 
     #[test]
-    fn the_floor_never_passes_the_clock() {
-        let mut stones = Tombstones::new(1, 1);
-        stones.bury(signer(1), clock() + 1000, &peer(1), NOW);
-        stones.bury(signer(2), clock() + 2000, &peer(1), NOW);
+    fn what_the_full_table_forgets_lies_below_the_floor_of_its_signer() {
+        let mut stones = Tombstones::new(2, 2, 8);
+        for (key, number) in [(1, clock() - 9), (2, clock() - 5), (3, clock() - 1)] {
+            stones.bury(signer(key), number, peer(key), after(key.into()));
+        }
+        assert_eq!(stones.stones.len(), 2);
+        assert_eq!((stones.floor(), stones.floor_of(&[1; 32]), stones.floor_of(&[2; 32])), (None, Some(clock() - 9), None));
+    }
+
+    #[test]
+    fn a_table_without_room_still_forgets_nothing() {
+        let mut stones = Tombstones::new(0, 0, 0);
+        stones.bury(signer(1), clock(), peer(1), after(0));
         assert_eq!(stones.floor(), Some(clock()));
     }
 
     #[test]
     fn a_peer_beyond_its_share_displaces_its_own() {
-        let mut stones = Tombstones::new(8, 2);
-        stones.bury(signer(1), clock(), &peer(1), NOW);
+        let mut stones = Tombstones::new(8, 2, 8);
+        stones.bury(signer(1), clock(), peer(1), after(0));
         for key in 2..6 {
-            stones.bury(signer(key), clock() + u32::from(key), &peer(2), NOW + u64::from(key));
+            stones.bury(signer(key), clock() + u32::from(key), peer(2), after(key.into()));
         }
         assert_eq!(stones.last(&signer(1)), Some(clock()));
         assert_eq!(stones.stones.len(), 3);
-        assert_eq!(stones.floor(), Some(clock() + 3));
+        assert_eq!(stones.by_end.len(), 3);
+        assert_eq!((stones.floor(), stones.floor_of(&[3; 32]), stones.floor_of(&[1; 32])), (None, Some(clock() + 3), None));
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, C
     Ok(CertifiedKey { scheme, public_key: Bytes::copy_from_slice(key), hash: sha256(&encoded) })
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
         *to = *from;

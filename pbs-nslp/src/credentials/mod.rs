@@ -13,6 +13,7 @@ use thiserror::Error;
 
 pub use authority::{AnchorError, X509Authority};
 pub use cache::CertificateCache;
+pub(crate) use key::sha256;
 pub use signer::{SignerError, X509Signer};
 
 /// Signs messages with a node's own private key.

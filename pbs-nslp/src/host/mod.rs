@@ -37,13 +37,12 @@ pub struct Host {
     /// Connections that something may have happened to, by the flow that this host sends.
     touched: BTreeSet<FlowId>,
     outputs: VecDeque<(Part, Output)>,
-    ending: bool,
 }
 
 impl Host {
     /// A host of these two parts, which have the same addresses and have done nothing yet.
     pub fn new(sender: Sender, receiver: Receiver) -> Self {
-        Self { sender, receiver, pairs: BTreeMap::new(), touched: BTreeSet::new(), outputs: VecDeque::new(), ending: false }
+        Self { sender, receiver, pairs: BTreeMap::new(), touched: BTreeSet::new(), outputs: VecDeque::new() }
     }
 
     /// The sender, to be looked at.
@@ -137,7 +136,6 @@ impl Host {
 
     /// Gives back and takes back everything before the host stops (FS-60, FR-60).
     pub fn shutdown(&mut self, now: Instant) {
-        self.ending = true;
         self.sender.shutdown(now);
         self.receiver.shutdown(now);
         self.settle(now);

@@ -45,8 +45,7 @@ impl Host {
                 self.collect(Part::Receiver, output);
             }
             match self.touched.pop_first() {
-                Some(flow) if !self.ending => self.bring_in_order(flow, now),
-                Some(_) => {}
+                Some(flow) => self.bring_in_order(flow, now),
                 None => return,
             }
         }

@@ -3,16 +3,17 @@
 use gist::time::Instant;
 
 use super::Receiver;
+use super::budget::Account;
 use super::policy::{Decision, Terms};
 use super::rows::{Cause, Step};
-use super::session::{Epoch, Pending};
+use super::session::{Asked, Pending};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
 use crate::datapath::{Command, Grant, Protection, Token};
 use crate::node::SessionKey;
 use crate::output::{Ask, Output};
 use crate::report::ReportEvent;
-use crate::wire::{MessageKind, SharedKey, SymmetricAlgorithm, Volume, number};
+use crate::wire::{MessageKind, Volume};
 
 impl Receiver {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
@@ -22,8 +23,8 @@ impl Receiver {
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
         self.node.tell(step.key, step.rule, event);
         if let Some(session) = self.sessions.get_mut(&step.key) {
-            session.query = (*query).clone();
-            session.peer = received.peer.clone();
+            session.query = Asked::from(*query);
+            session.peer = received.principal;
             session.mri = received.mri.inverted();
         }
     }
@@ -48,36 +49,21 @@ impl Receiver {
         }
     }
 
-    /// A fresh SPI and key; counters start at 0 under it.
-    pub(super) fn new_epoch(&mut self, step: &Step<'_>) {
-        let Some(session) = self.sessions.get_mut(&step.key) else {
-            return;
-        };
-        let Some(terms) = session.terms else {
-            return;
-        };
-        // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
-        let Ok(key) = SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) else {
-            return;
-        };
-        let spi = self.spis.draw(&mut self.entropy, step.now);
-        session.epoch = Some(Epoch { spi, key, counted: Volume::ZERO, highest: 0 });
-        session.allowed = terms.first(session.query.requested);
-        session.lowered = false;
-        session.log.clear();
-    }
-
     /// Gives the packet side the association; the Permission leaves afterwards (INV-11).
     pub(super) fn install(&mut self, step: &Step<'_>) {
-        let expires_at = self.end(step.key, step.now);
-        let Some(session) = self.sessions.get(&step.key) else {
+        self.install_epoch(step.key, step.now);
+    }
+
+    pub(super) fn install_epoch(&mut self, key: SessionKey, now: Instant) {
+        let expires_at = self.end(key, now);
+        let Some(session) = self.sessions.get(&key) else {
             return;
         };
         let Some(epoch) = &session.epoch else {
             return;
         };
         let grant = Grant {
-            flow: step.key.flow,
+            flow: key.flow,
             spi: epoch.spi,
             protection: Protection::HmacSha256(epoch.key.clone()),
             allowed: session.allowed.0,
@@ -86,7 +72,7 @@ impl Receiver {
         };
         let token = self.node.token();
         self.node.command(Command::Install { token, grant });
-        self.wait_for(step.key, token, Pending::Installed);
+        self.wait_for(key, token, Pending::Installed);
     }
 
     /// Tells the packet side the new lifetime, which answers with the counter.
@@ -103,12 +89,20 @@ impl Receiver {
             return;
         };
         let counted = session.epoch.as_ref().map_or(Volume::ZERO, |epoch| epoch.counted);
-        let limit = self.expected.get(&step.key.flow).map(|expected| expected.further(counted));
-        let terms = Terms { limit: terms.limit.max(limit.unwrap_or_default()), ..terms };
+        let spi = session.epoch.as_ref().map(|epoch| epoch.spi);
+        let account = Account { flow: step.key.flow, key_hash: session.key_hash };
+        let limit = match self.expected.get(&step.key.flow) {
+            Some(expected) => terms.limit.max(expected.further(counted)),
+            None => self.budgets.left(&account, spi, terms.total(), step.now),
+        };
+        let terms = Terms { limit, ..terms };
         let allowed = terms.extended(session.allowed, requested);
         session.lowered &= allowed == session.allowed;
         session.allowed = allowed;
         session.changed = true;
+        if let Some(spi) = spi {
+            self.budgets.allow(&account, spi, allowed);
+        }
         self.timers.start(step.key, Timer::Ttl, step.now + terms.ttl);
     }
 
@@ -121,6 +115,10 @@ impl Receiver {
             session.allowed = terms.volume;
             session.terms = Some(terms);
             session.changed = true;
+            if let Some(epoch) = &session.epoch {
+                let account = Account { flow: step.key.flow, key_hash: session.key_hash };
+                self.budgets.allow(&account, epoch.spi, session.allowed);
+            }
         }
     }
 
@@ -162,51 +160,16 @@ impl Receiver {
         }
     }
 
-    /// The old epoch runs out.
-    pub(super) fn drain_old(&mut self, step: &Step<'_>) {
-        // One draining association at most.
-        self.delete_draining(step.key, step.now);
-        let Some(session) = self.sessions.get_mut(&step.key) else {
-            return;
-        };
-        if let Some(epoch) = session.epoch.take() {
-            session.draining = Some(epoch.spi);
-            let token = self.node.token();
-            let until = step.now + self.config.drain;
-            self.node.command(Command::Drain { token, flow: step.key.flow, spi: epoch.spi, until });
-        }
-    }
-
-    pub(super) fn delete_draining(&mut self, key: SessionKey, now: Instant) -> Option<Token> {
-        let spi = self.sessions.get_mut(&key)?.draining.take()?;
-        Some(self.remove_epoch(key, spi, now))
-    }
-
-    pub(super) fn remove(&mut self, step: &mut Step<'_>) {
-        let draining = self.delete_draining(step.key, step.now);
-        let active = self.sessions.get_mut(&step.key).and_then(|session| session.epoch.take());
-        step.removal = active.map(|epoch| self.remove_epoch(step.key, epoch.spi, step.now)).or(draining);
-    }
-
-    fn remove_epoch(&mut self, key: SessionKey, spi: u32, now: Instant) -> Token {
-        let ttl = self.sessions.get(&key).and_then(|session| session.terms).map(|terms| terms.ttl).unwrap_or_default();
-        let window = core::time::Duration::from_secs(u64::from(number::WINDOW_PAST));
-        self.spis.rest(spi, now + ttl + window);
-        self.removals.start(&mut self.node, key.flow, spi)
-    }
-
     /// Keeps the number of the last Query of a session that ends (INV-05).
     pub(super) fn bury(&mut self, step: &Step<'_>) {
-        let unix = self.node.unix(step.now);
         let flow = step.key.flow;
-        let stones = &mut self.node.admission.tombstones;
         if let Some(session) = self.sessions.get(&step.key) {
             let signer = Signer { key_hash: session.key_hash, flow, kind: MessageKind::Query };
-            stones.bury(signer, session.query.number, &session.peer, unix);
+            self.node.bury(signer, session.query.number, session.peer, step.now);
         }
         if let Cause::Query { received, query, key_hash } = &step.cause {
             let signer = Signer { key_hash: *key_hash, flow, kind: MessageKind::Query };
-            stones.bury(signer, query.number, &received.peer, unix);
+            self.node.bury(signer, query.number, received.principal, step.now);
         }
     }
 
@@ -224,6 +187,7 @@ impl Receiver {
         let Some(session) = self.sessions.remove(&key) else {
             return;
         };
+        self.shares.remove(session.owner);
         if let Some((token, _)) = session.pending {
             self.waiting.remove(&token);
         }

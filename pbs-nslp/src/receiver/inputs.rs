@@ -5,15 +5,17 @@ use gist::time::Instant;
 use gist::wire::SessionId;
 
 use super::Receiver;
+use super::budget::Account;
 use super::policy::{Decision, Terms};
 use super::rows::{Cause, Step};
-use super::session::{Farewell, Pending};
+use super::session::{Farewell, Pending, Then};
 use super::table::{Event, Guards, State};
 use crate::admission::{Refusal, Standing};
 use crate::datapath;
 use crate::flow::FlowId;
 use crate::node::SessionKey;
 use crate::output::Output;
+use crate::removal::Counted;
 use crate::report::ReportEvent;
 use crate::wire::number::is_newer;
 use crate::wire::{Message, NotifyCode, Query, Signed, Volume};
@@ -103,15 +105,19 @@ impl Receiver {
     /// Takes an answer or an event of the packet side.
     pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
         match event {
-            datapath::Event::Applied { token, counted, highest } => match self.removals.applied(token) {
-                Some(Some(farewell)) => self.say_farewell(farewell, counted.into(), highest),
-                Some(None) => {}
-                None => {
-                    if let Some(key) = self.waiting.remove(&token) {
-                        self.acknowledged(key, token, counted.into(), highest, now);
+            datapath::Event::Applied { token, counted, highest } => {
+                self.budgets.ended(token, counted.into(), now);
+                if let Some(due) = self.removals.applied(token, Counted { volume: counted, highest }) {
+                    for (then, last) in due {
+                        match then {
+                            Then::Deny(farewell) => self.say_farewell(*farewell, last),
+                            Then::Begin(key) => self.begin_late(key, now),
+                        }
                     }
+                } else if let Some(key) = self.waiting.remove(&token) {
+                    self.acknowledged(key, token, counted.into(), highest, now);
                 }
-            },
+            }
             datapath::Event::Failed { token, reason } => {
                 if let Some(key) = self.waiting.remove(&token) {
                     self.take(Event::ErDatapath, Guards::default(), Step::new(key, Cause::Failed(&reason), now));
@@ -145,8 +151,13 @@ impl Receiver {
         };
         let key = SessionKey { flow, session: received.session };
         let session = self.sessions.get(&key);
-        if session.is_none() && self.sessions.len() >= self.config.sessions {
+        if session.is_none() && !self.shares.has_room(received.principal, self.config.sessions) {
             return self.refuse(received, Refusal::overload(query.number, "no room for another session"), now);
+        }
+        let account = Account { flow, key_hash: verified.key_hash };
+        let unbounded = session.is_some() || query.is_release() || self.expected.contains_key(&flow);
+        if !unbounded && !self.budgets.has_room(&account, received.principal, now) {
+            return self.refuse(received, Refusal::overload(query.number, "no room to keep account of another flow"), now);
         }
         let guards = Guards {
             release: query.is_release(),
@@ -196,7 +207,12 @@ impl Receiver {
                 if let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.spi) {
                     self.node.tell(key, "", ReportEvent::Installed { spi });
                 }
-                self.send_answer(key, now);
+                if self.sessions.get(&key).is_some_and(|session| session.state == State::CompareSv) {
+                    // A Query that came while the epoch had to wait is answered with the first one.
+                    self.take(Event::TgCounted, Guards::default(), Step::new(key, Cause::Other, now));
+                } else {
+                    self.send_answer(key, now);
+                }
             }
             Pending::Counted => {
                 let guards = Guards { comparable: session.is_comparable(), ..Guards::default() };
@@ -207,12 +223,13 @@ impl Receiver {
         }
     }
 
-    fn say_farewell(&mut self, farewell: Farewell, counted: Volume, counted_highest: u32) {
+    fn say_farewell(&mut self, farewell: Farewell, last: Counted) {
         if let Some(query) = farewell.release
             && let (Some(sent), Some(context)) = (query.sent, query.context)
         {
+            let (counted, counted_highest) = (last.volume.into(), last.highest);
             let event = ReportEvent::Compared { sent, counted, sent_highest: context.highest, counted_highest };
-            self.node.report(Some(query.flow), farewell.denial.session, "", event);
+            self.node.tell(farewell.key, "", event);
         }
         self.node.push(Output::Send(farewell.denial));
     }

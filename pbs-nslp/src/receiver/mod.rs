@@ -3,7 +3,9 @@
 //! After every `handle_*` and every order of the host, drain [`Receiver::poll_output`] to `None`; then sleep until
 //! [`Receiver::poll_timeout`].
 
+mod budget;
 mod effects;
+mod epochs;
 mod inputs;
 mod permission;
 mod policy;
@@ -28,10 +30,12 @@ use crate::opaque::Opaque;
 use crate::output::Output;
 use crate::own_numbers::OwnNumbers;
 use crate::removal::Removals;
+use crate::shares::Shares;
 use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
 
-use session::{Farewell, Session};
+use budget::Budgets;
+use session::{Session, Then};
 use spis::Spis;
 use table::{Event, Timer};
 
@@ -53,8 +57,11 @@ pub struct ReceiverConfig {
     pub addresses: Vec<IpAddr>,
     /// What it grants.
     pub policy: GrantPolicy,
-    /// Sessions at most.
+    /// Sessions at most. A peer upstream may have three times as many as there are free places.
     pub sessions: usize,
+    /// Flows whose used volume is remembered at most ([`Terms::limit`]), in the same shares. A flow that there is no room for is
+    /// refused.
+    pub budgets: usize,
     /// How long a decision may take before it counts as a refusal (P-133).
     pub decide: Duration,
     /// How long a flow whose permission was revoked is refused; [`Receiver::expect`] ends it.
@@ -71,6 +78,7 @@ impl ReceiverConfig {
             addresses,
             policy,
             sessions: 65_536,
+            budgets: 65_536,
             decide: Duration::from_secs(10),
             refuse: Duration::from_secs(600),
             drain: Duration::from_millis(2000),
@@ -96,7 +104,10 @@ pub struct Receiver {
     sessions: BTreeMap<SessionKey, Session>,
     timers: Timers<SessionKey, Timer>,
     waiting: BTreeMap<Token, SessionKey>,
-    removals: Removals<Farewell>,
+    /// How many sessions there are, by the peer they came from.
+    shares: Shares,
+    budgets: Budgets,
+    removals: Removals<Then>,
     /// Events that a row gave rise to.
     follow: VecDeque<(SessionKey, Event)>,
 }
@@ -114,6 +125,7 @@ impl Receiver {
     ) -> Self {
         let mut node = Node::new(&config.node, authority, unix_seconds, now);
         node.raise_floor(now);
+        let budgets = Budgets::new(config.budgets);
         Self {
             node,
             config,
@@ -127,6 +139,8 @@ impl Receiver {
             sessions: BTreeMap::new(),
             timers: Timers::new(),
             waiting: BTreeMap::new(),
+            shares: Shares::default(),
+            budgets,
             removals: Removals::new(),
             follow: VecDeque::new(),
         }

@@ -7,7 +7,7 @@ use gist::time::Instant;
 
 use super::Receiver;
 use super::rows::{Cause, Step};
-use super::session::{Farewell, Sent, Session};
+use super::session::{Asked, Farewell, Sent, Session, Then};
 use super::table::{State, Timer};
 use crate::node::{ANSWER_TIMEOUT, Envelope, SessionKey};
 use crate::output::Output;
@@ -75,7 +75,10 @@ impl Receiver {
                 let envelope = Envelope { session: received.session, mri, hop_count: None, timeout: ANSWER_TIMEOUT };
                 (query.number, envelope)
             }
-            (_, Some(session)) if session.state == State::Decision => (session.query.number, envelope(step.key, session)),
+            // The session's first answer, even if the decision itself has been taken.
+            (_, Some(session)) if session.state == State::Decision || session.log.is_empty() => {
+                (session.query.number, envelope(step.key, session))
+            }
             (_, Some(session)) => (UNSOLICITED, envelope(step.key, session)),
             (_, None) => return,
         };
@@ -94,15 +97,11 @@ impl Receiver {
             return;
         };
         let release = match &step.cause {
-            Cause::Query { query, .. } => Some((*query).clone()),
+            Cause::Query { query, .. } if step.removal.is_some() => Some(Asked::from(*query)),
             _ => None,
         };
-        let farewell = Farewell { denial, release };
-        let now_or_later = match step.removal {
-            Some(token) => self.removals.then(token, farewell),
-            None => Err(farewell),
-        };
-        if let Err(farewell) = now_or_later {
+        let farewell = Box::new(Farewell { key: step.key, denial, release });
+        if let Err(Then::Deny(farewell)) = self.removals.then(step.key.flow, step.removal, Then::Deny(farewell)) {
             self.node.push(Output::Send(farewell.denial));
         }
     }

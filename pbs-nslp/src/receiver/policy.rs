@@ -11,7 +11,8 @@ use crate::wire::Volume;
 pub struct Terms {
     /// AV in the first Permission at most; less if less is asked for.
     pub volume: Volume,
-    /// AV that extensions may reach; below `volume` it has no effect.
+    /// All that a flow may have within `ttl`: AV that extensions may reach, less what the flow's former epochs have
+    /// counted that ended less than `ttl` ago. When nothing is left the flow is denied. Below `volume` it has no effect.
     pub limit: Volume,
     /// How long the permission lives without renewal, in whole milliseconds.
     pub ttl: Duration,
@@ -23,6 +24,11 @@ impl Terms {
     /// Whether it grants anything: 0 would deny or be malformed.
     pub(super) fn grants(&self) -> bool {
         !self.volume.is_zero() && self.ttl.as_millis() != 0 && self.refresh.as_millis() != 0
+    }
+
+    /// All that a flow may have within the time limit, over all its epochs.
+    pub(super) fn total(&self) -> Volume {
+        self.limit.max(self.volume)
     }
 
     /// AV of the first Permission.
@@ -53,6 +59,9 @@ pub struct GrantRule {
 }
 
 /// The rules, the first that matches decides.
+///
+/// Volumes are those of a flow and its sender's key, whatever sessions and epochs they are spread over: see [`Terms::limit`].
+/// A receiver that starts anew has forgotten what was used before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct GrantPolicy {
     /// The rules.

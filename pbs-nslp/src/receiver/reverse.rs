@@ -5,11 +5,14 @@ use gist::time::Instant;
 use super::Receiver;
 use super::policy::Terms;
 use super::rows::{Cause, Step};
-use super::table::{Event, Guards};
+use super::table::{Event, Guards, State};
 use crate::flow::FlowId;
 use crate::node::SessionKey;
 use crate::wire::Volume;
 use crate::wire::number::is_newer;
+
+/// No SPI: the epoch begins as soon as the packet side has told what the one before has counted.
+const BEGINNING: u32 = 0;
 
 /// How a flow that this host receives stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub(crate) enum Incoming {
     Nothing,
     /// It has a permission.
     Granted {
-        /// The newest epoch.
+        /// The newest epoch, [`BEGINNING`] if that waits for the end of the one before.
         spi: u32,
         /// AV.
         allowed: Volume,
@@ -31,11 +34,15 @@ impl Receiver {
         let mut newest = None;
         let mut incoming = Incoming::Nothing;
         for session in self.sessions.range(SessionKey::range(*flow)).map(|(_, session)| session) {
-            let Some(epoch) = &session.epoch else { continue };
             let number = session.query.number;
+            let epoch = match (&session.epoch, session.terms) {
+                (Some(epoch), _) => (epoch.spi, session.allowed),
+                (None, Some(terms)) if session.state != State::Decision => (BEGINNING, terms.volume),
+                (None, _) => continue,
+            };
             if newest.is_none_or(|newest| is_newer(number, newest)) {
                 newest = Some(number);
-                incoming = Incoming::Granted { spi: epoch.spi, allowed: session.allowed };
+                incoming = Incoming::Granted { spi: epoch.0, allowed: epoch.1 };
             }
         }
         incoming
@@ -83,7 +90,7 @@ impl Receiver {
     pub(crate) fn withdraw(&mut self, flow: FlowId, now: Instant) {
         self.unexpect(&flow);
         for key in self.keys_of(&flow) {
-            if self.sessions.get(&key).is_some_and(|session| session.epoch.is_some()) {
+            if self.sessions.get(&key).is_some_and(|session| session.state != State::Decision) {
                 self.take(Event::TgRevoke, Guards::default(), Step::new(key, Cause::Other, now));
             }
         }

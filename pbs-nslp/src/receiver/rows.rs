@@ -7,7 +7,7 @@ use gist::time::Instant;
 
 use super::Receiver;
 use super::policy::Terms;
-use super::session::Session;
+use super::session::{Asked, Session};
 use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
 use crate::admission::{Refusal, is_notice};
 use crate::datapath::Token;
@@ -33,7 +33,7 @@ pub(super) struct Step<'a> {
     pub(super) cause: Cause<'a>,
     pub(super) now: Instant,
     pub(super) rule: &'static str,
-    /// The last removal asked for; a denial sent in the same row waits for it.
+    /// The removal of the epoch in use, asked for in the same row.
     pub(super) removal: Option<Token>,
 }
 
@@ -48,6 +48,11 @@ impl Receiver {
     pub(super) fn take(&mut self, event: Event, guards: Guards, step: Step<'_>) {
         let now = step.now;
         self.take_one(event, guards, step);
+        self.follow_up(now);
+    }
+
+    /// Takes the rows of the events that others gave rise to.
+    pub(super) fn follow_up(&mut self, now: Instant) {
         while let Some((key, event)) = self.follow.pop_front() {
             self.take_one(event, Guards::default(), Step::new(key, Cause::Other, now));
         }
@@ -79,8 +84,9 @@ impl Receiver {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.state = state;
         } else if let Cause::Query { received, query, key_hash } = &step.cause {
-            let (peer, mri) = (received.peer.clone(), received.mri.inverted());
-            let session = Session::new(state, *key_hash, (*query).clone(), peer, mri);
+            let (peer, mri) = (received.principal, received.mri.inverted());
+            let session = Session::new(state, *key_hash, Asked::from(*query), peer, mri);
+            self.shares.add(peer);
             self.sessions.insert(step.key, session);
         }
     }
@@ -101,11 +107,12 @@ impl Receiver {
             Action::Answer => self.answer(step),
             Action::Announce => self.announce(step),
             Action::DrainOld => self.drain_old(step),
-            Action::DeleteDraining => drop(self.delete_draining(key, step.now)),
+            Action::DeleteDraining => self.delete_draining(key, step.now),
             Action::Remove => self.remove(step),
             Action::Deny => self.deny(step),
             Action::Bury => self.bury(step),
-            Action::ReportGranted => self.report_granted(step),
+            Action::ReportGranted => self.report_granted(key, rule),
+            Action::ReportSpent => self.node.tell(key, rule, ReportEvent::BudgetSpent),
             Action::ReportCompared => self.report_compared(step),
             Action::ReportDenied => self.node.tell(key, rule, ReportEvent::Denied { hold: Duration::ZERO }),
             Action::ReportReleased => self.node.tell(key, rule, ReportEvent::Released),
@@ -148,15 +155,15 @@ impl Receiver {
             return;
         }
         let &Refusal { code, detail, number, .. } = *refusal;
-        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: &received.peer };
+        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: received.principal };
         self.node.notify(&notice, step.rule, step.now);
     }
 
-    fn report_granted(&mut self, step: &Step<'_>) {
-        let session = self.sessions.get(&step.key);
+    pub(super) fn report_granted(&mut self, key: SessionKey, rule: &'static str) {
+        let session = self.sessions.get(&key);
         let granted = session.and_then(|session| Some((session.epoch.as_ref()?.spi, session.allowed, session.terms?)));
         if let Some((spi, allowed, Terms { ttl, refresh, .. })) = granted {
-            self.node.tell(step.key, step.rule, ReportEvent::Granted { spi, allowed, ttl, refresh });
+            self.node.tell(key, rule, ReportEvent::Granted { spi, allowed, ttl, refresh });
         }
     }
 

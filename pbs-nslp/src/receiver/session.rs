@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use gist::api::SendMessage;
-use gist::wire::{Mri, PeerIdentity};
+use gist::api::{Principal, SendMessage};
+use gist::wire::Mri;
 
 use super::policy::Terms;
 use super::table::State;
 use crate::datapath::Token;
-use crate::wire::{Query, SharedKey, Volume};
+use crate::node::SessionKey;
+use crate::wire::{Query, SharedKey, Volume, VolumeContext};
 
 /// Permissions that the log goes back to; a sender names the last one it has.
 const LOG_LIMIT: usize = 16;
@@ -20,8 +21,11 @@ pub(super) struct Session {
     /// The sender's key.
     pub(super) key_hash: [u8; 32],
     /// The newest Query.
-    pub(super) query: Query,
-    pub(super) peer: PeerIdentity,
+    pub(super) query: Asked,
+    /// Whose message it was.
+    pub(super) peer: Principal,
+    /// Who sent the first one; the session takes up a part of its share of the table.
+    pub(super) owner: Principal,
     /// Upstream.
     pub(super) mri: Mri,
     /// What was decided.
@@ -39,6 +43,23 @@ pub(super) struct Session {
     pub(super) pending: Option<(Token, Pending)>,
     /// The permissions sent, with what had been counted before.
     pub(super) log: VecDeque<Sent>,
+}
+
+/// What is kept of a Query: whoever may ask can make a receiver keep one for each flow, so nothing that is long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    pub(super) number: u32,
+    /// RV.
+    pub(super) requested: Option<Volume>,
+    /// SV.
+    pub(super) sent: Option<Volume>,
+    pub(super) context: Option<VolumeContext>,
+}
+
+impl From<&Query> for Asked {
+    fn from(query: &Query) -> Self {
+        Self { number: query.number, requested: query.requested, sent: query.sent, context: query.context }
+    }
 }
 
 /// The life of one SPI.
@@ -73,21 +94,32 @@ pub(super) struct Sent {
     pub(super) highest: u32,
 }
 
-/// What happens when a removal is acknowledged: the denial leaves.
+/// What happens when a flow's removals are acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Then {
+    /// The denial leaves.
+    Deny(Box<Farewell>),
+    /// It is known what former epochs have counted, and another may begin.
+    Begin(SessionKey),
+}
+
+/// The end of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Farewell {
+    pub(super) key: SessionKey,
     pub(super) denial: SendMessage,
     /// The Query that gave the permission back, for the last comparison.
-    pub(super) release: Option<Query>,
+    pub(super) release: Option<Asked>,
 }
 
 impl Session {
-    pub(super) fn new(state: State, key_hash: [u8; 32], query: Query, peer: PeerIdentity, mri: Mri) -> Self {
+    pub(super) fn new(state: State, key_hash: [u8; 32], query: Asked, peer: Principal, mri: Mri) -> Self {
         Self {
             state,
             key_hash,
             query,
             peer,
+            owner: peer,
             mri,
             terms: None,
             allowed: Volume::ZERO,

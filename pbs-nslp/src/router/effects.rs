@@ -3,13 +3,13 @@
 use core::time::Duration;
 
 use gist::time::Instant;
-use gist::wire::PeerIdentity;
 
 use super::Router;
 use super::rows::{Cause, Step};
 use super::session::{Asked, Granted, Held};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
+use crate::credentials::sha256;
 use crate::datapath::{Command, Grant, Token};
 use crate::node::{Envelope, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::output::Output;
@@ -27,9 +27,11 @@ impl Router {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.asked = Some(Asked {
                 key_hash: *key_hash,
-                query: query.clone(),
-                raw: signed.raw.clone(),
-                upstream: received.peer.clone(),
+                number: query.number,
+                sent: query.sent,
+                context: query.context,
+                digest: sha256(&signed.raw),
+                upstream: received.principal,
                 mri: received.mri.clone(),
             });
         }
@@ -90,7 +92,7 @@ impl Router {
             association: association.clone(),
             allowed: signed.message.allowed,
             refresh: signed.message.refresh,
-            downstream: received.peer.clone(),
+            downstream: received.principal,
             mri: received.mri.clone(),
         });
         // A newer Permission says all that an older one says, which therefore need not go on any more.
@@ -119,11 +121,11 @@ impl Router {
             return;
         };
         let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
-        let now_or_later = match step.removal {
-            Some(token) => self.removals.then(token, message),
-            None => Err(message),
-        };
-        if let Err(message) = now_or_later {
+        if !signed.message.is_removal() {
+            return self.node.push(Output::Send(message));
+        }
+        // An old epoch that runs out ends too, and one whose removal failed before (TMP-01).
+        if let Err(message) = self.removals.then(step.key.flow, None, message) {
             self.node.push(Output::Send(message));
         }
     }
@@ -144,21 +146,22 @@ impl Router {
         }
     }
 
-    pub(super) fn delete_draining(&mut self, key: SessionKey) -> Option<Token> {
-        let spi = self.sessions.get_mut(&key)?.draining.take()?;
-        Some(self.remove_epoch(key, spi))
+    pub(super) fn delete_draining(&mut self, key: SessionKey) {
+        if let Some(spi) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
+            self.remove_epoch(key, spi);
+        }
     }
 
-    fn remove_epoch(&mut self, key: SessionKey, spi: u32) -> Token {
+    fn remove_epoch(&mut self, key: SessionKey, spi: u32) {
         let place = (key.flow.destination, spi);
         if self.spis.get(&place) == Some(&key) {
             self.spis.remove(&place);
         }
-        self.removals.start(&mut self.node, key.flow, spi)
+        self.removals.start(&mut self.node, key.flow, spi);
     }
 
-    pub(super) fn remove(&mut self, step: &mut Step<'_>) {
-        let draining = self.delete_draining(step.key);
+    pub(super) fn remove(&mut self, step: &Step<'_>) {
+        self.delete_draining(step.key);
         let Some(session) = self.sessions.get(&step.key) else {
             return;
         };
@@ -166,27 +169,27 @@ impl Router {
         if let Some(mri) = session.asked.as_ref().map(|asked| asked.mri.clone()) {
             self.node.set_state_lifetime(step.key.session, &mri, Duration::ZERO);
         }
-        step.removal = active.map(|spi| self.remove_epoch(step.key, spi)).or(draining);
+        if let Some(spi) = active {
+            self.remove_epoch(step.key, spi);
+        }
     }
 
     /// Keeps the numbers of a session that ends, and of the message that ends it (INV-05).
     pub(super) fn bury(&mut self, step: &Step<'_>) {
-        let unix = self.node.unix(step.now);
         let flow = step.key.flow;
-        let stones = &mut self.node.admission.tombstones;
         if let Some(session) = self.sessions.get(&step.key) {
             if let Some(asked) = &session.asked {
                 let signer = Signer { key_hash: asked.key_hash, flow, kind: MessageKind::Query };
-                stones.bury(signer, asked.query.number, &asked.upstream, unix);
+                self.node.bury(signer, asked.number, asked.upstream, step.now);
             }
             if let Some(granted) = &session.granted {
                 let signer = Signer { key_hash: granted.key_hash, flow, kind: MessageKind::Permission };
-                stones.bury(signer, granted.number, &granted.downstream, unix);
+                self.node.bury(signer, granted.number, granted.downstream, step.now);
             }
         }
         if let Cause::Permission { received, signed, key_hash, .. } = &step.cause {
             let signer = Signer { key_hash: *key_hash, flow, kind: MessageKind::Permission };
-            stones.bury(signer, signed.message.number, &received.peer, unix);
+            self.node.bury(signer, signed.message.number, received.principal, step.now);
         }
     }
 
@@ -204,24 +207,11 @@ impl Router {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        if session.state == State::WaitP && session.pending_for.is_none() {
-            session.pending_for = session.asked.as_ref().map(|asked| asked.upstream.clone());
-            if let Some(peer) = &session.pending_for {
-                *self.pending.entry(peer.clone()).or_default() += 1;
-            }
-        } else if session.state != State::WaitP
-            && let Some(peer) = session.pending_for.take()
-        {
-            self.no_longer_pending(&peer);
-        }
-    }
-
-    fn no_longer_pending(&mut self, peer: &PeerIdentity) {
-        if let Some(count) = self.pending.get_mut(peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.pending.remove(peer);
-            }
+        let is_pending = session.state == State::WaitP;
+        match (core::mem::replace(&mut session.is_pending, is_pending), is_pending) {
+            (false, true) => self.pending.add(session.owner),
+            (true, false) => self.pending.remove(session.owner),
+            (false, false) | (true, true) => {}
         }
     }
 
@@ -232,8 +222,9 @@ impl Router {
         if let Some(held) = session.held {
             self.waiting.remove(&held.token);
         }
-        if let Some(peer) = session.pending_for {
-            self.no_longer_pending(&peer);
+        self.shares.remove(session.owner);
+        if session.is_pending {
+            self.pending.remove(session.owner);
         }
         for timer in Timer::ALL {
             self.timers.stop(key, *timer);

@@ -14,6 +14,7 @@ use crate::datapath;
 use crate::flow::FlowId;
 use crate::node::{Envelope, Notice, SessionKey};
 use crate::output::Output;
+use crate::removal::Counted;
 use crate::report::ReportEvent;
 use crate::wire::number::is_newer;
 use crate::wire::{Defense, Message, NotifyCode, Permission, Query, Signed, Unsigned};
@@ -44,9 +45,9 @@ impl Router {
     /// Takes an answer or an event of the packet side.
     pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
         match event {
-            datapath::Event::Applied { token, .. } => {
-                if let Some(then) = self.removals.applied(token) {
-                    if let Some(message) = then {
+            datapath::Event::Applied { token, counted, highest } => {
+                if let Some(due) = self.removals.applied(token, Counted { volume: counted, highest }) {
+                    for (message, _) in due {
                         self.node.push(Output::Send(message));
                     }
                 } else if let Some(key) = self.waiting.remove(&token) {
@@ -78,7 +79,7 @@ impl Router {
         if self.is_last_query_again(key, received, signed) {
             return self.take(Event::RxLastQueryAgain, Guards::default(), Step::new(key, Cause::Other, now));
         }
-        let standing = self.standing(&key.flow, |session| session.asked.as_ref().map(|a| (a.query.number, a.key_hash)));
+        let standing = self.standing(&key.flow, |session| session.asked.as_ref().map(|a| (a.number, a.key_hash)));
         let verified = match self.node.admission.admit(received, signed, standing, self.node.unix(now), now) {
             Ok(verified) => verified,
             Err(refusal) => return self.refuse(received, refusal, now),
@@ -134,7 +135,7 @@ impl Router {
         let message = notify.message;
         let event =
             ReportEvent::Notified { code: message.code, detail: message.detail, number: message.number, reporter: message.reporter };
-        if self.node.may_pass_notice(&received.peer, now) {
+        if self.node.may_pass_notice(received.principal, now) {
             self.node.report(Some(message.flow), received.session, "", event);
             self.node.send(Envelope::onward(received), notify.forwarded);
         }
@@ -193,8 +194,8 @@ impl Router {
     /// A notice that concerns the session's last Query.
     fn notify_sender(&mut self, key: SessionKey, code: NotifyCode, detail: u16, now: Instant) {
         if let Some(asked) = self.sessions.get(&key).and_then(|session| session.asked.clone()) {
-            let number = asked.query.number;
-            let notice = Notice { key, mri: &asked.mri, code, detail, number, about: &asked.upstream };
+            let number = asked.number;
+            let notice = Notice { key, mri: &asked.mri, code, detail, number, about: asked.upstream };
             self.node.notify(&notice, "", now);
         }
     }
@@ -215,14 +216,15 @@ impl Router {
     }
 
     fn is_full(&self, received: &ReceivedMessage) -> bool {
-        self.sessions.len() >= self.config.sessions
-            || self.pending.values().sum::<usize>() >= self.config.pending
-            || self.pending.get(&received.peer).is_some_and(|pending| *pending >= self.config.pending_per_peer)
+        let peer = received.principal;
+        !self.shares.has_room(peer, self.config.sessions)
+            || self.pending.total() >= self.config.pending
+            || self.pending.of(peer) >= self.config.pending_per_peer
     }
 
     fn is_last_query_again(&self, key: SessionKey, received: &ReceivedMessage, signed: &Signed<Query>) -> bool {
         let asked = self.sessions.get(&key).and_then(|session| session.asked.as_ref());
-        asked.is_some_and(|asked| asked.raw == signed.raw && asked.upstream != received.peer)
+        asked.is_some_and(|asked| asked.upstream != received.principal && asked.is(signed))
     }
 }
 

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use gist::api::SendMessage;
 use gist::time::Instant;
-use gist::wire::PeerIdentity;
 
 use crate::credentials::Authority;
 use crate::datapath::Token;
@@ -22,6 +21,7 @@ use crate::node::{Counters, Node, NodeConfig, SessionKey};
 use crate::opaque::Opaque;
 use crate::output::Output;
 use crate::removal::Removals;
+use crate::shares::Shares;
 use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
 
@@ -38,7 +38,8 @@ pub mod table {
 pub struct RouterConfig {
     /// What every node is told.
     pub node: NodeConfig,
-    /// Sessions at most.
+    /// Sessions at most. A peer upstream may have three times as many as there are free places: alone three quarters of the
+    /// table, and never all of it.
     pub sessions: usize,
     /// Sessions that wait for a Permission at most (INV-12).
     pub pending: usize,
@@ -51,7 +52,13 @@ pub struct RouterConfig {
 impl RouterConfig {
     /// The profile's constants.
     pub fn new(node: NodeConfig) -> Self {
-        Self { node, sessions: 65_536, pending: 8192, pending_per_peer: 4096, wait: Duration::from_secs(30) }
+        Self::with_sessions(node, 65_536)
+    }
+
+    /// The profile's constants with another size: an eighth of the sessions may be pending, half of these from one peer.
+    pub fn with_sessions(node: NodeConfig, sessions: usize) -> Self {
+        let pending = (sessions / 8).max(1);
+        Self { node, sessions, pending, pending_per_peer: (pending / 2).max(1), wait: Duration::from_secs(30) }
     }
 }
 
@@ -65,8 +72,10 @@ pub struct Router {
     timers: Timers<SessionKey, Timer>,
     /// Which session has an SPI of a destination.
     spis: BTreeMap<(IpAddr, u32), SessionKey>,
-    /// How many sessions wait for a Permission, by the peer they came from.
-    pending: BTreeMap<PeerIdentity, usize>,
+    /// How many sessions there are, by the peer they came from.
+    shares: Shares,
+    /// How many of them wait for a Permission.
+    pending: Shares,
     /// Which session waits for an answer of the packet side.
     waiting: BTreeMap<Token, SessionKey>,
     removals: Removals<SendMessage>,
@@ -93,7 +102,8 @@ impl Router {
             sessions: BTreeMap::new(),
             timers: Timers::new(),
             spis: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            shares: Shares::default(),
+            pending: Shares::default(),
             waiting: BTreeMap::new(),
             removals: Removals::new(),
         };

@@ -11,7 +11,6 @@ use super::session::Session;
 use super::table::{Action, Event, Guards, Outcome, State, Timer};
 use crate::admission::{Refusal, is_notice};
 use crate::association::Association;
-use crate::datapath::Token;
 use crate::node::{Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::report::ReportEvent;
 use crate::wire::{NotifyCode, Permission, Query, Signed};
@@ -34,13 +33,11 @@ pub(super) struct Step<'a> {
     pub(super) cause: Cause<'a>,
     pub(super) now: Instant,
     pub(super) rule: &'static str,
-    /// The last removal asked for; what is sent in the same row waits for it.
-    pub(super) removal: Option<Token>,
 }
 
 impl<'a> Step<'a> {
     pub(super) fn new(key: SessionKey, cause: Cause<'a>, now: Instant) -> Self {
-        Self { key, cause, now, rule: "", removal: None }
+        Self { key, cause, now, rule: "" }
     }
 
     pub(super) fn permission(&self) -> Option<&'a Permission> {
@@ -81,7 +78,7 @@ impl Router {
         tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, to = %row.next, "row taken");
         step.rule = row.rule;
         if row.next != State::INITIAL {
-            self.sessions.entry(key).or_insert_with(|| Session::new(row.next)).state = row.next;
+            self.enter(row.next, &step);
         }
         for action in row.actions {
             self.perform(*action, &mut step);
@@ -90,6 +87,15 @@ impl Router {
             self.forget(key);
         } else {
             self.account(key);
+        }
+    }
+
+    fn enter(&mut self, state: State, step: &Step<'_>) {
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.state = state;
+        } else if let Some(received) = step.received() {
+            self.shares.add(received.principal);
+            self.sessions.insert(step.key, Session::new(state, received.principal));
         }
     }
 
@@ -109,7 +115,7 @@ impl Router {
             Action::Install => self.install(step),
             Action::Update => self.update(step),
             Action::DrainOld => self.drain_old(step),
-            Action::DeleteDraining => drop(self.delete_draining(step.key)),
+            Action::DeleteDraining => self.delete_draining(step.key),
             Action::Remove => self.remove(step),
             Action::Bury => self.bury(step),
             Action::RaiseFloor => self.node.raise_floor(step.now),
@@ -149,7 +155,7 @@ impl Router {
             return;
         }
         let &Refusal { code, detail, number, .. } = *refusal;
-        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: &received.peer };
+        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: received.principal };
         self.node.notify(&notice, step.rule, step.now);
     }
 
@@ -164,10 +170,10 @@ impl Router {
             Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Other => 0,
         };
         let asked = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref());
-        let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream.clone()));
-        let from_message = step.received().map(|received| (received.mri.clone(), received.peer.clone()));
+        let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream));
+        let from_message = step.received().map(|received| (received.mri.clone(), received.principal));
         if let Some((mri, about)) = from_message.or(from_session) {
-            let notice = Notice { key: step.key, mri: &mri, code, detail, number, about: &about };
+            let notice = Notice { key: step.key, mri: &mri, code, detail, number, about };
             self.node.notify(&notice, step.rule, step.now);
         }
     }

@@ -3,14 +3,14 @@
 use core::fmt;
 use core::time::Duration;
 
-use bytes::Bytes;
-use gist::api::SendMessage;
-use gist::wire::{Mri, PeerIdentity};
+use gist::api::{Principal, SendMessage};
+use gist::wire::Mri;
 
 use super::table::State;
 use crate::association::Association;
+use crate::credentials::sha256;
 use crate::datapath::Token;
-use crate::wire::{Query, Volume};
+use crate::wire::{Query, Signed, Volume, VolumeContext};
 
 /// A session from the first Query on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,8 +24,10 @@ pub(super) struct Session {
     pub(super) draining: Option<u32>,
     /// The Permission that goes on when the packet side has acknowledged it.
     pub(super) held: Option<Held>,
-    /// The peer whose share of the pending table the session takes up.
-    pub(super) pending_for: Option<PeerIdentity>,
+    /// The peer that it came from, whose share of the table it takes up.
+    pub(super) owner: Principal,
+    /// Whether it takes up a part of the owner's share of the pending table too.
+    pub(super) is_pending: bool,
 }
 
 /// A Permission and the command that it waits for.
@@ -42,14 +44,18 @@ impl fmt::Debug for Held {
     }
 }
 
-/// The newest Query.
+/// What is kept of the newest Query: whoever has a certificate can make a router keep one for each flow, so nothing that is
+/// long.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     pub(super) key_hash: [u8; 32],
-    pub(super) query: Query,
-    /// As received, to recognise it.
-    pub(super) raw: Bytes,
-    pub(super) upstream: PeerIdentity,
+    pub(super) number: u32,
+    /// SV.
+    pub(super) sent: Option<Volume>,
+    pub(super) context: Option<VolumeContext>,
+    /// SHA-256 of the bytes received, to recognise them.
+    pub(super) digest: [u8; 32],
+    pub(super) upstream: Principal,
     /// Downstream.
     pub(super) mri: Mri,
 }
@@ -62,14 +68,14 @@ pub(super) struct Granted {
     pub(super) association: Association,
     pub(super) allowed: Volume,
     pub(super) refresh: Duration,
-    pub(super) downstream: PeerIdentity,
+    pub(super) downstream: Principal,
     /// Upstream.
     pub(super) mri: Mri,
 }
 
 impl Session {
-    pub(super) fn new(state: State) -> Self {
-        Self { state, asked: None, granted: None, draining: None, held: None, pending_for: None }
+    pub(super) fn new(state: State, owner: Principal) -> Self {
+        Self { state, asked: None, granted: None, draining: None, held: None, owner, is_pending: false }
     }
 
     /// Where the counted volume of an epoch starts: what the source says it has sent in it already.
@@ -77,10 +83,17 @@ impl Session {
         let Some(asked) = &self.asked else {
             return 0;
         };
-        let same_epoch = match asked.query.context {
+        let same_epoch = match asked.context {
             Some(context) => context.spi == association.spi(),
             None => !association.parameters.new_epoch,
         };
-        asked.query.sent.filter(|_| same_epoch).map_or(0, |sent| sent.0)
+        asked.sent.filter(|_| same_epoch).map_or(0, |sent| sent.0)
+    }
+}
+
+impl Asked {
+    /// Whether a Query is this one, byte for byte.
+    pub(super) fn is(&self, signed: &Signed<Query>) -> bool {
+        self.number == signed.message.number && self.digest == sha256(&signed.raw)
     }
 }

@@ -18,6 +18,15 @@ use crate::node::{SessionKey, TTL_MAXIMUM, lifetime};
 use crate::report::ReportEvent;
 use crate::wire::{MessageKind, Permission, Volume, VolumeContext};
 
+/// What an answer of the packet side is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Awaited {
+    pub(super) flow: FlowId,
+    pub(super) session: SessionId,
+    /// The epoch of the command.
+    pub(super) spi: u32,
+}
+
 /// What happens when the removal of a flow that was given up is acknowledged: the release leaves.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Farewell {
@@ -26,6 +35,8 @@ pub(super) struct Farewell {
     pub(super) mri: Mri,
     /// SV and what it refers to.
     pub(super) last_report: Option<(Volume, VolumeContext)>,
+    /// Whether the removal it waits for tells the last word about SV.
+    pub(super) is_final: bool,
 }
 
 impl Sender {
@@ -35,7 +46,7 @@ impl Sender {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&step.flow) {
-            let peer = received.peer.clone();
+            let peer = received.principal;
             session.accepted = Some(Accepted { key_hash: *key_hash, number: permission.number, peer });
         }
     }
@@ -66,7 +77,6 @@ impl Sender {
 
     /// Keeps the receiver's last number (INV-05), and gives up the way downstream unless a release still needs it.
     fn close(&mut self, step: &Step<'_>) {
-        let unix = self.node.unix(step.now);
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
         };
@@ -77,7 +87,7 @@ impl Sender {
             return;
         };
         let signer = Signer { key_hash: accepted.key_hash, flow: step.flow, kind: MessageKind::Permission };
-        self.node.admission.tombstones.bury(signer, accepted.number, &accepted.peer, unix);
+        self.node.bury(signer, accepted.number, accepted.peer, step.now);
         if !step.releases {
             self.node.set_state_lifetime(session.session, &session.mri, Duration::ZERO);
         }
@@ -89,6 +99,7 @@ impl Sender {
             return;
         };
         let association = association.clone();
+        let association_spi = association.spi();
         let grant = Grant {
             flow: step.flow,
             spi: association.spi(),
@@ -101,7 +112,7 @@ impl Sender {
         self.node.command(Command::Install { token, grant });
         self.holds.granted(&step.flow);
         self.keep_epoch(step, permission, association);
-        self.wait_for(step.flow, token);
+        self.wait_for(step.flow, association_spi, token);
     }
 
     fn keep_epoch(&mut self, step: &Step<'_>, permission: &Permission, association: Association) {
@@ -137,7 +148,7 @@ impl Sender {
             allowed: permission.allowed.0,
             expires_at: end(permission, step.now),
         });
-        self.wait_for(step.flow, token);
+        self.wait_for(step.flow, association.spi(), token);
         let answers = self.guards(step.flow, step.cause.permission(), step.now).echo_fits;
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
@@ -202,26 +213,40 @@ impl Sender {
         }
     }
 
-    fn wait_for(&mut self, flow: FlowId, token: Token) {
+    pub(super) fn wait_for(&mut self, flow: FlowId, spi: u32, token: Token) {
         if let Some(session) = self.sessions.get(&flow) {
-            self.waiting.insert(token, (flow, session.session));
+            self.waiting.insert(token, Awaited { flow, session: session.session, spi });
         }
     }
 
     /// The packet side has carried out a command of a session.
-    pub(super) fn acknowledged(&mut self, flow: FlowId, session_id: SessionId, token: Token, sent: Volume, highest: u32, now: Instant) {
-        if !self.is_live(flow, session_id) {
+    pub(super) fn acknowledged(&mut self, awaited: Awaited, token: Token, sent: Volume, highest: u32, now: Instant) {
+        let Awaited { flow, spi, .. } = awaited;
+        if !self.is_live(flow, awaited.session) {
             return;
         }
         let Some(session) = self.sessions.get_mut(&flow) else {
             return;
         };
-        if let Some(epoch) = &mut session.epoch {
+        let live = session.epoch.as_ref().map(|epoch| epoch.association.spi());
+        if let Some(epoch) = session.epoch.as_mut().filter(|_| live == Some(spi)) {
             (epoch.sent, epoch.highest) = (sent, highest);
         }
-        if session.reading.take_if(|reading| *reading == token).is_some() && session.state == State::Permitted {
-            self.ask(flow, now);
+        if session.reading.take_if(|reading| *reading == token).is_none() || session.state != State::Permitted {
+            return;
         }
+        match live.filter(|live| *live != spi) {
+            // Meanwhile another epoch has begun: SV of one must not be told as that of the other.
+            Some(live) => self.read(flow, live),
+            None => self.ask(flow, now),
+        }
+    }
+
+    /// Whether a command that failed was about the epoch in use; what a former one lacks does no harm.
+    pub(super) fn is_about_live_epoch(&self, awaited: Awaited) -> bool {
+        let session = self.sessions.get(&awaited.flow).filter(|_| self.is_live(awaited.flow, awaited.session));
+        let live = session.and_then(|session| session.epoch.as_ref()).map(|epoch| epoch.association.spi());
+        live.is_some_and(|live| live == awaited.spi)
     }
 }
 

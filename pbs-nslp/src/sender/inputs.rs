@@ -15,6 +15,7 @@ use crate::association::Association;
 use crate::datapath;
 use crate::flow::FlowId;
 use crate::node::SessionKey;
+use crate::removal::Counted;
 use crate::report::ReportEvent;
 use crate::wire::{Defense, Message, Notify, NotifyCode, Permission, Signed, Volume};
 
@@ -84,19 +85,21 @@ impl Sender {
     /// Takes an answer or an event of the packet side.
     pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
         match event {
-            datapath::Event::Applied { token, counted, highest } => match self.removals.applied(token) {
-                Some(Some(farewell)) => self.say_farewell(farewell, counted.into(), highest, now),
-                Some(None) => {}
-                None => {
-                    if let Some((flow, session)) = self.waiting.remove(&token) {
-                        self.acknowledged(flow, session, token, counted.into(), highest, now);
+            datapath::Event::Applied { token, counted, highest } => {
+                if let Some(due) = self.removals.applied(token, Counted { volume: counted, highest }) {
+                    for (farewell, last) in due {
+                        self.say_farewell(farewell, last, now);
                     }
+                } else if let Some(awaited) = self.waiting.remove(&token) {
+                    self.acknowledged(awaited, token, counted.into(), highest, now);
                 }
-            },
+            }
             datapath::Event::Failed { token, reason } => {
-                if let Some((flow, session)) = self.waiting.remove(&token) {
-                    if self.is_live(flow, session) {
-                        self.event(flow, Event::ErDatapath, Cause::Failed(&reason), now);
+                if let Some(awaited) = self.waiting.remove(&token) {
+                    if self.is_about_live_epoch(awaited) {
+                        self.event(awaited.flow, Event::ErDatapath, Cause::Failed(&reason), now);
+                    } else {
+                        self.acknowledged(awaited, token, Volume::ZERO, 0, now);
                     }
                 } else if self.removals.failed(token, now) {
                     tracing::error!(token = token.0, reason, "removal failed, tried again");

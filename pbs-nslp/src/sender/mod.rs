@@ -16,7 +16,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gist::time::Instant;
-use gist::wire::SessionId;
 use thiserror::Error;
 
 use crate::credentials::{Authority, Signer};
@@ -33,7 +32,7 @@ use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
 use crate::wire::Volume;
 
-use effects::Farewell;
+use effects::{Awaited, Farewell};
 use holds::Holds;
 use session::Session;
 use table::{Event, Timer};
@@ -100,7 +99,7 @@ pub struct Sender {
     sessions: BTreeMap<FlowId, Session>,
     timers: Timers<FlowId, Timer>,
     /// Which session waits for an answer of the packet side.
-    waiting: BTreeMap<Token, (FlowId, SessionId)>,
+    waiting: BTreeMap<Token, Awaited>,
     removals: Removals<Farewell>,
     /// Events that a row gave rise to.
     follow: VecDeque<(FlowId, Event)>,

@@ -13,6 +13,7 @@ use super::table::{State, Timer};
 use crate::datapath::Command;
 use crate::flow::FlowId;
 use crate::node::{Envelope, SessionKey};
+use crate::removal::Counted;
 use crate::report::ReportEvent;
 use crate::wire::{self, Credential, Query, Volume};
 
@@ -43,12 +44,18 @@ impl Sender {
         let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.association.spi()) else {
             return self.ask(step.flow, step.now);
         };
+        self.read(step.flow, spi);
+    }
+
+    /// Asks the packet side what was sent in an epoch; the Query leaves with the answer.
+    pub(super) fn read(&mut self, flow: FlowId, spi: u32) {
         let token = self.node.token();
-        if let Some(older) = session.reading.replace(token) {
+        let session = self.sessions.get_mut(&flow);
+        if let Some(older) = session.and_then(|session| session.reading.replace(token)) {
             self.waiting.remove(&older);
         }
-        self.waiting.insert(token, (step.flow, session.session));
-        self.node.command(Command::Snapshot { token, flow: step.flow, spi });
+        self.wait_for(flow, spi, token);
+        self.node.command(Command::Snapshot { token, flow, spi });
     }
 
     /// Sends the Query that asks for a permission, refreshes it, or asks for more.
@@ -102,21 +109,17 @@ impl Sender {
             key: SessionKey { flow: step.flow, session: session.session },
             mri: session.mri.clone(),
             last_report: session.last_report,
+            is_final: step.removal.is_some(),
         };
-        match step.removal {
-            Some(token) => {
-                if let Err(farewell) = self.removals.then(token, farewell) {
-                    self.give_back(&farewell, step.now);
-                }
-            }
-            None => self.give_back(&farewell, step.now),
+        if let Err(farewell) = self.removals.then(step.flow, step.removal, farewell) {
+            self.give_back(&farewell, step.now);
         }
     }
 
     /// The packet side has removed the association and told the final volume.
-    pub(super) fn say_farewell(&mut self, mut farewell: Farewell, sent: Volume, highest: u32, now: Instant) {
-        if let Some((last_sent, context)) = &mut farewell.last_report {
-            (*last_sent, context.highest) = (sent, highest);
+    pub(super) fn say_farewell(&mut self, mut farewell: Farewell, last: Counted, now: Instant) {
+        if let Some((last_sent, context)) = farewell.last_report.as_mut().filter(|_| farewell.is_final) {
+            (*last_sent, context.highest) = (last.volume.into(), last.highest);
         }
         let session = self.sessions.get_mut(&farewell.key.flow);
         if let Some(session) = session.filter(|session| session.session == farewell.key.session) {

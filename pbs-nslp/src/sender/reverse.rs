@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use gist::time::Instant;
 
-use super::rows::{Cause, answer_timeout};
+use super::rows::answer_timeout;
 use super::table::{State, Timer};
 use super::{Sender, WantError};
 use crate::datapath::Command;
@@ -57,10 +57,7 @@ impl Sender {
     /// # Errors
     /// See [`Sender::want`].
     pub(crate) fn answer(&mut self, flow: FlowId, volume: Volume, now: Instant) -> Result<(), WantError> {
-        if self.timers.expiry(flow, Timer::Hold).is_some() {
-            self.timers.stop(flow, Timer::Hold);
-            self.event(flow, Timer::Hold.event(), Cause::Clock(Timer::Hold), now);
-        }
+        self.timers.stop(flow, Timer::Hold);
         self.want(flow, volume, now)?;
         if self.outgoing(flow, now) == Outgoing::Waiting {
             let token = self.node.token();

@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use gist::api::MessageHandle;
+use gist::api::{MessageHandle, Principal};
 use gist::time::Instant;
-use gist::wire::{Mri, PeerIdentity, SessionId};
+use gist::wire::{Mri, SessionId};
 
 use super::table::State;
 use crate::association::Association;
@@ -58,7 +58,7 @@ pub(super) struct Attempt {
 pub(super) struct Accepted {
     pub(super) key_hash: [u8; 32],
     pub(super) number: u32,
-    pub(super) peer: PeerIdentity,
+    pub(super) peer: Principal,
 }
 
 /// The life of one SPI.

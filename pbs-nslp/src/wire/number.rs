@@ -32,6 +32,21 @@ pub fn is_fresh(number: u32, unix_seconds: u64) -> bool {
     number.wrapping_sub(earliest) <= WINDOW_PAST + WINDOW_FUTURE
 }
 
+/// Whether a number lies before the freshness window; one from the future does not.
+pub fn is_outdated(number: u32, unix_seconds: u64) -> bool {
+    is_newer(at(unix_seconds).wrapping_sub(WINDOW_PAST), number)
+}
+
+/// The time in Unix seconds that a number stands for, of all those it may stand for the one nearest to the clock.
+pub fn as_unix(number: u32, unix_seconds: u64) -> u64 {
+    let clock = at(unix_seconds);
+    if is_newer(number, clock) {
+        unix_seconds.saturating_add(u64::from(number.wrapping_sub(clock)))
+    } else {
+        unix_seconds.saturating_sub(u64::from(clock.wrapping_sub(number)))
+    }
+}
+
 /// The number that the clock stands for: its seconds modulo 2³².
 pub fn at(unix_seconds: u64) -> u32 {
     (unix_seconds & u64::from(u32::MAX)) as u32

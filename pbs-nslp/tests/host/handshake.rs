@@ -42,16 +42,12 @@ fn the_first_packet_waits_for_its_grant_and_the_answer_for_its_own() {
     let mut world = World::new(1);
     let started = world.now;
     assert_eq!(world.send(forward(), 60), Fate::Held, "the SYN is held: X-113");
-    while world.got(forward()) == 0 {
-        world.run(Duration::from_millis(1));
-    }
+    world.run_until_got(forward());
     // Query and Permission, one hop each, both ways.
     assert_eq!(world.now.saturating_duration_since(started), LATENCY * 4);
     // Nothing asks for the granting host's packets by any rule, and yet they are held, not dropped.
     assert_eq!(world.send(reverse(), 60), Fate::Held, "the SYN-ACK waits: X-57");
-    while world.got(reverse()) == 0 {
-        world.run(Duration::from_millis(1));
-    }
+    world.run_until_got(reverse());
     assert_eq!(world.now.saturating_duration_since(started), LATENCY * 6, "it has been asked for since the grant, half way");
     assert!(world.asked.is_empty());
 }

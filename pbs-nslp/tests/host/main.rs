@@ -11,6 +11,7 @@ mod credentials;
 mod ending;
 mod handshake;
 mod interleavings;
+mod invariants;
 mod packets;
 mod restart;
 mod volume;

@@ -2,7 +2,11 @@
 
 use pbs_nslp::host::Part;
 
-use crate::world::{ASKING, L, T, World, forward, reverse, seconds};
+use pbs_nslp::receiver::{GrantPolicy, GrantRule, Terms};
+use pbs_nslp::selector::Selector;
+use pbs_nslp::wire::Volume;
+
+use crate::world::{ASKING, L, START_UNIX, T, TTL, VOLUME, World, forward, granting_address, host, reverse, seconds};
 
 #[test]
 fn after_the_asking_host_restarts_its_next_packet_brings_both_back() {
@@ -57,4 +61,24 @@ fn after_the_asking_host_restarts_in_mid_handshake_the_connection_comes_up() {
     world.send(forward(), 60);
     world.run(seconds(20));
     assert_eq!(world.permitted(), [(1, 1), (1, 1)], "{}", world.story());
+}
+
+#[test]
+fn a_flow_that_is_replaced_only_after_its_old_permission_has_ended_keeps_its_reverse() {
+    // The policy has no room for the old permission and the new one at once.
+    let mut world = World::new(1);
+    let terms = Terms { volume: Volume(VOLUME), limit: Volume(VOLUME), ttl: TTL, refresh: T };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms }], ask: false };
+    world.hosts[1] = host(granting_address(), Vec::new(), policy, 9, START_UNIX, world.now);
+    world.send(forward(), 60);
+    world.run(seconds(1));
+    assert_eq!(world.permitted(), [(1, 1), (1, 1)]);
+    let session = world.queries(reverse())[0].received.session;
+    world.restart(ASKING);
+    world.send(forward(), 60);
+    world.run(seconds(1));
+    assert_eq!(world.permitted(), [(1, 1), (1, 1)], "{}", world.story());
+    let releases = world.queries(reverse()).iter().filter(|transit| transit.query().unwrap().is_release()).count();
+    assert_eq!(releases, 0);
+    assert_eq!(world.queries(reverse()).last().unwrap().received.session, session);
 }

@@ -97,3 +97,15 @@ fn the_reverse_lives_as_long_as_the_flow_and_is_refreshed_as_often() {
     assert!(given.expires_at.unwrap().saturating_duration_since(own.expires_at.unwrap()) < seconds(1));
     assert_eq!(own.allowed, Volume(VOLUME));
 }
+
+#[test]
+fn the_flow_itself_gets_no_more_than_the_policy_says() {
+    let mut world = World::connected(1);
+    for _ in 0..LIMIT / 500_000 * 2 {
+        world.send(forward(), 500_000);
+        world.run(LATENCY * 5);
+        assert!(world.allowed(forward()).unwrap_or_default() <= LIMIT, "having a reverse is no reason for more");
+    }
+    assert!(world.octets(forward()) > LIMIT * 9 / 10);
+    world.took(0, Part::Sender, &["FS-42"]);
+}

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use gist::api::ReceivedMessage;
-use gist::wire::{Direction, NslpId, PeerIdentity, SessionId};
+use gist::api::{Principal, ReceivedMessage};
+use gist::wire::{Direction, NslpId, SessionId};
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::report::ReportEvent;
 use pbs_nslp::router::table::{Action, Event, Guards, Outcome, State, Transition, step};
@@ -284,7 +284,7 @@ fn the_pending_table_is_bounded_and_never_displaces_a_permission() {
     let from = |world: &mut World, peer: &str, port: u16| {
         let asked = Query { flow: FlowId::new(flow().source, flow().destination, 17, port, 9000).unwrap(), ..query(number) };
         let mut received = query_from(SENDER, SessionId([port as u8; 16]), &asked, &forge::sender());
-        received.peer = PeerIdentity::new(peer.as_bytes().to_vec()).unwrap();
+        received.principal = Principal([peer.as_bytes()[0]; 32]);
         world.tell(1, gist::api::Indication::Received(received));
     };
     (1..=10).for_each(|port| from(&mut world, "flooder", port));

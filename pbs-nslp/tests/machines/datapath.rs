@@ -35,6 +35,8 @@ pub(crate) struct Datapath {
     pub(crate) full: bool,
     /// Removals fail while set.
     pub(crate) stubborn: bool,
+    /// The removal of this SPI fails while set.
+    pub(crate) sticks: Option<u32>,
     /// Numbers that were used under an SPI, to show that none is used twice (INV-07).
     pub(crate) used: BTreeSet<(u32, u32)>,
 }
@@ -84,7 +86,7 @@ impl Datapath {
                 }
                 (entry.grant.allowed, entry.grant.expires_at) = (*allowed, *expires_at);
             }
-            Command::Remove { .. } if self.stubborn => return Err("worker gone"),
+            Command::Remove { spi, .. } if self.stubborn || self.sticks == Some(*spi) => return Err("worker gone"),
             Command::Remove { .. } => drop(self.table.remove(&key)),
             Command::Drain { until, .. } => {
                 let entry = self.table.get_mut(&key).ok_or("no such permission")?;

@@ -1,8 +1,9 @@
 //! Permissions that end in order: given back, taken back, used up, or left behind by a host that stops.
 
 use pbs_nslp::report::ReportEvent;
-use pbs_nslp::wire::{MessageKind, Volume};
+use pbs_nslp::wire::{MessageKind, Volume, VolumeContext};
 
+use crate::forge::{self, query_from};
 use crate::world::{LATENCY, SENDER, Transit, World, flow, seconds};
 
 #[test]
@@ -113,6 +114,36 @@ fn a_failed_removal_is_asked_for_until_it_succeeds() {
     world.check();
     assert!(world.permissions().iter().all(Vec::is_empty));
     assert_eq!(world.sent(1, MessageKind::Permission).len(), 2);
+}
+
+#[test]
+fn a_denial_waits_for_the_epoch_that_runs_out_too() {
+    // P-144, TMP-01, X-75: at the router and at the receiver, with a new epoch just begun.
+    for place in [1, 2] {
+        let mut world = World::granted(1);
+        let session = world.session();
+        let old = world.permissions()[place][0].1;
+        let context = Some(VolumeContext { spi: 0x7777, highest: 1, permission: 1 });
+        let number = u32::try_from(world.unix()).unwrap() + 5;
+        let query = pbs_nslp::wire::Query { sent: Some(Volume(10)), requested: None, context, ..forge::query(number) };
+        world.stable = false;
+        world.tell(2, gist::api::Indication::Received(query_from(1, session, &query, &forge::sender())));
+        world.run(LATENCY * 3);
+        assert_eq!(world.datapaths[place].table.len(), 2);
+        let before = world.sent(place, MessageKind::Permission).len();
+        world.datapaths[place].sticks = Some(old);
+        world.leftovers = true;
+        world.receiver.revoke(flow(), world.now);
+        world.run(seconds(5));
+        assert_eq!(world.datapaths[place].table.keys().map(|(_, spi)| *spi).collect::<Vec<_>>(), [old]);
+        assert_eq!(world.sent(place, MessageKind::Permission).len(), before, "the denial waits");
+        world.datapaths[place].sticks = None;
+        world.run(seconds(2));
+        world.leftovers = false;
+        world.check();
+        assert!(world.permissions().iter().all(Vec::is_empty));
+        assert_eq!(world.sent(place, MessageKind::Permission).len(), before + 1);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use pbs_nslp::wire::{
 };
 
 use crate::credentials::ToySigner;
-use crate::world::{NSLP_ID, Place, T, TTL, flow, peer, receiver_address, sender_address};
+use crate::world::{NSLP_ID, Place, T, TTL, flow, peer, principal, receiver_address, sender_address};
 
 pub(crate) const SPI: u32 = 0x5000;
 
@@ -91,6 +91,7 @@ pub(crate) fn arriving(from: Place, session: SessionId, mri: Mri, payload: Bytes
         payload,
         association: None,
         peer: peer(from),
+        principal: principal(from),
         authenticated: true,
         hop_count: 60,
         ip_distance: None,

@@ -4,9 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod budget;
+mod clocks;
 mod consent;
 mod credentials;
 mod datapath;
+mod differential;
 mod ending;
 mod expiry;
 mod faults;
@@ -19,4 +22,5 @@ mod repair;
 mod replay;
 mod rows;
 mod setup;
+mod shares;
 mod world;

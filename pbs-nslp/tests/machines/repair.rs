@@ -213,3 +213,27 @@ fn a_sender_reads_what_it_sent_right_before_each_report() {
     world.run(LATENCY);
     assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 2, "one Query for all the snapshots asked for");
 }
+
+#[test]
+fn an_answer_about_one_epoch_is_not_told_as_that_of_the_next() {
+    // X-38, P-185: the receiver changes the epoch while a refresh waits for its counter.
+    let mut world = World::granted(1);
+    for _ in 0..8 {
+        world.packet(1000);
+    }
+    world.datapaths[SENDER].stalled = true;
+    world.run(T);
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 1, "the refresh waits");
+    world.stable = false;
+    let sa = Some(SaParameters { spi: 0x7777, drain: seconds(0), new_epoch: true });
+    let number = u32::try_from(world.unix()).unwrap() + 20;
+    let next = pbs_nslp::wire::Permission { sa, allowed: 9000.into(), echo: Some(0), ..forge::permission(number) };
+    let session = world.session();
+    world.tell(SENDER, gist::api::Indication::Received(permission_from(1, session, &next, &forge::receiver())));
+    world.settle();
+    world.datapaths[SENDER].resume();
+    world.settle();
+    let query = world.sent(SENDER, MessageKind::Query).last().unwrap().query().unwrap();
+    assert_eq!(query.context.map(|context| (context.spi, context.highest)), Some((0x7777, 0)));
+    assert_eq!(query.sent, Some(0.into()));
+}

@@ -104,7 +104,7 @@ fn the_same_query_from_another_peer_is_recognised_but_not_yet_answered() {
     // FN-31 is for repairs and comes later; until then it is refused loudly and has no effect.
     let mut world = World::granted(1);
     let mut transit = world.recorded[0].clone();
-    transit.received.peer = crate::world::peer(77);
+    transit.received.principal = crate::world::principal(77);
     let before = (world.states(), world.permissions());
     world.deliver(transit);
     assert_eq!(before, (world.states(), world.permissions()));

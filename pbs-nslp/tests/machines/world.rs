@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{Indication, MessageHandle, NetworkEvent, ReceivedMessage, SendError, SendMessage};
+use gist::api::{Indication, MessageHandle, NetworkEvent, Principal, ReceivedMessage, SendError, SendMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, NslpId, PeerIdentity, SessionId};
 use pbs_nslp::credentials::{Authority, Signer};
@@ -433,6 +433,7 @@ pub(crate) fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
         payload: message.payload,
         association: None,
         peer: peer(from),
+        principal: principal(from),
         authenticated: true,
         hop_count: message.hop_count.unwrap_or(64) - 1,
         ip_distance: None,
@@ -441,6 +442,13 @@ pub(crate) fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
 
 pub(crate) fn peer(place: Place) -> PeerIdentity {
     PeerIdentity::new(Bytes::from(format!("node {place}"))).unwrap()
+}
+
+/// The key of a neighbour's certificate, by its place.
+pub(crate) fn principal(place: Place) -> Principal {
+    let mut key_hash = [0; 32];
+    key_hash.iter_mut().zip(format!("node {place}").into_bytes()).for_each(|(byte, letter)| *byte = letter);
+    Principal(key_hash)
 }
 
 pub(crate) fn node_config(address: IpAddr) -> NodeConfig {

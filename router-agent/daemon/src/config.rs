@@ -65,6 +65,21 @@ pub struct Peer {
     pub address: Option<IpNet>,
     /// Whether such a peer may hold an association with this node.
     pub allow: bool,
+    /// For which flows it may be the neighbour: as a host (the default) for those it sends or receives itself, by the
+    /// addresses of its certificate; as a router for any.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// What a neighbour is; see [`Peer::role`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Its own flows.
+    #[default]
+    Host,
+    /// Any flow.
+    Router,
 }
 
 impl Gist {
@@ -249,6 +264,16 @@ mod tests {
             let error = complaint(&format!("{entry}address = \"::/0\"\nallow = true\n\n[[gist.peer]]\n{kinds}allow = true\n"));
             assert!(error.starts_with("x.toml:6: gist.peer: give either"), "{error}");
         }
+    }
+
+    /// who is not called a router has a host's rights.
+    #[test]
+    fn a_peer_is_a_host_unless_it_is_called_a_router() {
+        let read = |role: &str| source(&format!("dns_name = \"a.test\"\nallow = true\n{role}")).parse::<Peer>().map(|peer| peer.role);
+        assert_eq!(read("").unwrap(), Role::Host);
+        assert_eq!(read("role = \"host\"").unwrap(), Role::Host);
+        assert_eq!(read("role = \"router\"").unwrap(), Role::Router);
+        assert!(read("role = \"gateway\"").unwrap_err().to_string().starts_with("x.toml:3: unknown variant `gateway`"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gist::io::{Tls, TlsError, tls};
-use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, Registration, Role};
+use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity};
 use pbs_nslp::credentials::{AnchorError, SignerError, X509Authority, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -130,5 +130,9 @@ fn apd_entry(peer: &crate::config::Peer) -> Option<ApdEntry> {
         (None, Some(network)) => IdentityPattern::Address(AddressPrefix::new(network.addr(), network.prefix_len())?),
         (None, None) => return None,
     };
-    Some(ApdEntry { pattern, allow: peer.allow })
+    let role = match peer.role {
+        crate::config::Role::Host => PeerRole::Host,
+        crate::config::Role::Router => PeerRole::Router,
+    };
+    Some(ApdEntry { pattern, role, allow: peer.allow })
 }

@@ -92,6 +92,10 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "wrong_association": node.wrong_association,
         "no_routing_state": node.no_routing_state,
         "not_authorised": node.not_authorised,
+        "flows_refused": node.flows_refused,
+        "takeovers_refused": node.takeovers_refused,
+        "upstream_queries_refused": node.upstream_queries_refused,
+        "endpoints_found": node.endpoints_found,
         "refused_when_full": node.refused_when_full,
         "rate_delayed": node.rate_delayed,
         "rate_dropped": node.rate_dropped,
@@ -103,6 +107,7 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "indications_dropped": shell.indications_dropped,
         "write_queues_full": shell.write_queues_full,
         "handshakes_refused": shell.handshakes_refused,
+        "handshakes_displaced": shell.handshakes_displaced,
         "handshakes_failed": shell.handshakes_failed,
     })
 }

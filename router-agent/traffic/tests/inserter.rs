@@ -195,7 +195,8 @@ fn the_volume_is_never_exceeded_and_the_packet_that_would_waits_for_more_fs_41()
     assert!(matches!(fixture.process(2, &udp_v4(100)), Got::Sent(_)));
     assert_eq!(fixture.process(3, &udp_v4(100)), Got::Held);
     assert_eq!(fixture.process(4, &udp_v4(0)), Got::Held);
-    assert_eq!(fixture.events(), [Event::OverBudget { flow: flow_v4(), spi: SPI }]);
+    let (flow, spi) = (flow_v4(), SPI);
+    assert_eq!(fixture.events(), [Event::NearlyUsedUp { flow, spi }, Event::OverBudget { flow, spi }]);
     fixture.apply(raise(3 * LENGTH + 10)).unwrap();
     assert_eq!(fixture.released(), [(3, Ok(3))]);
     assert_eq!(fixture.process(5, &udp_v4(0)), Got::Held, "no packet overtakes another of its flow");

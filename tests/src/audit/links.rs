@@ -176,3 +176,60 @@ fn identities(way: Way, frames: &[Frame]) -> impl Iterator<Item = Identity> {
         Some((seen.source, seen.destination, authentication.spi, authentication.sequence, authentication.icv.to_vec()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::packet;
+    use std::time::Duration;
+
+    fn frame(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Frame {
+        let packet = packet::udp(from, to, payload).unwrap();
+        let kind = if from.0.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        Frame { at: Duration::ZERO, bytes: [&[2; 12][..], &kind, &packet].concat() }
+    }
+
+    fn signalling(nslp: u16, kind: u8) -> Vec<u8> {
+        let [high, low] = nslp.to_be_bytes();
+        [&MAGIC_AND_VERSION[..], &[16, 0, 0, high, low, 0x80 | kind, 0x40, 0, 0]].concat()
+    }
+
+    #[test]
+    fn what_left_the_router_in_the_clear_is_told_apart_by_what_explains_it() {
+        let to_gist = |payload: &[u8]| frame((SENDER, 270), (RECEIVER, 270), payload);
+        let frames = [
+            to_gist(&signalling(PBS_NSLP, 0)),
+            to_gist(&signalling(LISTED_NSLP, 0)),
+            // No Query, no listed application, no signalling, no Q-mode at all.
+            to_gist(&signalling(PBS_NSLP, 3)),
+            to_gist(&signalling(LISTED_NSLP + 1, 0)),
+            to_gist(b"no magic number"),
+            frame((SENDER, 270), (RECEIVER, 271), &signalling(PBS_NSLP, 0)),
+            frame((SENDER6, 1), (RECEIVER6, 2), b"IPv6"),
+            frame(("10.0.0.1".parse().unwrap(), 1), (RECEIVER, 2), b"somebody else's address"),
+        ];
+        let link = Link::gather(Side::RECEIVER, &frames);
+        assert_eq!(link.clear_left, Clear { gist_queries: 1, listed_nslp: 1, other: 6 });
+        assert_eq!(link.clear_entered, Clear::default());
+        let link = Link::gather(Side::SENDER, &frames);
+        assert_eq!((link.clear_left, link.clear_entered.other), (Clear::default(), 6), "on the other link all of them enter");
+    }
+
+    #[test]
+    fn what_neighbours_say_to_each_other_does_not_cross_the_router() {
+        let frames = [
+            frame((ROUTER_RIGHT, 30_270), (RECEIVER, 1), b"association"),
+            frame((RECEIVER, 1), (ROUTER_RIGHT, 30_270), b"association"),
+            frame(("fe80::1".parse().unwrap(), 1), ("ff02::2".parse().unwrap(), 2), b"neighbours"),
+        ];
+        let link = Link::gather(Side::RECEIVER, &frames);
+        assert_eq!(link, Link { frames: 3, ..Link::default() });
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_read_is_counted() {
+        let mut short = frame((SENDER, 1), (RECEIVER, 2), b"cut");
+        short.bytes.truncate(30);
+        assert_eq!(Link::gather(Side::RECEIVER, &[short]).unreadable, 1);
+    }
+}

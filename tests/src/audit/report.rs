@@ -12,15 +12,18 @@ const FIGURES: usize = 6;
 pub(super) fn beyond(outcome: &Outcome) -> Vec<Beyond> {
     let beyond = |figure, why: String| Beyond { figure, why };
     let watched: Vec<_> = outcome.lines.iter().filter(|line| line.watch.is_some()).collect();
-    let same = watched.iter().filter(|line| line.sent == line.sender_link.there.packets).count();
+    let other = watched.iter().filter(|line| line.sent != line.sender_link.there.packets);
+    let other: Vec<String> = other.map(|line| format!("{} {}/{}", line.name, line.sent, line.sender_link.there.packets)).collect();
     vec![
         beyond(
             "sent",
             format!(
-                "what programs handed to their sockets. A packet that the sender's host holds back or drops was never on a link. \
-                 Captures show what left the sender ({} of {} lines: the same number)",
-                same,
-                watched.len()
+                "what programs handed to their sockets. A packet that the sender's host holds back or drops was never on a link, and \
+                 some programs went on sending while the captures settled. Captures show what left the sender: the same number in \
+                 all lines but {} of {} (sent/seen: {})",
+                other.len(),
+                watched.len(),
+                other.join(", ")
             ),
         ),
         beyond(

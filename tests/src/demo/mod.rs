@@ -47,6 +47,10 @@ pub fn run(options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
     if let Some(sabotage) = options.sabotage {
         progress(&format!("sabotage: the router runs without its check `{}`", sabotage.word()));
     }
+    if let Some(directory) = &options.keep {
+        // Better told now than when there is something to lose.
+        std::fs::create_dir_all(directory).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+    }
     progress("building three hosts, two links, certificates");
     let mut site = Site::build(options.sabotage)?;
     let mut lines = Vec::new();

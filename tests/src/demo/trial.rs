@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::SETTLE;
 use super::evidence::{Evidence, Figures, Watch};
 use super::line::Line;
@@ -13,6 +15,9 @@ use crate::network::topology::Family;
 
 /// How long a permission may take before the demonstration calls it missing.
 const GRANT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Octets that may wait for the receiving program.
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// One line while it is being tried.
 pub struct Trial<'a> {
@@ -41,6 +46,8 @@ impl<'a> Trial<'a> {
     pub fn sockets(&self) -> io::Result<(UdpSocket, UdpSocket)> {
         let Watch { family, port, .. } = self.watch;
         let receiver = self.site.chain.receiver.run(|| UdpSocket::bind((family.receiver(), port)))?;
+        // On a busy machine the program may come late to its packets: what is measured is the path to it.
+        setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         let sender = self.site.chain.sender.run(|| UdpSocket::bind((family.sender(), source_port(port))))?;
         Ok((sender, receiver))
     }

@@ -87,3 +87,47 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UDP: [u8; 12] = [0, 7, 1, 14, 0, 12, 0, 0, 1, 2, 3, 4];
+
+    /// An IPv6 packet whose first header after the fixed one is `next`.
+    fn ipv6(next: u8, rest: &[&[u8]]) -> Vec<u8> {
+        let rest = rest.concat();
+        [&[0x60, 0, 0, 0, 0, rest.len() as u8, next, 64][..], &[0x20; 16], &[0x21; 16], &rest].concat()
+    }
+
+    #[test]
+    fn ports_are_found_behind_hop_by_hop_options_and_ah() {
+        let router_alert = [17, 0, 5, 2, 0, 0, 1, 0];
+        let packet = ipv6(0, &[&router_alert, &UDP]);
+        let seen = read(&packet).unwrap();
+        assert_eq!((seen.protocol, seen.ports, seen.payload), (17, (7, 270), &[1, 2, 3, 4][..]));
+
+        let ah = [&[17, 2, 0, 0, 0, 0, 0, 9, 0, 0, 0, 5][..], &[0xab; 4]].concat();
+        let packet = ipv6(51, &[&ah, &UDP]);
+        let seen = read(&packet).unwrap();
+        assert_eq!(seen.authentication, Some(Authentication { spi: 9, sequence: 5, icv: &[0xab; 4] }));
+        assert_eq!(seen.ports, (7, 270));
+    }
+
+    #[test]
+    fn a_first_fragment_shows_its_headers_and_a_later_one_its_protocol() {
+        let first = ipv6(44, &[&[17, 0, 0, 1, 0, 0, 0, 1], &UDP]);
+        assert_eq!(read(&first).unwrap().ports, (7, 270));
+        let later = ipv6(44, &[&[51, 0, 5, 0xa8, 0, 0, 0, 1], &UDP]);
+        let seen = read(&later).unwrap();
+        assert_eq!((seen.protocol, seen.ports, seen.authentication), (51, (0, 0), None));
+    }
+
+    #[test]
+    fn a_packet_that_ends_too_early_is_not_read() {
+        let packet = ipv6(0, &[&[17, 0, 5, 2, 0, 0, 1, 0], &UDP]);
+        for length in 0..packet.len() {
+            assert_eq!(read(&packet[..length]), None, "{length} octets");
+        }
+    }
+}

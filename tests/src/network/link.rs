@@ -2,10 +2,20 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use traffic::netlink::{Protocol, Socket, attributes};
 
 use super::namespace::Namespace;
+
+/// Numbers of rtnetlink(7): the request, two attributes of a link, and the state.
+const GET_LINK: u16 = 18;
+const NAME: u16 = 3;
+const OPERATIONAL_STATE: u16 = 16;
+const UP: u8 = 6;
+/// How long an interface may take until it carries packets.
+const RUNNING_LIMIT: Duration = Duration::from_secs(5);
 
 /// One end of a link.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +43,39 @@ pub fn join(left: End<'_>, right: End<'_>, mtu: u32) -> io::Result<()> {
             add_address(end.host, end.interface, address, prefix)?;
         }
     }
-    Ok(())
+    [left, right].iter().try_for_each(|end| await_running(end.host, end.interface))
+}
+
+/// Waits until the kernel has noticed that the other end is up as well. It looks about once a second, and until then whatever is
+/// sent on the interface is silently lost.
+fn await_running(host: &Namespace, interface: &str) -> io::Result<()> {
+    let deadline = Instant::now() + RUNNING_LIMIT;
+    while !host.run(|| is_running(interface))? {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("{interface} of {} does not come up", host.name())));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The state shows a moment before the interface really sends. A change, even one to nothing new, waits for the same lock.
+    bring_up(host, interface)
+}
+
+/// Whether an interface of the calling thread's namespace is in operational state "up" (RFC 2863 §3.1.14).
+fn is_running(interface: &str) -> io::Result<bool> {
+    let socket = Socket::open(Protocol::Route).map_err(io::Error::other)?;
+    let up = socket.dump(
+        "list the links",
+        GET_LINK,
+        &[0; 16],
+        |_| {},
+        |message| {
+            let rest = message.after(16)?;
+            let name = attributes(rest).find(NAME)?.map(|name| name.text()).transpose()?;
+            let state = attributes(rest).find(OPERATIONAL_STATE)?.map(|state| state.u8()).transpose()?;
+            Ok((name == Some(interface)).then_some(state == Some(UP)))
+        },
+    );
+    Ok(up.map_err(io::Error::other)?.contains(&true))
 }
 
 /// Brings an interface up.

@@ -1,7 +1,9 @@
 //! Takes a standing network away: exactly what was made for it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +30,10 @@ pub fn down(name: &str) -> Result<bool, StandingError> {
                 end(process).map_err(StandingError::at(format!("{} ({})", process.name, process.id)))?;
             }
         }
+        // A command killed halfway had no time to write down its last daemon.
+        for process in unrecorded(&record.directory).map_err(StandingError::at("/proc"))? {
+            end(&process).map_err(StandingError::at(format!("{} ({})", process.name, process.id)))?;
+        }
         for namespace in &record.namespaces {
             let path = Path::new(NAMES).join(namespace);
             remains::unmount(&path).map_err(StandingError::at(path.display()))?;
@@ -41,6 +47,25 @@ pub fn down(name: &str) -> Result<bool, StandingError> {
         let _ = std::fs::remove_dir(shared);
     }
     Ok(true)
+}
+
+/// Daemons that run with a configuration of the network's own directory, whoever started them.
+fn unrecorded(directory: &Path) -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process that has just ended has no command line.
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|octet| *octet == 0).skip(1).map(OsStr::from_bytes);
+        if words.next() != Some(OsStr::new("run")) || words.next() != Some(OsStr::new("--config")) {
+            continue;
+        }
+        let config = words.next().map(Path::new).filter(|config| config.parent() == Some(directory));
+        if let Some(host) = config.and_then(Path::file_stem) {
+            found.extend(Process::identify(&host.to_string_lossy(), id).ok());
+        }
+    }
+    Ok(found)
 }
 
 /// Ends a process if it is still the one that was started.

@@ -82,7 +82,7 @@ fn must_refuse(program: Program, text: &str, line: usize, expected: &str) {
 fn an_entry_that_names_no_peer_or_two_is_named_by_the_line_it_begins_on() {
     for kinds in ["", "dns_name = \"*.pbs.test\"\naddress = \"192.0.2.0/24\""] {
         let text = good(Router).replacen("dns_name = \"*.pbs.test\"", kinds, 1);
-        must_refuse(Router, &text, 9, "gist.peer: give either dns_name or address");
+        must_refuse(Router, &text, 14, "gist.peer: give either dns_name or address");
     }
 }
 

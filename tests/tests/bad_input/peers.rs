@@ -47,6 +47,7 @@ fn a_permission_for_an_address_that_the_receivers_certificate_does_not_name_is_r
         return;
     }
     let site = Site::build();
+    hosts_count_as_routers(&site);
     add_address(&site.chain.receiver, RECEIVER_LINK, UNNAMED);
     let asked = Asked::at(&site, UNNAMED);
     asked.receiver.wait_for_log(&["WARN", "the certificate does not name", "192.168.21.5"]);
@@ -62,12 +63,33 @@ fn a_query_for_an_address_that_the_senders_certificate_does_not_name_is_refused(
         return;
     }
     let site = Site::build();
-    site.files.issue(&site.authority, "sender", &[IpAddr::V4(Ipv4Addr::new(192, 168, 20, 2))]);
+    hosts_count_as_routers(&site);
+    site.files.issue(&site.authority, "sender", &[]);
     let asked = Asked::at(&site, RECEIVER);
     asked.router.wait_for_log(&["WARN", "refused", "certificate does not name the address 192.168.20.1"]);
     asked.sender.wait_for_log(&["INFO", "notifies", "Certificate", "(10/4)"]);
     asked.must_have_nothing();
     assert_eq!(asked.receiver.ask("flows").as_array().map(Vec::len), Some(0), "the Query came no further");
+}
+
+/// G-092: as hosts they do not get so far, because neither may be the neighbour of a flow of addresses that are not its own.
+#[test]
+fn a_host_is_no_neighbour_of_a_flow_whose_end_its_certificate_does_not_name() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    site.files.issue(&site.authority, "sender", &[IpAddr::V4(Ipv4Addr::new(192, 168, 20, 2))]);
+    let asked = Asked::at(&site, RECEIVER);
+    wait_until("the router refuses", || asked.router.gist("flows_refused") > 0);
+    asked.must_have_nothing();
+    assert_eq!(asked.router.ask("flows").as_array().map(Vec::len), Some(0), "the Query did not come up");
+}
+
+/// The router takes every peer for a router, so that what the certificates do not name is left to the application.
+fn hosts_count_as_routers(site: &Site) {
+    let anybody = "dns_name = \"*.pbs.test\"\nrole = \"router\"";
+    site.files.write("router.toml", common("router").replace("dns_name = \"*.pbs.test\"", anybody));
 }
 
 /// RFC 5971 §5.7.3.1: a neighbour whose certificate names another address gets no association.
@@ -115,7 +137,7 @@ fn a_router_that_the_senders_list_does_not_allow_is_not_talked_to() {
     }
     let site = Site::build();
     let ask = site.files.read("sender.toml").split_once("[[ask]]").unwrap().1.to_owned();
-    let head = common("sender").replacen("*.pbs.test", "gateway.pbs.test", 1);
+    let head = common("sender").replace("router.pbs.test", "gateway.pbs.test").replace("*.pbs.test", "gateway.pbs.test");
     site.files.write("sender.toml", format!("{head}[[ask]]{ask}"));
     let asked = Asked::at(&site, RECEIVER);
     asked.sender.wait_for_log(&["WARN", "message not delivered", "not authorised"]);

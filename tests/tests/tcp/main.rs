@@ -19,10 +19,10 @@ const TESTS: [(&str, fn()); 9] = [
     ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
     ("the_reverse_flow_is_extended_while_a_file_comes_back", transfer::extended_reverse),
     ("connections_come_up_in_two_grants", connection::time_to_connect),
-    ("a_released_connection_stops_in_both_directions", ending::released),
+    ("a_released_connection_leaves_no_permission_at_any_node", ending::released),
     ("a_revoked_connection_stops_in_both_directions", ending::revoked),
-    ("a_file_goes_on_after_the_sending_host_restarts", ending::sender_restarts),
-    ("a_file_goes_on_after_the_receiving_host_restarts", ending::receiver_restarts),
+    ("words_go_on_after_the_sending_host_restarts", ending::sender_restarts),
+    ("words_go_on_after_the_receiving_host_restarts", ending::receiver_restarts),
 ];
 
 fn main() -> ExitCode {

@@ -76,7 +76,8 @@ impl Site {
             let mut text = format!(
                 "name = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
                  [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
-                 [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
+                 [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
+                 [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
             );
             for (source, destination) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
                 for Terms { port, volume, limit } in [LARGE, SMALL] {
@@ -143,7 +144,20 @@ impl Site {
         ["sender", "router", "receiver"].map(|name| format!("--- {name}\n{}", log(name))).concat()
     }
 
-    /// The packets of connections to a port on a link.
+    /// The packets of connections to a port on a link, when the capture has caught up with them.
+    pub(crate) fn seen_in_the_end(&self, capture: &Capture, port: u16) -> Seen {
+        let mut before = Seen::default();
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let seen = self.seen(capture, port);
+            if seen == before {
+                return seen;
+            }
+            before = seen;
+        }
+    }
+
+    /// The packets of connections to a port that a link has seen so far.
     pub(crate) fn seen(&self, capture: &Capture, port: u16) -> Seen {
         capture.look(|frames| {
             let mut seen = Seen::default();
@@ -174,13 +188,13 @@ impl Drop for Site {
 }
 
 /// What a link has seen of the connections to one port.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) there: Way,
     pub(crate) back: Way,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Way {
     pub(crate) packets: u64,
     pub(crate) clear: u64,

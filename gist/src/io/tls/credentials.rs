@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rustls_pki_types::CertificateDer;
 use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::oid::ObjectIdentifier;
-use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
@@ -38,8 +38,13 @@ pub fn peer_credentials(certificates: Option<&[CertificateDer<'_>]>) -> Result<P
     if names.len() > MOST_NAMES {
         return Err(CredentialsError::TooManyNames(names.len()));
     }
-    let mut credentials =
-        PeerCredentials { subject: certificate.subject.to_string().chars().take(LONGEST_SUBJECT).collect(), ..PeerCredentials::default() };
+    let key = certificate.subject_public_key_info.to_der().map_err(unparsable)?;
+    let mut credentials = PeerCredentials {
+        dns_names: Vec::new(),
+        addresses: Vec::new(),
+        key_hash: sha256(&key),
+        subject: certificate.subject.to_string().chars().take(LONGEST_SUBJECT).collect(),
+    };
     for name in names {
         match name {
             GeneralName::DnsName(name) => credentials.dns_names.push(name.to_string()),
@@ -51,6 +56,12 @@ pub fn peer_credentials(certificates: Option<&[CertificateDer<'_>]>) -> Result<P
         credentials.dns_names.extend(most_specific_common_name(&certificate.subject));
     }
     Ok(credentials)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    hash
 }
 
 fn ip_address(octets: &[u8]) -> Option<IpAddr> {

@@ -72,6 +72,7 @@ pub(crate) fn common(node: &str) -> String {
     format!(
         "name = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
          [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
+         [[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
          [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
     )
 }

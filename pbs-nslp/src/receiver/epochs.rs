@@ -1,0 +1,138 @@
+//! How epochs of a session begin and end, and what each leaves for the next.
+
+use core::time::Duration;
+
+use gist::time::Instant;
+
+use super::Receiver;
+use super::budget::Account;
+use super::rows::{Cause, Step};
+use super::session::{Epoch, Session, Then};
+use super::table::{Event, Guards, State};
+use crate::datapath::{Command, Token};
+use crate::node::SessionKey;
+use crate::wire::{SharedKey, SymmetricAlgorithm, Volume, number};
+
+impl Receiver {
+    /// Begins an epoch. What former epochs of the flow may still count is not given twice: if that leaves too little for the
+    /// new one, they end first, and it begins when the packet side has told what they have counted.
+    pub(super) fn new_epoch(&mut self, step: &Step<'_>) {
+        let Some(account) = self.account(step.key) else {
+            return;
+        };
+        if !self.fits(step.key, step.now) && self.budgets.is_open(&account) {
+            for key in self.keys_of(&step.key.flow).into_iter().filter(|key| *key != step.key) {
+                self.take(Event::TgDisplaced, Guards::default(), Step::new(key, Cause::Other, step.now));
+            }
+            if self.removals.then(step.key.flow, None, Then::Begin(step.key)).is_ok() {
+                return;
+            }
+        }
+        self.begin_epoch(step.key, step.now);
+    }
+
+    /// Begins an epoch that had to wait for the end of others.
+    pub(super) fn begin_late(&mut self, key: SessionKey, now: Instant) {
+        let waits = |session: &Session| matches!(session.state, State::Permitted | State::CompareSv) && session.epoch.is_none();
+        if self.sessions.get(&key).is_some_and(waits) {
+            self.begin_epoch(key, now);
+            self.install_epoch(key, now);
+            self.report_granted(key, "");
+            self.follow_up(now);
+        }
+    }
+
+    /// A fresh SPI and key; counters start at 0 under it.
+    fn begin_epoch(&mut self, key: SessionKey, now: Instant) {
+        let left = self.left(key, now);
+        let Some((account, session)) = self.account(key).zip(self.sessions.get_mut(&key)) else {
+            return;
+        };
+        let Some(terms) = session.terms else {
+            return;
+        };
+        let allowed = left.map_or(Volume::ZERO, |left| terms.first(session.query.requested).min(left));
+        let is_expected = self.expected.contains_key(&key.flow);
+        if allowed.is_zero() || !(is_expected || self.budgets.has_room(&account, session.owner, now)) {
+            self.follow.push_back((key, Event::TgSpent));
+            return;
+        }
+        // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
+        let Ok(shared) = SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) else {
+            return;
+        };
+        let spi = self.spis.draw(&mut self.entropy, now);
+        session.epoch = Some(Epoch { spi, key: shared, counted: Volume::ZERO, highest: 0 });
+        session.allowed = allowed;
+        session.lowered = false;
+        session.log.clear();
+        if !is_expected {
+            self.budgets.open(account, spi, allowed, session.owner, now);
+        }
+    }
+
+    fn account(&self, key: SessionKey) -> Option<Account> {
+        self.sessions.get(&key).map(|session| Account { flow: key.flow, key_hash: session.key_hash })
+    }
+
+    /// What the flow may have besides all that its epochs have had; of an expected flow the host wants all.
+    fn left(&self, key: SessionKey, now: Instant) -> Option<Volume> {
+        let terms = self.sessions.get(&key)?.terms?;
+        if self.expected.contains_key(&key.flow) {
+            return Some(Volume(u64::MAX));
+        }
+        Some(self.budgets.left(&self.account(key)?, None, terms.total(), now))
+    }
+
+    /// Whether a new epoch would get all it asks for, even if those there are use up theirs.
+    fn fits(&self, key: SessionKey, now: Instant) -> bool {
+        let session = self.sessions.get(&key);
+        let wanted = session.and_then(|session| Some(session.terms?.first(session.query.requested)));
+        wanted.zip(self.left(key, now)).is_some_and(|(wanted, left)| wanted <= left)
+    }
+
+    /// The old epoch runs out, or ends at once if the new one needs what it may still count: a sender that names another
+    /// epoch does not use it.
+    pub(super) fn drain_old(&mut self, step: &Step<'_>) {
+        // One draining association at most.
+        self.delete_draining(step.key, step.now);
+        let fits = self.fits(step.key, step.now);
+        let Some(session) = self.sessions.get_mut(&step.key) else {
+            return;
+        };
+        let Some(epoch) = session.epoch.take() else {
+            return;
+        };
+        if !fits {
+            self.remove_epoch(step.key, epoch.spi, step.now);
+        } else if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.draining = Some(epoch.spi);
+            let token = self.node.token();
+            let until = step.now + self.config.drain;
+            self.node.command(Command::Drain { token, flow: step.key.flow, spi: epoch.spi, until });
+        }
+    }
+
+    pub(super) fn delete_draining(&mut self, key: SessionKey, now: Instant) {
+        if let Some(spi) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
+            self.remove_epoch(key, spi, now);
+        }
+    }
+
+    pub(super) fn remove(&mut self, step: &mut Step<'_>) {
+        self.delete_draining(step.key, step.now);
+        let active = self.sessions.get_mut(&step.key).and_then(|session| session.epoch.take());
+        step.removal = active.map(|epoch| self.remove_epoch(step.key, epoch.spi, step.now));
+    }
+
+    fn remove_epoch(&mut self, key: SessionKey, spi: u32, now: Instant) -> Token {
+        let ttl = self.sessions.get(&key).and_then(|session| session.terms).map(|terms| terms.ttl).unwrap_or_default();
+        let window = Duration::from_secs(u64::from(number::WINDOW_PAST));
+        self.spis.rest(spi, now + ttl + window);
+        let token = self.removals.start(&mut self.node, key.flow, spi);
+        if let Some(account) = self.account(key) {
+            self.budgets.end(token, account, spi, ttl);
+        }
+        token
+    }
+}
