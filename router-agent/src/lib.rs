@@ -44,12 +44,7 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self {
-            checks: Arc::new(Strict),
-            table: table::step,
-            install_rules: RouterRules::install,
-            around: Arc::new(|core| core),
-        }
+        Self { checks: Arc::new(Strict), table: table::step, install_rules: RouterRules::install, around: Arc::new(|core| core) }
     }
 }
 

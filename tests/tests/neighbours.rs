@@ -118,12 +118,8 @@ fn a_neighbour_with_permission_is_heard_and_forged_packets_are_dropped_by_the_ho
     }
     let attacker = Injector::new(&site.left, "l0", &site.right, "q0").unwrap();
     let elsewhere = socket(&site.right, RIGHT, OTHER);
-    let attacks: [(Vec<Vec<u8>>, &str); 4] = [
-        (vec![clear; PACKETS], "missing_ah"),
-        (vec![other; PACKETS], "no_permission"),
-        (spoilt, "bad_icv"),
-        (genuine, "replayed"),
-    ];
+    let attacks: [(Vec<Vec<u8>>, &str); 4] =
+        [(vec![clear; PACKETS], "missing_ah"), (vec![other; PACKETS], "no_permission"), (spoilt, "bad_icv"), (genuine, "replayed")];
     for (packets, reason) in attacks {
         let before = site.dropped(reason);
         attacker.send(&packets).unwrap();
@@ -136,7 +132,9 @@ fn a_neighbour_with_permission_is_heard_and_forged_packets_are_dropped_by_the_ho
     let flows = site.daemons[0].ask(&json!({ "command": "flows" })).unwrap();
     let permission = flows.as_array().unwrap().iter().find(|flow| flow["flow"]["destination_port"] == GRANTED).unwrap().clone();
     let on_link: u64 = site.capture.look(|frames| {
-        let of_flow = |ip: &[u8]| frame::read(ip).filter(|seen| seen.ports.1 == GRANTED && seen.authentication.is_some()).map(|seen| seen.length as u64);
+        let of_flow = |ip: &[u8]| {
+            frame::read(ip).filter(|seen| seen.ports.1 == GRANTED && seen.authentication.is_some()).map(|seen| seen.length as u64)
+        };
         frames.iter().filter_map(|frame| frame.ip()).filter_map(of_flow).sum()
     });
     let counted = permission.get("counted").and_then(Value::as_u64).unwrap();

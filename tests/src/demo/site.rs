@@ -151,9 +151,8 @@ impl Site {
 
     /// How long ago the first packet under AH to `port` was on the receiver's link.
     pub fn age(&self, port: u16) -> Option<Duration> {
-        let of_flow = |frame: &&Frame| {
-            frame.ip().and_then(frame::read).is_some_and(|seen| seen.ports.1 == port && seen.authentication.is_some())
-        };
+        let of_flow =
+            |frame: &&Frame| frame.ip().and_then(frame::read).is_some_and(|seen| seen.ports.1 == port && seen.authentication.is_some());
         let first = self.right.look(|frames| frames.iter().find(of_flow).map(|frame| frame.at))?;
         Some(self.started.elapsed().saturating_sub(first))
     }
