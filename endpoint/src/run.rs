@@ -39,10 +39,9 @@ pub(crate) fn mtu_plan(config: &Config) -> MtuPlan {
 
 /// Runs the host until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
-    let credentials = Credentials::load(&config.identity)?;
-    let control = control::listen(&config.control_socket).await?;
     let _claim = Claim::take()?;
-    // From here on nothing leaves or arrives that no queue has accepted, whatever becomes of this process.
+    // From here on nothing leaves or arrives that no queue has accepted, whatever becomes of this process: an expired
+    // certificate must not leave the host open.
     HostRules {
         outbound_queue: config.datapath.outbound_queue,
         inbound_queue: config.datapath.inbound_queue,
@@ -50,6 +49,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         exemptions: Exemptions::default(),
     }
     .install()?;
+    let credentials = Credentials::load(&config.identity)?;
+    let control = control::listen(&config.control_socket).await?;
 
     let clock = Clock::start();
     let wake = Arc::new(Notify::new());

@@ -27,11 +27,12 @@ use crate::signalling::{self, Applications};
 
 /// Runs the router until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
+    let _claim = Claim::take()?;
+    // From here on nothing is forwarded that no queue has accepted, whatever becomes of this process: an expired certificate
+    // must not leave the router open.
+    (parts.install_rules)(&RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue))?;
     let credentials = Credentials::load(&config.identity)?;
     let control = control::listen(&config.control_socket).await?;
-    let _claim = Claim::take()?;
-    // From here on nothing is forwarded that no queue has accepted, whatever becomes of this process.
-    (parts.install_rules)(&RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue))?;
 
     let clock = Clock::start();
     let wake = Arc::new(Notify::new());

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gist::io::{ForwardError, Handle, forwarded, intercepted};
 use gist::wire::NslpId;
@@ -37,6 +37,8 @@ pub(crate) struct Counters {
     passed_on: AtomicU64,
     hop_count_exhausted: AtomicU64,
     ordinary: AtomicU64,
+    refused: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Counters {
@@ -49,6 +51,8 @@ impl Counters {
             "passed_on": read(&self.passed_on),
             "hop_count_exhausted": read(&self.hop_count_exhausted),
             "ordinary": read(&self.ordinary),
+            "refused": read(&self.refused),
+            "ended": self.ended.load(Ordering::Relaxed),
         })
     }
 }
@@ -81,9 +85,13 @@ fn serve(queue: &mut Queue, applications: &Applications, gist: &Handle, counters
     loop {
         let mut message = match queue.recv() {
             Ok(message) => message,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_passing(&error) => {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             Err(error) => {
                 tracing::error!(%error, "signalling queue ended: Queries on the path are dropped");
+                counters.ended.store(true, Ordering::Relaxed);
                 return;
             }
         };
@@ -112,6 +120,13 @@ fn serve(queue: &mut Queue, applications: &Applications, gist: &Handle, counters
             tracing::debug!(%error, "verdict on signalling failed; the packet does not pass");
         }
     }
+}
+
+/// Whether the queue goes on after this error. The kernel answers a verdict on a packet that it has let go meanwhile, as it does
+/// when a link goes down, with "no such entry"; a full socket buffer and a signal pass as well.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [libc::ENOENT, libc::EINVAL, libc::ENOBUFS, libc::EINTR];
+    error.raw_os_error().is_some_and(|number| passing.contains(&number))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -79,8 +79,9 @@ pub trait Program {
 /// Carries out a command.
 pub fn execute(program: &impl Program, command: Common) -> ExitCode {
     let done = match command {
-        Common::Run { config } => program.check(&config).and_then(|()| {
-            logging::start(program.log(&config)?);
+        // No check of the files beforehand: what is wrong with them must not keep the filter rules from standing.
+        Common::Run { config } => program.log(&config).and_then(|form| {
+            logging::start(form);
             runtime()?.block_on(program.run(&config)).map(|()| YES)
         }),
         Common::Check { config } => program.check(&config).and_then(|()| {

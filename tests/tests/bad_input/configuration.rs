@@ -74,7 +74,7 @@ fn must_refuse(program: Program, text: &str, line: usize, expected: &str) {
     let said = format!("error: {}:{line}: {expected}", path.display());
     end(&mut with_config(program, "check", &path)).must_say(2, &[&said]);
     // What `check` finds, `run` finds before it does anything else.
-    end_apart(&mut with_config(program, "run", &path)).must_say(2, &[&said]);
+    end_apart(&mut with_config(program, "run", &path), false).must_say(2, &[&said]);
     assert!(!files.path("node.sock").exists());
 }
 
@@ -93,7 +93,7 @@ fn a_file_that_is_missing_or_no_text_is_named() {
         let nowhere = files.path("nowhere.toml");
         let said = format!("error: cannot read {}: No such file", nowhere.display());
         for verb in ["check", "run"] {
-            end_apart(&mut with_config(program, verb, &nowhere)).must_say(2, &[&said]);
+            end_apart(&mut with_config(program, verb, &nowhere), false).must_say(2, &[&said]);
         }
         let binary = files.write("binary.toml", [0xff, 0xfe, 0x00]);
         let said = format!("error: cannot read {}: ", binary.display());

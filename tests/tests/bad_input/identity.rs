@@ -11,7 +11,7 @@ fn must_refuse(program: Program, files: &Files, file: &str, expected: &str) {
     let path = files.path(file);
     let said = format!("error: {}{expected}", path.display());
     for verb in ["check", "run"] {
-        let ended = end_apart(&mut with_config(program, verb, files.path("node.toml")));
+        let ended = end_apart(&mut with_config(program, verb, files.path("node.toml")), verb == "run");
         ended.must_say(2, &[&said]);
         must_not_quote(files, &ended.complaint);
     }

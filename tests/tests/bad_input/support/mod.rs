@@ -83,15 +83,16 @@ pub(crate) fn end_in(host: &Namespace, command: &mut Command) -> Ended {
     host.run(|| Ok(end(command))).unwrap()
 }
 
-/// Runs a command to its end where it can change nothing of this machine: as root in a new namespace, which must be as it was.
+/// Runs a command to its end where it can change nothing of this machine: as root in a new namespace, in which afterwards the
+/// filter rules stand or not.
 #[track_caller]
-pub(crate) fn end_apart(command: &mut Command) -> Ended {
+pub(crate) fn end_apart(command: &mut Command, rules: bool) -> Ended {
     if !nix::unistd::geteuid().is_root() {
         return end(command);
     }
     let host = Namespace::create("apart").unwrap();
     let ended = end_in(&host, command);
-    assert!(!has_rules(&host), "{ended:?}");
+    assert_eq!(has_rules(&host), rules, "{ended:?}");
     ended
 }
 
