@@ -20,6 +20,13 @@ pub enum Event {
         /// The permission's SPI.
         spi: u32,
     },
+    /// Two packets under one number, both with a right ICV: somebody beside the sender holds the key (receiver; E4, FR-21).
+    SecondHolder {
+        /// The permission's flow.
+        flow: Flow,
+        /// The permission's SPI.
+        spi: u32,
+    },
     /// A packet would go past the allowed volume. At a router or receiver its ICV was right, so a key holder
     /// sent it (FN-43, FR-24); at a sender it is held and an extension should be asked for (FS-41, FS-43).
     OverBudget {

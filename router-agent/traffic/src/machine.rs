@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_two_rows_of_detection_and_escalation_wait_to_be_acted_upon() {
-        assert_eq!(LATER, ["FR-21", "FR-25"]);
+    fn no_row_waits_to_be_acted_upon() {
+        assert!(LATER.is_empty(), "{LATER:?}");
     }
 }

@@ -10,16 +10,23 @@ use crate::update::{Applied, Refused, Update};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(pub u32);
 
+/// A user of this host, by the number that the kernel knows the sending socket's owner under.
+///
+/// One person may go under several: who has subordinate numbers (`/etc/subuid`) can send as each of them. So it is good for
+/// sharing something out fairly, not for letting anybody do anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(pub u32);
+
 /// What to do with a packet, now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// Let it go on unchanged.
     Accept,
-    /// Let it go on with these bytes instead; the mark, if any, is set on it so that it is routed again.
+    /// Let it go on with these bytes instead; the bits, if any, are added to its mark so that it is routed again.
     Replace {
         /// The whole new IP packet.
         payload: &'a [u8],
-        /// Packet mark.
+        /// Bits added to the packet's own mark.
         mark: Option<u32>,
     },
     /// Drop it.
@@ -35,7 +42,7 @@ pub enum Released {
     Replace {
         /// The whole new IP packet.
         payload: Vec<u8>,
-        /// Packet mark.
+        /// Bits added to the packet's own mark.
         mark: Option<u32>,
     },
     /// Drop it.
@@ -54,6 +61,13 @@ pub trait PacketProcessor: Send {
 
     /// Judges one whole IP packet as the queue delivered it.
     fn process<'a>(&'a mut self, id: PacketId, packet: &[u8], now: Instant) -> Verdict<'a>;
+
+    /// The same for a packet that a program of this host sends, if the kernel says whose. Only who shares something out among
+    /// users has to tell them apart.
+    fn process_sent<'a>(&'a mut self, id: PacketId, user: Option<UserId>, packet: &[u8], now: Instant) -> Verdict<'a> {
+        let _ = user;
+        self.process(id, packet, now)
+    }
 
     /// The next late verdict on a held packet, `None` when there is none left.
     fn poll_released(&mut self) -> Option<(PacketId, Released)>;

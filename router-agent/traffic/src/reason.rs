@@ -45,7 +45,8 @@ drop_reasons! {
     Replayed = "replayed",
     /// The packet would take the flow past its allowed volume (P-161, X-37).
     OverBudget = "over_budget",
-    /// An IP fragment where only whole datagrams can be judged (P-160, X-87).
+    /// An IP fragment, or a packet that still carries an IPv6 Fragment header, where only whole datagrams can be judged (P-160,
+    ///
     FragmentNotReassembled = "fragment_not_reassembled",
     /// An IPv4 source route or an IPv6 routing header with segments left.
     SourceRoute = "source_route",
@@ -59,8 +60,10 @@ drop_reasons! {
     HeldTooLong = "held_too_long",
     /// The host's policy neither asks for nor exempts this traffic (FS-04).
     NotAsked = "not_asked",
-    /// Claims to be signalling, but is not.
-    SignallingForged = "signalling_forged",
+    /// More packets of one flow than this node verifies signatures for (Solution 3, X-69).
+    VerificationBudget = "verification_budget",
+    /// The host's own key gave no signature for the packet (Solution 3).
+    NotSigned = "not_signed",
 }
 
 impl DropReason {

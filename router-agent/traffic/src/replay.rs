@@ -25,7 +25,7 @@ pub enum Numbering {
 pub enum Replay {
     /// Number 0 is never sent.
     Zero,
-    /// Left of the window.
+    /// Left of the window, or from before it began.
     TooOld,
     /// In the window and seen before.
     Seen,
@@ -43,6 +43,8 @@ pub struct Window {
     numbering: Numbering,
     /// Right edge: the highest number verified.
     highest: u64,
+    /// Nothing up to here is let through: it was used before this window began.
+    floor: u64,
     /// One bit a number, at its place modulo the number of bits.
     seen: Vec<u64>,
     /// The first octets of the ICV under which each number was accepted; empty if not wanted.
@@ -60,7 +62,7 @@ impl Window {
             return Err(SizeError(size));
         }
         let words = usize::try_from(size.div_ceil(u64::BITS)).map_err(|_| SizeError(size))?;
-        Ok(Self { size: u64::from(size), numbering, highest: 0, seen: vec![0; words], tags: Vec::new() })
+        Ok(Self { size: u64::from(size), numbering, highest: 0, floor: 0, seen: vec![0; words], tags: Vec::new() })
     }
 
     /// The same window, which also remembers 4 octets of ICV a number (X-42: 4 octets of memory a number).
@@ -77,7 +79,14 @@ impl Window {
         self
     }
 
-    /// The highest number verified so far, 0 before the first.
+    /// The same window, beginning after `last`: numbers up to it have been used already, and none of them is let through.
+    #[must_use]
+    pub fn starting_after(mut self, last: u64) -> Self {
+        self.floor = last;
+        self.starting_at(last)
+    }
+
+    /// The highest number verified so far, or the last one before the window began; 0 before the first.
     pub const fn highest(&self) -> u64 {
         self.highest
     }
@@ -119,7 +128,7 @@ impl Window {
             Err(Replay::Zero)
         } else if number > self.highest {
             Ok(())
-        } else if self.highest - number >= self.size {
+        } else if number <= self.floor || self.highest - number >= self.size {
             Err(Replay::TooOld)
         } else if self.is_seen(number) {
             Err(Replay::Seen)
@@ -130,8 +139,11 @@ impl Window {
 
     /// Notes a number whose packet's ICV was right, and moves the right edge to it if it lies beyond.
     ///
-    /// `tag` are the first octets of that ICV. A number left of the window is not noted.
+    /// `tag` are the first octets of that ICV. A number left of the window, or from before it began, is not noted.
     pub fn commit(&mut self, number: u64, tag: [u8; 4]) {
+        if number <= self.floor {
+            return;
+        }
         if number > self.highest {
             let slots = self.seen.len() as u64 * WORD;
             if number - self.highest >= slots {
@@ -188,6 +200,7 @@ mod tests {
     /// The window as RFC 4302 §3.4.3 describes it, with nothing clever: everything ever accepted is remembered.
     struct Naive {
         size: u64,
+        floor: u64,
         highest: u64,
         accepted: HashSet<u64>,
     }
@@ -197,7 +210,7 @@ mod tests {
             let left = (self.highest + 1).saturating_sub(self.size);
             match number {
                 0 => Err(Replay::Zero),
-                _ if number < left => Err(Replay::TooOld),
+                _ if number < left || number <= self.floor => Err(Replay::TooOld),
                 _ if self.accepted.contains(&number) => Err(Replay::Seen),
                 _ => Ok(()),
             }
@@ -225,9 +238,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_window_agrees_with_a_naive_model(size in MIN_SIZE..2100, numbers in walk(1), right_icv in proptest::collection::vec(any::<bool>(), 200)) {
-            let mut window = Window::new(size, Numbering::Short).unwrap().with_tags();
-            let mut naive = Naive { size: u64::from(size), highest: 0, accepted: HashSet::new() };
+        fn the_window_agrees_with_a_naive_model(
+            size in MIN_SIZE..2100,
+            floor in prop_oneof![Just(0u64), 1u64..5000],
+            numbers in walk(1),
+            right_icv in proptest::collection::vec(any::<bool>(), 200),
+        ) {
+            let mut window = Window::new(size, Numbering::Short).unwrap().with_tags().starting_after(floor);
+            let mut naive = Naive { size: u64::from(size), floor, highest: floor, accepted: HashSet::new() };
             for (number, right_icv) in numbers.into_iter().zip(right_icv) {
                 let tag = (number as u32).to_be_bytes();
                 prop_assert_eq!(window.check(number), naive.check(number));
@@ -263,7 +281,8 @@ mod tests {
         fn nothing_makes_the_window_panic(size in any::<u32>(), start in any::<u64>(), numbers in proptest::collection::vec(any::<u64>(), 0..50)) {
             for numbering in [Numbering::Short, Numbering::Extended] {
                 let Ok(window) = Window::new(size % 5000, numbering) else { continue };
-                let mut window = window.starting_at(start).with_tags();
+                let window = if size % 2 == 0 { window.starting_at(start) } else { window.starting_after(start) };
+                let mut window = window.with_tags();
                 for number in &numbers {
                     let _ = (window.number(*number as u32), window.check(*number), window.tag(*number));
                     window.commit(*number, [0; 4]);
@@ -277,6 +296,23 @@ mod tests {
         assert_eq!(Window::new(31, Numbering::Short), Err(SizeError(31)));
         assert!(Window::new(32, Numbering::Short).is_ok());
         assert_eq!(Window::new(MAX_SIZE + 1, Numbering::Short), Err(SizeError(MAX_SIZE + 1)));
+    }
+
+    #[test]
+    fn a_window_that_begins_after_a_number_lets_only_later_ones_through_in_whatever_order() {
+        let mut window = Window::new(64, Numbering::Short).unwrap().with_tags().starting_after(1000);
+        assert_eq!(window.highest(), 1000);
+        for used in [1, 936, 937, 999, 1000] {
+            assert_eq!(window.check(used), Err(Replay::TooOld));
+            window.commit(used, [1; 4]);
+            assert_eq!(window.tag(used), None, "nothing is known of it");
+        }
+        for later in [1003, 1001, 1002] {
+            assert_eq!(window.check(later), Ok(()));
+            window.commit(later, [2; 4]);
+            assert_eq!(window.check(later), Err(Replay::Seen));
+        }
+        assert_eq!(window.check(1000), Err(Replay::TooOld));
     }
 
     #[test]

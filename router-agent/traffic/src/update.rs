@@ -9,13 +9,14 @@ use smoltcp::time::Instant;
 
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
+use crate::ledger::Covered;
 
 /// One change to the permission table of a packet processor.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "few are alive at a time, and the large one is the common one")]
 pub enum Update {
     /// Adds a permission with its security association. The same flow, SPI and key again is an [`Update::Update`]
-    /// (idempotent, X-117); another key under a known SPI is refused.
+    /// (idempotent, X-117); another key under a known SPI is refused. An association that was removed goes on where it
+    /// ended if it comes back with the same key: neither its numbers nor its volume begin anew.
     Install {
         /// Comes back in the answer.
         token: u64,
@@ -54,6 +55,18 @@ pub enum Update {
         spi: u32,
         /// When the old epoch ends at the latest.
         until: Instant,
+    },
+    /// Reads what a sender's volume is compared with, without changing anything (appendix E of the requirements; receiver only:
+    /// elsewhere nothing beyond counter and highest number is known).
+    Compare {
+        /// Comes back in the answer.
+        token: u64,
+        /// The permission's flow.
+        flow: Flow,
+        /// The permission's SPI.
+        spi: u32,
+        /// The sender's last number N.
+        up_to: u32,
     },
     /// Reads counter and highest number without changing anything.
     Snapshot {
@@ -100,6 +113,7 @@ impl Update {
             | Update::Update { token, .. }
             | Update::Remove { token, .. }
             | Update::Drain { token, .. }
+            | Update::Compare { token, .. }
             | Update::Snapshot { token, .. }
             | Update::Expect { token, .. }
             | Update::ReleaseHeld { token, .. }
@@ -121,6 +135,9 @@ pub struct Grant {
     pub allowed: u64,
     /// Start value of the counted volume in bytes (X-44: the SV of the Query at a router, 0 elsewhere).
     pub counted: u64,
+    /// Highest sequence number used before (X-39, X-71: the N of the Query at a router, 0 elsewhere). Where the association is
+    /// new, no number up to it is let through; where it is there already, its window says more and stays.
+    pub highest: u32,
     /// When the permission ends.
     pub expires_at: Instant,
 }
@@ -132,8 +149,28 @@ pub struct Applied {
     pub token: u64,
     /// Counted volume in bytes (CV; at a sender SV) after the update, for a removal the final one; 0 if there is no entry.
     pub counted: u64,
-    /// Highest sequence number verified (at a sender: used) so far, 0 before the first.
+    /// Highest sequence number verified (at a sender: used) so far, or the one the association began after; 0 before the first.
     pub highest: u32,
+    /// The answer to [`Update::Compare`].
+    pub tally: Option<Tally>,
+}
+
+impl Applied {
+    /// An answer that compares nothing.
+    pub const fn new(token: u64, counted: u64, highest: u32) -> Self {
+        Self { token, counted, highest, tally: None }
+    }
+}
+
+/// What the packet side knows beyond the counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// How much was counted up to the number asked for; `None` if that is no longer known.
+    pub covered: Option<Covered>,
+    /// Whether two right ICVs came under one number (E4, X-42).
+    pub second_holder: bool,
+    /// Bytes of authenticated packets that came too late for the window and are no copies, estimated from a sample (T3).
+    pub late: u64,
 }
 
 /// An update could not be carried out; the table is as it was.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
-use crate::ah::{self, InboundAssociation, Verified, policy};
+use crate::ah::{self, Verified, policy};
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
+use crate::ledger::{self, Late, Ledger, SAMPLE};
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
 use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
 use crate::reason::DropReason;
 use crate::replay::{self, SizeError};
+pub use crate::table::inbound::SignatureBudget;
 use crate::table::inbound::{self, Entry, InboundTable};
 use crate::table::{self};
 use crate::update::{Applied, Refused, Update};
@@ -36,23 +38,28 @@ pub struct VerifierConfig {
     pub window: u32,
     /// Most permissions at a time.
     pub capacity: usize,
+    /// Signatures verified for one flow; message authentication codes have no such bound.
+    pub signatures: SignatureBudget,
+    /// Which numbers a receiver samples; to be drawn at random.
+    pub sampling_phase: u32,
 }
 
 impl VerifierConfig {
     /// The defaults of a role.
     pub const fn new(role: Role) -> Self {
-        Self { role, window: replay::DEFAULT_SIZE, capacity: table::DEFAULT_CAPACITY }
+        let (window, capacity) = (replay::DEFAULT_SIZE, table::DEFAULT_CAPACITY);
+        Self { role, window, capacity, signatures: SignatureBudget::DEFAULT, sampling_phase: 0 }
     }
 }
 
 /// The packet side of a router or receiver.
 ///
 /// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window,
-/// ICV, PBS policy, allowed volume. The volume comes last so that only a key holder can be told to have gone past it; the
-/// cheaper order of X-69 is for algorithms whose check is dear, of which there is none yet.
+/// budget of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a key holder can be
+/// told to have gone past it; what a dear check costs is bounded by the flow's budget of signatures.
 #[derive(Debug)]
 pub struct Verifier {
-    role: Role,
+    config: VerifierConfig,
     table: InboundTable,
     checks: Arc<dyn Checks>,
     counters: Arc<Counters>,
@@ -69,8 +76,9 @@ impl Verifier {
     pub fn new(config: VerifierConfig, checks: Arc<dyn Checks>, counters: Arc<Counters>) -> Result<Self, SizeError> {
         // Only the receiver compares ICVs under one number (E4, X-42).
         let window = inbound::window(config.window, config.role == Role::Receiver)?;
-        let table = InboundTable::new(config.capacity, window);
-        Ok(Self { role: config.role, table, checks, counters, events: VecDeque::new(), out: Vec::new() })
+        let ledger = (config.role == Role::Receiver).then(|| Ledger::new(ledger::DEFAULT_CAPACITY, config.sampling_phase));
+        let table = InboundTable::new(config.capacity, window, ledger);
+        Ok(Self { config, table, checks, counters, events: VecDeque::new(), out: Vec::new() })
     }
 
     /// The permissions.
@@ -83,11 +91,14 @@ impl Verifier {
         let checks = self.checks.as_ref();
         let length = packet.total_len() as u64;
         let mut entry = associate(&mut self.table, packet, checks, now);
-        let verified = match &entry {
-            Ok(entry) => verify(&entry.association, packet, checks),
+        let verified = match &mut entry {
+            Ok(entry) => verify(entry, packet, self.config.signatures, checks, now),
             Err(reason) => Err(*reason),
         };
-        let guards = guards(self.role, packet, entry.as_deref().ok(), &verified, checks);
+        if let (Ok(entry), Err(DropReason::Replayed)) = (&mut entry, &verified) {
+            note_late(entry, packet, self.config.signatures, checks, now);
+        }
+        let guards = guards(self.config.role, packet, entry.as_deref().ok(), &verified, checks);
         let mut state = State::INITIAL;
         let mut verdict = Err(verified.err().unwrap_or(DropReason::OverBudget));
         while !state.is_final() {
@@ -106,7 +117,12 @@ impl Verifier {
             for action in transition.actions {
                 match (action, entry.as_deref_mut(), &verified) {
                     (Action::Count, Ok(entry), _) => entry.counted = entry.counted.saturating_add(length),
-                    (Action::MoveWindow, Ok(entry), Ok(verified)) => entry.association.commit(*verified),
+                    (Action::MoveWindow, Ok(entry), Ok(verified)) => {
+                        entry.association.commit(*verified);
+                        if let Some(ledger) = &mut entry.ledger {
+                            ledger.count(short(verified.number), short(length), verified.tag);
+                        }
+                    }
                     (Action::Pass, Ok(_), Ok(_)) => verdict = Ok(()),
                     (Action::Drop, _, Err(reason)) => verdict = Err(*reason),
                     (Action::DropExcess, ..) => verdict = Err(DropReason::OverBudget),
@@ -116,8 +132,23 @@ impl Verifier {
                             push_bounded(&mut self.events, Event::OverBudget { flow: entry.flow, spi });
                         }
                     }
+                    (Action::ReportSecondHolder, Ok(entry), _) => {
+                        entry.second_holder = true;
+                        if entry.take_report(now) {
+                            let spi = entry.association.spi();
+                            push_bounded(&mut self.events, Event::SecondHolder { flow: entry.flow, spi });
+                        }
+                    }
                     // Actions of the sender's rows, and actions for which there is no entry: the packet stays dropped.
-                    (Action::Count | Action::MoveWindow | Action::Pass | Action::Drop | Action::ReportExcess, ..)
+                    (
+                        Action::Count
+                        | Action::MoveWindow
+                        | Action::Pass
+                        | Action::Drop
+                        | Action::ReportExcess
+                        | Action::ReportSecondHolder,
+                        ..,
+                    )
                     | (Action::TakeNumber | Action::Hold, ..) => {}
                 }
             }
@@ -152,10 +183,41 @@ fn associate<'t>(
 }
 
 /// RFC 4302 first, then what PBS asks beyond it.
-fn verify(association: &InboundAssociation, packet: &IpPacket<'_>, checks: &dyn Checks) -> Result<Verified, DropReason> {
-    let verified = association.verify(packet, checks)?;
-    policy::check(packet, association.window().numbering())?;
+fn verify(
+    entry: &mut Entry,
+    packet: &IpPacket<'_>,
+    signatures: SignatureBudget,
+    checks: &dyn Checks,
+    now: Instant,
+) -> Result<Verified, DropReason> {
+    if entry.association.key().is_signature() {
+        entry.association.precheck(packet, checks)?;
+        if !entry.take_signature(signatures, now) {
+            return Err(DropReason::VerificationBudget);
+        }
+    }
+    let verified = entry.association.verify(packet, checks)?;
+    policy::check(packet, entry.association.window().numbering())?;
     Ok(verified)
+}
+
+/// Takes note of a packet that came too late for the window, if its number is one of those sampled, its ICV is right, and it is
+/// no copy of one that was counted (T3). Only a receiver has a ledger.
+fn note_late(entry: &mut Entry, packet: &IpPacket<'_>, signatures: SignatureBudget, checks: &dyn Checks, now: Instant) {
+    let Some((number, tag)) = entry.association.too_late(packet) else { return };
+    if entry.ledger.as_ref().map(|ledger| ledger.late(short(number), tag)) != Some(Late::Other) {
+        return;
+    }
+    if (!entry.association.key().is_signature() || entry.take_signature(signatures, now))
+        && checks.icv_matches(packet, entry.association.key(), None)
+    {
+        entry.late = entry.late.saturating_add(packet.total_len() as u64 * u64::from(SAMPLE));
+    }
+}
+
+/// Numbers are short in PBS, and no packet is longer than 65,575 octets.
+fn short(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn guards(
@@ -177,19 +239,19 @@ fn guards(
 }
 
 impl PacketProcessor for Verifier {
-    fn apply(&mut self, update: Update, _now: Instant) -> Result<Applied, Refused> {
-        self.table.apply(update)
+    fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
+        self.table.apply(update, now)
     }
 
     fn process<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
         let passed = IpPacket::parse(bytes).map_err(DropReason::from).and_then(|packet| {
             self.judge(&packet, now)?;
-            match self.role {
+            match self.config.role {
                 Role::Router => Ok(()),
                 Role::Receiver => ah::remove(&packet, &mut self.out).map_err(|_| DropReason::MissingAh),
             }
         });
-        match (passed, self.role) {
+        match (passed, self.config.role) {
             (Err(reason), _) => {
                 self.counters.count_dropped(reason, bytes.len());
                 Verdict::Drop(reason)

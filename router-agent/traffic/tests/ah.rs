@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use support::*;
 use traffic::ah::{self, InboundAssociation, InsertError, Number, Rejection};
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
 use traffic::packet::IpPacket;
 use traffic::replay::{Numbering, Replay, Window};
@@ -42,9 +42,9 @@ proptest! {
         prop_assert!(!ah::icv_matches(&packet, &key, Some(high.map_or(0, |high| high ^ 1))));
         // RFC 4302 §2.6, §3.3.3.2.1: least padding.
         let expected = match (built.flow.source.is_ipv6(), algorithm) {
-            (false, IcvAlgorithm::HmacSha256_128) => 28,
-            (true, IcvAlgorithm::HmacSha256_128) => 32,
-            (_, IcvAlgorithm::HmacSha1_96) => 24,
+            (false, MacAlgorithm::HmacSha256_128) => 28,
+            (true, MacAlgorithm::HmacSha256_128) => 32,
+            (_, MacAlgorithm::HmacSha1_96) => 24,
         };
         prop_assert_eq!(bytes.len() - built.bytes.len(), expected);
         prop_assert_eq!(usize::from(view.payload_len()), expected / 4 - 2);
@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn the_ipv4_header_checksum_is_right_after_insert(built in any_packet(), low: u32) {
-        let bytes = insert(&built.bytes, &key(IcvAlgorithm::HmacSha256_128, 7), short(low));
+        let bytes = insert(&built.bytes, &key(MacAlgorithm::HmacSha256_128, 7), short(low));
         if built.flow.source.is_ipv4() {
             prop_assert_eq!(sum(&bytes[..4 * usize::from(bytes[0] & 0xf)]), 0xffff);
         }
@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn no_octets_make_ah_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>(), built in any_packet()) {
-        let key = key(IcvAlgorithm::HmacSha256_128, 7);
+        let key = key(MacAlgorithm::HmacSha256_128, 7);
         let mut mangled = insert(&built.bytes, &key, short(1));
         let at = at.index(mangled.len());
         let len = bytes.len().min(mangled.len() - at).min(9);
@@ -105,7 +105,7 @@ proptest! {
 
     #[test]
     fn on_every_hop_of_a_routing_header_the_icv_is_right(addresses in proptest::collection::vec(any::<[u8; 16]>(), 1..6), behind in any::<bool>()) {
-        let key = key(IcvAlgorithm::HmacSha256_128, 7);
+        let key = key(MacAlgorithm::HmacSha256_128, 7);
         let count = addresses.len();
         let options = if behind { &[17, 0, 1, 4, 0, 0, 0, 0][..] } else { &[] };
         let header = [&[if behind { 60 } else { 17 }, 2 * count as u8, 0, count as u8, 1, 2, 3, 4][..], &addresses.concat(), options, &udp(1, 2, 30)].concat();
@@ -129,7 +129,7 @@ proptest! {
 
     #[test]
     fn on_every_hop_of_a_source_route_the_icv_is_right(hops in proptest::collection::vec(any::<[u8; 4]>(), 1..9), strict: bool, own: [u8; 4]) {
-        let key = key(IcvAlgorithm::HmacSha1_96, 7);
+        let key = key(MacAlgorithm::HmacSha1_96, 7);
         let mut options = [&[if strict { 137 } else { 131 }, 3 + 4 * hops.len() as u8, 4][..], &hops.concat()].concat();
         options.push(1);
         let mut bytes = insert(&ipv4(&options, 17, &udp(1, 2, 30)), &key, short(1));
@@ -151,7 +151,7 @@ proptest! {
 #[test]
 fn a_fragment_header_left_by_reassembly_is_not_part_of_the_icv() {
     // RFC 4302 appendix A2.
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let sealed = insert(&udp_v6(40), &key, short(1));
     let left_in_place = ipv6(44, &[&[51, 0, 0, 0, 0, 0, 0, 9][..], &sealed[40..]].concat());
     assert!(matches(&left_in_place, &key, None));
@@ -166,7 +166,7 @@ fn a_fragment_header_left_by_reassembly_is_not_part_of_the_icv() {
 
 #[test]
 fn a_routing_header_of_unknown_form_gives_no_icv_while_segments_are_left() {
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let with = |left| ipv6(43, &[&[17, 0, 77, left, 1, 2, 3, 4][..], &udp(1, 2, 3)].concat());
     let used_up = with(0);
     assert!(matches(&insert(&used_up, &key, short(1)), &key, None));
@@ -178,7 +178,7 @@ fn a_routing_header_of_unknown_form_gives_no_icv_while_segments_are_left() {
 
 #[test]
 fn fragments_and_packets_that_would_grow_too_long_get_no_ah() {
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut out = Vec::new();
     let mut fragment = udp_v4(20);
     fragment[6] = 0x20;
@@ -194,7 +194,7 @@ fn fragments_and_packets_that_would_grow_too_long_get_no_ah() {
 #[test]
 fn a_second_ah_goes_before_the_first_and_each_verifies_in_turn() {
     // RFC 4302 §3.1.1: before any other IPsec headers that have already been inserted.
-    let (inner, outer) = (key(IcvAlgorithm::HmacSha1_96, 1), key(IcvAlgorithm::HmacSha256_128, 2));
+    let (inner, outer) = (key(MacAlgorithm::HmacSha1_96, 1), key(MacAlgorithm::HmacSha256_128, 2));
     for bytes in [udp_v4(20), udp_v6(20)] {
         let once = insert(&bytes, &inner, short(1));
         let twice = insert(&once, &outer, short(9));
@@ -209,7 +209,7 @@ fn a_second_ah_goes_before_the_first_and_each_verifies_in_turn() {
 }
 
 fn association(numbering: Numbering) -> InboundAssociation {
-    InboundAssociation::new(SPI, key(IcvAlgorithm::HmacSha256_128, 7), Window::new(64, numbering).unwrap().with_tags())
+    InboundAssociation::new(SPI, key(MacAlgorithm::HmacSha256_128, 7), Window::new(64, numbering).unwrap().with_tags())
 }
 
 fn verify(association: &mut InboundAssociation, bytes: &[u8]) -> Result<(), Rejection> {
@@ -243,14 +243,14 @@ fn linux_pads_to_8_octets_on_ipv4_and_is_understood_but_nothing_longer_is() {
 
 #[test]
 fn an_association_judges_in_the_order_of_the_rfc_and_moves_only_on_a_right_icv() {
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut association = association(Numbering::Short);
     assert_eq!(verify(&mut association, &udp_v4(20)), Err(Rejection::NoAh));
     let good = insert(&udp_v4(20), &key, short(5));
     let mut other_spi = good.clone();
     other_spi[27] ^= 1;
     assert_eq!(verify(&mut association, &other_spi), Err(Rejection::OtherSpi));
-    let mut forged = insert(&udp_v4(20), &support::key(IcvAlgorithm::HmacSha256_128, 8), short(500));
+    let mut forged = insert(&udp_v4(20), &support::key(MacAlgorithm::HmacSha256_128, 8), short(500));
     assert_eq!(verify(&mut association, &forged), Err(Rejection::Icv));
     assert_eq!(association.window().highest(), 0);
     assert_eq!(verify(&mut association, &good), Ok(()));
@@ -265,7 +265,7 @@ fn an_association_judges_in_the_order_of_the_rfc_and_moves_only_on_a_right_icv()
 
 #[test]
 fn extended_numbers_cross_into_the_next_subspace() {
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut association = InboundAssociation::new(SPI, key.clone(), Window::new(64, Numbering::Extended).unwrap().starting_at(0xffff_fff0));
     let with = |number: u64| insert(&udp_v6(20), &key, Number { low: number as u32, high: Some((number >> 32) as u32) });
     for number in [0xffff_fff5, 0x1_0000_0000, 0x1_0000_0007, 0xffff_fff9] {
@@ -279,7 +279,7 @@ fn extended_numbers_cross_into_the_next_subspace() {
 #[test]
 fn two_right_icvs_under_one_number_show_a_second_holder_of_the_key() {
     // E4.
-    let key = key(IcvAlgorithm::HmacSha256_128, 7);
+    let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut association = association(Numbering::Short);
     let (first, other) = (insert(&udp_v4(20), &key, short(5)), insert(&udp_v4(21), &key, short(5)));
     let shows = |association: &InboundAssociation, bytes: &[u8]| association.shows_second_holder(&IpPacket::parse(bytes).unwrap(), &Strict);
@@ -287,6 +287,6 @@ fn two_right_icvs_under_one_number_show_a_second_holder_of_the_key() {
     assert_eq!(verify(&mut association, &first), Ok(()));
     assert!(!shows(&association, &first), "a plain duplicate");
     assert!(shows(&association, &other));
-    let forged = insert(&udp_v4(21), &support::key(IcvAlgorithm::HmacSha256_128, 8), short(5));
+    let forged = insert(&udp_v4(21), &support::key(MacAlgorithm::HmacSha256_128, 8), short(5));
     assert!(!shows(&association, &forged), "no key");
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use smoltcp::time::{Duration, Instant};
 use support::*;
 use traffic::ah;
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
 use traffic::counters::Counters;
 use traffic::event::Event;
@@ -28,11 +28,11 @@ const MARK: u32 = 80;
 const LENGTH: u64 = 20 + 28 + 8 + 100;
 
 fn secret() -> IcvKey {
-    key(IcvAlgorithm::HmacSha256_128, 7)
+    key(MacAlgorithm::HmacSha256_128, 7)
 }
 
 fn install(spi: u32, allowed: u64) -> Update {
-    let grant = Grant { flow: flow_v4(), spi, key: secret(), allowed, counted: 0, expires_at: END };
+    let grant = Grant { flow: flow_v4(), spi, key: secret(), allowed, counted: 0, highest: 0, expires_at: END };
     Update::Install { token: 1, grant }
 }
 
@@ -122,7 +122,7 @@ fn under_a_live_permission_each_packet_gets_ah_and_a_number_of_its_own_fs_40() {
         assert_eq!((number(&bytes), bytes.len() as u64), (expected, LENGTH));
     }
     let applied = fixture.apply(Update::Snapshot { token: 9, flow: flow_v4(), spi: SPI }).unwrap();
-    assert_eq!(applied, Applied { token: 9, counted: 3 * LENGTH, highest: 3 });
+    assert_eq!(applied, Applied::new(9, 3 * LENGTH, 3));
     assert_eq!(fixture.counters.accepted().bytes, 3 * LENGTH);
 }
 
@@ -264,21 +264,37 @@ fn nothing_waits_longer_than_a_second_and_what_fits_behind_it_goes() {
 }
 
 #[test]
-fn waiting_is_bounded_in_packets_flows_and_octets() {
-    let limits = HeldLimits { packets_per_flow: 2, flows: 2, octets: 500, time: Duration::from_secs(1) };
+fn waiting_is_bounded_in_packets_and_octets_and_the_biggest_holders_oldest_makes_room() {
+    let limits = HeldLimits { places: 4, packets_per_flow: 2, time: Duration::from_secs(1) };
     let config = InserterConfig { ask: vec![AskRule::default()], mark: Some(MARK), held: limits, ..InserterConfig::default() };
     let mut fixture = Fixture::with(config);
-    let from = |port, len| ipv4(&[], 17, &udp(port, 9000, len));
-    assert_eq!(fixture.process(1, &from(1, 72)), Got::Held);
-    assert_eq!(fixture.process(2, &from(1, 72)), Got::Held);
-    assert_eq!(fixture.process(3, &from(1, 72)), Got::Dropped(DropReason::QueueFull), "packets of a flow");
-    assert_eq!(fixture.process(4, &from(2, 300)), Got::Dropped(DropReason::QueueFull), "octets");
-    assert_eq!(fixture.process(5, &from(2, 72)), Got::Held);
-    assert_eq!(fixture.process(6, &from(3, 72)), Got::Dropped(DropReason::QueueFull), "flows");
-    assert_eq!(fixture.events().len(), 2, "no question for what was not held");
+    let to = |last, port, len| {
+        let mut bytes = ipv4(&[], 17, &udp(port, 9000, len));
+        bytes[19] = last;
+        fix_checksum(&mut bytes);
+        bytes
+    };
+    let full = Err(DropReason::QueueFull);
+    assert_eq!(fixture.process(1, &to(1, 1, 72)), Got::Held);
+    assert_eq!(fixture.process(2, &to(1, 1, 72)), Got::Held);
+    assert_eq!(fixture.process(3, &to(1, 1, 72)), Got::Dropped(DropReason::QueueFull), "packets of a flow");
+    assert_eq!(fixture.process(4, &to(1, 2, 72)), Got::Held);
+    assert_eq!(fixture.process(5, &to(2, 1, 72)), Got::Held);
+    assert_eq!(fixture.released(), []);
+    assert_eq!(fixture.process(6, &to(3, 1, 72)), Got::Held);
+    assert_eq!(fixture.released(), [(1, full)], "the oldest for the destination that has most");
+    assert_eq!(fixture.process(7, &to(4, 1, 72)), Got::Held);
+    assert_eq!(fixture.process(8, &to(5, 1, 72)), Got::Held);
+    assert_eq!(fixture.released(), [(2, full), (4, full)], "all have one: the oldest goes");
+    // A packet of more than 8 KiB takes the places of two, one of more than all places none.
+    assert_eq!(fixture.process(9, &to(6, 1, 8192)), Got::Held);
+    assert_eq!(fixture.released(), [(5, full), (6, full)]);
+    assert_eq!(fixture.process(10, &to(7, 1, 40_000)), Got::Dropped(DropReason::QueueFull), "it never finds room");
+    assert_eq!(fixture.counters.dropped(DropReason::QueueFull).packets, 7);
     fixture.inserter.handle_timeout(NOW + Duration::from_secs(1));
     assert_eq!(fixture.released().len(), 3);
-    assert_eq!(fixture.process_at(7, &from(3, 400), NOW + Duration::from_secs(1)), Got::Held, "all room is back");
+    assert_eq!(fixture.process_at(11, &to(7, 1, 20_000), NOW + Duration::from_secs(1)), Got::Held, "all room is back");
+    assert_eq!(fixture.released(), []);
 }
 
 #[test]
@@ -303,8 +319,8 @@ fn a_new_epoch_counts_and_numbers_afresh_and_the_old_ones_last_figures_stay_read
     let Got::Sent(bytes) = fixture.process(2, &udp_v4(0)) else { panic!("not sent") };
     assert_eq!((number(&bytes), IpPacket::parse(&bytes).unwrap().ah().unwrap().spi()), (1, SPI + 1));
     let read = |fixture: &mut Fixture, spi| fixture.apply(Update::Snapshot { token: 5, flow: flow_v4(), spi });
-    assert_eq!(read(&mut fixture, SPI), Ok(Applied { token: 5, counted: LENGTH, highest: 1 }));
-    assert_eq!(read(&mut fixture, SPI + 1), Ok(Applied { token: 5, counted: LENGTH - 100, highest: 1 }));
+    assert_eq!(read(&mut fixture, SPI), Ok(Applied::new(5, LENGTH, 1)));
+    assert_eq!(read(&mut fixture, SPI + 1), Ok(Applied::new(5, LENGTH - 100, 1)));
     assert_eq!(read(&mut fixture, SPI + 2), Err(Refusal::UnknownPermission));
     // Taking the old epoch away does not touch the new one.
     fixture.apply(Update::Remove { token: 6, flow: flow_v4(), spi: SPI }).unwrap();
@@ -318,10 +334,11 @@ fn the_same_association_installed_again_goes_on_numbering_inv_07() {
     let mut fixture = Fixture::new();
     fixture.apply(install(SPI, 10_000)).unwrap();
     assert!(matches!(fixture.process(1, &udp_v4(100)), Got::Sent(_)));
-    assert_eq!(fixture.apply(install(SPI, 20_000)), Ok(Applied { token: 1, counted: LENGTH, highest: 1 }));
+    assert_eq!(fixture.apply(install(SPI, 20_000)), Ok(Applied::new(1, LENGTH, 1)));
     let Got::Sent(bytes) = fixture.process(2, &udp_v4(0)) else { panic!("not sent") };
     assert_eq!(number(&bytes), 2);
-    let other = Grant { flow: flow_v4(), spi: SPI, key: key(IcvAlgorithm::HmacSha256_128, 8), allowed: 1, counted: 0, expires_at: END };
+    let other =
+        Grant { flow: flow_v4(), spi: SPI, key: key(MacAlgorithm::HmacSha256_128, 8), allowed: 1, counted: 0, highest: 0, expires_at: END };
     assert_eq!(fixture.apply(Update::Install { token: 1, grant: other }), Err(Refusal::KeyChanged));
 }
 

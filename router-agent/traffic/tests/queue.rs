@@ -10,7 +10,7 @@ use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, forbid_fragment
 use traffic::processor::PacketId;
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, QueueError, ReceiveBuffer, ReceiveError, kernel_statistics};
 use traffic::routes::MtuPlan;
-use traffic::rules::{Exemptions, HostRules};
+use traffic::rules::HostRules;
 
 const OUT: u16 = 3;
 const IN: u16 = 4;
@@ -228,7 +228,7 @@ fn process_without_privilege() {
 }
 
 fn host_rules() -> HostRules {
-    HostRules { outbound_queue: OUT, inbound_queue: IN, association_port: 30_270, exemptions: Exemptions::default() }
+    HostRules::new(OUT, IN, 30_270)
 }
 
 /// The IPv4 UDP packet with other contents, lengths and header checksum put right, and no UDP checksum.

@@ -5,10 +5,11 @@ mod namespace;
 
 use namespace::{Namespace, QUIET, Queued, SOON, add_route, address, link, next, privileged, receive};
 use traffic::queue::{Decision, Queue, QueueConfig, ReceiveBuffer};
-use traffic::rules::{self, Bucket, Family, RouterRules, SIGNALLING_PASSED};
+use traffic::rules::{self, Bucket, Family, Role, RouterRules, SIGNALLING_PASSED};
 
 const SIGNALLING: u16 = 1;
 const DATA: u16 = 2;
+const ASSOCIATION_PORT: u16 = 30_270;
 const PREROUTING: u8 = 0;
 const FORWARD: u8 = 2;
 
@@ -111,7 +112,7 @@ fn without_listeners_a_router_forwards_nothing() {
             assert_eq!(receive(&to, QUIET), None);
         }
     }
-    let counters = path.router.run(|| rules::counters().unwrap());
+    let counters = path.router.run(|| rules::counters(Role::Router).unwrap());
     for family in [Family::Ipv4, Family::Ipv6] {
         let of = |chain: &str, rule: &str| {
             counters.iter().find(|counter| counter.family == family && counter.chain == chain && counter.rule == rule).unwrap().packets
@@ -126,7 +127,8 @@ fn signalling_above_its_bucket_never_reaches_the_queue() {
         return;
     }
     let path = Path::new();
-    path.router.run(|| RouterRules { signalling: Bucket::new(1, 2), ..RouterRules::new(SIGNALLING, DATA) }.install().unwrap());
+    path.router
+        .run(|| RouterRules { signalling: Bucket::new(1, 2), ..RouterRules::new(SIGNALLING, DATA, ASSOCIATION_PORT) }.install().unwrap());
     let (signalling, _data) = path.queues();
     let (sender, _, receiver) = FAMILIES[0];
     let from = path.sender.udp(address(sender, 270));
@@ -160,7 +162,7 @@ impl Path {
         add_route(&path.receiver, "::", 0, "fd21::fe");
         path.router.sysctl("net/ipv4/ip_forward", "1");
         path.router.sysctl("net/ipv6/conf/all/forwarding", "1");
-        path.router.run(|| RouterRules::new(SIGNALLING, DATA).install().unwrap());
+        path.router.run(|| RouterRules::new(SIGNALLING, DATA, ASSOCIATION_PORT).install().unwrap());
         path
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::Value;
 use traffic::ah::{self, Number};
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::packet::IpPacket;
 use traffic::reason::DropReason;
 use traffic::vectors::{self, Outcome, Report, Skip};
@@ -151,7 +151,7 @@ fn lines(name: &str) -> Vec<Value> {
 /// The valid vectors of the two algorithms, with key.
 fn valid() -> impl Iterator<Item = (Value, IcvKey)> {
     lines("vectors-shared.jsonl").into_iter().filter(|line| line["valid"] == true).filter_map(|line| {
-        let algorithm = *IcvAlgorithm::ALL.iter().find(|algorithm| algorithm.name() == line["alg"])?;
+        let algorithm = *MacAlgorithm::ALL.iter().find(|algorithm| algorithm.name() == line["alg"])?;
         let key = IcvKey::new(algorithm, &octets(&line["key_hex"])).unwrap();
         Some((line, key))
     })

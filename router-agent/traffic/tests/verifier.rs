@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smoltcp::time::{Duration, Instant};
 use support::*;
 use traffic::ah::{self, Number};
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::{Checks, Strict};
 use traffic::counters::{Count, Counters};
 use traffic::event::Event;
@@ -25,11 +25,11 @@ const NOW: Instant = Instant::from_micros_const(1_000_000);
 const END: Instant = Instant::from_micros_const(100_000_000);
 
 fn secret() -> IcvKey {
-    key(IcvAlgorithm::HmacSha256_128, 7)
+    key(MacAlgorithm::HmacSha256_128, 7)
 }
 
 fn grant(flow: Flow, spi: u32, allowed: u64) -> Grant {
-    Grant { flow, spi, key: secret(), allowed, counted: 0, expires_at: END }
+    Grant { flow, spi, key: secret(), allowed, counted: 0, highest: 0, expires_at: END }
 }
 
 struct Fixture {
@@ -132,8 +132,8 @@ fn what_is_not_covered_is_dropped_for_its_own_reason_and_neither_counted_nor_not
             ("made-up SPI", sealed_with(&good, 0x7777, 1, &secret()), DropReason::UnknownSpi),
             ("other ports", sealed(&ipv4(&[], 17, &udp(4000, 9001, 3)), 1), DropReason::FlowMismatch),
             ("other protocol", sealed(&ipv4(&[], 6, &udp(4000, 9000, 30)), 1), DropReason::FlowMismatch),
-            ("other key", sealed_with(&good, SPI, 1, &key(IcvAlgorithm::HmacSha256_128, 8)), DropReason::BadIcv),
-            ("shorter ICV", sealed_with(&good, SPI, 1, &key(IcvAlgorithm::HmacSha1_96, 7)), DropReason::Malformed),
+            ("other key", sealed_with(&good, SPI, 1, &key(MacAlgorithm::HmacSha256_128, 8)), DropReason::BadIcv),
+            ("shorter ICV", sealed_with(&good, SPI, 1, &key(MacAlgorithm::HmacSha1_96, 7)), DropReason::Malformed),
             ("number zero", sealed(&good, 0), DropReason::Replayed),
             ("fragment", fragment, DropReason::FragmentNotReassembled),
             ("source route", sealed(&routed, 1), DropReason::SourceRoute),
@@ -164,7 +164,7 @@ fn a_packet_seen_before_is_dropped_and_not_counted_again() {
 #[test]
 fn a_forged_number_far_ahead_does_not_move_the_window() {
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
-    let forged = sealed_with(&udp_v4(1), SPI, u32::MAX, &key(IcvAlgorithm::HmacSha256_128, 8));
+    let forged = sealed_with(&udp_v4(1), SPI, u32::MAX, &key(MacAlgorithm::HmacSha256_128, 8));
     assert_eq!(fixture.process(&forged), Err(DropReason::BadIcv));
     assert!(fixture.process(&sealed(&udp_v4(100), 1)).is_ok());
 }
@@ -188,7 +188,7 @@ fn counted_plus_length_may_reach_the_allowed_volume_and_no_more_fn_43() {
 #[test]
 fn nobody_without_the_key_can_make_a_flow_seem_over_its_volume() {
     let mut fixture = Fixture::permitted(Role::Receiver, 100);
-    let forged = sealed_with(&udp_v4(500), SPI, 1, &key(IcvAlgorithm::HmacSha256_128, 8));
+    let forged = sealed_with(&udp_v4(500), SPI, 1, &key(MacAlgorithm::HmacSha256_128, 8));
     assert_eq!(fixture.process(&forged), Err(DropReason::BadIcv));
     assert_eq!(fixture.events(), []);
 }
@@ -252,10 +252,10 @@ fn updates_are_idempotent_and_tell_counter_and_highest_number() {
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
     fixture.process(&sealed(&udp_v4(100), 5)).unwrap();
     let again = fixture.install(Grant { counted: 7777, ..grant(flow_v4(), SPI, 20_000) }).unwrap();
-    assert_eq!(again, Applied { token: 1, counted: 156, highest: 5 }, "counter and window stay");
+    assert_eq!(again, Applied::new(1, 156, 5), "counter and window stay");
     let remove = Update::Remove { token: 3, flow: flow_v4(), spi: SPI };
-    assert_eq!(fixture.apply(remove.clone()), Ok(Applied { token: 3, counted: 156, highest: 5 }));
-    assert_eq!(fixture.apply(remove), Ok(Applied { token: 3, counted: 0, highest: 0 }));
+    assert_eq!(fixture.apply(remove.clone()), Ok(Applied::new(3, 156, 5)));
+    assert_eq!(fixture.apply(remove), Ok(Applied::new(3, 0, 0)));
     assert_eq!(fixture.process(&sealed(&udp_v4(1), 6)), Err(DropReason::UnknownSpi));
     assert_eq!(fixture.process(&udp_v4(1)), Err(DropReason::NoPermission));
 }
@@ -274,7 +274,7 @@ fn a_refused_install_says_why_and_changes_nothing() {
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
     let other_flow = Flow { source_port: 1, ..flow_v4() };
     assert_eq!(fixture.install(grant(other_flow, SPI, 1)), Err(Refusal::SpiTaken), "FN-06");
-    let other_key = Grant { key: key(IcvAlgorithm::HmacSha256_128, 8), ..grant(flow_v4(), SPI, 1) };
+    let other_key = Grant { key: key(MacAlgorithm::HmacSha256_128, 8), ..grant(flow_v4(), SPI, 1) };
     assert_eq!(fixture.install(other_key), Err(Refusal::KeyChanged), "X-117");
     assert_eq!(fixture.install(grant(flow_v4(), 255, 1)), Err(Refusal::ReservedSpi));
     let unknown = Update::Update { token: 1, flow: other_flow, spi: SPI, allowed: 1, expires_at: END };
@@ -334,7 +334,7 @@ fn each_check_can_be_taken_out_alone_and_only_in_a_test() {
         fixture.install(grant(flow_v4(), SPI, 10_000)).unwrap();
         let first = sealed(&udp_v4(100), 1);
         assert!(fixture.process(&first).is_ok());
-        let forged = sealed_with(&udp_v4(1), SPI, 2, &key(IcvAlgorithm::HmacSha256_128, 8));
+        let forged = sealed_with(&udp_v4(1), SPI, 2, &key(MacAlgorithm::HmacSha256_128, 8));
         assert_eq!(fixture.process(&forged).is_ok(), taken_out == "icv", "{taken_out}");
         assert_eq!(fixture.process(&first).is_ok(), taken_out == "window", "{taken_out}");
         assert_eq!(fixture.process(&sealed(&udp_v4(20_000), 3)).is_ok(), taken_out == "budget", "{taken_out}");

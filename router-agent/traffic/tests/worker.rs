@@ -19,7 +19,7 @@ use traffic::flow::Flow;
 use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
 use traffic::queue::{Queue, QueueConfig, kernel_statistics};
 use traffic::reason::DropReason;
-use traffic::rules::{self, Exemptions, HostRules, Installed};
+use traffic::rules::{self, HostRules, Installed, Role};
 use traffic::update::{Applied, Refusal, Refused, Update};
 use traffic::worker::{Clock, SendError, Stopped, Up, Worker, WorkerConfig};
 
@@ -156,7 +156,7 @@ fn a_killed_process_leaves_packets_dropped() {
             .spawn()
             .unwrap();
         eventually("the worker runs", || {
-            rules::installed().unwrap() == Installed { ipv4: true, ipv6: true } && kernel_statistics(IN).unwrap().is_some()
+            rules::installed(Role::Host).unwrap() == Installed { ipv4: true, ipv6: true } && kernel_statistics(IN).unwrap().is_some()
         });
         sender.send_to(b"alive", address(B4, 5001)).unwrap();
         assert_eq!(receive(&receiver, SOON).unwrap(), b"alive");
@@ -165,7 +165,7 @@ fn a_killed_process_leaves_packets_dropped() {
     });
     sender.send_to(b"dead", address(B4, 5001)).unwrap();
     assert_eq!(receive(&receiver, QUIET), None);
-    assert_eq!(b.run(|| rules::installed().unwrap()), Installed { ipv4: true, ipv6: true });
+    assert_eq!(b.run(|| rules::installed(Role::Host).unwrap()), Installed { ipv4: true, ipv6: true });
 }
 
 #[test]
@@ -248,7 +248,7 @@ impl Scene {
         self.sender.send_to(b"after the end", address(B4, 5001)).unwrap();
         assert_eq!(receive(&self.receiver, QUIET), None);
         assert_eq!(self.b.run(|| kernel_statistics(IN).unwrap()), None, "nobody listens");
-        assert_eq!(self.b.run(|| rules::installed().unwrap()), Installed { ipv4: true, ipv6: true });
+        assert_eq!(self.b.run(|| rules::installed(Role::Host).unwrap()), Installed { ipv4: true, ipv6: true });
     }
 }
 
@@ -334,7 +334,7 @@ fn sockets(a: &Namespace, b: &Namespace) -> (UdpSocket, UdpSocket) {
 }
 
 fn host_rules() -> HostRules {
-    HostRules { outbound_queue: OUT, inbound_queue: IN, association_port: 30_270, exemptions: Exemptions::default() }
+    HostRules::new(OUT, IN, 30_270)
 }
 
 fn update(token: u64) -> Update {
@@ -342,7 +342,7 @@ fn update(token: u64) -> Update {
 }
 
 fn applied(token: u64) -> Applied {
-    Applied { token, counted: 0, highest: 0 }
+    Applied::new(token, 0, 0)
 }
 
 fn flow() -> Flow {

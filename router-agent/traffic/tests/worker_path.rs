@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
+mod routing;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use namespace::{Namespace, QUIET, SOON, add_route, address, connect, eventually, forbid_fragments, link, privileged, receive};
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use nix::sys::socket::{setsockopt, sockopt};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
 use traffic::counters::Counters;
 use traffic::flow::Flow;
@@ -18,7 +20,7 @@ use traffic::processor::PacketProcessor;
 use traffic::queue::{Queue, QueueConfig};
 use traffic::reason::DropReason;
 use traffic::routes::MtuPlan;
-use traffic::rules::{Exemptions, HostRules, RouterRules};
+use traffic::rules::{HostRules, RouterRules};
 use traffic::update::{Grant, Update};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 use traffic::worker::{Clock, Up, Worker, WorkerConfig};
@@ -63,6 +65,37 @@ fn datagrams_of_every_size_arrive_under_a_permission_and_none_without() {
     // Each family's datagram before its permission, and the one after its removal.
     assert_eq!(path.sender.out_counters.dropped(DropReason::NotAsked).packets, 4);
     assert_eq!(path.router_counters.all_dropped().map(|(_, count)| count.packets).sum::<u64>(), 0);
+}
+
+/// Such as the packets of a tunnel, which must not enter the tunnel themselves: WireGuard tells them by their mark.
+#[test]
+fn a_packet_with_ah_keeps_the_mark_of_its_program_whether_it_has_waited_or_not() {
+    const TUNNEL: u32 = 51_820;
+    if !privileged() {
+        return;
+    }
+    let mut path = Path::new();
+    path.sender.space.run(|| {
+        for (family, destination) in [(2, "0.0.0.0"), (10, "::")] {
+            let into_the_tunnel = routing::Route { destination, kind: 6, table: TUNNEL, ..routing::Route::default() };
+            into_the_tunnel.add();
+            routing::add_rule(family, 100, Some(TUNNEL), TUNNEL, false);
+        }
+        PLAN.apply().unwrap();
+    });
+    for ([sender, _, _, receiver], ..) in FAMILIES {
+        let (from, to) = (address(sender, 5000), address(receiver, 5001));
+        let (sending, receiving) = (path.sender.space.udp(from), path.receiver.space.udp(to));
+        setsockopt(&sending, sockopt::Mark, &TUNNEL).unwrap();
+        let until = path.clock.now() + Duration::from_secs(600).into();
+        carry_out(&mut path.sender.out, Update::Expect { token: 1, flow: flow(UDP, from, to), until });
+        sending.send_to(b"waits", to).unwrap();
+        assert_eq!(receive(&receiving, QUIET), None);
+        path.permit(UDP, from, to);
+        assert_eq!(receive(&receiving, SOON).unwrap(), b"waits");
+        sending.send_to(b"does not wait", to).unwrap();
+        assert_eq!(receive(&receiving, SOON).unwrap(), b"does not wait");
+    }
 }
 
 #[test]
@@ -124,7 +157,7 @@ impl Host {
         let config = InserterConfig { mark: Some(PLAN.mark), ..InserterConfig::default() };
         let inserter = Inserter::new(config, Arc::new(Strict), Arc::clone(&out_counters));
         let verifier = Verifier::new(VerifierConfig::new(Role::Receiver), Arc::new(Strict), Arc::clone(&in_counters)).unwrap();
-        let rules = HostRules { outbound_queue: OUT, inbound_queue: IN, association_port: 30_270, exemptions: Exemptions::default() };
+        let rules = HostRules::new(OUT, IN, 30_270);
         space.run(|| rules.install().unwrap());
         space.run(|| PLAN.apply().unwrap());
         let out = worker(&space, OUT, Box::new(inserter), clock, &out_counters);
@@ -156,7 +189,7 @@ impl Path {
         }
         router.sysctl("net/ipv4/ip_forward", "1");
         router.sysctl("net/ipv6/conf/all/forwarding", "1");
-        router.run(|| RouterRules::new(1, DATA).install().unwrap());
+        router.run(|| RouterRules::new(1, DATA, 30_270).install().unwrap());
         let router_counters = Arc::new(Counters::default());
         let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
         let worker = worker(&router, DATA, Box::new(verifier), clock, &router_counters);
@@ -168,9 +201,10 @@ impl Path {
         let grant = Grant {
             flow: flow(protocol, from, to),
             spi: 4096 + u32::from(to.port()),
-            key: IcvKey::new(IcvAlgorithm::HmacSha256_128, &[7; 32]).unwrap(),
+            key: IcvKey::new(MacAlgorithm::HmacSha256_128, &[7; 32]).unwrap(),
             allowed: 1 << 30,
             counted: 0,
+            highest: 0,
             expires_at: self.clock.now() + Duration::from_secs(600).into(),
         };
         let install = || Update::Install { token: 1, grant: grant.clone() };

@@ -50,7 +50,8 @@ impl From<Malformed> for DropReason {
 pub struct Verified {
     /// Its whole sequence number.
     pub number: u64,
-    tag: [u8; 4],
+    /// The first octets of its ICV.
+    pub tag: [u8; 4],
 }
 
 /// SPI, key and window.
@@ -88,14 +89,25 @@ impl InboundAssociation {
     ///
     /// The first check that fails.
     pub fn verify(&self, packet: &IpPacket<'_>, checks: &dyn Checks) -> Result<Verified, Rejection> {
+        let number = self.precheck(packet, checks)?;
         let ah = self.admit(packet)?;
-        // A number before the first one is older than any window.
-        let number = self.window.number(ah.sequence()).ok_or(Rejection::Replayed(Replay::TooOld))?;
-        checks.window_allows(&self.window, number).map_err(Rejection::Replayed)?;
         if !checks.icv_matches(packet, &self.key, self.high(number)) {
             return Err(Rejection::Icv);
         }
         Ok(Verified { number, tag: tag(ah) })
+    }
+
+    /// The checks of [`verify`](Self::verify) that need no key. Gives the packet's whole number.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails.
+    pub fn precheck(&self, packet: &IpPacket<'_>, checks: &dyn Checks) -> Result<u64, Rejection> {
+        let ah = self.admit(packet)?;
+        // A number before the first one is older than any window.
+        let number = self.window.number(ah.sequence()).ok_or(Rejection::Replayed(Replay::TooOld))?;
+        checks.window_allows(&self.window, number).map_err(Rejection::Replayed)?;
+        Ok(number)
     }
 
     /// Judges the ICV alone, for known answers: the window plays no part and `high` is given.
@@ -119,6 +131,13 @@ impl InboundAssociation {
         let Ok(ah) = self.admit(packet) else { return false };
         let Some(number) = self.window.number(ah.sequence()) else { return false };
         self.window.tag(number).is_some_and(|earlier| earlier != tag(ah)) && checks.icv_matches(packet, &self.key, self.high(number))
+    }
+
+    /// Number and first octets of the ICV of a packet that comes too late for the window; `None` for any other.
+    pub fn too_late(&self, packet: &IpPacket<'_>) -> Option<(u64, [u8; 4])> {
+        let ah = self.admit(packet).ok()?;
+        let number = self.window.number(ah.sequence())?;
+        (self.window.check(number) == Err(Replay::TooOld)).then(|| (number, tag(ah)))
     }
 
     /// What needs no secret: reassembled, an AH, its SPI, its length.

@@ -28,6 +28,9 @@ pub enum InsertError {
     /// Its form at its destination cannot be told, hence no ICV (RFC 4302 §3.3.3.1).
     #[error("the routing header's final form is unknown")]
     Unpredictable,
+    /// The key cannot make an ICV, or its holder failed to.
+    #[error("the key gave no ICV")]
+    NotSigned,
 }
 
 /// Why AH could not be removed.
@@ -76,7 +79,7 @@ pub fn insert(packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out
 fn seal(out: &mut [u8], ah_at: usize, number: Number, key: &IcvKey) -> Result<(), InsertError> {
     let packet = IpPacket::parse(out).map_err(|_| InsertError::Unpredictable)?;
     let ah = packet.ah().ok_or(InsertError::Unpredictable)?;
-    let icv = icv::compute(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?;
+    let icv = icv::input(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?.finish().ok_or(InsertError::NotSigned)?;
     let at = ah_at + FIXED;
     let field = out.get_mut(at..at + icv.octets().len()).ok_or(InsertError::Unpredictable)?;
     field.copy_from_slice(icv.octets());

@@ -2,6 +2,8 @@
 
 mod ask;
 mod held;
+mod holders;
+mod questions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use smoltcp::time::Instant;
 pub use self::ask::AskRule;
 pub use self::held::HeldLimits;
 use self::held::{Held, Waiting};
+use self::holders::Owner;
+pub use self::questions::QuestionLimits;
+use self::questions::Questions;
 use crate::ah::{self, InsertError, Number};
 use crate::checks::Checks;
 use crate::counters::Counters;
@@ -19,7 +24,7 @@ use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
-use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
+use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
 use crate::reason::DropReason;
 use crate::table;
 use crate::table::outbound::OutboundTable;
@@ -33,17 +38,20 @@ pub const MAX_PACKET: usize = 65_531;
 pub struct InserterConfig {
     /// Which flows ask for a permission by themselves. No rule: none does.
     pub ask: Vec<AskRule>,
-    /// Mark put on packets with AH, so that they are routed again with the route's own MTU.
+    /// Bit added to the mark of packets with AH, so that they are routed again with the route's own MTU.
     pub mark: Option<u32>,
     /// Most permissions at a time, and most flows expected at a time.
     pub capacity: usize,
     /// What may wait.
     pub held: HeldLimits,
+    /// How much may be asked by itself; never more open questions than half of `capacity`.
+    pub questions: QuestionLimits,
 }
 
 impl Default for InserterConfig {
     fn default() -> Self {
-        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held: HeldLimits::default() }
+        let (held, questions) = (HeldLimits::default(), QuestionLimits::default());
+        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held, questions }
     }
 }
 
@@ -51,6 +59,10 @@ impl Default for InserterConfig {
 ///
 /// Every packet that comes here leaves with AH under a live permission, or not at all: exemptions are the filter rules'
 /// matter. Packets of one flow leave in the order in which they came.
+///
+/// A local program that sends to whoever does not answer harms itself alone: what waits is bounded well below the queue's
+/// capacity and taken from the biggest holder, and users take turns in asking. That holds as long as the queue's thread keeps up:
+/// of more packets a second than it can judge, the kernel drops without regard to whose they are.
 #[derive(Debug)]
 pub struct Inserter {
     config: InserterConfig,
@@ -58,6 +70,7 @@ pub struct Inserter {
     /// Flows that signalling asks for already, and until when.
     expected: HashMap<Flow, Instant>,
     held: Held,
+    questions: Questions,
     released: VecDeque<(PacketId, Released)>,
     checks: Arc<dyn Checks>,
     counters: Arc<Counters>,
@@ -80,10 +93,12 @@ enum Attempt {
 impl Inserter {
     /// An inserter without permissions.
     pub fn new(config: InserterConfig, checks: Arc<dyn Checks>, counters: Arc<Counters>) -> Self {
+        let questions = QuestionLimits { open: config.questions.open.min(config.capacity / 2).max(1), ..config.questions };
         Self {
             table: OutboundTable::new(config.capacity),
             expected: HashMap::new(),
             held: Held::new(config.held),
+            questions: Questions::new(questions),
             released: VecDeque::new(),
             checks,
             counters,
@@ -137,6 +152,7 @@ impl Inserter {
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
                         Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
                         Err(InsertError::Unpredictable) => Attempt::Drop(DropReason::SourceRoute),
+                        Err(InsertError::NotSigned) => Attempt::Drop(DropReason::NotSigned),
                     };
                 }
                 Action::Hold => attempt = Attempt::Hold,
@@ -147,7 +163,7 @@ impl Inserter {
                     }
                 }
                 // Actions of the verifier's rows: the packet stays dropped.
-                Action::Drop | Action::MoveWindow => {}
+                Action::Drop | Action::MoveWindow | Action::ReportSecondHolder => {}
             }
         }
         attempt
@@ -164,24 +180,43 @@ impl Inserter {
         }
     }
 
-    fn judge(&mut self, id: PacketId, bytes: &[u8], now: Instant) -> Attempt {
+    fn judge(&mut self, id: PacketId, owner: Owner, bytes: &[u8], now: Instant) -> Attempt {
         let (packet, flow) = match admit(bytes) {
             Ok(admitted) => admitted,
             Err(reason) => return Attempt::Drop(reason),
         };
         // While packets of the flow are held, this one waits behind them, and the question has been put.
         let attempt = if self.held.has(&flow) { Attempt::Hold } else { self.attempt(&packet, flow, now) };
-        if matches!(attempt, Attempt::Hold | Attempt::Ask) && !self.held.push(flow, id, bytes, now) {
+        if matches!(attempt, Attempt::Hold | Attempt::Ask) && !self.hold(flow, owner, id, bytes, now) {
             return Attempt::Drop(DropReason::QueueFull);
         }
         if matches!(attempt, Attempt::Ask) {
-            push_bounded(&mut self.events, Event::FirstPacket(flow));
+            self.questions.want(flow, owner);
         }
         attempt
     }
 
+    /// Has a packet wait, if need be in the place of others; `false` if its flow has its share waiting.
+    fn hold(&mut self, flow: Flow, owner: Owner, id: PacketId, bytes: &[u8], now: Instant) -> bool {
+        if !self.held.may_hold(&flow, bytes.len()) {
+            return false;
+        }
+        while let Some((other, waiting)) = self.held.make_room(bytes.len()) {
+            self.refuse(&other, &waiting, DropReason::QueueFull);
+        }
+        let ends = self.live_until(&flow, now);
+        self.held.push(flow, owner, id, bytes, ends, now);
+        true
+    }
+
+    /// When the flow's permission ends, `None` if it has none.
+    fn live_until(&mut self, flow: &Flow, now: Instant) -> Option<Instant> {
+        self.table.get_mut(flow).map(|entry| entry.expires_at).filter(|ends| *ends > now)
+    }
+
     /// Sends what waits for a flow, in order, as far as it goes.
     fn release(&mut self, flow: Flow, now: Instant) {
+        let owner = self.held.owner(&flow);
         while let Some(waiting) = self.held.pop(&flow) {
             let attempt = match admit(&waiting.bytes) {
                 Ok((packet, flow)) => self.attempt(&packet, flow, now),
@@ -193,13 +228,50 @@ impl Inserter {
                     let payload = std::mem::take(&mut self.out);
                     self.released.push_back((waiting.id, Released::Replace { payload, mark: self.config.mark }));
                 }
-                Attempt::Drop(reason) => self.refuse(&waiting, reason),
-                Attempt::Hold | Attempt::Ask => return self.held.put_back(flow, waiting),
+                Attempt::Drop(reason) => self.refuse(&flow, &waiting, reason),
+                Attempt::Hold | Attempt::Ask => {
+                    let ends = self.live_until(&flow, now);
+                    self.held.put_back(flow, owner, waiting, ends);
+                    if matches!(attempt, Attempt::Ask) {
+                        self.questions.want(flow, owner);
+                    }
+                    return;
+                }
             }
         }
     }
 
-    fn refuse(&mut self, waiting: &Waiting, reason: DropReason) {
+    /// Decides about what waits for a flow whose permission has ended (FS-28): it asks anew if policy says so, within the time
+    /// that it may wait; otherwise it goes at once.
+    fn end_wait(&mut self, flow: Flow, now: Instant) {
+        match self.without_permission(&flow, true, now) {
+            Attempt::Drop(reason) => self.drop_held(&flow, reason),
+            Attempt::Ask => {
+                self.held.set_end(&flow, None);
+                self.questions.want(flow, self.held.owner(&flow));
+            }
+            Attempt::Hold | Attempt::Send => self.held.set_end(&flow, None),
+        }
+    }
+
+    fn drop_held(&mut self, flow: &Flow, reason: DropReason) {
+        while let Some(waiting) = self.held.pop(flow) {
+            self.refuse(flow, &waiting, reason);
+        }
+    }
+
+    /// Puts the questions that may be put now.
+    fn ask(&mut self, now: Instant) {
+        while let Some(flow) = self.questions.next(now) {
+            push_bounded(&mut self.events, Event::FirstPacket(flow));
+        }
+    }
+
+    /// Drops a packet that has waited.
+    fn refuse(&mut self, flow: &Flow, waiting: &Waiting, reason: DropReason) {
+        if !self.held.has(flow) {
+            self.questions.withdraw(flow);
+        }
         self.counters.count_dropped(reason, waiting.bytes.len());
         self.released.push_back((waiting.id, Released::Drop(reason)));
     }
@@ -212,14 +284,15 @@ impl Inserter {
             return Err(Refused { token, why: Refusal::TableFull });
         }
         self.expected.insert(flow, until);
-        Ok(Applied { token, counted: 0, highest: 0 })
+        Ok(Applied::new(token, 0, 0))
     }
 }
 
-/// What can be sent at all: a whole datagram without AH of somebody else's and without a source route.
+/// What can be sent at all: a whole datagram without AH of somebody else's, without Fragment header (no verifier takes one,
+/// see [`ah::policy`]) and without a source route.
 fn admit(bytes: &[u8]) -> Result<(IpPacket<'_>, Flow), DropReason> {
     let packet = IpPacket::parse(bytes)?;
-    if packet.fragment().is_some() {
+    if packet.has_fragment_header() {
         return Err(DropReason::FragmentNotReassembled);
     }
     if packet.ah().is_some() {
@@ -233,31 +306,54 @@ fn admit(bytes: &[u8]) -> Result<(IpPacket<'_>, Flow), DropReason> {
     Ok((packet, flow))
 }
 
-impl PacketProcessor for Inserter {
-    fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
+impl Inserter {
+    fn carry_out(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
         match &update {
             Update::Expect { token, flow, until } => self.expect(*token, *flow, *until, now),
             Update::Install { grant: Grant { flow, .. }, .. } | Update::Update { flow, .. } | Update::ReleaseHeld { flow, .. } => {
                 let flow = *flow;
-                let applied = self.table.apply(update)?;
+                let applied = self.table.apply(update, now)?;
                 self.expected.remove(&flow);
+                self.questions.answered(&flow);
                 self.release(flow, now);
                 Ok(applied)
             }
             Update::DropHeld { flow, .. } => {
                 let flow = *flow;
                 self.expected.remove(&flow);
-                while let Some(waiting) = self.held.pop(&flow) {
-                    self.refuse(&waiting, DropReason::NoPermission);
-                }
-                self.table.apply(update)
+                self.questions.answered(&flow);
+                self.drop_held(&flow, DropReason::NoPermission);
+                self.table.apply(update, now)
             }
-            Update::Remove { .. } | Update::Drain { .. } | Update::Snapshot { .. } => self.table.apply(update),
+            Update::Remove { flow, .. } => {
+                let flow = *flow;
+                let applied = self.table.apply(update, now);
+                // It may have been about a former epoch.
+                if self.held.has(&flow) && self.table.get_mut(&flow).is_none() {
+                    self.end_wait(flow, now);
+                }
+                applied
+            }
+            Update::Drain { .. } | Update::Snapshot { .. } | Update::Compare { .. } => self.table.apply(update, now),
         }
+    }
+}
+
+impl PacketProcessor for Inserter {
+    fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
+        let outcome = self.carry_out(update, now);
+        self.ask(now);
+        outcome
     }
 
     fn process<'a>(&'a mut self, id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
-        match self.judge(id, bytes, now) {
+        self.process_sent(id, None, bytes, now)
+    }
+
+    fn process_sent<'a>(&'a mut self, id: PacketId, user: Option<UserId>, bytes: &[u8], now: Instant) -> Verdict<'a> {
+        let attempt = self.judge(id, user, bytes, now);
+        self.ask(now);
+        match attempt {
             Attempt::Send => {
                 self.counters.count_accepted(self.out.len());
                 Verdict::Replace { payload: &self.out, mark: self.config.mark }
@@ -280,14 +376,24 @@ impl PacketProcessor for Inserter {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.table.handle_timeout(now);
-        while let Some((flow, waiting)) = self.held.pop_due(now) {
-            self.refuse(&waiting, DropReason::HeldTooLong);
-            // What waited behind it may be shorter and fit.
-            self.release(flow, now);
+        while let Some(flow) = self.held.due(now) {
+            if self.held.has_waited_too_long(&flow, now) {
+                if let Some(waiting) = self.held.pop(&flow) {
+                    self.refuse(&flow, &waiting, DropReason::HeldTooLong);
+                }
+                // What waited behind it may be shorter and fit.
+                self.release(flow, now);
+            } else {
+                match self.live_until(&flow, now) {
+                    None => self.end_wait(flow, now),
+                    ends => self.held.set_end(&flow, ends),
+                }
+            }
         }
+        self.ask(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.table.poll_timeout().into_iter().chain(self.held.poll_timeout()).min()
+        [self.table.poll_timeout(), self.held.poll_timeout(), self.questions.poll_timeout()].into_iter().flatten().min()
     }
 }

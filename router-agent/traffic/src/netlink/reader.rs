@@ -16,6 +16,8 @@ pub struct Message<'a> {
     pub flags: u16,
     /// The sequence number of the request it answers.
     pub sequence: u32,
+    /// Port of the socket whose request it answers, or tells others about; 0 if the kernel speaks for itself.
+    pub port: u32,
     /// What follows the header.
     pub body: &'a [u8],
 }
@@ -61,13 +63,14 @@ impl<'a> Iterator for Messages<'a> {
             self.0 = &[];
             return Some(Err(Malformed("message: length")));
         };
-        let [_, _, _, _, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let [_, _, _, _, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
         let body = self.0.get(HEADER_LEN..len).unwrap_or_default();
         self.0 = self.0.get(align(len)..).unwrap_or_default();
         Some(Ok(Message {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             body,
         }))
     }

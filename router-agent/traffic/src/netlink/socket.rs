@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, sendto, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, getsockopt, recvmsg, sendto, setsockopt,
+    socket, sockopt,
+};
 
 use super::writer::{Batch, Header, TooLong, Writer};
 use super::{ACK_ATTRIBUTES, CAPPED, DONE, DUMP, ERROR, HEADER_LEN, Malformed, Message, REQUEST, align, attributes, messages};
@@ -17,6 +20,10 @@ const ERROR_TEXT: u16 = 1;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for one received buffer of a batch's answers or a dump.
 const RECEIVE_LEN: usize = 64 * 1024;
+/// A batch of so many octets fits the buffers of every socket.
+const SHORT_BATCH: usize = 32 << 10;
+/// Octets of a request socket's buffers at the most.
+const MOST_BUFFER: usize = 64 << 20;
 /// How often a dump is started anew when entries change meanwhile.
 const DUMP_ATTEMPTS: usize = 8;
 
@@ -33,8 +40,16 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetlinkError {
     /// No socket, or a socket option was refused.
-    #[error("cannot open a netlink socket: {0}")]
+    #[error("cannot open a netlink socket: {errno}{}", remark(*.0, None), errno = .0)]
     Open(Errno),
+    /// The batch does not fit the socket's buffer, and must not be split.
+    #[error("cannot {what}: {octets} octets of requests are more than the socket's buffer takes at once (net.core.wmem_max)")]
+    BatchTooLong {
+        /// The batch by its name.
+        what: String,
+        /// Its length in octets.
+        octets: usize,
+    },
     /// The requests could not be sent.
     #[error("cannot send to the kernel: {0}")]
     Send(Errno),
@@ -70,7 +85,7 @@ impl NetlinkError {
     pub const fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open(errno) | Self::Send(errno) | Self::Receive(errno) | Self::Refused { errno, .. } => Some(*errno),
-            Self::NoAnswer(_) | Self::Interrupted(_) | Self::Malformed(_) | Self::TooLong(_) => None,
+            Self::BatchTooLong { .. } | Self::NoAnswer(_) | Self::Interrupted(_) | Self::Malformed(_) | Self::TooLong(_) => None,
         }
     }
 }
@@ -84,16 +99,36 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket that never blocks by itself.
     pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
+        Self::bound(protocol, 0)
+    }
+
+    /// Opens a socket to which the kernel tells what happens in multicast group `group` (1 to 32). When its buffer is full,
+    /// receiving fails once with `ENOBUFS` and something has been missed.
+    pub fn listen(protocol: Protocol, group: u32) -> Result<Self, NetlinkError> {
+        Self::listen_to(protocol, &[group])
+    }
+
+    /// The same for several groups.
+    pub fn listen_to(protocol: Protocol, groups: &[u32]) -> Result<Self, NetlinkError> {
+        Self::bound(protocol, groups.iter().fold(0, |mask, group| mask | 1 << group.saturating_sub(1).min(31)))
+    }
+
+    fn bound(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
         let protocol = match protocol {
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
             Protocol::Route => SockProtocol::NetlinkRoute,
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(NetlinkError::Open)?;
-        bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(NetlinkError::Open)?;
+        bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(NetlinkError::Open)?;
         setsockopt(&descriptor, option::ShortErrors, &true).map_err(NetlinkError::Open)?;
         setsockopt(&descriptor, option::ExplainedErrors, &true).map_err(NetlinkError::Open)?;
         Ok(Self { descriptor })
+    }
+
+    /// The socket's port, by which the kernel tells whose request a message is about.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        getsockname::<NetlinkAddr>(self.descriptor.as_raw_fd()).map(|address| address.pid()).map_err(NetlinkError::Open)
     }
 
     /// Sends `octets` to the kernel.
@@ -123,7 +158,7 @@ impl Socket {
         buffer.get(..len).ok_or(Errno::EMSGSIZE)
     }
 
-    /// Sends a batch of requests and waits until the kernel has confirmed each of them.
+    /// Sends a batch of requests and waits until the kernel has carried out or refused the last of them.
     ///
     /// The error names the first request that was refused. Only requests that the kernel itself treats as one (those of the
     /// packet filter between its begin and end) are then undone as a whole.
@@ -132,39 +167,67 @@ impl Socket {
         if names.is_empty() {
             return Ok(());
         }
-        self.send(&octets).map_err(NetlinkError::Send)?;
-        let mut open = names.len();
-        let mut refused: Option<(usize, NetlinkError)> = None;
+        self.make_room(octets.len());
+        self.forget_answers();
+        self.send(&octets).map_err(|errno| match errno {
+            Errno::EMSGSIZE => NetlinkError::BatchTooLong { what: batch_name.clone(), octets: octets.len() },
+            errno => NetlinkError::Send(errno),
+        })?;
+        let mut refused = None;
         let mut buffer = vec![0; RECEIVE_LEN];
-        while open > 0 {
+        loop {
             let received = match self.wait_and_receive(&mut buffer) {
                 Ok(received) => received,
-                // After a refusal it does not matter whether the kernel confirms the rest.
-                Err(_) if refused.is_some() => break,
-                Err(Errno::ETIMEDOUT) => return Err(NetlinkError::NoAnswer(batch_name)),
-                Err(errno) => return Err(NetlinkError::Receive(errno)),
+                // After a refusal it does not matter what the kernel says of the rest.
+                Err(errno) => {
+                    return Err(refused.unwrap_or(match errno {
+                        Errno::ETIMEDOUT => NetlinkError::NoAnswer(batch_name),
+                        errno => NetlinkError::Receive(errno),
+                    }));
+                }
             };
             for message in messages(received) {
                 let message = message?;
                 let index = usize::try_from(message.sequence.wrapping_sub(Batch::FIRST)).unwrap_or(usize::MAX);
-                match (names.get(index), Answer::read(&message)?) {
-                    (Some(_), Answer::Done) => open = open.saturating_sub(1),
-                    (name, Answer::Refused(errno, detail)) => {
-                        open = open.saturating_sub(1);
+                let name = names.get(index);
+                match Answer::read(&message)? {
+                    Answer::None => continue,
+                    Answer::Done if name.is_none() => continue,
+                    Answer::Done => {}
+                    Answer::Refused(errno, detail) => {
                         // A number that is none of ours belongs to the batch as a whole.
-                        let (order, what) = name.map_or_else(|| (0, batch_name.clone()), |name| (index, name.clone()));
-                        if refused.as_ref().is_none_or(|(earlier, _)| order < *earlier) {
-                            refused = Some((order, NetlinkError::Refused { what, errno, detail }));
-                        }
-                        if name.is_none() {
-                            open = 0;
-                        }
+                        let what = name.unwrap_or(&batch_name).clone();
+                        refused.get_or_insert(NetlinkError::Refused { what, errno, detail });
                     }
-                    _ => {}
+                }
+                if name.is_none() || index.saturating_add(1) == names.len() {
+                    return refused.map_or(Ok(()), Err);
                 }
             }
         }
-        refused.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Makes the buffers large enough for a long batch, and for errors about all of it. Without privilege the system's maximum
+    /// has to do.
+    fn make_room(&self, octets: usize) {
+        if octets <= SHORT_BATCH {
+            return;
+        }
+        // An error takes more room than most requests: the kernel counts its own bookkeeping too.
+        let size = octets.saturating_mul(16).min(MOST_BUFFER);
+        if setsockopt(self, sockopt::SndBufForce, &size).is_err() {
+            let _ = setsockopt(self, sockopt::SndBuf, &size);
+        }
+        // Never made smaller: a packet queue has set it to what it needs.
+        if getsockopt(self, sockopt::RcvBuf).is_ok_and(|now| now < size) && setsockopt(self, sockopt::RcvBufForce, &size).is_err() {
+            let _ = setsockopt(self, sockopt::RcvBuf, &size);
+        }
+    }
+
+    /// Takes what is left of the answers to an earlier request, so that none counts for the next one.
+    fn forget_answers(&self) {
+        let mut buffer = vec![0; RECEIVE_LEN];
+        while matches!(self.receive(&mut buffer), Ok(_) | Err(Errno::ENOBUFS | Errno::EMSGSIZE)) {}
     }
 
     /// Asks for every entry of a kind. `keep` gets each message of the reply and keeps what it needs of it.
@@ -178,6 +241,7 @@ impl Socket {
         fill: impl Fn(&mut Writer),
         mut keep: impl FnMut(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, NetlinkError> {
+        self.forget_answers();
         for attempt in 1..=DUMP_ATTEMPTS {
             let sequence = u32::try_from(attempt).unwrap_or_default();
             let mut writer = Writer::default();
@@ -222,13 +286,16 @@ impl Socket {
     }
 
     fn wait_and_receive<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
-        let timeout = PollTimeout::try_from(ANSWER_TIMEOUT).unwrap_or(PollTimeout::MAX);
+        if self.wait(ANSWER_TIMEOUT)? { self.receive(buffer) } else { Err(Errno::ETIMEDOUT) }
+    }
+
+    /// Waits until there is something to receive; `false` if there is nothing after `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Errno> {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         loop {
             match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-                Ok(0) => return Err(Errno::ETIMEDOUT),
-                Ok(_) => return self.receive(buffer),
+                other => return other.map(|ready| ready > 0),
             }
         }
     }

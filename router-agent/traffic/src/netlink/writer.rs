@@ -137,6 +137,8 @@ pub struct Batch {
     writer: Writer,
     name: String,
     names: Vec<String>,
+    /// Where the last request starts.
+    last: usize,
 }
 
 impl Batch {
@@ -145,12 +147,13 @@ impl Batch {
 
     /// Starts a batch. `name` is how an error calls it as a whole.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { writer: Writer::default(), name: name.into(), names: Vec::new() }
+        Self { writer: Writer::default(), name: name.into(), names: Vec::new(), last: 0 }
     }
 
-    /// Appends a request, with [`REQUEST`] and [`ACK`] set besides `flags`. `name` is how an error calls it.
+    /// Appends a request, with [`REQUEST`] set besides `flags`. `name` is how an error calls it.
     pub fn request(&mut self, name: impl Into<String>, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Writer)) {
-        let header = Header { kind, flags: flags | REQUEST | ACK, sequence: self.next_sequence() };
+        let header = Header { kind, flags: flags | REQUEST, sequence: self.next_sequence() };
+        self.last = self.writer.len();
         self.writer.message(header, fixed, fill);
         self.names.push(name.into());
     }
@@ -161,8 +164,16 @@ impl Batch {
     }
 
     /// Octets, name of the batch and names of its requests.
+    ///
+    /// [`ACK`] is set on the last request alone. The kernel answers in order, and errors without being asked: so that answer
+    /// ends the batch, and a long batch does not fill the socket's buffer with confirmations.
     pub(super) fn finish(self) -> Result<(Vec<u8>, String, Vec<String>), TooLong> {
-        Ok((self.writer.finish()?, self.name, self.names))
+        const FLAGS_AT: usize = 6;
+        let mut octets = self.writer.finish()?;
+        if let Some(field) = octets.get_mut(self.last.saturating_add(FLAGS_AT)..).and_then(|rest| rest.first_chunk_mut::<2>()) {
+            *field = (u16::from_ne_bytes(*field) | ACK).to_ne_bytes();
+        }
+        Ok((octets, self.name, self.names))
     }
 
     fn next_sequence(&self) -> u32 {
@@ -191,6 +202,20 @@ mod tests {
         assert_eq!(read[0].u8().unwrap(), 0xab);
         assert_eq!(read[1].nested().next().unwrap().unwrap().text().unwrap(), "pbs");
         assert_eq!(read[2].be64().unwrap(), 5);
+    }
+
+    #[test]
+    fn only_the_last_request_of_a_batch_asks_for_an_answer() {
+        let mut batch = Batch::new("batch");
+        batch.unanswered(0x10, &[]);
+        for name in ["first", "second", "third"] {
+            batch.request(name, 7, 0, &[1, 2, 3, 4], |writer| writer.put_text(1, name));
+        }
+        batch.unanswered(0x11, &[]);
+        let (octets, _, names) = batch.finish().unwrap();
+        let flags: Vec<_> = messages(&octets).map(|message| message.unwrap().flags).collect();
+        assert_eq!(flags, [REQUEST, REQUEST, REQUEST, REQUEST | ACK, REQUEST]);
+        assert_eq!(names, ["first", "second", "third"]);
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl<'a> IpPacket<'a> {
         self.fragment
     }
 
+    /// Whether a Fragment header stands in it, be it of a true fragment or of an IPv6 atomic fragment (RFC 6946).
+    pub fn has_fragment_header(&self) -> bool {
+        let of_atomic_fragment = |extension: &Extension<'_>| matches!(extension, Extension::AtomicFragment { .. });
+        self.fragment.is_some() || matches!(&self.header, IpHeader::V6(header) if header.extensions().any(of_atomic_fragment))
+    }
+
     /// The authentication header; never set for a fragment, which RFC 4302 §3.4.1 does not let AH see.
     pub const fn ah(&self) -> Option<&AhView<'a>> {
         self.ah.as_ref()

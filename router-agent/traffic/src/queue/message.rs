@@ -1,7 +1,7 @@
 //! Messages of the packet queue (`linux/netfilter/nfnetlink_queue.h`). All numbers are in network order.
 
 use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Message, Messages, REQUEST, Writer, attributes, messages};
-use crate::processor::PacketId;
+use crate::processor::{PacketId, UserId};
 
 use super::{Decision, MAX_PACKET_LEN};
 
@@ -21,6 +21,7 @@ const INPUT_INTERFACE: u16 = 5;
 const OUTPUT_INTERFACE: u16 = 6;
 const PAYLOAD: u16 = 10;
 const ORIGINAL_LEN: u16 = 13;
+const USER: u16 = 16;
 
 /// Octets of a message's fixed part: family, version, queue number.
 const FIXED_LEN: usize = 4;
@@ -37,15 +38,16 @@ pub(super) fn bind(number: u16) -> Batch {
     batch
 }
 
-/// Sets copy mode, length and flags.
-pub(super) fn configure(number: u16, capacity: u32) -> Batch {
+/// Sets copy mode, length and flags; with `users` the kernel says whose socket a packet comes from.
+pub(super) fn configure(number: u16, capacity: u32, users: bool) -> Batch {
     const PARAMETERS: u16 = 2;
     const MAX_LEN: u16 = 3;
     const MASK: u16 = 4;
     const FLAGS: u16 = 5;
     const COPY_PACKET: u8 = 2;
-    // Fail-open, conntrack, GSO, user id: each named in the mask and none set.
+    // Fail-open, conntrack, GSO, user id: each named in the mask, and none but the last ever set.
     const KNOWN_FLAGS: u32 = 0xf;
+    const USERS: u32 = 0x8;
     let range = u32::try_from(MAX_PACKET_LEN).unwrap_or(u32::MAX).to_be_bytes();
     let mut batch = Batch::new("configure a packet queue");
     batch.request(format!("configure packet queue {number}"), CONFIGURE, 0, &fixed(number), |writer| {
@@ -53,7 +55,7 @@ pub(super) fn configure(number: u16, capacity: u32) -> Batch {
         writer.put(PARAMETERS, &[a, b, c, d, COPY_PACKET]);
         writer.put_be32(MAX_LEN, capacity);
         writer.put_be32(MASK, KNOWN_FLAGS);
-        writer.put_be32(FLAGS, 0);
+        writer.put_be32(FLAGS, if users { USERS } else { 0 });
     });
     batch
 }
@@ -124,6 +126,8 @@ pub struct Packet<'a> {
     pub input_interface: u32,
     /// Index of the interface that it leaves by, 0 if not known yet.
     pub output_interface: u32,
+    /// Whose socket it comes from, if the queue asks for that and the packet comes from one.
+    pub user: Option<UserId>,
     /// The packet from the IP header on.
     pub payload: &'a [u8],
     /// Its full length in octets; more than the payload's if it was too long to be delivered whole.
@@ -175,7 +179,8 @@ fn read_packet<'a>(message: &Message<'a>) -> Delivery<'a> {
 
 /// Reads a packet; `seen` keeps its id even if what follows cannot be read.
 fn read_attributes<'a>(message: &Message<'a>, seen: &mut Option<PacketId>) -> Result<Packet<'a>, Malformed> {
-    let mut packet = Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, payload: &[], len: 0 };
+    let mut packet =
+        Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, user: None, payload: &[], len: 0 };
     let mut original_len = None;
     let mut header: Option<Attribute<'_>> = None;
     for attribute in attributes(message.after(FIXED_LEN)?) {
@@ -192,6 +197,7 @@ fn read_attributes<'a>(message: &Message<'a>, seen: &mut Option<PacketId>) -> Re
             INPUT_INTERFACE => packet.input_interface = attribute.be32()?,
             OUTPUT_INTERFACE => packet.output_interface = attribute.be32()?,
             PAYLOAD => packet.payload = attribute.value,
+            USER => packet.user = Some(UserId(attribute.be32()?)),
             ORIGINAL_LEN => original_len = Some(attribute.be32()?),
             _ => {}
         }
@@ -217,10 +223,19 @@ mod tests {
             writer.put(PACKET_HEADER, &[0, 0, 0, 7, 8, 0, 3]);
             writer.put_be32(MARK, 80);
             writer.put_be32(OUTPUT_INTERFACE, 2);
+            writer.put_be32(USER, 1000);
             writer.put(PAYLOAD, &[0x45, 0, 0]);
         });
-        let expected =
-            Packet { id: PacketId(7), hook: 3, mark: 80, input_interface: 0, output_interface: 2, payload: &[0x45, 0, 0], len: 3 };
+        let expected = Packet {
+            id: PacketId(7),
+            hook: 3,
+            mark: 80,
+            input_interface: 0,
+            output_interface: 2,
+            user: Some(UserId(1000)),
+            payload: &[0x45, 0, 0],
+            len: 3,
+        };
         assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Packet(expected)]);
         assert!(!expected.is_cut());
     }

@@ -34,12 +34,23 @@ pub struct QueueConfig {
     pub capacity: u32,
     /// Wished size of the socket buffer in octets: large, so that `capacity` is the limit and not the buffer.
     pub socket_buffer: usize,
+    /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
+    pub users: bool,
 }
+
+/// Packets that may wait in the queue of what leaves a host. Those that wait for a permission take up half of it at most
+/// ([`HeldLimits`](crate::inserter::HeldLimits)).
+pub const OUTBOUND_CAPACITY: u32 = 4096;
 
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
-        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024 }
+        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false }
+    }
+
+    /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
+    pub const fn outbound(number: u16) -> Self {
+        Self { capacity: OUTBOUND_CAPACITY, users: true, ..Self::new(number) }
     }
 }
 
@@ -128,7 +139,7 @@ impl Queue {
             Some(Errno::EPERM) => QueueError::NotPrivileged(number),
             _ => failed(error),
         })?;
-        socket.transact(message::configure(number, config.capacity)).map_err(failed)?;
+        socket.transact(message::configure(number, config.capacity, config.users)).map_err(failed)?;
         Ok(Self { socket, number, scratch: Vec::new() })
     }
 

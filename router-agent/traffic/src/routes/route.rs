@@ -13,16 +13,23 @@ pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
 pub(super) const MAIN_TABLE: u32 = 254;
 
+/// Who has made the shadows of advertised routes, among the kernel's numbers for protocols (none of the known ones).
+pub(super) const OWN_PROTOCOL: u8 = 80;
+
 // Attributes of a route (`linux/rtnetlink.h`).
 const DESTINATION: u16 = 1;
+const SOURCE: u16 = 2;
 const OUTPUT_INTERFACE: u16 = 4;
 const GATEWAY: u16 = 5;
 const PRIORITY: u16 = 6;
+const PREFERRED_SOURCE: u16 = 7;
 const METRICS: u16 = 8;
 const MULTIPATH: u16 = 9;
 const CACHE_INFO: u16 = 12;
 const TABLE: u16 = 15;
 const VIA: u16 = 18;
+const PREFERENCE: u16 = 20;
+const EXPIRES: u16 = 23;
 const NEXT_HOP_ID: u16 = 30;
 
 // Metrics of a route.
@@ -40,6 +47,8 @@ const ON_LINK: u8 = 4;
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK: u32 = 1;
 const FIXED_LEN: usize = 12;
+/// Seconds by which two routes' ends may differ that are meant to be the same.
+const EXPIRY_TOLERANCE: u32 = 10;
 
 /// A route of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +62,19 @@ pub(super) struct Route {
     scope: u8,
     kind: u8,
     on_link: bool,
-    /// MTU and the other metrics.
+    /// Seconds until the kernel removes it, if it does.
+    expires: Option<u32>,
     mtu: Option<u32>,
+    /// Which metrics are locked, a bit for each.
+    locked: u32,
+    /// The other metrics.
     metrics: Vec<(u16, Vec<u8>)>,
     /// Every attribute but table, metrics and reports of the kernel.
     attributes: Vec<(u16, Vec<u8>)>,
 }
+
+/// What routes of one table share that the kernel tells apart by their next hops alone, if at all.
+pub(super) type Place = (Vec<u8>, u8, Vec<u8>, u8, u8, u32);
 
 impl Route {
     /// The routes of a table.
@@ -96,7 +112,9 @@ impl Route {
             scope,
             kind,
             on_link,
+            expires: None,
             mtu: None,
+            locked: 0,
             metrics: Vec::new(),
             attributes: Vec::new(),
         };
@@ -105,7 +123,7 @@ impl Route {
             match attribute.kind {
                 TABLE => route.table = attribute.u32()?,
                 METRICS => route.read_metrics(&attribute)?,
-                CACHE_INFO => {}
+                CACHE_INFO => route.expires = expiry(attribute.value),
                 MULTIPATH => route.attributes.push((MULTIPATH, without_states(attribute.value)?)),
                 kind => route.attributes.push((kind, attribute.value.to_vec())),
             }
@@ -118,6 +136,7 @@ impl Route {
             let metric = metric?;
             match metric.kind {
                 MTU => self.mtu = Some(metric.u32()?),
+                LOCKED => self.locked = metric.u32()?,
                 kind => self.metrics.push((kind, metric.value.to_vec())),
             }
         }
@@ -141,8 +160,14 @@ impl Route {
                 writer.put(*kind, value);
             }
         }
-        if self.mtu.is_some() || !self.metrics.is_empty() {
+        if let Some(expires) = self.expires {
+            writer.put_u32(EXPIRES, expires);
+        }
+        if self.mtu.is_some() || self.locked != 0 || !self.metrics.is_empty() {
             writer.nest(METRICS, |metrics| {
+                if self.locked != 0 {
+                    metrics.put_u32(LOCKED, self.locked);
+                }
                 for (kind, value) in &self.metrics {
                     metrics.put(*kind, value);
                 }
@@ -162,28 +187,75 @@ impl Route {
         self.mtu
     }
 
-    /// The same route with another MTU, open to path MTU discovery.
-    pub(super) fn with_mtu(&self, mtu: Option<u32>) -> Self {
-        let mut route = Self { mtu, ..self.clone() };
-        // A locked MTU would have every packet sent in two fragments.
-        for (_, value) in route.metrics.iter_mut().filter(|(kind, _)| *kind == LOCKED) {
-            if let Ok(locked) = <[u8; 4]>::try_from(value.as_slice()) {
-                *value = (u32::from_ne_bytes(locked) & !MTU_LOCKED).to_ne_bytes().to_vec();
-            }
-        }
-        route
+    /// The same route with a lowered MTU, open to path MTU discovery: with a locked MTU the kernel would send every packet in
+    /// two fragments.
+    pub(super) fn lowered(&self, mtu: u32) -> Self {
+        Self { mtu: Some(mtu), locked: self.locked & !MTU_LOCKED, ..self.clone() }
     }
 
-    /// The same route in another table.
+    /// The same route with the MTU that another one has, locked or not.
+    pub(super) fn with_mtu_of(&self, other: &Self) -> Self {
+        Self { mtu: other.mtu, locked: self.locked & !MTU_LOCKED | other.locked & MTU_LOCKED, ..self.clone() }
+    }
+
+    /// A copy for another table. It does not expire: it goes when its model has gone.
     pub(super) fn in_table(&self, table: u32) -> Self {
-        Self { table, ..self.clone() }
+        Self { table, expires: None, ..self.clone() }
     }
 
-    /// Whether it is the same route, in whichever table and with whichever metrics.
+    /// A route of [`OWN_PROTOCOL`] to the same place with another metric.
+    pub(super) fn shadow(&self, metric: u32) -> Self {
+        let mut shadow = Self { protocol: OWN_PROTOCOL, ..self.clone() };
+        match shadow.attributes.iter_mut().find(|(kind, _)| *kind == PRIORITY) {
+            Some((_, value)) => *value = metric.to_ne_bytes().to_vec(),
+            None => shadow.attributes.push((PRIORITY, metric.to_ne_bytes().to_vec())),
+        }
+        shadow
+    }
+
+    /// Whether it is the same route, in whichever table and with whichever MTU.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let key = |route: &Self| (route.family, route.prefix, route.source_prefix, route.tos, route.kind);
-        let hops = [DESTINATION, PRIORITY, OUTPUT_INTERFACE, GATEWAY, MULTIPATH, VIA, NEXT_HOP_ID];
+        let hops = [DESTINATION, SOURCE, PRIORITY, PREFERRED_SOURCE, OUTPUT_INTERFACE, GATEWAY, MULTIPATH, VIA, NEXT_HOP_ID];
         key(self) == key(other) && hops.iter().all(|kind| self.find(*kind) == other.find(*kind))
+    }
+
+    /// Whether both say the same of the same table, and end at the same time as far as that can be told.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let at_once = match (self.expires, other.expires) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.abs_diff(other) <= EXPIRY_TOLERANCE,
+            _ => false,
+        };
+        at_once && *self == Self { expires: self.expires, ..other.clone() }
+    }
+
+    /// Destination, source, service and metric.
+    pub(super) fn place(&self) -> Place {
+        let octets = |kind| self.find(kind).unwrap_or_default().to_vec();
+        (octets(DESTINATION), self.prefix, octets(SOURCE), self.source_prefix, self.tos, self.metric())
+    }
+
+    pub(super) fn metric(&self) -> u32 {
+        self.find(PRIORITY).and_then(|value| <[u8; 4]>::try_from(value).ok()).map_or(0, u32::from_ne_bytes)
+    }
+
+    /// What a router says of itself (RFC 4191 §2.1), the best first.
+    pub(super) fn preference(&self) -> u8 {
+        match self.find(PREFERENCE) {
+            Some([1]) => 0,
+            Some([3]) => 2,
+            _ => 1,
+        }
+    }
+
+    pub(super) const fn family(&self) -> u8 {
+        self.family
+    }
+
+    /// Whether it is the shadow of an advertised route.
+    pub(super) const fn is_shadow(&self) -> bool {
+        self.protocol == OWN_PROTOCOL
     }
 
     /// Whether the route leads anywhere that permissions are about: not to this host, this link's neighbours in person, groups.
@@ -226,6 +298,13 @@ impl Route {
     fn find(&self, kind: u16) -> Option<&[u8]> {
         self.attributes.iter().find(|(found, _)| *found == kind).map(|(_, value)| value.as_slice())
     }
+}
+
+/// Seconds until a route ends, from what the kernel reports: hundredths of a second, 0 for never, negative if it is due.
+fn expiry(cache_info: &[u8]) -> Option<u32> {
+    const HUNDREDTHS: u32 = 100;
+    let hundredths = i32::from_ne_bytes(*cache_info.get(8..)?.first_chunk::<4>()?);
+    (hundredths != 0).then(|| u32::try_from(hundredths).unwrap_or(1).div_ceil(HUNDREDTHS))
 }
 
 impl fmt::Display for Route {

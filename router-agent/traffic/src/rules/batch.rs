@@ -2,8 +2,9 @@
 
 use crate::netlink::{APPEND, Batch, CREATE, Writer};
 
-use super::TABLE;
-use super::plan::{Base, Chain, Family, Rule, Table};
+use super::Role;
+use super::expression::Expression;
+use super::plan::{Base, Chain, Family, Rule, Set, Table};
 
 /// Subsystem of nf_tables, in the upper half of a message's kind (`NFNL_SUBSYS_NFTABLES`).
 pub(super) const SUBSYSTEM: u16 = 10;
@@ -13,31 +14,35 @@ const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 
-/// Puts `tables` in place of those that stand.
-pub(super) fn replace(tables: &[Table]) -> Batch {
+/// Puts `tables` in place of those of the role that stand.
+pub(super) fn replace(role: Role, tables: &[Table]) -> Batch {
     let mut batch = begin("set the filter rules");
     for table in tables {
-        delete_table(&mut batch, table.family);
-        new_table(&mut batch, table.family);
-        // Rules name the chains that they jump to, so every chain comes first.
+        delete_table(&mut batch, role, table.family);
+        new_table(&mut batch, role, table.family);
+        // Rules name the sets that they use and the chains that they jump to, so these come first.
+        for (set, id) in table.sets.iter().zip(1..) {
+            new_set(&mut batch, role, table.family, set, id);
+        }
         for chain in &table.chains {
-            new_chain(&mut batch, table.family, chain);
+            new_chain(&mut batch, role, table.family, chain);
         }
         for chain in &table.chains {
             for rule in &chain.rules {
-                new_rule(&mut batch, table.family, chain.name, rule);
+                new_rule(&mut batch, role, table.family, &chain.name, rule);
             }
         }
     }
     end(batch)
 }
 
-/// Removes the table in each of `families`.
-pub(super) fn remove(families: &[Family]) -> Batch {
+/// Removes the role's table in each of `families`.
+pub(super) fn remove(role: Role, families: &[Family]) -> Batch {
     let mut batch = begin("remove the filter rules");
     for family in families {
-        delete_table(&mut batch, *family);
+        delete_table(&mut batch, role, *family);
     }
     end(batch)
 }
@@ -60,29 +65,48 @@ fn end(mut batch: Batch) -> Batch {
 }
 
 /// Deleting a table that is not there is an error; creating it just before makes it be there.
-fn delete_table(batch: &mut Batch, family: Family) {
-    new_table(batch, family);
-    batch.request(format!("remove table {family} {TABLE}"), DELETE_TABLE, 0, &fixed(family.number(), 0), |writer| {
-        writer.put_text(1, TABLE);
+fn delete_table(batch: &mut Batch, role: Role, family: Family) {
+    new_table(batch, role, family);
+    batch.request(format!("remove table {family} {}", role.table()), DELETE_TABLE, 0, &fixed(family.number(), 0), |writer| {
+        writer.put_text(1, role.table());
     });
 }
 
-fn new_table(batch: &mut Batch, family: Family) {
-    batch.request(format!("create table {family} {TABLE}"), NEW_TABLE, CREATE, &fixed(family.number(), 0), |writer| {
-        writer.put_text(1, TABLE);
+fn new_table(batch: &mut Batch, role: Role, family: Family) {
+    batch.request(format!("create table {family} {}", role.table()), NEW_TABLE, CREATE, &fixed(family.number(), 0), |writer| {
+        writer.put_text(1, role.table());
         // No flags: with the owner flag the table would vanish with the process, and traffic would pass.
         writer.put_be32(2, 0);
     });
 }
 
-fn new_chain(batch: &mut Batch, family: Family, chain: &Chain) {
-    let name = format!("create chain {family} {TABLE} {}", chain.name);
+fn new_chain(batch: &mut Batch, role: Role, family: Family, chain: &Chain) {
+    let name = format!("create chain {family} {} {}", role.table(), chain.name);
     batch.request(name, NEW_CHAIN, CREATE, &fixed(family.number(), 0), |writer| {
-        writer.put_text(1, TABLE);
-        writer.put_text(3, chain.name);
+        writer.put_text(1, role.table());
+        writer.put_text(3, &chain.name);
         if let Some(base) = &chain.base {
             hook(writer, base);
         }
+    });
+}
+
+/// A set that rules fill from packets. `id` tells apart the sets of one family within the batch.
+fn new_set(batch: &mut Batch, role: Role, family: Family, set: &Set, id: u32) {
+    const TIMEOUTS: u32 = 0x10;
+    const FILLED_BY_RULES: u32 = 0x20;
+    /// How other programs show the key.
+    const INTERFACE_INDEX: u32 = 20;
+    let name = format!("create set {family} {} {}", role.table(), set.name);
+    batch.request(name, NEW_SET, CREATE, &fixed(family.number(), 0), |writer| {
+        writer.put_text(1, role.table());
+        writer.put_text(2, &set.name);
+        writer.put_be32(3, TIMEOUTS | FILLED_BY_RULES);
+        writer.put_be32(4, INTERFACE_INDEX);
+        writer.put_be32(5, 4); // octets of a key
+        writer.nest(9, |description| description.put_be32(1, Set::CAPACITY));
+        writer.put_be32(10, id);
+        writer.put_be64(11, set.timeout);
     });
 }
 
@@ -95,17 +119,18 @@ fn hook(writer: &mut Writer, base: &Base) {
     writer.put_text(7, base.kind);
 }
 
-fn new_rule(batch: &mut Batch, family: Family, chain: &str, rule: &Rule) {
-    let name = format!("add rule \"{}\" to chain {family} {TABLE} {chain}", rule.name);
+fn new_rule(batch: &mut Batch, role: Role, family: Family, chain: &str, rule: &Rule) {
+    let needs = rule.expressions.iter().find_map(Expression::needs).map_or_else(String::new, |option| format!(" (it needs {option})"));
+    let name = format!("add rule \"{}\" to chain {family} {} {chain}{needs}", rule.name, role.table());
     batch.request(name, NEW_RULE, CREATE | APPEND, &fixed(family.number(), 0), |writer| {
-        writer.put_text(1, TABLE);
+        writer.put_text(1, role.table());
         writer.put_text(2, chain);
         writer.nest(4, |list| {
             for expression in &rule.expressions {
                 expression.write(list);
             }
         });
-        writer.put(7, &comment(rule.name));
+        writer.put(7, &comment(&rule.name));
     });
 }
 

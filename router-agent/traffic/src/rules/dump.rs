@@ -2,7 +2,7 @@
 
 use crate::netlink::{Attribute, Malformed, Message, NetlinkError, Socket};
 
-use super::TABLE;
+use super::Role;
 use super::batch::{SUBSYSTEM, fixed};
 use super::plan::Family;
 
@@ -28,8 +28,8 @@ pub struct RuleCounter {
     pub bytes: u64,
 }
 
-/// Whether the table stands in `family`.
-pub(super) fn exists(socket: &Socket, family: Family) -> Result<bool, NetlinkError> {
+/// Whether the role's table stands in `family`.
+pub(super) fn exists(socket: &Socket, role: Role, family: Family) -> Result<bool, NetlinkError> {
     let tables = socket.dump(
         "list the tables",
         GET_TABLE,
@@ -40,26 +40,26 @@ pub(super) fn exists(socket: &Socket, family: Family) -> Result<bool, NetlinkErr
                 return Ok(None);
             }
             let name = find(message, 1)?.map(|attribute| attribute.text()).transpose()?;
-            Ok((name == Some(TABLE)).then_some(()))
+            Ok((name == Some(role.table())).then_some(()))
         },
     )?;
     Ok(!tables.is_empty())
 }
 
-/// The counters of the table in `family`, in the order of the rules.
-pub(super) fn counters(socket: &Socket, family: Family) -> Result<Vec<RuleCounter>, NetlinkError> {
+/// The counters of the role's table in `family`, in the order of the rules.
+pub(super) fn counters(socket: &Socket, role: Role, family: Family) -> Result<Vec<RuleCounter>, NetlinkError> {
     socket.dump(
         "list the rules",
         GET_RULE,
         &fixed(family.number(), 0),
-        |writer| writer.put_text(1, TABLE),
-        |message| if message.kind == NEW_RULE { counter(message, family) } else { Ok(None) },
+        |writer| writer.put_text(1, role.table()),
+        |message| if message.kind == NEW_RULE { counter(message, role, family) } else { Ok(None) },
     )
 }
 
-fn counter(message: &Message<'_>, family: Family) -> Result<Option<RuleCounter>, Malformed> {
+fn counter(message: &Message<'_>, role: Role, family: Family) -> Result<Option<RuleCounter>, Malformed> {
     // A kernel that does not know the filter by table lists the rules of all.
-    if find(message, 1)?.map(|attribute| attribute.text()).transpose()? != Some(TABLE) {
+    if find(message, 1)?.map(|attribute| attribute.text()).transpose()? != Some(role.table()) {
         return Ok(None);
     }
     let Some(expressions) = find(message, 4)? else { return Ok(None) };

@@ -3,9 +3,13 @@
 //! Values are compared in the order in which they stand in the packet; what the kernel computes itself (mark, address
 //! type) is in host order.
 
+use std::borrow::Cow;
+
+use ipnet::IpNet;
+
 use crate::netlink::Writer;
 
-use super::plan::{Bucket, Family};
+use super::plan::{Bucket, Family, Interface};
 
 /// One expression of a rule. Tests work on the kernel's register 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +18,15 @@ pub(super) enum Expression {
     LoadProtocol,
     /// Loads the packet's mark.
     LoadMark,
+    /// Loads the index of the arriving interface.
+    LoadInputIndex,
+    /// Loads the index of the leaving interface.
+    LoadOutputIndex,
+    /// Loads the mark of the socket that the packet is for. The rule ends here if there is none, and for a connection that
+    /// is only being opened or waits in TIME-WAIT.
+    LoadSocketMark,
+    /// Loads 1 if the socket that the packet is for has `IP_TRANSPARENT`, else 0. The rule ends here if there is none.
+    LoadSocketTransparent,
     /// Loads the name of the arriving interface.
     LoadInputName,
     /// Loads the name of the leaving interface.
@@ -34,8 +47,9 @@ pub(super) enum Expression {
     Unequal(Vec<u8>),
     /// The rule goes on if the register is in the range, both ends included.
     Between(Vec<u8>, Vec<u8>),
-    /// The rule goes on as long as the bucket has tokens.
-    Limit(Bucket),
+    /// The rule goes on as long as the bucket has tokens that `set` keeps for the loaded interface index. If the set is full
+    /// and has none for it, the rule ends here.
+    Limit { set: Cow<'static, str>, timeout: u64, bucket: Bucket },
     /// Counts packets and bytes.
     Counter,
     /// Lets the packet pass this table.
@@ -43,7 +57,9 @@ pub(super) enum Expression {
     /// Drops the packet.
     Drop,
     /// Goes on in another chain and comes back from its end.
-    Jump(&'static str),
+    Jump(Cow<'static, str>),
+    /// Goes back to the chain that jumped here.
+    Return,
     /// Hands the packet to a queue; dropped if nobody listens.
     Queue(u16),
     /// Never matches a packet, but its presence switches reassembly on.
@@ -57,6 +73,8 @@ const INTERFACE_NAME_LEN: usize = 16;
 
 // Keys of `meta`.
 const META_MARK: u32 = 3;
+const META_INPUT_INDEX: u32 = 4;
+const META_OUTPUT_INDEX: u32 = 5;
 const META_INPUT_NAME: u32 = 6;
 const META_OUTPUT_NAME: u32 = 7;
 const META_PROTOCOL: u32 = 16;
@@ -78,18 +96,32 @@ impl Expression {
         });
     }
 
+    /// What a kernel must have been built with that may be missing, for the error that names the rule.
+    pub(super) const fn needs(&self) -> Option<&'static str> {
+        match self {
+            Self::LoadSocketMark | Self::LoadSocketTransparent => Some("the kernel's CONFIG_NFT_SOCKET"),
+            _ => None,
+        }
+    }
+
     const fn name(&self) -> &'static str {
         match self {
-            Self::LoadProtocol | Self::LoadMark | Self::LoadInputName | Self::LoadOutputName => "meta",
+            Self::LoadProtocol
+            | Self::LoadMark
+            | Self::LoadInputIndex
+            | Self::LoadOutputIndex
+            | Self::LoadInputName
+            | Self::LoadOutputName => "meta",
+            Self::LoadSocketMark | Self::LoadSocketTransparent => "socket",
             Self::LoadDestinationType => "fib",
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
             Self::LoadHasExtension(_) => "exthdr",
             Self::Mask(_) => "bitwise",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
-            Self::Limit(_) => "limit",
+            Self::Limit { .. } => "dynset",
             Self::Counter => "counter",
-            Self::Accept | Self::Drop | Self::Jump(_) => "immediate",
+            Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
             // This kernel has no `queue` expression: the older filter's target does it.
             Self::Queue(_) => "target",
             Self::Reassembly => "match",
@@ -100,6 +132,10 @@ impl Expression {
         match self {
             Self::LoadProtocol => meta(data, META_PROTOCOL),
             Self::LoadMark => meta(data, META_MARK),
+            Self::LoadInputIndex => meta(data, META_INPUT_INDEX),
+            Self::LoadOutputIndex => meta(data, META_OUTPUT_INDEX),
+            Self::LoadSocketMark => socket(data, SOCKET_MARK),
+            Self::LoadSocketTransparent => socket(data, SOCKET_TRANSPARENT),
             Self::LoadInputName => meta(data, META_INPUT_NAME),
             Self::LoadOutputName => meta(data, META_OUTPUT_NAME),
             Self::LoadDestinationType => {
@@ -134,17 +170,22 @@ impl Expression {
                 value(data, 3, from);
                 value(data, 4, to);
             }
-            Self::Limit(bucket) => {
-                data.put_be64(1, u64::from(bucket.rate));
-                data.put_be64(2, 1); // a second
-                data.put_be32(3, bucket.burst);
-                data.put_be32(4, 0); // packets, not bytes
-                data.put_be32(5, 0); // up to the rate, not above it
+            Self::Limit { set, timeout, bucket } => {
+                const ADD_OR_REFRESH: u32 = 1;
+                data.put_text(1, set);
+                data.put_be32(3, ADD_OR_REFRESH);
+                data.put_be32(4, REGISTER);
+                data.put_be64(6, *timeout);
+                data.nest(7, |limit| {
+                    limit.put_text(1, "limit");
+                    limit.nest(2, |data| tokens(data, *bucket));
+                });
             }
             Self::Counter => {}
             Self::Accept => verdict(data, 1, None),
             Self::Drop => verdict(data, 0, None),
             Self::Jump(chain) => verdict(data, (-3i32).cast_unsigned(), Some(chain)),
+            Self::Return => verdict(data, (-5i32).cast_unsigned(), None),
             Self::Queue(number) => {
                 // Revision 3: number and how many queues, flags (1 would let packets pass without a listener), padding.
                 let [high, low] = number.to_ne_bytes();
@@ -162,10 +203,47 @@ pub(super) fn host(value: u32) -> Vec<u8> {
 }
 
 /// An interface name as it is compared.
-pub(super) fn interface_name(name: &str) -> Vec<u8> {
+fn interface_name(name: &str) -> Vec<u8> {
     let mut octets = name.as_bytes().to_vec();
     octets.resize(INTERFACE_NAME_LEN, 0);
     octets
+}
+
+/// Tests for the name of the arriving or leaving interface.
+pub(super) fn interface(which: Interface, name: &str) -> Vec<Expression> {
+    let load = match which {
+        Interface::Arriving => Expression::LoadInputName,
+        Interface::Leaving => Expression::LoadOutputName,
+    };
+    vec![load, Expression::Equal(interface_name(name))]
+}
+
+/// Tests for an address of the IP header: the source of what arrives, the destination of what leaves. `None` if the prefix is
+/// of the other family.
+pub(super) fn remote(family: Family, which: Interface, prefix: IpNet) -> Option<Vec<Expression>> {
+    let (offset, address, mask) = match (family, which, prefix) {
+        (Family::Ipv4, Interface::Arriving, IpNet::V4(net)) => (12, net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+        (Family::Ipv4, Interface::Leaving, IpNet::V4(net)) => (16, net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+        (Family::Ipv6, Interface::Arriving, IpNet::V6(net)) => (8, net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+        (Family::Ipv6, Interface::Leaving, IpNet::V6(net)) => (24, net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+        _ => return None,
+    };
+    let len = if family == Family::Ipv4 { 4 } else { 16 };
+    Some(vec![Expression::LoadNetwork { offset, len }, Expression::Mask(mask), Expression::Equal(address)])
+}
+
+/// Tests for a TCP segment that opens no connection.
+pub(super) fn opens_nothing() -> Vec<Expression> {
+    const FLAGS: u32 = 13;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    vec![Expression::LoadTransport { offset: FLAGS, len: 1 }, Expression::Mask(vec![SYN | ACK]), Expression::Unequal(vec![SYN])]
+}
+
+/// Tests for one of the types of ICMP from `from` to `to`.
+pub(super) fn icmp_types(from: u8, to: u8) -> Vec<Expression> {
+    let test = if from == to { Expression::Equal(vec![from]) } else { Expression::Between(vec![from], vec![to]) };
+    vec![Expression::LoadTransport { offset: 0, len: 1 }, test]
 }
 
 /// Tests for a protocol behind IP.
@@ -205,6 +283,23 @@ fn meta(data: &mut Writer, key: u32) {
     data.put_be32(2, key);
 }
 
+// Keys of `socket`.
+const SOCKET_TRANSPARENT: u32 = 0;
+const SOCKET_MARK: u32 = 1;
+
+fn socket(data: &mut Writer, key: u32) {
+    data.put_be32(1, key);
+    data.put_be32(2, REGISTER);
+}
+
+fn tokens(data: &mut Writer, bucket: Bucket) {
+    data.put_be64(1, u64::from(bucket.rate));
+    data.put_be64(2, 1); // a second
+    data.put_be32(3, bucket.burst);
+    data.put_be32(4, 0); // packets, not bytes
+    data.put_be32(5, 0); // up to the rate, not above it
+}
+
 fn payload(data: &mut Writer, base: u32, offset: u32, len: u32) {
     data.put_be32(1, REGISTER);
     data.put_be32(2, base);
@@ -241,4 +336,16 @@ fn compat(data: &mut Writer, name: &str, revision: u32, info: &[u8]) {
     data.put_text(1, name);
     data.put_be32(2, revision);
     data.put(3, info);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_may_lack_is_named() {
+        assert_eq!(Expression::LoadSocketMark.needs(), Some("the kernel's CONFIG_NFT_SOCKET"));
+        assert_eq!(Expression::LoadSocketTransparent.needs(), Some("the kernel's CONFIG_NFT_SOCKET"));
+        assert_eq!(Expression::LoadMark.needs(), None);
+    }
 }

@@ -1,37 +1,73 @@
 //! The packet filter rules that bring every packet before this project's queues.
 //!
-//! An own nf_tables table named [`TABLE`], in the families ip and ip6, set through netlink in one atomic batch: either all
-//! of it stands, or what stood before. Nothing outside the table is touched. The rules fail closed: no owner flag (the table
-//! outlives the process), no bypass (a queue without listener drops), and where a chain decides about data, its policy is
-//! to drop. Only [`remove`] opens.
+//! An own nf_tables table for each [`Role`], in the families ip and ip6, set through netlink in one atomic batch: either all
+//! of it stands, or what stood before. Nothing outside the role's table is touched, the other role's table neither: both may
+//! stand at once, and then a packet passes only what both let pass. The rules fail closed: no owner flag (the table outlives
+//! the process), no bypass (a queue without listener drops), and where a chain decides about data, its policy is to drop.
+//! Only [`remove`] opens.
 //!
-//! What is exempted from the queues is the list of X-58, each entry behind a token bucket of its own; a counter stands on
-//! either side of each bucket.
+//! What is exempted is the list of X-58, each entry with a token bucket of its own on each interface; a counter stands on
+//! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`]), not by
+//! their port alone. If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
+//! error that says so; nothing weaker is set, and a node that had no rules is closed altogether.
 
 mod batch;
+mod class;
+mod closed;
 mod dump;
+mod exempt;
 mod expression;
 mod host;
 mod plan;
 mod router;
+mod watch;
 
 use crate::netlink::{NetlinkError, Protocol, Socket};
 
 pub use dump::RuleCounter;
+pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use plan::{Bucket, Exemptions, Family};
+pub use watch::{Author, Watch};
 
-/// Name of the table, in both families.
-pub const TABLE: &str = "pbs";
+/// Puts a role's rules in place through the given socket, at once or not at all.
+pub type Install = Box<dyn Fn(&Socket) -> Result<(), NetlinkError> + Send>;
+
+/// Whose rules: each role has a table of its own, so that no daemon replaces or removes the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A router ([`RouterRules`]).
+    Router,
+    /// A host ([`HostRules`]).
+    Host,
+}
+
+impl Role {
+    /// Name of the role's table, the same in both families.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Router => "pbs-router",
+            Self::Host => "pbs-host",
+        }
+    }
+}
 
 /// Packet mark by which the signalling queue's verdict lets a foreign Q-mode packet pass the router.
 ///
 /// The mark counts only together with UDP destination port 270, and only inside the router that set it.
 pub const SIGNALLING_PASSED: u32 = 0x5042_0001;
 
+/// Mark of the sockets of messaging associations, without which their port is exempt from nothing.
+///
+/// Sockets must carry it as `SO_MARK`, and `IP_TRANSPARENT` too: setting either takes `CAP_NET_ADMIN` or `CAP_NET_RAW`. It is
+/// neither [`SIGNALLING_PASSED`] nor the mark by which packets with AH are routed ([`crate::routes::MARK`]), so that
+/// associations are routed like everything else.
+pub const ASSOCIATION_MARK: u32 = 0x5042_0003;
+
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
 
-/// What a router filters: every forwarded packet, and signalling on its way through. Its own traffic is left alone.
+/// What a router filters: every forwarded packet, signalling on its way through, and what is for the router itself. What it
+/// sends itself is left alone, but for a bound on ICMP errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterRules {
     /// Queue for unfragmented UDP to port 270 whose destination is not this router.
@@ -42,6 +78,14 @@ pub struct RouterRules {
     pub signalling: Bucket,
     /// Packets a second that the signalling queue may pass on.
     pub passed_signalling: Bucket,
+    /// ICMP errors a second that the router sends: its stack answers some packets before they are judged.
+    pub own_errors: Bucket,
+    /// TCP port of messaging associations, the same on every node.
+    pub association_port: u16,
+    /// What reaches the router itself.
+    pub exemptions: Exemptions,
+    /// What else does, by configuration; at most [`MOST_EXEMPT`], each [checked](Exempt::check).
+    pub exempt: Vec<Exempt>,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -55,28 +99,54 @@ pub struct HostRules {
     pub association_port: u16,
     /// What does not go through the queues.
     pub exemptions: Exemptions,
+    /// What else does not, by configuration; at most [`MOST_EXEMPT`], each [checked](Exempt::check).
+    pub exempt: Vec<Exempt>,
 }
 
 impl RouterRules {
-    /// Rules for these queues, with the default buckets.
-    pub const fn new(signalling_queue: u16, data_queue: u16) -> Self {
-        Self { signalling_queue, data_queue, signalling: Bucket::new(2000, 500), passed_signalling: Bucket::new(200, 100) }
+    /// Rules for these queues and this port of associations, with the default buckets.
+    pub const fn new(signalling_queue: u16, data_queue: u16, association_port: u16) -> Self {
+        Self {
+            signalling_queue,
+            data_queue,
+            signalling: Bucket::new(2000, 500),
+            passed_signalling: Bucket::new(200, 100),
+            own_errors: Bucket::new(100, 50),
+            association_port,
+            exemptions: Exemptions::of_a_router(),
+            exempt: Vec::new(),
+        }
     }
 
-    /// Puts the rules in place of whatever the table held before, at once or not at all.
+    /// Puts the rules in place of whatever the router's table held before, at once or not at all.
     pub fn install(&self) -> Result<(), NetlinkError> {
-        install(&[router::plan(self, Family::Ipv4), router::plan(self, Family::Ipv6)])
+        self.install_through(&Socket::open(Protocol::Netfilter)?)
+    }
+
+    /// The same through a socket that is known to whoever watches the table.
+    pub fn install_through(&self, socket: &Socket) -> Result<(), NetlinkError> {
+        install(socket, Role::Router, &[router::plan(self, Family::Ipv4), router::plan(self, Family::Ipv6)])
     }
 }
 
 impl HostRules {
-    /// Puts the rules in place of whatever the table held before, at once or not at all.
+    /// Rules for these queues and this port of associations, with the default buckets.
+    pub fn new(outbound_queue: u16, inbound_queue: u16, association_port: u16) -> Self {
+        Self { outbound_queue, inbound_queue, association_port, exemptions: Exemptions::default(), exempt: Vec::new() }
+    }
+
+    /// Puts the rules in place of whatever the host's table held before, at once or not at all.
     pub fn install(&self) -> Result<(), NetlinkError> {
-        install(&[host::plan(self, Family::Ipv4), host::plan(self, Family::Ipv6)])
+        self.install_through(&Socket::open(Protocol::Netfilter)?)
+    }
+
+    /// The same through a socket that is known to whoever watches the table.
+    pub fn install_through(&self, socket: &Socket) -> Result<(), NetlinkError> {
+        install(socket, Role::Host, &[host::plan(self, Family::Ipv4), host::plan(self, Family::Ipv6)])
     }
 }
 
-/// In which families the table stands.
+/// In which families a table stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Installed {
     /// The IPv4 half.
@@ -85,25 +155,46 @@ pub struct Installed {
     pub ipv6: bool,
 }
 
-/// Whether the table stands.
-pub fn installed() -> Result<Installed, NetlinkError> {
+/// Whether the role's table stands.
+pub fn installed(role: Role) -> Result<Installed, NetlinkError> {
     let socket = Socket::open(Protocol::Netfilter)?;
-    Ok(Installed { ipv4: dump::exists(&socket, Family::Ipv4)?, ipv6: dump::exists(&socket, Family::Ipv6)? })
+    Ok(Installed { ipv4: dump::exists(&socket, role, Family::Ipv4)?, ipv6: dump::exists(&socket, role, Family::Ipv6)? })
 }
 
-/// Removes the table with all its rules: from here on traffic passes unverified. Removing what is not there succeeds.
-pub fn remove() -> Result<(), NetlinkError> {
-    Socket::open(Protocol::Netfilter)?.transact(batch::remove(&[Family::Ipv4, Family::Ipv6]))
+/// Removes the role's table with all its rules: from here on traffic passes unverified, unless the other role's table
+/// stands too. Removing what is not there succeeds.
+pub fn remove(role: Role) -> Result<(), NetlinkError> {
+    Socket::open(Protocol::Netfilter)?.transact(batch::remove(role, &[Family::Ipv4, Family::Ipv6]))
 }
 
-/// The counter of every rule that has one, in the order of the rules.
-pub fn counters() -> Result<Vec<RuleCounter>, NetlinkError> {
+/// The counter of every rule of the role's table that has one, in the order of the rules.
+pub fn counters(role: Role) -> Result<Vec<RuleCounter>, NetlinkError> {
     let socket = Socket::open(Protocol::Netfilter)?;
-    let mut counters = dump::counters(&socket, Family::Ipv4)?;
-    counters.extend(dump::counters(&socket, Family::Ipv6)?);
+    let mut counters = dump::counters(&socket, role, Family::Ipv4)?;
+    counters.extend(dump::counters(&socket, role, Family::Ipv6)?);
     Ok(counters)
 }
 
-fn install(tables: &[plan::Table]) -> Result<(), NetlinkError> {
-    Socket::open(Protocol::Netfilter)?.transact(batch::replace(tables))
+/// Lets nothing pass a node whose rules nobody knows, unless the role's table stands already: what was closed by a
+/// configuration that could be read stays so. `true` if the table was installed.
+///
+/// A router forwards and receives nothing, a host sends and receives nothing but its traffic with itself.
+pub fn close(role: Role) -> Result<bool, NetlinkError> {
+    close_through(&Socket::open(Protocol::Netfilter)?, role)
+}
+
+fn close_through(socket: &Socket, role: Role) -> Result<bool, NetlinkError> {
+    if dump::exists(socket, role, Family::Ipv4)? && dump::exists(socket, role, Family::Ipv6)? {
+        return Ok(false);
+    }
+    socket.transact(batch::replace(role, &[closed::plan(role, Family::Ipv4), closed::plan(role, Family::Ipv6)]))?;
+    Ok(true)
+}
+
+/// Rules that this kernel refuses, for example because it cannot tell sockets, leave the node closed and not open.
+fn install(socket: &Socket, role: Role, tables: &[plan::Table]) -> Result<(), NetlinkError> {
+    socket.transact(batch::replace(role, tables)).inspect_err(|_| {
+        // If even this is refused, the first refusal says more.
+        let _ = close_through(socket, role);
+    })
 }

@@ -1,5 +1,6 @@
 //! A table as a value: what `batch` sends to the kernel.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::expression::Expression;
@@ -34,7 +35,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// A token bucket: packets a second on average, and how many at once.
+/// A token bucket: packets a second on average, and how many at once. Each interface has one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     /// Packets a second, at least 1.
@@ -50,7 +51,7 @@ impl Bucket {
     }
 }
 
-/// What passes a host without permission, in each direction within its bucket.
+/// What passes a node without permission, in each direction and on each interface within its bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exemptions {
     /// GIST datagrams to and from the node itself.
@@ -77,17 +78,53 @@ impl Default for Exemptions {
     }
 }
 
+impl Exemptions {
+    /// What suits a router, which has as many neighbours as it forwards flows for.
+    pub const fn of_a_router() -> Self {
+        Self {
+            signalling: Bucket::new(2000, 500),
+            associations: Bucket::new(20_000, 10_000),
+            icmp_errors: Bucket::new(100, 50),
+            dhcp: Bucket::new(10, 20),
+            neighbour_discovery: Bucket::new(500, 500),
+        }
+    }
+}
+
 /// The part of a table that lies in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) family: Family,
+    pub(super) sets: Vec<Set>,
     pub(super) chains: Vec<Chain>,
+}
+
+/// A set that keeps a token bucket for each interface that has been seen lately.
+///
+/// At most [`Set::CAPACITY`]; a packet of an interface that finds no room is above its bucket. Packets cannot fill it: its
+/// keys are the node's own interface indices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Set {
+    pub(super) name: Cow<'static, str>,
+    /// How long an unused bucket is kept, in milliseconds: until it would be full again, so that forgetting it grants nothing.
+    pub(super) timeout: u64,
+}
+
+impl Set {
+    /// Interfaces with a bucket.
+    pub(super) const CAPACITY: u32 = 1024;
+    const LEAST_TIMEOUT: u64 = 60_000;
+
+    fn new(name: Cow<'static, str>, bucket: Bucket) -> Self {
+        let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
+        Self { name, timeout: full_again.saturating_add(1000).max(Self::LEAST_TIMEOUT) }
+    }
 }
 
 /// A chain with its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chain {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     /// Where packets enter; `None` for a chain that rules jump to.
     pub(super) base: Option<Base>,
     pub(super) rules: Vec<Rule>,
@@ -108,6 +145,7 @@ pub(super) struct Base {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
     Prerouting,
+    Input,
     Forward,
     Output,
 }
@@ -117,6 +155,7 @@ impl Hook {
     pub(super) const fn number(self) -> u32 {
         match self {
             Self::Prerouting => 0,
+            Self::Input => 1,
             Self::Forward => 2,
             Self::Output => 3,
         }
@@ -144,19 +183,44 @@ impl Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     /// Shown with the rule's counter, and as its comment by other programs.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) expressions: Vec<Expression>,
 }
 
 impl Rule {
-    pub(super) fn new<const N: usize>(name: &'static str, parts: [Vec<Expression>; N]) -> Self {
-        Self { name, expressions: parts.into_iter().flatten().collect() }
+    pub(super) fn new<const N: usize>(name: impl Into<Cow<'static, str>>, parts: [Vec<Expression>; N]) -> Self {
+        Self { name: name.into(), expressions: parts.into_iter().flatten().collect() }
     }
 }
 
-/// A chain that lets packets through within `bucket`: `then` for those, drop for the others. Both are counted.
-pub(super) fn bucket_chain(name: &'static str, bucket: Bucket, then: Expression) -> Chain {
-    let within = Rule::new("within the bucket", [vec![Expression::Limit(bucket), Expression::Counter, then]]);
-    let above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Drop]]);
-    Chain { name, base: None, rules: vec![within, above] }
+/// Which of a packet's interfaces has the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interface {
+    /// The one it came in by.
+    Arriving,
+    /// The one it goes out by.
+    Leaving,
+}
+
+impl Table {
+    /// An empty table.
+    pub(super) const fn new(family: Family) -> Self {
+        Self { family, sets: Vec::new(), chains: Vec::new() }
+    }
+
+    /// Adds a chain that lets packets through within the bucket of their interface: `then` for those, drop for the others.
+    /// Both are counted.
+    pub(super) fn add_bucket(&mut self, name: impl Into<Cow<'static, str>>, bucket: Bucket, interface: Interface, then: Expression) {
+        let name = name.into();
+        let set = Set::new(name.clone(), bucket);
+        let load = match interface {
+            Interface::Arriving => Expression::LoadInputIndex,
+            Interface::Leaving => Expression::LoadOutputIndex,
+        };
+        let limit = Expression::Limit { set: set.name.clone(), timeout: set.timeout, bucket };
+        let within = Rule::new("within the bucket", [vec![load, limit, Expression::Counter, then]]);
+        let above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Drop]]);
+        self.sets.push(set);
+        self.chains.push(Chain { name, base: None, rules: vec![within, above] });
+    }
 }

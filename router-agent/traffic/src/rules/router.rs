@@ -1,23 +1,23 @@
 //! The rules of a router.
 
-use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, protocol, reassembly, unfragmented};
-use super::plan::{Base, Chain, Family, Hook, Policy, Rule, Table, bucket_chain};
+use super::class::{self, Way};
+use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, unfragmented};
+use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
+const ICMP: u8 = 1;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
 /// The router's table in one family.
 pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
-    Table {
-        family,
-        chains: vec![
-            bucket_chain("signalling", rules.signalling, Expression::Queue(rules.signalling_queue)),
-            bucket_chain("passed-signalling", rules.passed_signalling, Expression::Accept),
-            interception(family),
-            reassembly_chain(),
-            forward(rules),
-        ],
-    }
+    let mut table = Table::new(family);
+    table.add_bucket("signalling", rules.signalling, Interface::Arriving, Expression::Queue(rules.signalling_queue));
+    table.add_bucket("passed-signalling", rules.passed_signalling, Interface::Arriving, Expression::Accept);
+    table.add_bucket("own-errors", rules.own_errors, Interface::Leaving, Expression::Accept);
+    let input = input(rules, &mut table);
+    table.chains.extend([interception(family), reassembly_chain(), forward(rules), input, output(family)]);
+    table
 }
 
 /// Takes signalling out before reassembly: a fragment is ordinary data, and so is what is for the router itself,
@@ -28,10 +28,10 @@ fn interception(family: Family) -> Chain {
         unfragmented(family),
         destination_port(GIST_PORT),
         vec![Expression::LoadDestinationType, Expression::Unequal(host(ADDRESS_LOCAL))],
-        vec![Expression::Jump("signalling")],
+        vec![Expression::Jump("signalling".into())],
     ];
     Chain {
-        name: "interception",
+        name: "interception".into(),
         base: Some(Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept }),
         rules: vec![Rule::new("signalling", test)],
     }
@@ -40,7 +40,7 @@ fn interception(family: Family) -> Chain {
 /// Whole datagrams for everything behind −400.
 fn reassembly_chain() -> Chain {
     Chain {
-        name: "reassembly",
+        name: "reassembly".into(),
         base: Some(Base { hook: Hook::Prerouting, priority: -300, kind: "filter", policy: Policy::Accept }),
         rules: vec![Rule::new("reassembly", [reassembly()])],
     }
@@ -51,14 +51,45 @@ fn forward(rules: &RouterRules) -> Chain {
         vec![Expression::LoadMark, Expression::Equal(host(SIGNALLING_PASSED))],
         protocol(UDP),
         destination_port(GIST_PORT),
-        vec![Expression::Jump("passed-signalling")],
+        vec![Expression::Jump("passed-signalling".into())],
     ];
     Chain {
-        name: "forward",
+        name: "forward".into(),
         base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
         rules: vec![
             Rule::new("passed signalling", passed),
             Rule::new("data", [vec![Expression::Counter, Expression::Queue(rules.data_queue)]]),
         ],
+    }
+}
+
+/// What reaches the router itself. Whatever the router would answer goes to the source that the packet names, and that may be
+/// another's: an answer is a packet that nobody has permitted.
+fn input(rules: &RouterRules, table: &mut Table) -> Chain {
+    let listed = class::Listed { association_port: rules.association_port, exemptions: rules.exemptions, exempt: &rules.exempt };
+    let mut list = vec![Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Counter, Expression::Accept]])];
+    list.extend(listed.rules(Way::In, table));
+    list.push(Rule::new("not exempt", [vec![Expression::Counter, Expression::Drop]]));
+    Chain { name: "input".into(), base: Some(Base { hook: Hook::Input, priority: 0, kind: "filter", policy: Policy::Drop }), rules: list }
+}
+
+/// What the router sends of itself is open (X-58: to and from the node itself), but for the errors with which its IP stack
+/// answers packets of others: those it sends before FORWARD has judged the packet (hop limit, size, no route), so a bucket
+/// bounds what a false source can draw upon its victim. Redirects count as such.
+fn output(family: Family) -> Chain {
+    let redirect = match family {
+        Family::Ipv4 => [protocol(ICMP), icmp_types(5, 5)],
+        Family::Ipv6 => [protocol(ICMPV6), icmp_types(137, 137)],
+    };
+    let mut tests = match family {
+        Family::Ipv4 => class::icmp_errors(),
+        Family::Ipv6 => class::icmpv6_errors(),
+    };
+    tests.push(redirect.concat());
+    let jump = || vec![Expression::Jump("own-errors".into())];
+    Chain {
+        name: "output".into(),
+        base: Some(Base { hook: Hook::Output, priority: 0, kind: "filter", policy: Policy::Accept }),
+        rules: tests.into_iter().map(|test| Rule::new("own errors", [test, jump()])).collect(),
     }
 }

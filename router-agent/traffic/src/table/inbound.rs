@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use smoltcp::time::Instant;
 
+use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
 use crate::flow::Flow;
+use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
-use crate::update::{Applied, Grant, Refusal, Refused, Update};
+use crate::update::{Applied, Grant, Refusal, Refused, Tally, Update};
 
 /// At most one active and one draining association a flow (INV-09).
 const MAX_PER_FLOW: usize = 2;
@@ -19,6 +21,21 @@ pub(super) const FIRST_SPI: u32 = 256;
 
 /// Destination address and SPI.
 pub type Key = (IpAddr, u32);
+
+/// How many signatures are verified for one flow. Bogus packets with a live SPI and a number that was not seen use up their own
+/// flow's budget, not the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignatureBudget {
+    /// Signatures a second.
+    pub per_second: u32,
+    /// Signatures at once.
+    pub burst: u32,
+}
+
+impl SignatureBudget {
+    /// 4000 a second, 1000 at once: 48 Mbit/s of full packets, at some fifth of one processor.
+    pub const DEFAULT: Self = Self { per_second: 4000, burst: 1000 };
+}
 
 /// One permission with its association.
 #[derive(Debug)]
@@ -37,6 +54,14 @@ pub struct Entry {
     pub draining: bool,
     /// Whether the last change of AV lowered it.
     pub lowered: bool,
+    /// What was counted under which numbers; at a receiver only, which compares.
+    pub ledger: Option<Ledger>,
+    /// Whether two right ICVs came under one number (E4).
+    pub second_holder: bool,
+    /// Bytes of authenticated packets that came too late for the window, estimated (T3).
+    pub late: u64,
+    /// Signatures that may still be verified, in millionths, and when that was.
+    signatures: Option<(u64, Instant)>,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
@@ -51,6 +76,19 @@ impl Entry {
         due
     }
 
+    /// Whether a signature may be verified for this flow now; if so, it is one of its budget.
+    pub fn take_signature(&mut self, budget: SignatureBudget, now: Instant) -> bool {
+        const ONE: u64 = 1_000_000;
+        let full = u64::from(budget.burst) * ONE;
+        let left = self.signatures.map_or(full, |(left, then)| {
+            let elapsed = u64::try_from(now.total_micros().saturating_sub(then.total_micros())).unwrap_or(0);
+            left.saturating_add(elapsed.saturating_mul(budget.per_second.into())).min(full)
+        });
+        let taken = left.checked_sub(ONE);
+        self.signatures = Some((taken.unwrap_or(left), now));
+        taken.is_some()
+    }
+
     /// Whether a report about this entry is due; if so, the next one is due a while later.
     pub fn take_report(&mut self, now: Instant) -> bool {
         let due = report_due(self.reported_at, now);
@@ -61,9 +99,19 @@ impl Entry {
     }
 
     fn applied(&self, token: u64) -> Applied {
+        let Last { counted, highest } = self.last();
+        Applied::new(token, counted, highest)
+    }
+
+    fn tally(&self, up_to: u32) -> Tally {
+        let covered = self.ledger.as_ref().and_then(|ledger| ledger.up_to(up_to));
+        Tally { covered, second_holder: self.second_holder, late: self.late }
+    }
+
+    fn last(&self) -> Last {
         // Numbers are short here: PBS has no extended ones.
         let highest = u32::try_from(self.association.window().highest()).unwrap_or(u32::MAX);
-        Applied { token, counted: self.counted, highest }
+        Last { counted: self.counted, highest }
     }
 }
 
@@ -72,16 +120,21 @@ impl Entry {
 pub struct InboundTable {
     capacity: usize,
     window: Window,
+    /// What each permission's ledger begins as, if there is to be one.
+    ledger: Option<Ledger>,
     entries: HashMap<Key, Entry>,
     /// SPIs of each flow, oldest first.
     by_flow: HashMap<Flow, Vec<u32>>,
     deadlines: Deadlines<Key>,
+    ended: Ended,
 }
 
 impl InboundTable {
-    /// An empty table of at most `capacity` permissions, each beginning with a copy of `window`.
-    pub fn new(capacity: usize, window: Window) -> Self {
-        Self { capacity, window, entries: HashMap::new(), by_flow: HashMap::new(), deadlines: Deadlines::new() }
+    /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many that are gone, the
+    /// end is remembered.
+    pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
+        let (entries, by_flow) = (HashMap::new(), HashMap::new());
+        Self { capacity, window, ledger, entries, by_flow, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
     /// Number of permissions, ended ones that linger included.
@@ -109,11 +162,11 @@ impl InboundTable {
     /// # Errors
     ///
     /// See [`Refusal`]; the table is then as it was.
-    pub fn apply(&mut self, update: Update) -> Result<Applied, Refused> {
+    pub fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
         let token = update.token();
         let refuse = |why| Refused { token, why };
         match update {
-            Update::Install { grant, .. } => self.install(token, grant).map_err(refuse),
+            Update::Install { grant, .. } => self.install(token, grant, now).map_err(refuse),
             Update::Update { flow, spi, allowed, expires_at, .. } => {
                 self.change(token, flow, spi, |entry| {
                     // An unchanged AV says nothing new about whether it was lowered.
@@ -133,16 +186,21 @@ impl InboundTable {
                 })
                 .map_err(refuse),
             Update::Snapshot { flow, spi, .. } => self.change(token, flow, spi, |_| ()).map_err(refuse),
-            Update::Remove { flow, spi, .. } => {
-                let removed = self.owned(&flow, spi).and_then(|key| self.remove(key));
-                Ok(removed.map_or(Applied { token, counted: 0, highest: 0 }, |entry| entry.applied(token)))
+            Update::Compare { flow, spi, up_to, .. } => {
+                let key = self.owned(&flow, spi).ok_or(refuse(Refusal::UnknownPermission))?;
+                let entry = self.entries.get(&key).ok_or(refuse(Refusal::UnknownPermission))?;
+                Ok(Applied { tally: Some(entry.tally(up_to)), ..entry.applied(token) })
             }
-            Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::DropHeld { .. } => Ok(Applied { token, counted: 0, highest: 0 }),
+            Update::Remove { flow, spi, .. } => {
+                let removed = self.owned(&flow, spi).and_then(|key| self.remove(key, now));
+                Ok(removed.map_or(Applied::new(token, 0, 0), |entry| entry.applied(token)))
+            }
+            Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::DropHeld { .. } => Ok(Applied::new(token, 0, 0)),
         }
     }
 
-    fn install(&mut self, token: u64, grant: Grant) -> Result<Applied, Refusal> {
-        let Grant { flow, spi, key, allowed, counted, expires_at } = grant;
+    fn install(&mut self, token: u64, grant: Grant, now: Instant) -> Result<Applied, Refusal> {
+        let Grant { flow, spi, key, allowed, counted, highest, expires_at } = grant;
         if spi < FIRST_SPI {
             return Err(Refusal::ReservedSpi);
         }
@@ -154,12 +212,26 @@ impl InboundTable {
             if *known.association.key() != key {
                 return Err(Refusal::KeyChanged);
             }
-            return self.apply(Update::Update { token, flow, spi, allowed, expires_at }).map_err(|refused| refused.why);
+            return self.apply(Update::Update { token, flow, spi, allowed, expires_at }, now).map_err(|refused| refused.why);
         }
-        self.make_room(&flow)?;
-        let association = InboundAssociation::new(spi, key, self.window.clone());
-        let entry =
-            Entry { flow, association, allowed, counted, expires_at, draining: false, lowered: false, reported_at: None, warned_at: None };
+        self.make_room(&flow, now)?;
+        let Last { counted, highest } = self.ended.resume(at, &key, Last { counted, highest });
+        let association = InboundAssociation::new(spi, key, self.window.clone().starting_after(highest.into()));
+        let entry = Entry {
+            flow,
+            association,
+            allowed,
+            counted,
+            expires_at,
+            draining: false,
+            lowered: false,
+            ledger: self.ledger.clone(),
+            second_holder: false,
+            late: 0,
+            signatures: None,
+            reported_at: None,
+            warned_at: None,
+        };
         let applied = entry.applied(token);
         self.entries.insert(at, entry);
         self.by_flow.entry(flow).or_default().push(spi);
@@ -168,12 +240,12 @@ impl InboundTable {
     }
 
     /// A third association of one flow ends the draining one early; nothing else ever makes room.
-    fn make_room(&mut self, flow: &Flow) -> Result<(), Refusal> {
+    fn make_room(&mut self, flow: &Flow, now: Instant) -> Result<(), Refusal> {
         let spis = self.by_flow.get(flow).map_or(&[][..], Vec::as_slice);
         if spis.len() >= MAX_PER_FLOW {
             let draining = |spi: &&u32| self.entries.get(&(flow.destination, **spi)).is_some_and(|entry| entry.draining);
             let spi = *spis.iter().find(draining).ok_or(Refusal::TableFull)?;
-            self.remove((flow.destination, spi));
+            self.remove((flow.destination, spi), now);
         }
         if self.entries.len() < self.capacity { Ok(()) } else { Err(Refusal::TableFull) }
     }
@@ -196,8 +268,9 @@ impl InboundTable {
         self.entries.get(&key).filter(|entry| entry.flow == *flow).map(|_| key)
     }
 
-    fn remove(&mut self, key: Key) -> Option<Entry> {
+    fn remove(&mut self, key: Key, now: Instant) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
+        self.ended.remember(key, entry.association.key(), entry.last(), now);
         self.deadlines.clear(key, entry.expires_at);
         if let Some(spis) = self.by_flow.get_mut(&entry.flow) {
             spis.retain(|spi| *spi != key.1);
@@ -211,8 +284,9 @@ impl InboundTable {
     /// Deletes what ended a while ago.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(key) = self.deadlines.pop_due(now) {
-            self.remove(key);
+            self.remove(key, now);
         }
+        self.ended.handle_timeout(now);
     }
 
     /// When the next deletion is due.

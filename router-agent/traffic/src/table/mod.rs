@@ -1,8 +1,9 @@
 //! The permission tables: what may come in or pass through, by destination and SPI; what may go out, by flow.
 //!
 //! A table is owned by one processor; nobody else sees it. Every table has a cap, and a full one refuses new
-//! entries: none makes room for another (INV-12).
+//! entries: none makes room for another (INV-12). Of an association that goes, its end is remembered (`ended.rs`).
 
+mod ended;
 pub mod inbound;
 pub mod outbound;
 

@@ -3,7 +3,8 @@
 use hashbrown::HashMap;
 use smoltcp::time::Instant;
 
-use super::inbound::FIRST_SPI;
+use super::ended::{Ended, Last};
+use super::inbound::{FIRST_SPI, Key};
 use super::{Deadlines, report_due};
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
@@ -64,7 +65,7 @@ impl Entry {
 
 impl Final {
     const fn applied(self, token: u64) -> Applied {
-        Applied { token, counted: self.counted, highest: self.highest }
+        Applied::new(token, self.counted, self.highest)
     }
 }
 
@@ -74,12 +75,14 @@ pub struct OutboundTable {
     capacity: usize,
     entries: HashMap<Flow, Entry>,
     deadlines: Deadlines<Flow>,
+    /// Numbers go on where they ended: none is used twice under a key (INV-07).
+    ended: Ended,
 }
 
 impl OutboundTable {
-    /// An empty table of at most `capacity` permissions.
+    /// An empty table of at most `capacity` permissions. Of as many that are gone, the end is remembered.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, entries: HashMap::new(), deadlines: Deadlines::new() }
+        Self { capacity, entries: HashMap::new(), deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
     /// Number of permissions, ended ones that linger included.
@@ -105,20 +108,20 @@ impl OutboundTable {
     /// # Errors
     ///
     /// See [`Refusal`]; the table is then as it was.
-    pub fn apply(&mut self, update: Update) -> Result<Applied, Refused> {
+    pub fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
         let token = update.token();
-        let nothing = Applied { token, counted: 0, highest: 0 };
+        let nothing = Applied::new(token, 0, 0);
         let refuse = |why| Refused { token, why };
         match update {
-            Update::Install { grant, .. } => self.install(token, grant).map_err(refuse),
+            Update::Install { grant, .. } => self.install(token, grant, now).map_err(refuse),
             Update::Update { flow, spi, allowed, expires_at, .. } => self.change(token, flow, spi, allowed, expires_at).map_err(refuse),
-            Update::Snapshot { flow, spi, .. } => {
+            Update::Snapshot { flow, spi, .. } | Update::Compare { flow, spi, .. } => {
                 self.read(&flow, spi).map(|read| read.applied(token)).ok_or(refuse(Refusal::UnknownPermission))
             }
             Update::Remove { flow, spi, .. } => {
                 let read = self.read(&flow, spi).map_or(nothing, |read| read.applied(token));
                 if self.entries.get(&flow).is_some_and(|entry| entry.spi == spi) {
-                    self.remove(&flow);
+                    self.remove(&flow, now);
                 }
                 Ok(read)
             }
@@ -133,8 +136,8 @@ impl OutboundTable {
         }
     }
 
-    fn install(&mut self, token: u64, grant: Grant) -> Result<Applied, Refusal> {
-        let Grant { flow, spi, key, allowed, counted, expires_at } = grant;
+    fn install(&mut self, token: u64, grant: Grant, now: Instant) -> Result<Applied, Refusal> {
+        let Grant { flow, spi, key, allowed, counted, highest, expires_at } = grant;
         if spi < FIRST_SPI {
             return Err(Refusal::ReservedSpi);
         }
@@ -146,13 +149,14 @@ impl OutboundTable {
             None if self.entries.len() >= self.capacity => return Err(Refusal::TableFull),
             None => None,
         };
-        self.remove(&flow);
+        self.remove(&flow, now);
+        let Last { counted, highest } = self.ended.resume((flow.destination, spi), &key, Last { counted, highest });
         let entry = Entry {
             spi,
             key,
             allowed,
             counted,
-            highest: 0,
+            highest,
             expires_at,
             renewal_refused: false,
             warned_about: None,
@@ -182,17 +186,20 @@ impl OutboundTable {
         if entry.spi == spi { Some(entry.now()) } else { entry.previous.filter(|previous| previous.spi == spi) }
     }
 
-    fn remove(&mut self, flow: &Flow) {
+    fn remove(&mut self, flow: &Flow, now: Instant) {
         if let Some(entry) = self.entries.remove(flow) {
             self.deadlines.clear(*flow, entry.expires_at);
+            let at: Key = (flow.destination, entry.spi);
+            self.ended.remember(at, &entry.key, Last { counted: entry.counted, highest: entry.highest }, now);
         }
     }
 
     /// Deletes what ended a while ago.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(flow) = self.deadlines.pop_due(now) {
-            self.remove(&flow);
+            self.remove(&flow, now);
         }
+        self.ended.handle_timeout(now);
     }
 
     /// When the next deletion is due.

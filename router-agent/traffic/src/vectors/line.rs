@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::report::Outcome;
-use crate::algorithm::{IcvAlgorithm, IcvKey};
+use crate::algorithm::{IcvKey, MacAlgorithm};
 
 /// One line. Fields that are not read here (what other programs said, and so on) may be there or not.
 #[derive(Debug)]
@@ -118,9 +118,9 @@ fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
 impl Secret {
     /// The key, or why the vector cannot be judged.
     pub(super) fn key(&self) -> Result<IcvKey, Outcome> {
-        let named = |algorithm: &&IcvAlgorithm| algorithm.name() == self.alg;
+        let named = |algorithm: &&MacAlgorithm| algorithm.name() == self.alg;
         let skip = |name: String| Outcome::Skipped(Skip::Algorithm(name));
-        let algorithm = *IcvAlgorithm::ALL.iter().find(named).ok_or_else(|| skip(self.alg.clone()))?;
+        let algorithm = *MacAlgorithm::ALL.iter().find(named).ok_or_else(|| skip(self.alg.clone()))?;
         if let Some(bits) = self.icv_bits.filter(|bits| *bits != 8 * algorithm.icv_len()) {
             return Err(skip(format!("{} with an ICV of {bits} bits", self.alg)));
         }

@@ -66,6 +66,11 @@ impl VectorResult {
         matches!(self.outcome, Outcome::Skipped(_))
     }
 
+    /// Whether PBS refuses a packet of it that is right by RFC 4302.
+    pub fn is_refused(&self) -> bool {
+        matches!(&self.outcome, Outcome::Judged(judgements) if judgements.iter().any(|judgement| matches!(judgement.policy, Some(Err(_)))))
+    }
+
     /// Whether it was judged otherwise than expected, or is no vector.
     pub fn is_failed(&self) -> bool {
         !self.is_passed() && !self.is_skipped()

@@ -199,6 +199,7 @@ impl Worker {
         let work = thread::Work {
             queue,
             processor,
+            marks: hashbrown::HashMap::new(),
             clock: config.clock,
             counters: config.counters,
             updates: incoming,
@@ -283,7 +284,7 @@ impl Drop for Worker {
 fn spawn_guarded(name: String, mut work: thread::Work) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name).spawn(move || {
         // What is left of the work after a panic is only dropped.
-        let why = catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or_else(|panic| Stopped::Panicked(words(panic.as_ref())));
+        let why = catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or_else(|panic| Stopped::Panicked(panic_words(panic.as_ref())));
         if why != Stopped::Asked {
             tracing::error!(%why, "packet worker ended: its packets are dropped");
         }
@@ -297,7 +298,7 @@ fn spawn_guarded(name: String, mut work: thread::Work) -> std::io::Result<JoinHa
 }
 
 /// What a panic said.
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
     let literal = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     literal.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use smoltcp::time::Instant;
 
 use crate::counters::Counters;
@@ -23,6 +24,8 @@ const BURST: usize = 64;
 pub(super) struct Work {
     pub(super) queue: Queue,
     pub(super) processor: Box<dyn PacketProcessor>,
+    /// The marks of held packets that have one: never more than the queue holds packets.
+    pub(super) marks: HashMap<PacketId, u32>,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
     pub(super) updates: Receiver<Update>,
@@ -131,14 +134,19 @@ impl Work {
             give(&mut self.queue, &self.shared, packet.id, Decision::Drop);
             return;
         }
-        let decision = match self.processor.process(packet.id, packet.payload, self.clock.now()) {
+        let decision = match self.processor.process_sent(packet.id, packet.user, packet.payload, self.clock.now()) {
             Verdict::Accept => Some(Decision::Accept),
-            Verdict::Replace { payload, mark } => Some(Decision::Replace { payload, mark }),
+            Verdict::Replace { payload, mark } => Some(Decision::Replace { payload, mark: mark.map(|bits| packet.mark | bits) }),
             Verdict::Drop(reason) => {
                 tracing::trace!(id = packet.id.0, %reason, "dropped");
                 Some(Decision::Drop)
             }
-            Verdict::Hold => None,
+            Verdict::Hold => {
+                if packet.mark != 0 {
+                    self.marks.insert(packet.id, packet.mark);
+                }
+                None
+            }
         };
         if let Some(decision) = decision {
             give(&mut self.queue, &self.shared, packet.id, decision);
@@ -149,8 +157,9 @@ impl Work {
     /// Late verdicts and events, after each call of the processor.
     fn drain(&mut self) {
         while let Some((id, released)) = self.processor.poll_released() {
+            let own = self.marks.remove(&id).unwrap_or(0);
             let decision = match &released {
-                Released::Replace { payload, mark } => Decision::Replace { payload, mark: *mark },
+                Released::Replace { payload, mark } => Decision::Replace { payload, mark: mark.map(|bits| own | bits) },
                 Released::Drop(reason) => {
                     tracing::trace!(id = id.0, %reason, "dropped");
                     Decision::Drop

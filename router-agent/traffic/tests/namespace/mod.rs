@@ -2,9 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -28,14 +29,22 @@ pub const A6: &str = "fd20::1";
 /// An IPv6 address of its right end.
 pub const B6: &str = "fd20::2";
 
-/// Whether network namespaces can be made. If not, says so; in CI that is a failure.
+/// Whether network namespaces can be made. If not, says so in one line; in CI that is a failure.
 pub fn privileged() -> bool {
+    static SAID: Once = Once::new();
     let outcome = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join().unwrap();
-    if let Err(errno) = outcome {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "network namespaces are needed in CI: {errno}");
-        eprintln!("skipped: no privilege to make a network namespace ({errno})");
+    if let Err(error) = outcome {
+        assert!(!in_ci(), "network tests must not be skipped in CI, and network namespaces need root ({error})");
+        SAID.call_once(|| {
+            let _ = writeln!(std::io::stderr(), "skipped: network namespaces need root ({error})");
+        });
     }
     outcome.is_ok()
+}
+
+/// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
 /// A network namespace; it is gone when nobody holds it any more.
@@ -223,17 +232,23 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn set_up(name: &str) {
+/// Sets a link of the calling thread's namespace up.
+pub fn set_up(name: &str) {
+    set_link(name, true);
+}
+
+/// Sets a link of the calling thread's namespace up or down.
+pub fn set_link(name: &str, up: bool) {
     const UP: u32 = 1;
     let mut fixed = [0; 16];
     fixed[4..8].copy_from_slice(&index(name).to_ne_bytes());
-    fixed[8..12].copy_from_slice(&UP.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&(if up { UP } else { 0 }).to_ne_bytes());
     fixed[12..16].copy_from_slice(&UP.to_ne_bytes());
-    route_request("set a link up", 16, 0, &fixed, |_| {});
+    route_request("set a link up or down", 16, 0, &fixed, |_| {});
 }
 
-/// Adds an address; IPv6 ones without waiting for duplicate detection.
-fn add_address(name: &str, address: IpAddr, prefix: u8) {
+/// Adds an address in the calling thread's namespace; IPv6 ones without waiting for duplicate detection.
+pub fn add_address(name: &str, address: IpAddr, prefix: u8) {
     const NO_DUPLICATE_DETECTION: u8 = 2;
     let mut fixed = [family(address), prefix, NO_DUPLICATE_DETECTION, 0, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index(name).to_ne_bytes());
@@ -243,13 +258,15 @@ fn add_address(name: &str, address: IpAddr, prefix: u8) {
     });
 }
 
-fn route_request(name: &str, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Writer)) {
+/// One request about links, addresses, routes or rules in the calling thread's namespace.
+pub fn route_request(name: &str, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Writer)) {
     let mut batch = Batch::new(name);
     batch.request(name, kind, flags, fixed, fill);
     Socket::open(Protocol::Route).unwrap().transact(batch).unwrap();
 }
 
-fn index(name: &str) -> u32 {
+/// Index of a link of the calling thread's namespace.
+pub fn index(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 
@@ -257,7 +274,8 @@ fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { 2 } else { 10 }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// The address as it stands in a packet.
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

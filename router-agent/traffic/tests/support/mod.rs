@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::flow::Flow;
 
 /// A packet without AH.
@@ -25,7 +25,7 @@ pub(crate) const V4_DESTINATION: Ipv4Addr = Ipv4Addr::new(192, 168, 21, 4);
 pub(crate) const V6_SOURCE: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const V6_DESTINATION: Ipv6Addr = Ipv6Addr::new(0xfd21, 0, 0, 0, 0, 0, 0, 4);
 
-pub(crate) fn key(algorithm: IcvAlgorithm, octet: u8) -> IcvKey {
+pub(crate) fn key(algorithm: MacAlgorithm, octet: u8) -> IcvKey {
     IcvKey::new(algorithm, &vec![octet; algorithm.key_len()]).unwrap()
 }
 
@@ -266,6 +266,6 @@ fn any_ipv6() -> impl Strategy<Value = Built> {
 }
 
 /// Any algorithm.
-pub(crate) fn any_algorithm() -> impl Strategy<Value = IcvAlgorithm> {
-    prop_oneof![Just(IcvAlgorithm::HmacSha256_128), Just(IcvAlgorithm::HmacSha1_96)]
+pub(crate) fn any_algorithm() -> impl Strategy<Value = MacAlgorithm> {
+    prop_oneof![Just(MacAlgorithm::HmacSha256_128), Just(MacAlgorithm::HmacSha1_96)]
 }

@@ -1,0 +1,251 @@
+//! Message authentication codes and their keys (RFC 4868, RFC 2404).
+
+use std::fmt;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// A message authentication code that this crate computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MacAlgorithm {
+    /// HMAC-SHA-256 cut to 128 bits, 256-bit key (RFC 4868 §2.3).
+    HmacSha256_128,
+    /// HMAC-SHA-1 cut to 96 bits, 160-bit key (RFC 2404). For known answers and old peers; PBS does not negotiate it.
+    HmacSha1_96,
+}
+
+impl MacAlgorithm {
+    /// Every algorithm.
+    pub const ALL: &'static [MacAlgorithm] = &[MacAlgorithm::HmacSha256_128, MacAlgorithm::HmacSha1_96];
+
+    /// Length of the ICV in octets, without padding.
+    pub const fn icv_len(self) -> usize {
+        match self {
+            MacAlgorithm::HmacSha256_128 => 16,
+            MacAlgorithm::HmacSha1_96 => 12,
+        }
+    }
+
+    /// Length of the key in octets; both RFCs fix it.
+    pub const fn key_len(self) -> usize {
+        match self {
+            MacAlgorithm::HmacSha256_128 => 32,
+            MacAlgorithm::HmacSha1_96 => 20,
+        }
+    }
+
+    /// The name in status output and in vector files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MacAlgorithm::HmacSha256_128 => "hmac-sha256-128",
+            MacAlgorithm::HmacSha1_96 => "hmac-sha1-96",
+        }
+    }
+}
+
+impl fmt::Display for MacAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A key bound to its algorithm, prepared for per-packet use.
+///
+/// Only the prepared form is kept, not the key's octets: once, on the heap, shared by all clones, and wiped with the last of
+/// them. `Debug` shows the algorithm alone; two keys are compared in constant time.
+///
+/// What is not wiped: copies that the compiler leaves on the stack while a key is prepared (the library's padded key block
+/// among them), until other calls write over them. The state of an ICV under way is wiped when it ends.
+#[derive(Clone)]
+pub struct MacKey {
+    prepared: Arc<Prepared>,
+    algorithm: MacAlgorithm,
+    /// MAC of a fixed text: tells two keys apart without keeping either.
+    fingerprint: [u8; LONGEST],
+}
+
+/// The states of the hash function behind the two padded keys (RFC 2104 §4). The library wipes them when they are dropped.
+#[derive(Clone)]
+enum Prepared {
+    Sha256(Hmac<Sha256>),
+    Sha1(Hmac<Sha1>),
+}
+
+/// A key whose length its algorithm does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{algorithm} takes a key of {expected} octets, not {given}")]
+pub struct KeyLengthError {
+    /// The algorithm.
+    pub algorithm: MacAlgorithm,
+    /// What it takes, in octets.
+    pub expected: usize,
+    /// What was given, in octets.
+    pub given: usize,
+}
+
+impl MacKey {
+    /// Prepares `octets` as a key of `algorithm`.
+    ///
+    /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3).
+    pub fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
+        if octets.len() != algorithm.key_len() {
+            return Err(KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() });
+        }
+        let wrong_length = |_| KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
+        let prepared = Arc::new(match algorithm {
+            MacAlgorithm::HmacSha256_128 => Prepared::Sha256(Hmac::new_from_slice(octets).map_err(wrong_length)?),
+            MacAlgorithm::HmacSha1_96 => Prepared::Sha1(Hmac::new_from_slice(octets).map_err(wrong_length)?),
+        });
+        let mut context = MacContext { algorithm, state: prepared.as_ref().clone() };
+        context.update(b"which key is this");
+        Ok(Self { prepared, algorithm, fingerprint: context.finish().value })
+    }
+
+    /// The algorithm the key is for.
+    pub const fn algorithm(&self) -> MacAlgorithm {
+        self.algorithm
+    }
+
+    /// The first octets of a MAC of a fixed text: tells, with the algorithm, whether a key is this one, and nothing of the key.
+    pub(super) fn fingerprint(&self) -> [u8; LONGEST] {
+        self.fingerprint
+    }
+
+    /// Begins an ICV over data that comes in pieces.
+    pub(super) fn begin(&self) -> MacContext {
+        MacContext { algorithm: self.algorithm, state: self.prepared.as_ref().clone() }
+    }
+}
+
+impl PartialEq for MacKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && bool::from(self.fingerprint.ct_eq(&other.fingerprint))
+    }
+}
+
+impl Eq for MacKey {}
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MacKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// An ICV computation under way.
+pub(crate) struct MacContext {
+    algorithm: MacAlgorithm,
+    state: Prepared,
+}
+
+impl MacContext {
+    /// Takes the next piece of the ICV input.
+    pub(super) fn update(&mut self, piece: &[u8]) {
+        match &mut self.state {
+            Prepared::Sha256(state) => state.update(piece),
+            Prepared::Sha1(state) => state.update(piece),
+        }
+    }
+
+    /// Ends the computation. Neither RFC 4868 nor RFC 2404 asks for implicit padding of the input.
+    pub(super) fn finish(self) -> MacValue {
+        let mut value = [0; LONGEST];
+        let len = self.algorithm.icv_len();
+        let copy = |octets: &[u8], value: &mut [u8]| value.iter_mut().zip(octets).take(len).for_each(|(to, from)| *to = *from);
+        match self.state {
+            Prepared::Sha256(state) => copy(&state.finalize().into_bytes(), &mut value),
+            Prepared::Sha1(state) => copy(&state.finalize().into_bytes(), &mut value),
+        }
+        MacValue { value, len }
+    }
+}
+
+/// Octets of the longest value.
+pub(super) const LONGEST: usize = 16;
+
+/// A computed integrity check value, already cut to its algorithm's length.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MacValue {
+    value: [u8; LONGEST],
+    len: usize,
+}
+
+impl MacValue {
+    /// The value's octets.
+    pub(super) fn octets(&self) -> &[u8] {
+        self.value.get(..self.len).unwrap_or_default()
+    }
+
+    /// Whether `received` begins with exactly this value, in time that does not depend on where they differ.
+    pub(super) fn matches(&self, received: &[u8]) -> bool {
+        let own = self.octets();
+        !own.is_empty() && received.get(..own.len()).is_some_and(|theirs| bool::from(own.ct_eq(theirs)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn icv(algorithm: MacAlgorithm, key: &[u8], data: &[u8]) -> String {
+        let key = MacKey::new(algorithm, key).unwrap();
+        let mut whole = key.begin();
+        whole.update(data);
+        let mut pieces = key.begin();
+        data.chunks(7).for_each(|piece| pieces.update(piece));
+        let whole = hex::encode(whole.finish().octets());
+        assert_eq!(whole, hex::encode(pieces.finish().octets()), "pieces make no difference");
+        whole
+    }
+
+    #[test]
+    fn hmac_sha256_128_gives_the_answers_of_rfc_4868_section_2_7_2_1() {
+        let sequence: Vec<u8> = (1..=32).collect();
+        let cases: [(&[u8], &[u8], &str); 4] = [
+            (&[0x0b; 32], b"Hi There", "198a607eb44bfbc69903a0f1cf2bbdc5"),
+            (b"JefeJefeJefeJefeJefeJefeJefeJefe", b"what do ya want for nothing?", "167f928588c5cc2eef8e3093caa0e87c"),
+            (&[0xaa; 32], &[0xdd; 50], "cdcb1220d1ecccea91e53aba3092f962"),
+            (&sequence, &[0xcd; 50], "372efcf9b40b35c2115b1346903d2ef4"),
+        ];
+        for (key, data, expected) in cases {
+            assert_eq!(icv(MacAlgorithm::HmacSha256_128, key, data), expected);
+        }
+    }
+
+    #[test]
+    fn hmac_sha1_96_gives_the_answers_of_rfc_2202_section_3_for_keys_of_its_length() {
+        let cases: [(&[u8], &[u8], &str); 3] = [
+            (&[0x0b; 20], b"Hi There", "b617318655057264e28bc0b6"),
+            (&[0xaa; 20], &[0xdd; 50], "125d7342b9ac11cd91a39af4"),
+            (&[0x0c; 20], b"Test With Truncation", "4c1a03424b55e07fe7f27be1"),
+        ];
+        for (key, data, expected) in cases {
+            assert_eq!(icv(MacAlgorithm::HmacSha1_96, key, data), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_refused_and_says_what_is_expected() {
+        let error = MacKey::new(MacAlgorithm::HmacSha256_128, &[0; 20]).unwrap_err();
+        assert_eq!(error.to_string(), "hmac-sha256-128 takes a key of 32 octets, not 20");
+    }
+
+    #[test]
+    fn keys_are_compared_by_what_they_compute_and_never_shown() {
+        let key = |octet, algorithm: MacAlgorithm| MacKey::new(algorithm, &vec![octet; algorithm.key_len()]).unwrap();
+        assert_eq!(key(1, MacAlgorithm::HmacSha256_128), key(1, MacAlgorithm::HmacSha256_128));
+        assert_ne!(key(1, MacAlgorithm::HmacSha256_128), key(2, MacAlgorithm::HmacSha256_128));
+        assert_ne!(key(1, MacAlgorithm::HmacSha256_128), key(1, MacAlgorithm::HmacSha1_96));
+        assert_eq!(format!("{:?}", key(1, MacAlgorithm::HmacSha1_96)), "MacKey { algorithm: HmacSha1_96, .. }");
+    }
+
+    #[test]
+    fn a_received_value_shorter_than_the_icv_never_matches() {
+        let icv = MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap().begin().finish();
+        assert!(icv.matches(icv.octets()));
+        assert!(!icv.matches(&icv.octets()[..11]));
+        assert!(!icv.matches(&[]));
+    }
+}

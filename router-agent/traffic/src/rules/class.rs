@@ -1,0 +1,190 @@
+//! What passes a node without permission: the list of X-58, and nothing beyond it.
+//!
+//! On a host it is exempt from the queues in both directions; on a router it is all that reaches the router itself.
+
+use std::borrow::Cow;
+
+use super::exempt::Exempt;
+use super::expression::{Expression, destination_port, host, icmp_types, opens_nothing, protocol, source_port};
+use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
+use super::{ASSOCIATION_MARK, GIST_PORT};
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// Which way a packet goes, seen from the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Out,
+    In,
+}
+
+impl Way {
+    /// The interface on which the packet meets the others.
+    pub(super) const fn interface(self) -> Interface {
+        match self {
+            Self::Out => Interface::Leaving,
+            Self::In => Interface::Arriving,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::In => "in",
+        }
+    }
+}
+
+/// The list as a node is configured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'a> {
+    pub(super) association_port: u16,
+    pub(super) exemptions: Exemptions,
+    pub(super) exempt: &'a [Exempt],
+}
+
+/// One kind of packet on the list, with a bucket of its own for each way.
+struct Class {
+    name: Cow<'static, str>,
+    bucket: Bucket,
+    /// Which packets it is; any of the tests suffices.
+    tests: Vec<Vec<Expression>>,
+}
+
+impl Listed<'_> {
+    /// The rules of a base chain that send each kind to its bucket. The chains of the buckets are added to `table`.
+    pub(super) fn rules(&self, way: Way, table: &mut Table) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for class in self.classes(way, table.family) {
+            let chain: Cow<'static, str> = format!("{}-{}", way.word(), class.name.replace(' ', "-")).into();
+            table.add_bucket(chain.clone(), class.bucket, way.interface(), Expression::Accept);
+            rules.extend(class.tests.into_iter().map(|test| Rule::new(class.name.clone(), [test, vec![Expression::Jump(chain.clone())]])));
+        }
+        rules.extend(self.association(way, table));
+        rules
+    }
+
+    fn classes(&self, way: Way, family: Family) -> Vec<Class> {
+        let buckets = self.exemptions;
+        let class = |name: &'static str, bucket, tests| Class { name: name.into(), bucket, tests };
+        let mut classes = vec![class("signalling", buckets.signalling, signalling(way))];
+        if way == Way::In {
+            classes.push(class("icmp errors", buckets.icmp_errors, self.errors_about_signalling(family)));
+        }
+        match family {
+            Family::Ipv4 => {
+                classes.push(class("dhcp", buckets.dhcp, client_and_server(way, 68, 67)));
+            }
+            Family::Ipv6 => {
+                classes.push(class("dhcp", buckets.dhcp, client_and_server(way, 546, 547)));
+                classes.push(class("neighbour discovery", buckets.neighbour_discovery, neighbour_discovery()));
+            }
+        }
+        classes.extend(self.exempt.iter().filter_map(|exempt| {
+            let tests = vec![exempt.test(way, family)?];
+            Some(Class { name: format!("exempt {}", exempt.name).into(), bucket: exempt.bucket, tests })
+        }));
+        classes
+    }
+
+    /// ICMP errors about the node's own signalling, without which an association would not learn the path's MTU. Any other needs
+    /// a permission, like the packet it speaks of, and no error leaves a host in the clear.
+    fn errors_about_signalling(&self, family: Family) -> Vec<Vec<Expression>> {
+        // Behind the ICMP header stands the IP header of the packet in question. One with options is not taken for signalling.
+        const QUOTE: u32 = 8;
+        let (errors, mask, form, protocol_at, ports_at) = match family {
+            Family::Ipv4 => (icmp_errors(), 0xff, 0x45, QUOTE + 9, QUOTE + 20),
+            Family::Ipv6 => (icmpv6_errors(), 0xf0, 0x60, QUOTE + 6, QUOTE + 40),
+        };
+        let octets = |offset, value: &[u8]| {
+            let len = u32::try_from(value.len()).unwrap_or(0);
+            vec![Expression::LoadTransport { offset, len }, Expression::Equal(value.to_vec())]
+        };
+        let about = |protocol, at, port: u16| [octets(protocol_at, &[protocol]), octets(at, &port.to_be_bytes())].concat();
+        let quoted =
+            [about(UDP, ports_at, GIST_PORT), about(TCP, ports_at, self.association_port), about(TCP, ports_at + 2, self.association_port)];
+        let form_of_header =
+            vec![Expression::LoadTransport { offset: QUOTE, len: 1 }, Expression::Mask(vec![mask]), Expression::Equal(vec![form])];
+        errors.iter().flat_map(|error| quoted.iter().map(|quote| [error.clone(), form_of_header.clone(), quote.clone()].concat())).collect()
+    }
+
+    /// Segments of associations: to the peer's port at either end, and only of sockets with [`ASSOCIATION_MARK`], which no
+    /// unprivileged program has. Those *from* the port pass only if they belong to a connection that goes to it: otherwise
+    /// whoever uses the port as its source could connect to any service.
+    fn association(&self, way: Way, table: &mut Table) -> Vec<Rule> {
+        let chain = match way {
+            Way::Out => "out-association",
+            Way::In => "in-association",
+        };
+        table.add_bucket(chain, self.exemptions.associations, way.interface(), Expression::Accept);
+        let to = [protocol(TCP), destination_port(self.association_port)].concat();
+        let from = [protocol(TCP), source_port(self.association_port), opens_nothing()].concat();
+        let rule = |test, rest| Rule::new("association", [test, rest]);
+        match way {
+            Way::Out => {
+                let marked = || vec![Expression::LoadMark, Expression::Equal(host(ASSOCIATION_MARK)), Expression::Jump(chain.into())];
+                vec![rule(to, marked()), rule(from, marked())]
+            }
+            Way::In => {
+                const SOCKET: &str = "in-association-socket";
+                table.chains.push(of_marked_sockets(SOCKET, chain));
+                let jump = || vec![Expression::Jump(SOCKET.into())];
+                vec![rule(to, jump()), rule(from, jump())]
+            }
+        }
+    }
+}
+
+/// Goes on in `chain` for packets to a socket with [`ASSOCIATION_MARK`], and back for others.
+///
+/// The kernel shows no mark while a connection is being opened (the socket is then a mere request) and in TIME-WAIT. There
+/// `IP_TRANSPARENT` stands for it, which takes the same privilege and which those inherit. A whole socket that is transparent
+/// for other reasons does not pass.
+fn of_marked_sockets(name: &'static str, chain: &'static str) -> Chain {
+    let mark = |test| vec![Expression::LoadSocketMark, test];
+    let transparent = vec![Expression::LoadSocketTransparent, Expression::Equal(vec![1])];
+    let jump = || vec![Expression::Jump(chain.into())];
+    let rules = vec![
+        Rule::new("of an association", [mark(Expression::Equal(host(ASSOCIATION_MARK))), jump()]),
+        Rule::new("of another program", [mark(Expression::Unequal(host(ASSOCIATION_MARK))), vec![Expression::Counter, Expression::Return]]),
+        Rule::new("of an association that opens or has closed", [transparent, jump()]),
+    ];
+    Chain { name: name.into(), base: None, rules }
+}
+
+/// From the node's own GIST socket, which no unprivileged program can pose as; and to it.
+fn signalling(way: Way) -> Vec<Vec<Expression>> {
+    let port = match way {
+        Way::Out => source_port(GIST_PORT),
+        Way::In => destination_port(GIST_PORT),
+    };
+    vec![[protocol(UDP), port].concat()]
+}
+
+/// Destination unreachable (with "fragmentation needed"), time exceeded, parameter problem (RFC 792).
+pub(super) fn icmp_errors() -> Vec<Vec<Expression>> {
+    [3, 11, 12].into_iter().map(|kind| [protocol(ICMP), icmp_types(kind, kind)].concat()).collect()
+}
+
+/// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 §2.1).
+pub(super) fn icmpv6_errors() -> Vec<Vec<Expression>> {
+    vec![[protocol(ICMPV6), icmp_types(1, 4)].concat()]
+}
+
+/// Queries and reports of MLD, router and neighbour solicitations and advertisements (130–136), and reports of MLDv2 (143).
+/// Redirects are not needed and stay out (RFC 4861 §4, RFC 2710 §3, RFC 3810 §5).
+fn neighbour_discovery() -> Vec<Vec<Expression>> {
+    vec![[protocol(ICMPV6), icmp_types(130, 136)].concat(), [protocol(ICMPV6), icmp_types(143, 143)].concat()]
+}
+
+/// DHCP, client to server and back (RFC 2131 §4.1, RFC 8415 §7.2).
+fn client_and_server(way: Way, client: u16, server: u16) -> Vec<Vec<Expression>> {
+    let (from, to) = match way {
+        Way::Out => (client, server),
+        Way::In => (server, client),
+    };
+    vec![[protocol(UDP), source_port(from), destination_port(to)].concat()]
+}

@@ -1,0 +1,24 @@
+//! The rules for a node whose configuration nobody could read: nothing passes.
+
+use super::expression::Expression;
+use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::{Role, expression};
+
+/// The role's table in one family, without any exemption. A router forwards nothing and receives nothing, a host sends and
+/// receives nothing; what a router sends of itself stays as open as it always is. A node's traffic with itself reaches no link.
+pub(super) fn plan(role: Role, family: Family) -> Table {
+    let hooks = match role {
+        Role::Router => [("forward", Hook::Forward, Interface::Leaving), ("input", Hook::Input, Interface::Arriving)],
+        Role::Host => [("output", Hook::Output, Interface::Leaving), ("input", Hook::Input, Interface::Arriving)],
+    };
+    let mut table = Table::new(family);
+    table.chains.extend(hooks.map(|(name, hook, interface)| {
+        let loopback = [expression::interface(interface, "lo"), vec![Expression::Counter, Expression::Accept]];
+        Chain {
+            name: name.into(),
+            base: Some(Base { hook, priority: 0, kind: "filter", policy: Policy::Drop }),
+            rules: vec![Rule::new("loopback", loopback), Rule::new("closed", [vec![Expression::Counter, Expression::Drop]])],
+        }
+    }));
+    table
+}
