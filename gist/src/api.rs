@@ -46,6 +46,35 @@ impl fmt::Debug for Principal {
     }
 }
 
+/// Names a peer wherever GIST speaks of one: RFC 5971's SII-Handle (§7.1.4, B.2, B.4).
+///
+/// Two handles are equal if and only if they stand for the same peer: the same key where there is a certificate, and the
+/// same Network-Layer-Information. So one handle stands for a peer in all its sessions (G-313) and over all its
+/// associations, for the node's life. It says nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerHandle(pub [u8; 16]);
+
+impl fmt::Display for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerHandle({self})")
+    }
+}
+
+/// What the application believes of the next peer (RFC 5971 §7.1.3, B.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RoutingStatus {
+    /// It may be another one now: messages still go to it until the answer is known.
+    Tentative,
+    /// It is not on the path, or does not answer: nothing more goes to it (G-311). Messages wait for the new one.
+    Bad,
+}
+
 /// What the application asks of the way a message is carried (RFC 5971 §4.1.2).
 ///
 /// GIST may give more than asked for, never less (G-016, G-019, G-051).
@@ -90,8 +119,26 @@ pub enum Request {
         session: SessionId,
         /// The flow and the direction of messages.
         mri: Mri,
-        /// Whether to ask the network at once, not only with the next message (G-312).
+        /// What the peer is to be taken for from now on.
+        status: RoutingStatus,
+        /// Whether to ask the network at once, not only with the next message (G-312). Without it, a peer that is
+        /// [`RoutingStatus::Bad`] costs the state, a lifetime asked for included: the next message starts anew.
         urgent: bool,
+    },
+    /// Says that the peer of a [`ReceivedMessage::tentative`] message is the one upstream now.
+    ///
+    /// Only the application can know: it has verified what the flow's source has signed, and that it is newer than what it
+    /// had. Messages towards the source go to this peer from then on. Without an indication, since the application causes it
+    /// (G-309). No effect if the state has no such second peer, so that saying it again does no harm.
+    AdoptPeer {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow, with the direction of messages towards the peer: the one of the message received, inverted.
+        mri: Mri,
+        /// [`ReceivedMessage::peer_handle`].
+        peer: PeerHandle,
     },
 }
 
@@ -118,6 +165,11 @@ pub struct SendMessage {
     ///
     /// An application that forwards a message passes on the count it received.
     pub hop_count: Option<u8>,
+    /// Whose message led to this one, [`ReceivedMessage::principal`]; `None` for one of the application's own.
+    ///
+    /// The routing state that the message may need counts against it: one cause gets the same share of the table as for
+    /// states it asks for itself ([`SendError::QueueFull`] past it).
+    pub on_behalf_of: Option<Principal>,
 }
 
 /// From GIST to the application.
@@ -148,6 +200,10 @@ pub enum Indication {
         mri: Mri,
         /// What.
         event: NetworkEvent,
+        /// Who the messages went to, or came from, before; `None` if there was nobody.
+        former: Option<PeerHandle>,
+        /// Who it is from now on; `None` while there is nobody.
+        peer: Option<PeerHandle>,
     },
 }
 
@@ -168,8 +224,13 @@ pub struct ReceivedMessage {
     pub association: Option<AssociationId>,
     /// Who sent it, by the Network-Layer-Information the routing state was made with.
     pub peer: PeerIdentity,
+    /// The same peer for [`Request::AdoptPeer`], and to compare with notifications.
+    pub peer_handle: PeerHandle,
     /// Whom every limit per peer counts it against.
     pub principal: Principal,
+    /// Whether the peer is not the session's, but one that claims to be: authorised, and not adopted
+    /// ([`Request::AdoptPeer`]). What it says proves no more than its signatures do, and answers go to the session's peer.
+    pub tentative: bool,
     /// Whether it came over a mutually authenticated association whose peer the authorised peer database allows.
     pub authenticated: bool,
     /// GIST hop count, already reduced by this node (G-033).
@@ -222,13 +283,15 @@ impl fmt::Display for SendError {
 pub enum NetworkEvent {
     /// No application of this kind lies further along the path.
     LastNode,
-    /// Another peer answers, or asks, for this flow than before.
+    /// Another peer answers, or asks, for this flow than before; or, with `former` and `peer` the same, the same one asks
+    /// over another interface or association.
     PeerChanged,
     /// The routing state ended: nobody refreshed it, or nobody answered.
     RouteDeleted,
-    /// Communication with the peer failed; messages may have been lost (G-014).
+    /// Communication with the peer failed; messages may have been lost (G-014). A peer that is gone without a word is
+    /// noticed after the hold time and the time for a reply at most (40 s by default, G-292…G-296).
     AssociationLost,
-    /// The peer is not, or no longer, in the authorised peer database.
+    /// The peer is not, or no longer, in the authorised peer database, or its certificate has run out.
     NotAuthorised,
 }
 
@@ -255,6 +318,7 @@ impl fmt::Debug for SendMessage {
             .field("handle", &self.handle)
             .field("timeout", &self.timeout)
             .field("hop_count", &self.hop_count)
+            .field("on_behalf_of", &self.on_behalf_of)
             .finish()
     }
 }
@@ -268,7 +332,9 @@ impl fmt::Debug for ReceivedMessage {
             .field("payload_length", &self.payload.len())
             .field("association", &self.association)
             .field("peer", &self.peer)
+            .field("peer_handle", &self.peer_handle)
             .field("principal", &self.principal)
+            .field("tentative", &self.tentative)
             .field("authenticated", &self.authenticated)
             .field("hop_count", &self.hop_count)
             .field("ip_distance", &self.ip_distance)

@@ -148,6 +148,34 @@ fn a_packet_whose_hop_count_is_used_up_is_not_passed_on() {
     assert_eq!(ordinary, Err(ForwardError::NotQueryMode(NotQueryMode::NoMessage)));
 }
 
+/// RFC 5971 §5.5, §4.3.3 (G-053): Queries and Data messages of 512 bytes at most, which the datagram holds exactly.
+#[test]
+fn only_a_query_or_data_message_of_its_announced_length_is_passed_on() {
+    let with = |kind: u8, words: u8, octets: usize| {
+        let mut payload = QUERY.to_vec();
+        (payload[7], payload[10]) = (words, 0x80 | kind);
+        payload.resize(QUERY.len() + octets, 0x5a);
+        forwarded(&packet("10.0.0.1", "10.0.0.2", &payload)).map(|packet| packet.len())
+    };
+    for kind in 0..=127 {
+        let expected = if matches!(kind, 0 | 3) { Ok(20 + 4 + 8 + 4 + 8 + 16) } else { Err(ForwardError::MessageType) };
+        assert_eq!(with(kind, 4, 16), expected, "type {kind}");
+    }
+    assert!(with(0, 126, 504).is_ok());
+    assert_eq!(with(0, 127, 508), Err(ForwardError::MessageLength { held: 516, announced: 516 }));
+    assert_eq!(with(0, 4, 17), Err(ForwardError::MessageLength { held: 25, announced: 24 }));
+    assert_eq!(with(3, 4, 12), Err(ForwardError::MessageLength { held: 20, announced: 24 }));
+}
+
+/// RFC 5971 §4.3.3 allows 64 bytes for the encapsulation: no room for data in options.
+#[test]
+fn a_packet_with_options_beyond_the_allowance_is_not_passed_on() {
+    // Hop-by-hop and UDP headers and the magic number are 60 bytes.
+    assert_eq!(forwarded(&with_ipv6_header(60, &[17, 0, 1, 4, 0, 0, 0, 0])), Err(ForwardError::Headers(68)));
+    assert!(forwarded(&with_ipv4_options(&[1; 32])).is_ok());
+    assert_eq!(forwarded(&with_ipv4_options(&[1; 36])), Err(ForwardError::Headers(68)));
+}
+
 /// Another implementation's handshake: its Query is Q-mode, what answers it is not.
 #[test]
 fn a_foreign_implementations_query_is_recognised_in_a_capture() {
@@ -163,6 +191,7 @@ fn a_foreign_implementations_query_is_recognised_in_a_capture() {
                 assert_eq!(read.nslp_id, NslpId(100));
                 assert_eq!(read.router_alert, Some(100));
                 assert_eq!(read.datagram.destination, "10.71.2.4".parse::<IpAddr>().unwrap());
+                assert!(forwarded(&with_udp_checksum(packet)).is_ok());
                 taken += 1;
             }
             Err(NotQueryMode::NormalEncapsulation) => normal += 1,
@@ -202,11 +231,12 @@ proptest! {
     #[test]
     fn every_packet_built_is_read_and_passed_on_with_a_right_checksum(
         ipv6 in any::<bool>(), port in 1u16.., ttl in 1u8.., ds in any::<u8>(), label in any::<u32>(), alert in any::<u16>(),
-        hops in 2u8.., body in proptest::collection::vec(any::<u8>(), 0..600),
+        hops in 2u8.., body in proptest::collection::vec(any::<[u8; 4]>(), 0..=126),
     ) {
         let mut payload = QUERY.to_vec();
         payload[5] = hops;
-        payload.extend(&body);
+        payload[7] = body.len() as u8;
+        payload.extend(body.as_flattened());
         let (source, destination) = if ipv6 { ("fd20::1", "fd21::4") } else { ("10.0.0.1", "10.0.0.2") };
         let packet = QueryModePacket {
             source: source.parse().unwrap(),

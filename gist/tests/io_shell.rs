@@ -244,8 +244,7 @@ fn a_slow_application_loses_nothing() {
     in_own_network(|| async {
         const MESSAGES: u64 = 400;
         let (asker, mut answerer) = pair_with([&PKCS_ED25519, &PKCS_ED25519], |asker, answerer| {
-            asker.limits.write_queue_messages = 1000;
-            asker.limits.write_queue_bytes = 16 << 20;
+            asker.node.caps.unwritten_bytes = 16 << 20;
             answerer.limits.indications = 4;
             answerer.limits.reports = 4;
         });
@@ -265,30 +264,146 @@ fn a_slow_application_loses_nothing() {
     });
 }
 
+/// G-011, G-012: while the peer takes nothing, each session is told for itself that its queue is full; what was not refused
+/// arrives once and in order when the peer goes on, over the same association.
 #[test]
-fn a_peer_that_takes_nothing_fills_the_write_queue_and_loses_the_association() {
+fn a_peer_that_takes_nothing_for_a_while_costs_no_session_what_was_accepted() {
     in_own_network(|| async {
         let (mut asker, mut answerer) = pair_with([&PKCS_ED25519, &PKCS_ED25519], |asker, answerer| {
-            asker.limits.write_queue_messages = 8;
+            asker.node.caps.unwritten_bytes = 64 << 10;
+            answerer.limits.indications = 1;
+            answerer.limits.reports = 1;
+        });
+        let large = |number: u64| {
+            let mut payload = vec![0; 16_000];
+            payload[..8].copy_from_slice(&number.to_be_bytes());
+            message(Direction::Downstream, &payload, number)
+        };
+        asker.send(large(0)).await;
+        assert_eq!(answerer.received().await.payload[..8], 0u64.to_be_bytes());
+        let mut sent = 0;
+        let mut refused = Vec::new();
+        while refused.len() < 5 {
+            sent += 1;
+            assert!(sent < 4000, "nobody is slowed down");
+            asker.send(large(sent)).await;
+            tokio::task::yield_now().await;
+            while let Ok(indication) = asker.indications.try_recv() {
+                let Indication::MessageStatus { handle, error: SendError::QueueFull, .. } = indication else { panic!("{indication:?}") };
+                refused.push(handle.0);
+            }
+        }
+        // Another session over the same association has a queue of its own.
+        let other = SendMessage { session: gist::wire::SessionId([8; 16]), ..message(Direction::Downstream, b"other...", 9999) };
+        asker.send(other).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(asker.indications.try_recv().is_err());
+        let mut arrived = Vec::new();
+        let mut others = 0;
+        while arrived.len() + refused.len() < usize::try_from(sent).unwrap() || others == 0 {
+            let received = answerer.received().await;
+            if &received.payload[..] == b"other..." {
+                others += 1;
+            } else {
+                arrived.push(u64::from_be_bytes(received.payload[..8].try_into().unwrap()));
+            }
+        }
+        let expected: Vec<u64> = (1..=sent).filter(|number| !refused.contains(number)).collect();
+        assert_eq!((arrived, others), (expected, 1));
+        let snapshot = asker.handle.snapshot().await.unwrap();
+        assert_eq!((snapshot.associations.len(), snapshot.shell.writes_stalled), (1, 0));
+        asker.send(large(0)).await;
+        assert_eq!(answerer.received().await.payload[..8], 0u64.to_be_bytes());
+    });
+}
+
+/// G-122: a peer that takes nothing for too long has lost the association, and the application hears of it.
+#[test]
+fn a_peer_that_takes_nothing_for_long_loses_the_association() {
+    in_own_network(|| async {
+        let (mut asker, mut answerer) = pair_with([&PKCS_ED25519, &PKCS_ED25519], |asker, answerer| {
+            asker.limits.write_timeout = Duration::from_millis(500);
             answerer.limits.indications = 1;
             answerer.limits.reports = 1;
         });
         asker.send(message(Direction::Downstream, b"first...", 0)).await;
         answerer.received().await;
-        for number in 0..2000 {
+        let mut told = Vec::new();
+        for number in 0..4000 {
             asker.send(message(Direction::Downstream, &[0; 16_000], number)).await;
             tokio::task::yield_now().await;
-            if asker.handle.snapshot().await.unwrap().shell.write_queues_full > 0 {
+            if let Ok(indication) = asker.indications.try_recv() {
+                told.push(indication);
                 break;
             }
         }
-        let lost = loop {
-            if let Indication::NetworkNotification { event, .. } = asker.indication().await {
-                break event;
+        while !told.iter().any(|indication| matches!(indication, Indication::NetworkNotification { .. })) {
+            told.push(asker.indication().await);
+        }
+        let lost = told.iter().find_map(|indication| match indication {
+            Indication::NetworkNotification { event, .. } => Some(*event),
+            _ => None,
+        });
+        assert_eq!(lost, Some(NetworkEvent::AssociationLost));
+        let failed =
+            |indication: &Indication| matches!(indication, Indication::MessageStatus { error: SendError::AssociationFailed(_), .. });
+        assert!(told.iter().any(failed), "what still waited is reported");
+        assert_eq!(asker.handle.snapshot().await.unwrap().shell.writes_stalled, 1);
+    });
+}
+
+/// X-27, G-177: `router_alert = -1` in the configuration leaves the option out where that can be, which is not in IPv6: there no
+/// router would take the Query off its way.
+#[test]
+fn without_a_router_alert_value_ipv6_queries_have_the_option_all_the_same() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        for (source, destination, expected) in [(ASKER, ANSWERER, None), (ASKER_6, ANSWERER_6, Some(ROUTER_ALERT))] {
+            let any = Protocol::from(i32::from(0x0003_u16.to_be()));
+            let wire = Socket::new(Domain::PACKET, Type::RAW, Some(any)).unwrap();
+            wire.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let asker = Node::start_with(source, identity(&authority, "asker", source), "*.pbs.test", |config| {
+                config.node.registrations = vec![gist::node::Registration::secure(io_support::NSLP, None)];
+            });
+            let mut answerer = Node::start(destination, identity(&authority, "answerer", destination), "*.pbs.test");
+            asker.send(message_of((source, destination), Direction::Downstream, b"may I sd", 1)).await;
+            assert_eq!(&answerer.received().await.payload[..], b"may I sd");
+            let mut wire = wire;
+            let seen = tokio::task::spawn_blocking(move || {
+                let mut frame = vec![0; 65_535];
+                loop {
+                    let length = wire.read(&mut frame).expect("no Query was seen");
+                    if let Ok(seen) = intercepted(&frame[ETHERNET_HEADER..length], 0) {
+                        return seen;
+                    }
+                }
+            });
+            let seen = seen.await.unwrap();
+            assert_eq!((seen.router_alert, seen.datagram.destination), (expected, destination));
+            asker.handle.stop().await;
+            answerer.handle.stop().await;
+        }
+    });
+}
+
+/// No buffer longer than what the applications need is made for a peer.
+#[test]
+fn a_message_longer_than_any_application_needs_ends_the_association() {
+    in_own_network(|| async {
+        for (longest, fits) in [(16_000, true), (4000, false)] {
+            let (mut asker, mut answerer) = pair_with([&PKCS_ED25519, &PKCS_ED25519], |_, answerer| {
+                answerer.node.registrations[0].longest_payload = longest;
+            });
+            asker.send(message(Direction::Downstream, &[7; 16_000], 1)).await;
+            if fits {
+                assert_eq!(answerer.received().await.payload.len(), 16_000);
+            } else {
+                let Indication::NetworkNotification { event, .. } = asker.indication().await else { panic!() };
+                assert_eq!(event, NetworkEvent::AssociationLost);
             }
-        };
-        assert_eq!(lost, NetworkEvent::AssociationLost);
-        assert_eq!(asker.handle.snapshot().await.unwrap().shell.write_queues_full, 1);
+            asker.handle.stop().await;
+            answerer.handle.stop().await;
+        }
     });
 }
 
@@ -334,6 +449,9 @@ fn pair_with(
 fn identity(authority: &Authority, name: &str, address: IpAddr) -> gist::io::Tls {
     authority.issue(&PKCS_ED25519, &[&format!("{name}.pbs.test"), &address.to_string()]).tls(authority)
 }
+
+/// What a packet socket puts before the IP header, also on loopback.
+const ETHERNET_HEADER: usize = 14;
 
 /// A raw socket that sees every IPv4 packet with UDP that arrives.
 fn wire() -> Socket {

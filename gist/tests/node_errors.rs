@@ -5,7 +5,7 @@
 mod node_world;
 
 use bytes::Bytes;
-use gist::api::{Request, SendError};
+use gist::api::{Request, RoutingStatus, SendError};
 use gist::node::{AssociationEvent, Datagram, PeerCredentials, Transmit};
 use gist::wire::{
     Body, Data, Direction, ErrorCause, HeaderFault, Hello, LooseEnd, Message, MessageType, Mri, MriFault, Nli, NslpId, ObjectTypeFault,
@@ -362,7 +362,16 @@ fn a_malformed_message_on_an_association_is_answered_and_survived() {
     bytes[6] |= 0x3f;
     let now = world.now;
     world.members[1].node.handle_association(id, AssociationEvent::Received(bytes.into()), now);
-    world.request(1, Request::InvalidateRoutingState { nslp_id: NSLP, session: session(8), mri: down(), urgent: false });
+    world.request(
+        1,
+        Request::InvalidateRoutingState {
+            nslp_id: NSLP,
+            session: session(8),
+            mri: down(),
+            status: RoutingStatus::Tentative,
+            urgent: false,
+        },
+    );
     assert_eq!(world.errors_of(1)[0].cause(), Some(ErrorCause::CommonHeaderParse(HeaderFault::UnknownType)));
     world.send(0, text("more"));
     world.run(secs(1));

@@ -5,7 +5,7 @@
 mod node_world;
 
 use bytes::Bytes;
-use gist::api::{AssociationId, Request};
+use gist::api::{AssociationId, Request, RoutingStatus};
 use gist::node::{AssociationEvent, Datagram, Output};
 use gist::wire::{Cookie, MessageType};
 use node_world::*;
@@ -113,7 +113,7 @@ proptest! {
             let request = match kind {
                 0 | 1 => Request::Send(gist::api::SendMessage { mri, ..text_for(session, b"word") }),
                 2 | 3 => Request::SetStateLifetime { nslp_id, session, mri, lifetime: secs(wait) },
-                _ => Request::InvalidateRoutingState { nslp_id, session, mri, urgent: wait > 4 },
+                _ => Request::InvalidateRoutingState { nslp_id, session, mri, status: if wait % 2 == 0 { RoutingStatus::Bad } else { RoutingStatus::Tentative }, urgent: wait > 4 },
             };
             world.request(number, request);
             world.run(secs(wait));

@@ -6,7 +6,7 @@ mod node_world;
 
 use std::time::Duration;
 
-use gist::api::{AssociationId, NetworkEvent, Principal, Request, SendMessage};
+use gist::api::{AssociationId, NetworkEvent, Principal, Request, RoutingStatus, SendMessage};
 use gist::node::{ApdEntry, Datagram, IdentityPattern, PeerCredentials, PeerRole, Registration, Side};
 use gist::wire::{
     Body, Confirm, Cookie, Data, ErrorBody, ErrorCause, GistError, Hello, MaOptions, Message, MessageType, Mri, Nli, NslpId, PeerIdentity,
@@ -196,7 +196,16 @@ fn a_peer_that_loses_its_role_loses_the_flows_of_others() {
     let now = world.now;
     let hosts = authorised_peers().into_iter().map(|entry| ApdEntry { role: PeerRole::Host, ..entry }).collect();
     world.members[0].node.set_authorised_peers(hosts, now);
-    world.request(0, Request::InvalidateRoutingState { nslp_id: NSLP, session: session(8), mri: down(), urgent: false });
+    world.request(
+        0,
+        Request::InvalidateRoutingState {
+            nslp_id: NSLP,
+            session: session(8),
+            mri: down(),
+            status: RoutingStatus::Tentative,
+            urgent: false,
+        },
+    );
     assert_eq!(world.events(0), [NetworkEvent::NotAuthorised]);
     assert!(world.node(0).routing_table().is_empty());
     assert_eq!(world.node(0).associations().len(), 1, "it may still serve flows of its own");
@@ -238,7 +247,7 @@ fn an_association_has_one_name_and_one_principal() {
 fn an_unauthenticated_peer_has_a_principal_of_another_kind() {
     let plain = NslpId(7);
     let mut world = World::chain_with(|_, config| {
-        config.registrations.push(Registration { nslp_id: plain, rao: None, offer: Vec::new(), upstream_queries: false });
+        config.registrations.push(Registration { offer: Vec::new(), ..Registration::secure(plain, None) });
     });
     world.members[1].relays = false;
     let attributes = gist::api::TransferAttributes::default();
@@ -270,8 +279,9 @@ fn associations_that_confirm_nothing_keep_nobody_out() {
             assert_eq!(world.payloads(1).is_empty(), !at_once);
         }
         world.send(0, text("more"));
-        world.run(secs(1));
-        assert_eq!(world.payloads(1).last().unwrap(), "more");
+        // At the latest with the next transmission of the Query, 15.5 s after the first.
+        world.run(secs(4));
+        assert_eq!(world.payloads(1), ["ask.", "more"]);
     }
 }
 
@@ -355,24 +365,6 @@ fn a_forged_response_does_not_stop_a_first_handshake() {
     }
 }
 
-/// The bound on who is being connected to for one flow.
-#[test]
-fn forged_responses_open_few_connections_at_a_time() {
-    let mut world = World::chain();
-    world.tap(|_, parcel| match parcel {
-        Parcel::Datagram { to: 1, .. } | Parcel::Association { .. } => Fate::Lose,
-        Parcel::Datagram { .. } => Fate::Pass,
-    });
-    world.send(0, text("ask."));
-    for number in 0..50 {
-        let forged = forged_response(&world, nli(other(number), "10.0.1.77"));
-        world.inject(0, direct("10.0.1.77:270", "10.0.1.1", &forged));
-        assert!(world.node(0).associations().len() <= 4);
-    }
-    world.run(secs(60));
-    assert!(world.node(0).associations().is_empty());
-}
-
 /// Note G-064 of the querying table.
 #[test]
 fn a_forged_endpoint_found_does_not_end_the_search() {
@@ -396,7 +388,8 @@ fn a_forged_endpoint_found_does_not_end_the_search() {
     assert!(world.events(0).is_empty());
 }
 
-/// Note G-128 of the responding table: a second router cannot take over what a living one serves, with one cookie or many.
+/// Note G-128 of the responding table: a second router cannot take over what a living one serves, with one cookie or many,
+/// unless the application says so (`node_reroute`).
 #[test]
 fn another_router_takes_over_only_when_the_first_is_gone() {
     let mut world = asked(|_, config| {
@@ -421,6 +414,10 @@ fn another_router_takes_over_only_when_the_first_is_gone() {
     assert_eq!(world.node(1).counters().takeovers_refused, 6);
     world.run(secs(12));
     assert_eq!(owner(&world), Some(before), "the first one has answered");
+    // What the second says meanwhile is heard, as of somebody who only claims to be the peer.
+    world.inject_on(1, id, &data(session(1), down()));
+    let heard = world.received(1).pop().unwrap();
+    assert_eq!((heard.tentative, heard.peer), (true, other(0xee)));
     // Now it does not: the test that a claim causes finds out.
     world.tap(|_, parcel| match parcel {
         Parcel::Datagram { from: 0, .. } | Parcel::Association { from: 0, .. } => Fate::Lose,
@@ -429,9 +426,7 @@ fn another_router_takes_over_only_when_the_first_is_gone() {
     join(&mut world, id, session(1), down(), nli(other(0xee), EVE));
     assert_eq!(owner(&world), Some(before));
     world.run(secs(11));
-    assert_eq!(owner(&world), None);
-    join(&mut world, id, session(1), down(), nli(other(0xee), EVE));
-    assert_eq!(owner(&world), Some(id));
+    assert_eq!(owner(&world), Some(id), "the heir");
 }
 
 /// Notes 1 and 10 of the responding table: a Query alone, which anybody can write, refreshes nothing.

@@ -6,8 +6,8 @@ mod node_world;
 
 use std::time::Duration;
 
-use gist::api::{NetworkEvent, Request, SendError};
-use gist::node::{Datagram, Side};
+use gist::api::{NetworkEvent, Request, RoutingStatus, SendError};
+use gist::node::{Datagram, DatagramRate, Side};
 use gist::wire::{Body, ErrorBody, ErrorCause, GistError, Message, MessageType, NslpId};
 use node_world::*;
 
@@ -26,7 +26,7 @@ fn lifetime(seconds: u64) -> Request {
 }
 
 fn invalidate(urgent: bool) -> Request {
-    Request::InvalidateRoutingState { nslp_id: NSLP, session: session(1), mri: down(), urgent }
+    Request::InvalidateRoutingState { nslp_id: NSLP, session: session(1), mri: down(), status: RoutingStatus::Tentative, urgent }
 }
 
 fn state(world: &World, number: usize) -> Vec<(Side, String)> {
@@ -134,7 +134,9 @@ fn the_validity_of_the_response_counts() {
 /// G-110: with a tight rate limit and many states the validity rises.
 #[test]
 fn many_states_raise_the_validity() {
-    let mut world = World::chain_with(|_, config| config.datagram_rate.per_second = 1);
+    let mut world = World::chain_with(|_, config| {
+        config.datagram_rate = DatagramRate { per_second: 1, burst: 256, most_per_second: 1 };
+    });
     world.members[1].relays = false;
     for number in 0..40 {
         world.send(0, text_for(session(number), b"down"));

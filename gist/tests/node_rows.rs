@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use gist::api::{Request, SendMessage};
-use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, PeerRole, Registration, Role, Transmit};
+use gist::api::{Request, RoutingStatus, SendMessage};
+use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, PeerRole, Registration, Transmit};
 use gist::wire::{Body, Cookie, ErrorBody, ErrorCause, GistError, Hello, Message, MessageType, Mri, NslpId, SessionId};
 use node_world::*;
 use tracing::field::{Field, Visit};
@@ -134,21 +134,17 @@ fn heal(world: &mut World, change: &impl Fn(usize, &mut NodeConfig)) {
         world.restart(1, change);
     }
     world.blackout.set(false);
-    for number in 0..3 {
+    for number in 0..4 {
         world.members[number].listens = true;
         world.members[number].node.set_peering(NSLP, true);
         let now = world.now;
-        world.members[number].node.set_authorised_peers(everybody(), now);
+        world.members[number].node.set_authorised_peers(both_routers(), now);
     }
-}
-
-fn everybody() -> Vec<ApdEntry> {
-    config(0, Role::Host, &[], &|_, _| {}).authorised_peers
 }
 
 /// One thing happens to the world.
 fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeConfig)) {
-    let number = dice.roll(3) as usize;
+    let number = dice.roll(4) as usize;
     let table = world.node(number).routing_table();
     let entry = table.get(dice.roll(4) as usize % table.len().max(1)).filter(|_| dice.roll(3) != 0);
     let anything = (session(dice.roll(3) as u8), if dice.roll(2) == 0 { down() } else { up() });
@@ -158,7 +154,7 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
     if dice.roll(5) == 0 {
         heal(world, change);
     }
-    match (dice.roll(32), id) {
+    match (dice.roll(36), id) {
         (0..=5, _) => {
             let timeout = (dice.roll(3) == 0).then(|| secs(dice.roll(4)));
             world.send(number, SendMessage { mri, timeout, ..text_for(session, b"word") });
@@ -169,14 +165,18 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
         }
         (8..=9, _) => {
             let urgent = dice.roll(2) == 0;
-            world.request(number, Request::InvalidateRoutingState { nslp_id: NSLP, session, mri, urgent });
+            let status = if dice.roll(2) == 0 { RoutingStatus::Bad } else { RoutingStatus::Tentative };
+            world.request(number, Request::InvalidateRoutingState { nslp_id: NSLP, session, mri, status, urgent });
         }
         (10, _) if world.members[1].alive && dice.roll(4) == 0 => world.kill(1),
         (12, _) => world.members[2].listens = !world.members[2].listens,
         (13, _) => {
             let now = world.now;
             world.members[number].node.set_authorised_peers(Vec::new(), now);
-            world.request(number, Request::InvalidateRoutingState { nslp_id: NSLP, session, mri, urgent: false });
+            world.request(
+                number,
+                Request::InvalidateRoutingState { nslp_id: NSLP, session, mri, status: RoutingStatus::Tentative, urgent: false },
+            );
         }
         (14, _) => {
             world.accept(number, "10.0.1.9:40000", friend());
@@ -219,7 +219,24 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
             world.members[number].node.handle_association(id, AssociationEvent::Closed, now);
             world.forget_link(number, id);
         }
-        (25..=27, _) => {
+        (27, _) => {
+            // Somebody answers the sender's last Query in a router's name.
+            let router = if dice.roll(2) == 0 { 1 } else { BYPASS };
+            let queries = world.datagrams_of(0, MessageType::Query);
+            let responses = world.datagrams_of(router, MessageType::Response);
+            let (Some((_, _, query)), Some((_, _, mut response))) = (queries.last().cloned(), responses.last().cloned()) else { return };
+            if let (Body::Query(query), Body::Response(forged)) = (&query.body, &mut response.body) {
+                (forged.session, forged.query_cookie, forged.mri) = (query.session, query.cookie.clone(), query.mri.inverted());
+                response.nslp_id = NSLP;
+                let source = format!("{}:270", forged.nli.address);
+                world.inject(0, direct(&source, "10.0.1.1", &response));
+                world.run(std::time::Duration::from_millis(dice.roll(4)));
+                let newest = world.node(0).associations().last().map(|entry| entry.association);
+                let refusal = error(ErrorCause::NoRoutingState, MessageType::Confirm, query.session, query.mri.clone());
+                newest.into_iter().for_each(|id| world.inject_on(0, id, &refusal));
+            }
+        }
+        (25..=26, _) => {
             // A Query takes another way, or a Response comes twice.
             let Some((_, from, transmit)) = world.datagrams.last().cloned() else { return };
             let message = message_in(&transmit);
@@ -229,7 +246,7 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
                     world.inject(1 + dice.roll(2) as usize, passing(&source, &Message { source_is_signalling: true, ..message }));
                 }
                 (Body::Response(response), Transmit::Normal { destination, .. }) => {
-                    let to = (0..3).find(|to| *to != from && world.members[*to].addresses.contains(&destination.ip()));
+                    let to = (0..4).find(|to| *to != from && world.members[*to].addresses.contains(&destination.ip()));
                     let again = direct(&format!("{}:270", response.nli.address), &destination.ip().to_string(), &message);
                     to.into_iter().for_each(|to| world.inject(to, again.clone()));
                 }
@@ -239,8 +256,32 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
         (30, _) => {
             // The router may serve its own flows only, and there are none.
             let now = world.now;
-            let entries = everybody().into_iter().map(|entry| ApdEntry { role: PeerRole::Host, ..entry }).collect();
+            let entries = both_routers().into_iter().map(|entry| ApdEntry { role: PeerRole::Host, ..entry }).collect();
             world.members[number].node.set_authorised_peers(entries, now);
+        }
+        (32, _) => {
+            // The application takes whoever claims to be the peer for it.
+            let claims = world.received(number).into_iter().filter(|message| message.tentative);
+            let Some(claim) = claims.last() else { return };
+            let (session, mri, peer) = (claim.session, claim.mri.inverted(), claim.peer_handle);
+            world.request(number, Request::AdoptPeer { nslp_id: NSLP, session, mri, peer });
+        }
+        (33, _) => {
+            // Who claims to be the peer forgets it, and time passes.
+            world.request(BYPASS, Request::SetStateLifetime { nslp_id: NSLP, session, mri: down(), lifetime: secs(0) });
+            world.run(secs(dice.roll(40)));
+        }
+        (35, _) => {
+            // Whoever was met last has no state for any session.
+            for entry in &table {
+                let message = error(ErrorCause::NoRoutingState, MessageType::Data, entry.session, entry.mri.clone());
+                ids.iter().rev().take(1 + dice.roll(2) as usize).for_each(|id| world.inject_on(number, *id, &message));
+            }
+        }
+        (34, _) => {
+            // Certificates shown from now on run out soon, or not.
+            let valid_for = (dice.roll(2) == 0).then(|| secs(dice.roll(40)));
+            world.members[number].credentials.valid_for = valid_for;
         }
         (29, _) => world.connect_delay = secs(dice.roll(5)),
         (28, _) => world.blackout.set(!world.blackout.get()),
@@ -256,22 +297,24 @@ fn adventure(seed: u64, steps: u32) {
         config.connect_timeout = secs(3);
         config.hello_timeout = secs(4);
         // A second application without protection: its routing state is not on associations.
-        config.registrations.push(Registration { nslp_id: NslpId(7), rao: None, offer: Vec::new(), upstream_queries: false });
+        config.registrations.push(Registration { offer: Vec::new(), ..Registration::secure(NslpId(7), None) });
     };
-    let mut world = World::chain_with(change);
+    let mut world = World::fork_with(change);
     let mut dice = Dice(seed);
     let mut loss = Dice(seed ^ 0xffff);
-    let mut bypass = false;
+    let mut way = 1;
     let blackout = std::rc::Rc::clone(&world.blackout);
     world.tap(move |_, parcel| {
         if loss.roll(60) == 0 {
-            bypass = !bypass;
+            // Over one router, over the other, or straight to the receiver.
+            way = 1 + loss.roll(3) as usize;
         }
         match parcel {
             _ if loss.roll(12) == 0 => Fate::Lose,
             Parcel::Datagram { .. } if blackout.get() => Fate::Lose,
-            Parcel::Datagram { from: 0, to: 1, datagram } if bypass && datagram.query_mode => {
-                Fate::Change(Parcel::Datagram { from: 0, to: 2, datagram: datagram.clone() })
+            Parcel::Datagram { from: 0, to: 1, datagram } if way != 1 && datagram.query_mode => {
+                let datagram = gist::node::Datagram { interface: 1 + loss.roll(2) as u32, ..datagram.clone() };
+                Fate::Change(Parcel::Datagram { from: 0, to: way, datagram })
             }
             Parcel::Datagram { from, to, datagram } if loss.roll(30) == 0 => {
                 // A Response without its protocol stack.

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, UnixTime};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -17,7 +18,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::tls::peer_credentials;
+use super::progress::Progress;
+use super::tls::credentials_at;
 use super::{Bind, Limits};
 use crate::api::AssociationId;
 use crate::node::{AssociationEvent, PeerCredentials};
@@ -34,8 +36,6 @@ pub(super) struct Report {
 #[derive(Debug)]
 pub(super) struct Association {
     queue: mpsc::Sender<Bytes>,
-    queued: Arc<AtomicUsize>,
-    most_queued: usize,
     task: AbortHandle,
     /// The task sees it being dropped, even while it waits for the peer to take a message.
     _held: oneshot::Sender<()>,
@@ -46,7 +46,7 @@ pub(super) struct Association {
 /// Why a message cannot be queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotQueued {
-    /// The peer does not take messages as fast as they come.
+    /// More messages than the node ever leaves unwritten.
     Full,
     /// The task has ended; its report says why.
     Ended,
@@ -55,18 +55,9 @@ pub(super) enum NotQueued {
 impl Association {
     /// Queues a whole message without waiting.
     pub(super) fn send(&self, message: Bytes) -> Result<(), NotQueued> {
-        let length = message.len();
-        if self.queued.load(Ordering::Relaxed).saturating_add(length) > self.most_queued {
-            return Err(NotQueued::Full);
-        }
-        // Counted before it is queued, so that the task never subtracts what was not added.
-        self.queued.fetch_add(length, Ordering::Relaxed);
-        self.queue.try_send(message).map_err(|error| {
-            self.queued.fetch_sub(length, Ordering::Relaxed);
-            match error {
-                mpsc::error::TrySendError::Full(_) => NotQueued::Full,
-                mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
-            }
+        self.queue.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
+            mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
         })
     }
 
@@ -91,6 +82,9 @@ pub(super) struct Associations {
     pub(super) bind: Bind,
     pub(super) client: Arc<ClientConfig>,
     pub(super) reports: mpsc::Sender<Report>,
+    pub(super) progress: Arc<Progress>,
+    /// Longest message accepted, in bytes with its common header.
+    pub(super) longest_message: usize,
 }
 
 impl Associations {
@@ -125,11 +119,10 @@ impl Associations {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (sender, messages) = mpsc::channel(self.limits.write_queue_messages.max(1));
-        let queued = Arc::new(AtomicUsize::new(0));
+        let (sender, messages) = mpsc::channel(WRITE_QUEUE);
         let (held, let_go) = oneshot::channel();
-        let task = tasks.spawn(task(Queue { messages, queued: Arc::clone(&queued), let_go }));
-        Association { queue: sender, queued, most_queued: self.limits.write_queue_bytes, task, _held: held, open }
+        let task = tasks.spawn(task(Queue { messages, let_go }));
+        Association { queue: sender, task, _held: held, open }
     }
 
     async fn open(&self, remote: SocketAddr, name: IpAddr) -> Result<(TlsStream<TcpStream>, PeerCredentials), String> {
@@ -146,20 +139,31 @@ impl Associations {
             Ok(connected) => connected.map_err(|error| format!("TLS with {remote}: {error}"))?,
             Err(_) => return Err(format!("TLS with {remote}: not finished within {within:?}")),
         };
-        let credentials = peer_credentials(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
+        let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
         Ok((TlsStream::from(stream), credentials))
     }
 }
 
-async fn connect_tcp(bind: Bind, remote: SocketAddr) -> io::Result<TcpStream> {
+/// Opens a TCP connection from the address and with the mark that `bind` names.
+pub(super) async fn connect_tcp(bind: Bind, remote: SocketAddr) -> io::Result<TcpStream> {
     let (socket, local) = match remote {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, bind.ipv4.filter(|address| !address.is_unspecified()).map(IpAddr::V4)),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, bind.ipv6.filter(|address| !address.is_unspecified()).map(IpAddr::V6)),
     };
+    // Before the first segment.
+    bind.association_mark.map_or(Ok(()), |mark| set_mark(&socket, mark))?;
     if let Some(local) = local {
         socket.bind(SocketAddr::new(local, 0))?;
     }
     socket.connect(remote).await
+}
+
+/// Marks a socket of an association, so that packet filters know it; see [`Bind::association_mark`].
+pub(super) fn set_mark<S: AsFd>(socket: &S, mark: u32) -> io::Result<()> {
+    setsockopt(socket, sockopt::Mark, &mark)?;
+    // One bit for both IP versions, and this option sets it on sockets of either.
+    setsockopt(socket, sockopt::IpTransparent, &true)?;
+    Ok(())
 }
 
 /// Sets what every association's TCP connection needs; no Nagle, because messages change state (G-208).
@@ -171,7 +175,6 @@ pub(super) fn configure(stream: &TcpStream, unacknowledged: Duration) -> io::Res
 /// The receiving end of an association's write queue.
 struct Queue {
     messages: mpsc::Receiver<Bytes>,
-    queued: Arc<AtomicUsize>,
     let_go: oneshot::Receiver<()>,
 }
 
@@ -181,7 +184,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let Queue { messages, queued, let_go } = queue;
+    let Queue { messages, let_go } = queue;
     let overdue = async {
         // Nothing is ever sent: this is the shell letting go.
         let _ = let_go.await;
@@ -189,7 +192,7 @@ where
     };
     let end = tokio::select! {
         event = read_messages(&mut reader, association, context) => Some(event),
-        written = write_messages(&mut writer, messages, &queued) => match written {
+        written = write_messages(&mut writer, messages, association, context) => match written {
             Ok(()) => None,
             Err(error) => Some(AssociationEvent::Failed(format!("writing: {error}"))),
         },
@@ -205,7 +208,7 @@ where
 
 /// Reads until the stream ends. While reports are not taken nothing is read, and TCP slows the peer down (G-011).
 async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: AssociationId, context: &Associations) -> AssociationEvent {
-    let mut framer = Framer::new(context.limits.longest_message);
+    let mut framer = Framer::new(context.longest_message);
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         let length = match reader.read(&mut buffer).await {
@@ -230,20 +233,43 @@ async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: Assoc
 }
 
 /// Writes until the shell lets go of the queue. What has gathered meanwhile leaves together (RFC 5971 §5.4).
+///
+/// # Errors
+///
+/// As the stream, and that the peer has taken nothing for [`Limits::write_timeout`].
 async fn write_messages(
     writer: &mut (impl AsyncWrite + Unpin),
     mut messages: mpsc::Receiver<Bytes>,
-    queued: &AtomicUsize,
+    association: AssociationId,
+    context: &Associations,
 ) -> io::Result<()> {
+    let within = context.limits.write_timeout;
     let mut gathered = Vec::new();
     while messages.recv_many(&mut gathered, MOST_GATHERED).await > 0 {
+        let mut written = 0;
         for message in gathered.drain(..) {
-            writer.write_all(&message).await?;
-            queued.fetch_sub(message.len(), Ordering::Relaxed);
+            let mut rest = &message[..];
+            while !rest.is_empty() {
+                let taken = progress_within(within, writer.write(rest), context).await?;
+                if taken == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+            written += message.len();
         }
-        writer.flush().await?;
+        progress_within(within, writer.flush(), context).await?;
+        context.progress.note(association, written);
     }
     Ok(())
+}
+
+/// A step of writing, which has no end as long as the peer takes nothing.
+async fn progress_within<T>(within: Duration, step: impl Future<Output = io::Result<T>>, context: &Associations) -> io::Result<T> {
+    timeout(within, step).await.unwrap_or_else(|_| {
+        context.progress.note_stall();
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("the peer has taken nothing for {within:?}")))
+    })
 }
 
 /// Says goodbye in TLS, if the stream is one, and in TCP, then reads what is still on its way: unread data would turn the goodbye into a reset,
@@ -267,3 +293,6 @@ async fn report_end(association: AssociationId, event: Option<AssociationEvent>,
 const READ_BUFFER: usize = 8192;
 /// Messages written before they are flushed.
 const MOST_GATHERED: usize = 32;
+/// Messages that an association's queue can hold. The node leaves fewer unwritten, even of the shortest, by
+/// [`Caps::unwritten_bytes`](crate::node::Caps::unwritten_bytes).
+const WRITE_QUEUE: usize = 1 << 18;

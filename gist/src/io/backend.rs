@@ -45,12 +45,12 @@ const ANY_PORT: u16 = crate::wire::datagram::GIST_PORT;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
     fn backend() -> SystemBackend {
-        SystemBackend::new(Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED) })
+        SystemBackend::new(Bind::default())
     }
 
     /// RFC 4231 §4.3 has a shorter key; padded with zeros to a block it is the same key.
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_bound_address_is_the_one_a_packet_leaves_with() {
-        let bound = SystemBackend::new(Bind { ipv4: Some(Ipv4Addr::new(127, 0, 0, 2)), ipv6: None });
+        let bound = SystemBackend::new(Bind { ipv4: Some(Ipv4Addr::new(127, 0, 0, 2)), ipv6: None, ..Bind::default() });
         assert_eq!(bound.egress_address("127.0.0.3".parse().unwrap()), Some("127.0.0.2".parse().unwrap()));
     }
 }

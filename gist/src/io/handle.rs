@@ -59,8 +59,8 @@ pub struct ShellCounters {
     pub query_mode_errors: u64,
     /// Messages that came as datagrams and were dropped because the application was slow.
     pub indications_dropped: u64,
-    /// Associations closed because their write queue was full.
-    pub write_queues_full: u64,
+    /// Associations that failed because the peer took nothing for [`Limits::write_timeout`](super::Limits::write_timeout).
+    pub writes_stalled: u64,
     /// Connections closed because their source had too many handshakes under way.
     pub handshakes_refused: u64,
     /// Unfinished handshakes ended to make room for newer ones.

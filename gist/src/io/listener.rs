@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -12,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::association::{close, configure};
+use super::association::{close, configure, set_mark};
 use super::error::ShellError;
-use super::tls::peer_credentials;
+use super::tls::credentials_at;
 use super::visits::{Entered, Visits};
 use super::{Bind, Limits};
 use crate::node::PeerCredentials;
@@ -53,15 +54,17 @@ impl Gate {
 /// Binds the listeners that the configuration wants.
 pub(super) fn bind(bind: Bind, port: u16) -> Result<Vec<TcpListener>, ShellError> {
     let addresses = [bind.ipv4.map(IpAddr::V4), bind.ipv6.map(IpAddr::V6)];
-    addresses.into_iter().flatten().map(|address| listen(SocketAddr::new(address, port))).collect()
+    addresses.into_iter().flatten().map(|address| listen(SocketAddr::new(address, port), bind.association_mark)).collect()
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, ShellError> {
+fn listen(address: SocketAddr, mark: Option<u32>) -> Result<TcpListener, ShellError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Before it listens: what it accepts inherits the mark.
+        mark.map_or(Ok(()), |mark| set_mark(&socket, mark))?;
         // A restarted daemon must not wait for its old connections to be forgotten.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
@@ -135,7 +138,7 @@ async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> 
         }
         Err(_) => return Err(format!("TLS: not finished within {within:?}")),
     };
-    let credentials = peer_credentials(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
+    let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
     Ok(Accepted { stream: TlsStream::from(stream), peer_address, credentials })
 }
 
@@ -145,3 +148,48 @@ const BACKLOG: i32 = 128;
 const FAILURES_LOGGED: u64 = 100;
 /// Pause after an error such as "no more descriptors", which would only come again at once.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::Ipv4Addr;
+
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    use super::super::association::connect_tcp;
+    use super::*;
+
+    /// packet filters know associations by it, at either end.
+    #[tokio::test]
+    async fn every_socket_of_an_association_has_the_mark_that_is_configured() {
+        const MARK: u32 = 0x1234;
+        for address in ["127.0.0.1", "::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            for mark in [Some(MARK), None] {
+                let listener = match listen(SocketAddr::new(address, 0), mark) {
+                    Err(ShellError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                        assert!(!in_ci(), "network tests must not be skipped in CI, and marks on sockets need root ({source})");
+                        let _ = writeln!(std::io::stderr(), "skipped: marks on sockets need root ({source})");
+                        return;
+                    }
+                    listener => listener.unwrap(),
+                };
+                let bind = Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), association_mark: mark, ..Bind::default() };
+                let to = listener.local_addr().unwrap();
+                let (opened, accepted) = tokio::join!(connect_tcp(bind, to), listener.accept());
+                let (opened, accepted) = (opened.unwrap(), accepted.unwrap().0);
+                let marks = [
+                    (getsockopt(&listener, sockopt::Mark), getsockopt(&listener, sockopt::IpTransparent)),
+                    (getsockopt(&opened, sockopt::Mark), getsockopt(&opened, sockopt::IpTransparent)),
+                    (getsockopt(&accepted, sockopt::Mark), getsockopt(&accepted, sockopt::IpTransparent)),
+                ];
+                assert_eq!(marks, [(Ok(mark.unwrap_or(0)), Ok(mark.is_some())); 3], "{address}");
+            }
+        }
+    }
+
+    /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
+    fn in_ci() -> bool {
+        std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    }
+}

@@ -14,7 +14,21 @@
 //! ```
 //!
 //! Every channel is bounded ([`Limits`]). While the application does not take its indications, associations are
-//! not read any more, so TCP slows the peers down (G-011); only what came as a datagram may be dropped.
+//! not read any more, so TCP slows the peers down (G-011); only what came as a datagram may be dropped. The other way round, a
+//! peer that does not read makes messages wait in their routing states ([`Caps::unwritten_bytes`]), until the application is
+//! told of a full queue for the session concerned; the association fails if nothing moves for [`Limits::write_timeout`].
+//!
+//! # Memory
+//!
+//! An association costs at most, in bytes, the longest message of an application and 8 KiB (24 KiB together), read buffers
+//! (8 KiB), TLS (about 100 KiB) and what is unwritten (256 KiB, of which an application has its part; up to 1 MiB with GIST's own
+//! messages): so 4096 associations 4.6 GiB if every one of them is blocked, of which one peer can hold an eighth, and
+//! 550 MiB if they are not. Messages that wait in routing states take [`Caps::queued_bytes`] in all. Whoever has less memory
+//! lowers [`Caps::associations`].
+//!
+//! [`Caps::unwritten_bytes`]: crate::node::Caps::unwritten_bytes
+//! [`Caps::queued_bytes`]: crate::node::Caps::queued_bytes
+//! [`Caps::associations`]: crate::node::Caps::associations
 
 mod association;
 mod backend;
@@ -25,6 +39,7 @@ mod handle;
 mod ip_headers;
 mod listener;
 mod parse;
+mod progress;
 mod query_mode;
 mod raw;
 mod shell;
@@ -35,7 +50,7 @@ mod visits;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::node::NodeConfig;
+use crate::node::{NodeConfig, Registration};
 pub use error::{RequestError, ShellError, Stopped};
 pub use handle::{Handle, ShellCounters, Snapshot};
 pub use parse::{ForwardError, Intercepted, NotQueryMode, forwarded, intercepted};
@@ -56,7 +71,7 @@ pub struct ShellConfig {
     pub limits: Limits,
 }
 
-/// The local addresses of the sockets; `None` does without that IP version.
+/// The local addresses of the sockets; `None` does without that IP version. And how packet filters know them.
 ///
 /// With an address that is not "any", associations opened here leave from it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +80,18 @@ pub struct Bind {
     pub ipv4: Option<Ipv4Addr>,
     /// IPv6.
     pub ipv6: Option<Ipv6Addr>,
+    /// Mark of the sockets of associations, by which a packet filter tells them from those of other programs on the same
+    /// port; `None` leaves them unmarked.
+    ///
+    /// They then have `SO_MARK`, and `IP_TRANSPARENT`, which a filter sees even of connections that are only being opened or
+    /// in TIME-WAIT. Either needs `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+    pub association_mark: Option<u32>,
 }
 
-/// Any address of both IP versions.
+/// Any address of both IP versions, no mark.
 impl Default for Bind {
     fn default() -> Self {
-        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED) }
+        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED), association_mark: None }
     }
 }
 
@@ -97,13 +118,23 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// How long TCP tries to get data acknowledged before the association fails.
     pub unacknowledged_timeout: Duration,
-    /// Messages waiting to be written to one association. Full: the association is closed as failed.
-    pub write_queue_messages: usize,
-    /// Bytes waiting to be written to one association. Full: the association is closed as failed.
-    pub write_queue_bytes: usize,
-    /// Longest message accepted on an association, in bytes with its common header. Longer: the association fails.
+    /// How long a peer may take nothing of what is written to it before the association fails.
+    pub write_timeout: Duration,
+    /// Longest message accepted on an association, in bytes with its common header, 8 KiB more than the longest payload of any
+    /// registered application at most. Longer: the association fails.
     pub longest_message: usize,
 }
+
+impl Limits {
+    /// What the applications need, within the limit: an attacker gets no buffer that none of them would use.
+    fn longest_message(&self, registrations: &[Registration]) -> usize {
+        let longest = registrations.iter().map(|registration| registration.longest_payload).max().unwrap_or_default();
+        self.longest_message.min(longest.saturating_add(LONGEST_REST))
+    }
+}
+
+/// What a message may hold beside its payload: all other objects of RFC 5971, stack proposals of many profiles included.
+const LONGEST_REST: usize = 8 << 10;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -118,9 +149,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(2),
             unacknowledged_timeout: Duration::from_secs(30),
-            write_queue_messages: 256,
-            write_queue_bytes: 1 << 20,
-            longest_message: crate::wire::stream::MAX_MESSAGE_LENGTH,
+            write_timeout: Duration::from_secs(30),
+            longest_message: 64 << 10,
         }
     }
 }

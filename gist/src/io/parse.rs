@@ -12,8 +12,8 @@ use super::checksum::{corrected, udp_checksum};
 use super::ip_headers::{IpHeaders, array};
 use super::query_mode::UDP_HEADER_LENGTH;
 use crate::node::Datagram;
-use crate::wire::datagram::{GIST_PORT, MAGIC, MAGIC_LENGTH};
-use crate::wire::{CommonHeader, NslpId, VERSION};
+use crate::wire::datagram::{GIST_PORT, LONGEST_MESSAGE, MAGIC, MAGIC_LENGTH};
+use crate::wire::{CommonHeader, MessageType, NslpId, VERSION};
 
 /// A Q-mode packet taken from the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,22 @@ pub enum ForwardError {
     /// The packet is not a Q-mode packet.
     #[error(transparent)]
     NotQueryMode(#[from] NotQueryMode),
+    /// Neither Query nor Data, which alone travel in Q-mode (RFC 5971 §5.5).
+    #[error("a message of this type does not travel in Q-mode")]
+    MessageType,
+    /// The datagram does not hold exactly the message that the common header announces, or that message is longer than 512
+    /// bytes (RFC 5971 §4.3.3: 576 less 64, the next peer and so the path to it being unknown).
+    #[error("{held} bytes behind the magic number, where the header announces {announced} and 512 is the most")]
+    MessageLength {
+        /// Bytes behind the magic number.
+        held: usize,
+        /// Bytes by the common header.
+        announced: usize,
+    },
+    /// IP and UDP headers and magic number take more than the 64 bytes that RFC 5971 §4.3.3 allows for them: options that no
+    /// Q-mode packet needs.
+    #[error("{0} bytes before the message, where 64 are the most")]
+    Headers(usize),
     /// The GIST hop count would reach 0 (G-070).
     #[error("the GIST hop count is used up")]
     HopCountExhausted,
@@ -102,8 +118,23 @@ pub fn intercepted(packet: &[u8], interface: u32) -> Result<Intercepted, NotQuer
 ///
 /// For messages of signalling applications not hosted here (G-066). The IP TTL is not touched: the
 /// operating system lowers it when it forwards the packet (G-065), and nothing else may change (G-040).
+///
+/// Only the common header is looked at, as is a bypassing node's part (RFC 5971 §4.3.4, G-074): what a message of the right
+/// type and length holds is its application's business. Whatever merely begins like one is refused, so that a foreign
+/// application's number opens no way for data.
 pub fn forwarded(packet: &[u8]) -> Result<Vec<u8>, ForwardError> {
     let located = Located::find(packet)?;
+    if !matches!(located.header.message_type, Ok(MessageType::Query | MessageType::Data)) {
+        return Err(ForwardError::MessageType);
+    }
+    let (held, announced) = (located.payload.len().saturating_sub(MAGIC_LENGTH), located.header.message_length());
+    if held != announced || held > LONGEST_MESSAGE {
+        return Err(ForwardError::MessageLength { held, announced });
+    }
+    let before = packet.len().saturating_sub(held);
+    if before > LONGEST_HEADERS {
+        return Err(ForwardError::Headers(before));
+    }
     let hop_count = located.header.hop_count.checked_sub(1).filter(|left| *left > 0);
     let hop_count = hop_count.ok_or(ForwardError::HopCountExhausted)?;
     // Version and hop count share a 16-bit word of the checksum.
@@ -168,5 +199,7 @@ fn put(out: &mut [u8], at: usize, bytes: [u8; 2]) {
     }
 }
 
+/// What RFC 5971 §4.3.3 allows for the encapsulation of a D-mode message.
+const LONGEST_HEADERS: usize = 64;
 /// Offset of the checksum in a UDP header.
 const UDP_CHECKSUM: usize = 6;

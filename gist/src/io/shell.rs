@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::error::ShellError;
 use super::handle::{Command, Handle, ShellCounters, Snapshot};
 use super::listener::{self, Accepted, Gate, GateCounters};
+use super::progress::Progress;
 use super::raw::RawSockets;
 use super::udp::UdpSockets;
 use super::{Limits, ShellConfig};
@@ -61,6 +62,8 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let backlog = Arc::new(AtomicBool::new(false));
     // A single input can cause an indication for each routing state, so fewer would be no sign of a slow application.
     let most_pending = node.caps.routing_states.saturating_mul(2).saturating_add(limits.indications);
+    let progress = Arc::new(Progress::default());
+    let longest_message = limits.longest_message(&node.registrations);
     let shell = Shell {
         node: Node::new(node, Arc::new(SystemBackend::new(bind)), seed),
         clock: Clock::start(),
@@ -76,7 +79,15 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
         most_pending,
         backlog: Arc::clone(&backlog),
         associations: BTreeMap::new(),
-        context: Associations { limits, bind, client: tls.client, reports: report_sender },
+        context: Associations {
+            limits,
+            bind,
+            client: tls.client,
+            reports: report_sender,
+            progress: Arc::clone(&progress),
+            longest_message,
+        },
+        progress,
         tasks: JoinSet::new(),
         listening,
         counters: ShellCounters::default(),
@@ -97,6 +108,7 @@ struct Shell {
     commands: mpsc::Receiver<Command>,
     intercepted: mpsc::Receiver<Datagram>,
     reports: mpsc::Receiver<Report>,
+    progress: Arc<Progress>,
     accepted: mpsc::Receiver<Accepted>,
     indications: mpsc::Sender<Indication>,
     /// Indications for which the channel had no room. At `most_pending` nothing but requests and time is taken in.
@@ -118,6 +130,7 @@ enum Input {
     Command(Command),
     Intercepted(Datagram),
     Report(Report),
+    Written,
     Accepted(Box<Accepted>),
     Datagrams,
     Timer,
@@ -148,6 +161,7 @@ impl Shell {
                     _ => Input::Ended,
                 },
                 Some(report) = self.reports.recv(), if flowing => Input::Report(report),
+                () = self.progress.news() => Input::Written,
                 Some(accepted) = self.accepted.recv(), if flowing => Input::Accepted(Box::new(accepted)),
                 Some(datagram) = self.intercepted.recv(), if room => Input::Intercepted(datagram),
                 ready = self.udp.readable(), if room => if ready.is_ok() { Input::Datagrams } else { Input::Ended },
@@ -177,6 +191,11 @@ impl Shell {
                 self.node.handle_datagram(datagram, now);
             }
             Input::Report(report) => self.handle_report(report, now),
+            Input::Written => {
+                for (association, bytes) in self.progress.take() {
+                    self.node.handle_association(association, AssociationEvent::Written { bytes }, now);
+                }
+            }
             Input::Accepted(accepted) => self.handle_accepted(*accepted, now),
             Input::Datagrams => self.handle_datagrams(now),
             Input::Timer => {
@@ -221,6 +240,7 @@ impl Shell {
 
     fn snapshot(&self, now: Instant) -> Snapshot {
         let shell = ShellCounters {
+            writes_stalled: self.progress.stalled(),
             handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
             handshakes_displaced: self.gate_counters.displaced.load(Ordering::Relaxed),
             handshakes_failed: self.gate_counters.failed.load(Ordering::Relaxed),

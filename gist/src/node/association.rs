@@ -1,6 +1,7 @@
 //! Messaging associations: the table, and the machine of RFC 5971 §6.4 on each.
 
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,9 @@ use bytes::Bytes;
 use super::authorised_peers::is_authorised;
 use super::authority::share;
 use super::machines::association::{Event, Guards, Outcome, State, step};
+use super::rate::Allowance;
 use super::receive::Received;
-use super::routing_state::{Peer, User};
+use super::routing_state::{Peer, RoutingKey, User};
 use super::task::Task;
 use super::{AssociationEvent, Caps, Node, Output, PeerCredentials};
 use crate::api::AssociationId;
@@ -37,6 +39,18 @@ pub(super) struct Association {
     pub(super) last_heard: Instant,
     /// The Hello-ID of a request not yet answered.
     pub(super) hello: Option<u32>,
+    /// Hello-IDs whose answer shows that the Confirm sent before them was taken, and whose Confirm that was.
+    pub(super) proofs: BTreeMap<u32, RoutingKey>,
+    /// When the peer's certificate runs out, if that is known.
+    pub(super) certified_until: Option<Instant>,
+    /// Bytes of messages handed out that the shell has not yet written.
+    pub(super) unwritten: usize,
+    /// States whose messages wait until the peer takes more.
+    turns: BTreeSet<User>,
+    /// Whose turn it was last.
+    last_turn: Option<User>,
+    /// Bounds Responses to Queries that name its peer.
+    pub(super) allowance: Allowance,
 }
 
 impl Association {
@@ -53,7 +67,22 @@ impl Association {
             responding: 0,
             last_heard: now,
             hello: None,
+            proofs: BTreeMap::new(),
+            certified_until: None,
+            unwritten: 0,
+            turns: BTreeSet::new(),
+            last_turn: None,
+            allowance: Allowance::default(),
         }
+    }
+
+    /// Each state in its turn, in a circle.
+    fn take_turn(&mut self) -> Option<User> {
+        let next = |last: &User| self.turns.range((Bound::Excluded(last), Bound::Unbounded)).next();
+        let user = self.last_turn.as_ref().and_then(next).or_else(|| self.turns.first())?.clone();
+        self.turns.remove(&user);
+        self.last_turn = Some(user.clone());
+        Some(user)
     }
 
     /// Open, and the peer authenticated and authorised.
@@ -74,6 +103,12 @@ impl Association {
         certified.contains(&address) || certified.is_empty() && self.remote.ip() == address
     }
 
+    /// The peer's credentials, and until when they count.
+    fn certify(&mut self, credentials: PeerCredentials, now: Instant) {
+        self.certified_until = credentials.valid_for.map(|span| now + span);
+        self.credentials = Some(credentials);
+    }
+
     /// The peer's name for limits: the hash of its key.
     pub(super) fn key_hash(&self) -> Option<&[u8; 32]> {
         self.credentials.as_ref().map(|credentials| &credentials.key_hash)
@@ -88,6 +123,8 @@ pub(super) struct Associations {
     by_peer: BTreeMap<Peer, BTreeSet<AssociationId>>,
     /// To be looked at when the tasks are done.
     touched: BTreeSet<AssociationId>,
+    /// Those that may be able to take messages that wait.
+    resumable: BTreeSet<AssociationId>,
     last_id: u64,
 }
 
@@ -101,13 +138,12 @@ impl Associations {
         self.table.len()
     }
 
-    /// Whether there is room for one more that a peer opens: in the table, in the part for those that have confirmed
-    /// nothing, and in this peer's share of either.
-    fn have_room_for(&self, key_hash: &[u8; 32], caps: &Caps) -> bool {
+    /// Whether the peer may open one more: by its share of the table, by the part of it for those that have confirmed
+    /// nothing, and by the peer's share of that.
+    fn allow_one_more(&self, key_hash: &[u8; 32], caps: &Caps) -> bool {
         let is_waiting = |association: &&Association| !association.opened_here && association.confirmed.is_none();
         let of_peer = || self.table.values().filter(|association| association.key_hash() == Some(key_hash));
-        self.len() < caps.associations
-            && of_peer().count() < share(caps.associations)
+        of_peer().count() < share(caps.associations)
             && self.table.values().filter(is_waiting).count() < caps.unconfirmed_associations
             && of_peer().filter(is_waiting).count() < share(caps.unconfirmed_associations)
     }
@@ -163,6 +199,35 @@ impl Associations {
             && association.users.remove(user)
         {
             association.responding -= usize::from(matches!(user, User::Responding(_)));
+            association.turns.remove(user);
+        }
+    }
+
+    /// A state has messages for this association.
+    pub(super) fn await_turn(&mut self, id: AssociationId, user: User) {
+        if let Some(association) = self.table.get_mut(&id) {
+            association.turns.insert(user);
+            self.resumable.insert(id);
+        }
+    }
+
+    /// The next state that may send a message over its association, none of which may have more than `most` bytes unwritten.
+    pub(super) fn next_turn(&mut self, most: usize) -> Option<(AssociationId, User)> {
+        while let Some(id) = self.resumable.first().copied() {
+            let ready = self.table.get_mut(&id).filter(|association| association.is_open() && association.unwritten < most);
+            if let Some(user) = ready.and_then(Association::take_turn) {
+                return Some((id, user));
+            }
+            self.resumable.remove(&id);
+        }
+        None
+    }
+
+    /// The shell has written so many bytes.
+    fn written(&mut self, id: AssociationId, bytes: usize) {
+        if let Some(association) = self.table.get_mut(&id) {
+            association.unwritten = association.unwritten.saturating_sub(bytes);
+            self.resumable.insert(id);
         }
     }
 
@@ -201,6 +266,8 @@ pub(super) enum AssociationInput {
     Message(Box<Received>),
     /// An MA-Hello received.
     Hello(Hello),
+    /// An MA-Hello to send, with this ID, that asks whether what the routing state sent before has arrived.
+    Proof(u32, Box<RoutingKey>),
 }
 
 impl Node {
@@ -218,7 +285,8 @@ impl Node {
         match step(state, event, guards) {
             Outcome::Take(transition) => {
                 association.state = transition.next;
-                if event == Event::ErNotAuthorised || event == Event::TgConnected && !guards.authorised {
+                let ends = matches!(event, Event::ErNotAuthorised | Event::ToCertificateEnd);
+                if ends || event == Event::TgConnected && !guards.authorised {
                     let subject = association.credentials.as_ref().map(|credentials| credentials.subject.as_str());
                     tracing::warn!(%id, subject, remote = %association.remote, "peer is not authorised");
                     self.counters.not_authorised += 1;
@@ -240,20 +308,22 @@ impl Node {
             AssociationEvent::Connected { credentials } => {
                 let opening = |association: &&mut Association| association.state == State::AwaitingConnection;
                 let Some(association) = self.associations.get_mut(id).filter(opening) else { return };
-                association.credentials = Some(credentials);
+                association.certify(credentials, now);
                 association.last_heard = now;
                 self.association_event(id, Event::TgConnected, AssociationInput::None, now);
             }
             AssociationEvent::Received(message) => self.receive_on_association(id, message, now),
+            AssociationEvent::Written { bytes } => self.associations.written(id, bytes),
             AssociationEvent::Failed(reason) => self.association_ended(id, reason, now),
             AssociationEvent::Closed => self.association_ended(id, "closed by the peer".to_owned(), now),
         }
     }
 
     fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, now: Instant) {
-        let full = !self.associations.have_room_for(&credentials.key_hash, &self.config.caps);
+        let key_hash = credentials.key_hash;
+        let full = !self.associations.allow_one_more(&key_hash, &self.config.caps) || !self.make_room(Some(&key_hash), now);
         let mut association = Association::new(false, remote, self.config.hold_time, now);
-        association.credentials = Some(credentials);
+        association.certify(credentials, now);
         if full {
             tracing::warn!(%id, %remote, "association refused, the table or this peer's share of it is full");
             self.counters.refused_when_full += 1;

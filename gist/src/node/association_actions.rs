@@ -7,7 +7,7 @@ use super::machines::association::{Action, Timer};
 use super::machines::{querying, responding};
 use super::querying::QueryingInput;
 use super::responding::RespondingInput;
-use super::routing_state::User;
+use super::routing_state::{RoutingKey, User};
 use super::task::Task;
 use super::timers::TimerKey;
 use super::{Node, Output};
@@ -43,7 +43,7 @@ impl Node {
                     self.tasks.push_back(Task::Message(received.clone()));
                 }
             }
-            Action::SendHello => self.send_hello(id),
+            Action::SendHello => self.send_hello(id, input),
             Action::SendHelloReply => {
                 if let AssociationInput::Hello(hello) = input {
                     self.write_hello(id, Hello { request: false, id: hello.id });
@@ -67,7 +67,11 @@ impl Node {
         let span = match timer {
             Timer::Connect => self.config.connect_timeout,
             Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time.max(MIN_HOLD_TIME)),
-            Timer::NoHello => self.config.hold_time,
+            Timer::NoHello | Timer::Silence => self.config.hold_time,
+            Timer::CertificateEnd => match association.certified_until {
+                Some(until) => until.saturating_duration_since(now),
+                None => return,
+            },
             Timer::Unconfirmed => self.config.unconfirmed_timeout,
             // One request at a time: a later MA-Hello asks nothing and does not give the first one more time.
             Timer::HelloReply if self.timers.is_running(&key) => return,
@@ -91,15 +95,25 @@ impl Node {
         self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate: remote.ip() });
     }
 
-    fn send_hello(&mut self, id: AssociationId) {
-        let number = self.random.u64(&*self.backend.0) as u32;
+    /// One request at a time, but for those that prove something: these must come behind what they prove.
+    fn send_hello(&mut self, id: AssociationId, input: &AssociationInput) {
+        let number = self.hello_id();
         let Some(association) = self.associations.get_mut(id) else { return };
-        let hello = match association.hello {
-            Some(_) => Hello { request: false, id: 0 },
-            None => Hello { request: true, id: number.max(1) },
+        let hello = match (input, association.hello) {
+            (AssociationInput::Proof(number, key), _) => {
+                association.proofs.insert(*number, RoutingKey::clone(key));
+                Hello { request: true, id: *number }
+            }
+            (_, Some(_)) => Hello { request: false, id: 0 },
+            (_, None) => Hello { request: true, id: number },
         };
         association.hello = association.hello.or(Some(hello.id));
         self.write_hello(id, hello);
+    }
+
+    /// A Hello-ID for a request; not 0.
+    pub(super) fn hello_id(&mut self) -> u32 {
+        (self.random.u64(&*self.backend.0) as u32).max(1)
     }
 
     fn write_hello(&mut self, id: AssociationId, hello: Hello) {
@@ -117,6 +131,9 @@ impl Node {
 
     fn write(&mut self, id: AssociationId, message: bytes::Bytes) {
         self.counters.association_messages_sent += 1;
+        if let Some(association) = self.associations.get_mut(id) {
+            association.unwritten = association.unwritten.saturating_add(message.len());
+        }
         self.outputs.push_back(Output::SendOnAssociation { association: id, message });
     }
 
@@ -152,7 +169,7 @@ impl Node {
                         News::ConnectFailed | News::Failed => responding::Event::ErMAFailure,
                         News::NotAuthorised => responding::Event::ErNotAuthorised,
                     };
-                    Task::Responding(key, event, RespondingInput::None)
+                    Task::Responding(key, event, RespondingInput::Ended(id))
                 }
             };
             self.tasks.push_back(task);

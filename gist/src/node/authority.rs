@@ -4,12 +4,13 @@
 //! node only of its own flows, a router of any ([`PeerRole`]); either only under one name, at addresses it proves.
 
 use core::net::IpAddr;
+use std::collections::btree_map::Entry;
 
 use super::association::Association;
 use super::authorised_peers::judge;
 use super::receive_query::query_destination;
 use super::{Node, PeerRole};
-use crate::api::AssociationId;
+use crate::api::{AssociationId, Principal};
 use crate::wire::Mri;
 
 /// One part in so many of a table is what one host gets of it, in associations and in routing states.
@@ -67,6 +68,34 @@ impl Node {
         let Some(key) = self.associations.get(id).and_then(Association::key_hash) else { return false };
         let of_peer = self.associations.iter().filter(|(_, association)| association.key_hash() == Some(key));
         of_peer.map(|(_, association)| association.responding).sum::<usize>() < share
+    }
+}
+
+impl Node {
+    /// Whether one more state may be asked for because of this principal's messages: as many as it may have for itself.
+    pub(super) fn has_share_to_cause(&self, cause: Option<Principal>) -> bool {
+        let Some(cause) = cause else { return true };
+        let cap = self.config.caps.routing_states;
+        let by_key = |association: &Association| association.key_hash() == Some(&cause.0);
+        let of_cause = self.associations.iter().find(|(_, association)| by_key(association));
+        let is_router = of_cause.and_then(|(id, _)| self.role_of(id)) == Some(PeerRole::Router);
+        let share = if is_router { router_share(cap) } else { share(cap) };
+        self.causes.get(&cause).is_none_or(|states| *states < share)
+    }
+
+    pub(super) fn note_cause(&mut self, cause: Option<Principal>) {
+        if let Some(cause) = cause {
+            *self.causes.entry(cause).or_default() += 1;
+        }
+    }
+
+    pub(super) fn forget_cause(&mut self, cause: Option<Principal>) {
+        if let Some(Entry::Occupied(mut entry)) = cause.map(|cause| self.causes.entry(cause)) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 

@@ -1,28 +1,37 @@
 //! Peers that answered a Query and are yet to prove who they are (RFC 5971 §6.2 rule 4, make before break).
 //!
 //! Whoever sees a Query can answer it, so a Response alone neither ends a peer nor makes one: an association is opened to
-//! each that answers, and the first that opens is taken.
+//! each that answers, and the first that has taken a Confirm over it, and so has made the Responder-Cookie, is the peer. Nor
+//! may answers make this node knock at doors as they like: few associations for one handshake, none to what cannot be a
+//! neighbour, and whoever answered earlier keeps its chance.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::Node;
 use super::association::{Association, AssociationInput};
 use super::machines::association::Event;
+use super::machines::querying;
 use super::querying::{AcceptedResponse, Plan, Querying, QueryingInput};
 use super::querying_actions::association_failed;
-use super::routing_state::{Peer, Route, RoutingKey, User};
+use super::routing_state::{Peer, Route, RoutingKey, User, is_unicast};
 use super::task::Task;
 use crate::api::{AssociationId, SendError};
 use crate::time::Instant;
+use crate::wire::{Hello, Mri};
 
-/// Most candidates of one routing state; past this the oldest gives way, which has had the most time.
-const MOST_CANDIDATES: usize = 4;
+/// Most candidates of one routing state, and most for one handshake, each of which costs an association or a Confirm; past
+/// this no answer is heard.
+const MOST_CANDIDATES: usize = 8;
 
 /// A peer that answered, with the association that is being opened to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     pub(super) association: AssociationId,
     pub(super) accepted: AcceptedResponse,
+    /// The Hello-ID whose answer shows that its Confirm was taken; `None` while the association is being opened.
+    pub(super) proof: Option<u32>,
+    /// When the Confirm went, if it has: from then on the peer counts the validity.
+    pub(super) confirmed: Option<Instant>,
 }
 
 impl Querying {
@@ -31,42 +40,98 @@ impl Querying {
         self.candidates.iter().find(|candidate| candidate.association == association)
     }
 
-    /// The Response that an event is about: the one that has come, or the one whose peer's association has opened.
+    /// The candidate that the news is about. An answer counts only if it is to what was asked last.
+    pub(super) fn candidate_of(&self, input: &QueryingInput) -> Option<&Candidate> {
+        let candidate = self.candidate(input.association()?)?;
+        let is_late = matches!(input, QueryingInput::Proven { proof, .. } if candidate.proof != Some(*proof));
+        (!is_late).then_some(candidate)
+    }
+
+    /// The Response that an event is about: the one that has come, or the one of the peer that the news is about.
     pub(super) fn answer(&self, input: &QueryingInput) -> Option<AcceptedResponse> {
         match input {
             QueryingInput::Response(accepted) => Some(AcceptedResponse::clone(accepted)),
-            QueryingInput::Connected(id) => {
-                let Candidate { association, accepted } = self.candidate(*id)?;
+            _ => {
+                let Candidate { association, accepted, .. } = self.candidate_of(input)?;
                 Some(AcceptedResponse { plan: Some(Plan::Reuse(*association)), ..accepted.clone() })
             }
-            _ => None,
         }
     }
 }
 
 impl Node {
-    /// Whether the peer is yet to be authenticated.
-    pub(super) fn is_pending(&self, plan: Plan) -> bool {
-        match plan {
-            Plan::Reuse(id) => !self.associations.get(id).is_some_and(Association::is_open),
-            Plan::Open(_) => true,
-            Plan::Datagram(_) => false,
+    /// Whether the peer is yet to prove that it has answered: over an association it just has, and over datagrams it cannot.
+    pub(super) fn is_pending(accepted: &AcceptedResponse) -> bool {
+        match accepted.plan {
+            Some(Plan::Reuse(_) | Plan::Open(_)) => accepted.origin.association().is_none(),
+            Some(Plan::Datagram(_)) | None => false,
         }
     }
 
     pub(super) fn open_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, now: Instant) {
         let id = match accepted.plan {
-            Some(Plan::Reuse(id)) if machine.candidate(id).is_none() => id,
-            Some(Plan::Open(remote)) => self.open_association(accepted, remote, now),
             // Answers to several transmissions of one Query come from one peer, and its association opens already.
-            Some(Plan::Reuse(_) | Plan::Datagram(_)) | None => return,
+            Some(Plan::Reuse(id)) if machine.candidate(id).is_some() => return,
+            Some(Plan::Reuse(_) | Plan::Open(_)) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(_) if machine.handshake.opened >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(Plan::Reuse(id)) => id,
+            Some(Plan::Open(remote)) => self.open_association(accepted, remote, now),
+            Some(Plan::Datagram(_)) | None => return,
         };
-        while machine.candidates.len() >= MOST_CANDIDATES {
-            let oldest = machine.candidates.remove(0);
-            self.associations.remove_user(oldest.association, &User::Querying(key.clone()));
-        }
+        machine.handshake.opened += 1;
         self.associations.add_user(id, User::Querying(key.clone()));
-        machine.candidates.push(Candidate { association: id, accepted: accepted.clone() });
+        machine.candidates.push(Candidate { association: id, accepted: accepted.clone(), proof: None, confirmed: None });
+        if self.associations.get(id).is_some_and(Association::is_open) {
+            self.tasks.push_back(Task::Querying(key.clone(), querying::Event::TgConnected, QueryingInput::Connected(id)));
+        }
+    }
+
+    /// The association to the candidate is open: the Confirm goes, and behind it the question whether it has been taken.
+    pub(super) fn prove_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
+        let proof = self.hello_id();
+        let Some(id) = input.association() else { return };
+        let own = machine.handshake.own;
+        let Some(candidate) = machine.candidates.iter_mut().find(|candidate| candidate.association == id) else { return };
+        (candidate.proof, candidate.confirmed) = (Some(proof), Some(now));
+        let accepted = candidate.accepted.clone();
+        self.send_confirm(key, Route::Association(id), own, &accepted, now);
+        let input = AssociationInput::Proof(proof, Box::new(key.clone()));
+        self.tasks.push_back(Task::Association(id, Event::TgTest, input));
+    }
+
+    /// An MA-Hello that answers: whether it shows that a candidate has taken its Confirm.
+    pub(super) fn proven(&mut self, id: AssociationId, hello: &Hello) {
+        let Some(association) = self.associations.get_mut(id).filter(|_| !hello.request) else { return };
+        if let Some(key) = association.proofs.remove(&hello.id) {
+            let input = QueryingInput::Proven { association: id, proof: hello.id };
+            self.tasks.push_back(Task::Querying(key, querying::Event::TgProven, input));
+        }
+    }
+
+    fn let_go(&mut self, key: &RoutingKey, candidate: &Candidate) {
+        self.associations.remove_user(candidate.association, &User::Querying(key.clone()));
+        self.forget_proof(candidate);
+    }
+
+    fn forget_proof(&mut self, candidate: &Candidate) {
+        if let (Some(proof), Some(association)) = (candidate.proof, self.associations.get_mut(candidate.association)) {
+            association.proofs.remove(&proof);
+        }
+    }
+
+    fn refuse_open(&mut self, key: &RoutingKey) {
+        self.counters.opens_refused += 1;
+        tracing::debug!(session = %key.session, "too many answered this Query");
+    }
+
+    /// Whether a neighbour on the way of this flow can be at the address: one single other node's, of the flow's IP version.
+    pub(super) fn may_be_opened_to(&self, address: IpAddr, mri: &Mri) -> bool {
+        let canonical = address.to_canonical();
+        // Loopback is a way to other nodes only where this node itself is known by it.
+        let is_elsewhere = !canonical.is_loopback() || self.own_address_for(mri).is_some_and(|own| own.is_loopback());
+        let this_network = matches!(address, IpAddr::V4(address) if address.octets()[0] == 0);
+        let same_version = address == canonical && address.is_ipv4() == mri.destination().is_ipv4();
+        same_version && is_elsewhere && !this_network && is_unicast(address) && !self.is_local(address)
     }
 
     fn open_association(&mut self, accepted: &AcceptedResponse, remote: SocketAddr, now: Instant) -> AssociationId {
@@ -82,8 +147,9 @@ impl Node {
     /// The candidate that the news is about is no use; the handshake goes on and remembers why.
     pub(super) fn drop_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput) {
         let Some(id) = input.association() else { return };
-        machine.candidates.retain(|candidate| candidate.association != id);
-        self.associations.remove_user(id, &User::Querying(key.clone()));
+        let Some(place) = machine.candidates.iter().position(|candidate| candidate.association == id) else { return };
+        let candidate = machine.candidates.remove(place);
+        self.let_go(key, &candidate);
         machine.handshake.setback = Some(match input {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
@@ -93,8 +159,10 @@ impl Node {
     /// A peer has been taken, or none is wanted any more.
     pub(super) fn drop_candidates(&mut self, key: &RoutingKey, machine: &mut Querying) {
         for candidate in core::mem::take(&mut machine.candidates) {
-            if machine.route != Some(Route::Association(candidate.association)) {
-                self.associations.remove_user(candidate.association, &User::Querying(key.clone()));
+            if machine.route == Some(Route::Association(candidate.association)) {
+                self.forget_proof(&candidate);
+            } else {
+                self.let_go(key, &candidate);
             }
         }
     }

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use core::str::FromStr;
 use core::time::Duration;
 
-use crate::wire::{MaProtocol, NslpId, PeerIdentity, Profile};
+use crate::wire::{MAX_VALUE_LENGTH, MaProtocol, NslpId, PeerIdentity, Profile};
 
 /// Everything a [`super::Node`] needs to know about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ pub struct NodeConfig {
     pub authorised_peers: Vec<ApdEntry>,
     /// The node's own addresses, to know itself as a destination.
     pub local_addresses: Vec<IpAddr>,
-    /// The one bound on all D-mode messages made here (G-202).
+    /// The bound on all D-mode messages made here (G-202).
     pub datagram_rate: DatagramRate,
 }
 
@@ -89,64 +89,91 @@ pub enum Role {
 pub struct Registration {
     /// The application.
     pub nslp_id: NslpId,
-    /// The router alert value of its Queries (G-347); `None` sends them without the option.
+    /// The router alert value of its Queries (G-347); `None` sends them without the option in IPv4, and in IPv6, which cannot
+    /// do without (G-177), with 65503.
     pub rao: Option<u16>,
     /// The stack proposal, best first, exactly as it is announced. Empty: messages go as datagrams, unprotected.
     pub offer: Vec<Profile>,
     /// Whether Queries that go upstream are answered (G-256). They say who is the next node downstream without having
     /// followed the flow, so a node of the sender's link could place itself there.
     pub upstream_queries: bool,
+    /// The longest of its payloads that is sent or, on an association, received: bytes, 16,380 at most (G-370).
+    pub longest_payload: usize,
 }
 
 impl Registration {
     /// An application whose messages travel over TLS over TCP and in no other way.
     #[must_use]
     pub fn secure(nslp_id: NslpId, rao: Option<u16>) -> Self {
-        Self { nslp_id, rao, offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])], upstream_queries: false }
+        Self {
+            nslp_id,
+            rao,
+            offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])],
+            upstream_queries: false,
+            longest_payload: MAX_VALUE_LENGTH,
+        }
     }
 }
 
-/// Bounds of every table and queue. A full one refuses what is new and never evicts what is established.
+/// Bounds of every table and queue. A full one refuses what is new and never evicts what a flow uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caps {
     /// Querying and responding routing states together. Full: a message that needs a new one gets
     /// [`crate::api::SendError::QueueFull`], a Confirm is dropped.
     pub routing_states: usize,
-    /// Messaging associations, opened and accepted together. Full: an accepted one is closed, an opening one refused.
+    /// Messaging associations, opened and accepted together. Full: one that no flow uses gives way, of the peer that holds most
+    /// and only to one that holds less; else an accepted one is closed, an opening one refused.
     pub associations: usize,
     /// The part of `associations` that peers may hold without having confirmed anything. Full: the next is closed.
     pub unconfirmed_associations: usize,
-    /// Messages of the application waiting in one routing state. Full: [`crate::api::SendError::QueueFull`].
+    /// Messages of the application waiting in one routing state, for a peer or until the peer takes more. Full:
+    /// [`crate::api::SendError::QueueFull`].
     pub queued_messages_per_state: usize,
-    /// Datagrams waiting for the rate limiter. Full: dropped, a retransmission repairs it.
+    /// Their payloads in all routing states together, in bytes. Full: [`crate::api::SendError::QueueFull`].
+    pub queued_bytes: usize,
+    /// Bytes handed to one association and not yet written. Full: the application's messages wait in their routing states, and
+    /// Responses and Errors are not sent. What else GIST itself has to say may take up to four times as much.
+    pub unwritten_bytes: usize,
+    /// Refreshes waiting for the rate limiter, and as many other datagrams. Full: dropped, a retransmission repairs it.
     pub queued_datagrams: usize,
 }
 
 impl Default for Caps {
     fn default() -> Self {
         Self {
-            routing_states: 65_536,
+            routing_states: 131_072,
             associations: 4096,
             unconfirmed_associations: 1024,
             queued_messages_per_state: 16,
-            queued_datagrams: 1024,
+            queued_bytes: 64 << 20,
+            unwritten_bytes: 256 << 10,
+            queued_datagrams: 4096,
         }
     }
 }
 
-/// The token bucket for D-mode messages made by this node (G-202…G-206).
+/// The limit on D-mode messages made by this node (G-202…G-206).
+///
+/// Half of it is for what the node begins itself (Queries, refreshes first), seven sixteenths for Responses to strangers,
+/// divided by interface and source, and one for Errors; no part takes from another. A Response to the refresh of a flow that
+/// exists travels over the association, once for each T1, and needs no part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DatagramRate {
     /// Tokens a second, one datagram each.
     pub per_second: u32,
     /// Most tokens saved up.
     pub burst: u32,
+    /// Tokens a second at most, once the flows that this node refreshes need more: two Queries for each in the time that
+    /// they are valid. Only authenticated peers and the node's own application make flows, so strangers cannot raise it.
+    /// Where even this is not enough, validity times rise (G-110).
+    pub most_per_second: u32,
 }
 
-/// 1000 datagrams a second, 512 bytes at most: 5 % of an 80 Mbit/s interface (G-206).
+/// 2000 datagrams a second, 512 bytes at most: 5 % of a 160 Mbit/s interface (G-206), and 1000 new flows a second. With 36,000
+/// flows of 30 s 4400; 6000 at most, 5 % of 490 Mbit/s. To be lowered on slower links.
 impl Default for DatagramRate {
     fn default() -> Self {
-        Self { per_second: 1000, burst: 256 }
+        Self { per_second: 2000, burst: 512, most_per_second: 6000 }
     }
 }
 

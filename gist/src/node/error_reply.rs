@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::Node;
 use super::rate::Purpose;
@@ -21,11 +21,7 @@ impl Node {
         if message.message_type() == MessageType::Error {
             return;
         }
-        let mut error = GistError { info, ..GistError::new(cause, received.header()) };
-        if !matches!(cause, ErrorCause::CommonHeaderParse(_)) {
-            error.session = message.session();
-            error.mri = message.mri().cloned();
-        }
+        let mut error = GistError { info, ..message.refused_for(cause, received.header()) };
         if let Origin::Datagram(origin) = received.origin {
             error.datagram_mode = true;
             error.query_mode = origin.query_mode;
@@ -45,9 +41,8 @@ impl Node {
             return;
         }
         let cause = ErrorCause::ObjectType(ObjectTypeFault::Untranslated);
-        let mut error = GistError::new(cause, received.header());
+        let mut error = received.message.refused_for(cause, received.header());
         error.info.push(ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number()));
-        (error.session, error.mri) = (received.message.session(), received.message.mri().cloned());
         (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
         let source = self.is_local(origin.destination).then_some(origin.destination);
         self.send_error(error, None, &received.origin, Some(origin.source), source, now);
@@ -91,7 +86,7 @@ impl Node {
         };
         let sent = match (origin, destination, own) {
             (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
-            (Origin::Datagram(_), Some(to), Some(own)) => self.send_normal(to, Some(own), &message, Purpose::Answer, now),
+            (Origin::Datagram(_), Some(to), Some(own)) => self.send_normal(to, Some(own), &message, Purpose::Error, now),
             (Origin::Datagram(_), _, _) => false,
         };
         if sent {
@@ -113,16 +108,5 @@ fn reply_to(origin: &DatagramOrigin, signalling: Option<IpAddr>, source_is_signa
 pub(super) fn mri_info(mri: &Mri, offset: usize) -> Option<ErrorInfo> {
     let mut value = BytesMut::new();
     mri.encode(&mut value).ok()?;
-    value_info(ObjectType::MessageRoutingInformation, &value, offset)
-}
-
-/// Object Value Info about an object with this value.
-pub(super) fn value_info(kind: ObjectType, value: &[u8], offset: usize) -> Option<ErrorInfo> {
-    let mut object = BytesMut::new();
-    object.put_u16(kind.number());
-    object.put_u16(u16::try_from(value.len() / 4).ok()?);
-    let header = object.len();
-    object.put_slice(value);
-    let object: Bytes = object.freeze();
-    Some(ErrorInfo::ObjectValue(ObjectValueInfo::new(&object, header + offset)))
+    Some(ErrorInfo::ObjectValue(ObjectValueInfo::from_value(ObjectType::MessageRoutingInformation, &value, offset)))
 }

@@ -1,29 +1,32 @@
 //! What the application is told, and what a person may see.
 
+use core::net::IpAddr;
+
 use super::association::Association;
 use super::machines::{querying, responding};
 use super::receive_data::Delivery;
 use super::routing_state::{Peer, Route, RoutingKey};
 use super::timers::TimerKey;
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
-use crate::api::{Indication, NetworkEvent, Principal, ReceivedMessage, SendError, SendMessage};
-use crate::wire::{Mri, PeerIdentity};
+use crate::api::{AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
+use crate::wire::Mri;
 
 impl Node {
     /// Gives a message to the application.
-    pub(super) fn deliver(&mut self, key: &RoutingKey, peer: &PeerIdentity, ip_distance: Option<u8>, delivery: Delivery) {
+    pub(super) fn deliver(&mut self, key: &RoutingKey, sender: &Sender<'_>, delivery: Delivery) {
         self.counters.messages_delivered += 1;
         let association = delivery.origin.association();
-        let credentials = association.and_then(|id| self.associations.get(id)).and_then(|association| association.credentials.as_ref());
-        let principal = credentials.map_or_else(|| self.unauthenticated(peer), |credentials| Principal(credentials.key_hash));
+        let &Sender { peer, ip_distance, tentative } = sender;
         self.outputs.push_back(Output::Indicate(Indication::Received(ReceivedMessage {
             nslp_id: key.nslp_id,
             session: key.session,
             mri: delivery.mri,
             payload: delivery.payload,
             association,
-            peer: peer.clone(),
-            principal,
+            peer: peer.identity.clone(),
+            peer_handle: self.peer_handle(peer, association),
+            principal: self.principal_of(peer, association),
+            tentative,
             // An association is open only if its peer is authenticated and authorised.
             authenticated: association.is_some(),
             hop_count: delivery.hop_count,
@@ -31,9 +34,24 @@ impl Node {
         })));
     }
 
-    /// Whom messages of a peer that has proved nothing count against: no better than its word.
-    fn unauthenticated(&self, peer: &PeerIdentity) -> Principal {
-        Principal(self.backend.0.mac(UNAUTHENTICATED, peer.as_bytes()))
+    /// Whom a peer's messages count against; those of one that has proved nothing, no better than its word.
+    fn principal_of(&self, peer: &Peer, association: Option<AssociationId>) -> Principal {
+        let proved = association.and_then(|id| self.associations.get(id)).and_then(Association::key_hash);
+        Principal(proved.copied().unwrap_or_else(|| self.backend.0.mac(UNAUTHENTICATED, peer.identity.as_bytes())))
+    }
+
+    /// The peer's name for the application; `association` is one of those it is reached by, if there is any.
+    pub(super) fn peer_handle(&self, peer: &Peer, association: Option<AssociationId>) -> PeerHandle {
+        let Principal(principal) = self.principal_of(peer, association);
+        let address = match peer.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        // All parts but the last have one length.
+        let text = [&principal[..], &address.octets(), peer.identity.as_bytes()].concat();
+        let mut handle = [0; 16];
+        handle.iter_mut().zip(self.backend.0.mac(HANDLE, &text)).for_each(|(to, from)| *to = from);
+        PeerHandle(handle)
     }
 
     pub(super) fn report_status(&mut self, message: SendMessage, error: SendError) {
@@ -43,10 +61,17 @@ impl Node {
     }
 
     /// `mri` has the direction of messages towards the peer concerned.
-    pub(super) fn notify(&mut self, key: &RoutingKey, mri: &Mri, event: NetworkEvent) {
+    pub(super) fn notify(
+        &mut self,
+        key: &RoutingKey,
+        mri: &Mri,
+        event: NetworkEvent,
+        former: Option<PeerHandle>,
+        peer: Option<PeerHandle>,
+    ) {
         tracing::debug!(session = %key.session, %event, "network notification");
         let (nslp_id, session, mri) = (key.nslp_id, key.session, mri.clone());
-        self.outputs.push_back(Output::Indicate(Indication::NetworkNotification { nslp_id, session, mri, event }));
+        self.outputs.push_back(Output::Indicate(Indication::NetworkNotification { nslp_id, session, mri, event, former, peer }));
     }
 
     /// The routing state table.
@@ -69,7 +94,9 @@ impl Node {
             mri: key.mri.inverted(),
             state: machine.state.to_string(),
             valid_until: self.timers.expiry(&TimerKey::Responding(key.clone(), responding::Timer::ExpireRNode)),
-            ..entry(key, Some(&machine.peer), Some(machine.route), machine.ip_distance)
+            second_peer: machine.second.as_ref().map(|second| second.peer.identity.clone()),
+            queued: machine.stored.len(),
+            ..entry(key, Some(&machine.path.peer), Some(machine.path.route), machine.path.ip_distance)
         });
         querying.chain(responding).collect()
     }
@@ -107,8 +134,32 @@ fn entry(key: &RoutingKey, peer: Option<&Peer>, route: Option<Route>, ip_distanc
         ip_distance,
         valid_until: None,
         queued: 0,
+        second_peer: None,
     }
 }
+
+/// Whose message it is that is given to the application.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender<'a> {
+    peer: &'a Peer,
+    ip_distance: Option<u8>,
+    tentative: bool,
+}
+
+impl<'a> Sender<'a> {
+    /// The state's own peer.
+    pub(super) fn of(peer: &'a Peer, ip_distance: Option<u8>) -> Self {
+        Self { peer, ip_distance, tentative: false }
+    }
+
+    /// The second peer of the state.
+    pub(super) fn tentative(peer: &'a Peer, ip_distance: Option<u8>) -> Self {
+        Self { peer, ip_distance, tentative: true }
+    }
+}
+
+/// Keeps handles apart from all else that is computed.
+const HANDLE: &[u8; 32] = b"gist: what a handle is made from";
 
 /// Keeps the names made of unauthenticated identities apart from hashes of keys.
 const UNAUTHENTICATED: &[u8; 32] = b"gist: principal, unauthenticated";

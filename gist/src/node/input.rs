@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +41,12 @@ pub enum AssociationEvent {
     },
     /// One whole GIST message, without magic number.
     Received(Bytes),
+    /// So many bytes of the messages of [`super::Output::SendOnAssociation`] have been handed to the operating system. What has
+    /// not been counts against [`super::Caps::unwritten_bytes`], so a shell that never says this blocks the association.
+    Written {
+        /// Bytes of whole messages, since this was said last.
+        bytes: usize,
+    },
     /// It could not be opened, or broke; the text names the cause.
     Failed(String),
     /// The peer closed it in good order.
@@ -55,6 +62,9 @@ pub struct PeerCredentials {
     pub addresses: Vec<IpAddr>,
     /// SHA-256 of the certificate's SubjectPublicKeyInfo in DER: the one name a peer cannot choose.
     pub key_hash: [u8; 32],
+    /// How long the certificate, and those it depends on, are valid from the moment this is handed in; `None` if no end is
+    /// known. The association ends with it (G-245).
+    pub valid_for: Option<Duration>,
     /// The subject, for people.
     pub subject: String,
 }

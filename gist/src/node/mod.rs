@@ -31,6 +31,7 @@ mod receive_response;
 mod request;
 mod responding;
 mod responding_actions;
+mod room;
 mod routing_state;
 mod stack;
 mod task;
@@ -39,13 +40,14 @@ mod test_backend;
 mod timers;
 mod transmit;
 mod view;
+mod waiting;
 
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::api::{AssociationId, Request};
+use crate::api::{AssociationId, Principal, Request};
 use crate::time::Instant;
 use crate::wire::NslpId;
 
@@ -80,9 +82,13 @@ pub struct Node {
     timers: Timers,
     querying: BTreeMap<RoutingKey, Querying>,
     responding: BTreeMap<RoutingKey, Responding>,
+    /// How many querying states each principal's messages have led to.
+    causes: BTreeMap<Principal, usize>,
     associations: Associations,
     /// Applications that do not want to become a peer at present.
     declining: BTreeSet<NslpId>,
+    /// Bytes of the application's messages that wait, in all routing states together.
+    queued_bytes: usize,
     /// Empty between two inputs.
     tasks: VecDeque<Task>,
     outputs: VecDeque<Output>,
@@ -94,15 +100,18 @@ impl Node {
     #[must_use]
     pub fn new(config: NodeConfig, backend: Arc<dyn Backend>, seed: [u8; 32]) -> Self {
         let seed = Secret::new(seed);
+        let secret = Random::new(&seed.derive(&*backend, b"GIST rate limit", 0), &*backend).u64(&*backend);
         Self {
             random: Random::new(&seed, &*backend),
             cookies: ResponderCookies::new(&seed, &*backend, config.cookie_lifetime),
-            limiter: RateLimiter::new(config.datagram_rate, config.caps.queued_datagrams),
+            limiter: RateLimiter::new(config.datagram_rate, config.caps.queued_datagrams, secret),
             timers: Timers::default(),
             querying: BTreeMap::new(),
             responding: BTreeMap::new(),
+            causes: BTreeMap::new(),
             associations: Associations::default(),
             declining: BTreeSet::new(),
+            queued_bytes: 0,
             tasks: VecDeque::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -199,21 +208,29 @@ impl Node {
     /// RS-validity-time this node asks for: raised where refreshing everything in time would need more datagrams than the
     /// rate limit allows (G-110).
     fn validity(&self) -> Duration {
-        let states = u32::try_from(self.querying.len() + self.responding.len()).unwrap_or(u32::MAX);
-        let bearable = Duration::from_secs(2).saturating_mul(states) / self.limiter.per_second();
+        // Over an association only the Query is a datagram.
+        let answered = if self.config.registrations.iter().all(Registration::is_secure) { 0 } else { self.responding.len() };
+        let states = u32::try_from(self.querying.len() + answered).unwrap_or(u32::MAX);
+        let bearable = Duration::from_secs(2).saturating_mul(states) / self.limiter.most_of_its_own();
         self.config.validity.max(bearable).clamp(Duration::from_millis(1), MAX_VALIDITY)
     }
 
-    /// The validity both ends use: what the querying node proposes, but no shorter than ours and at most twice as long.
+    /// The validity both ends use: what the querying node proposes, but no shorter than ours, and no longer than twice ours
+    /// or [`MOST_UNPROVED_VALIDITY`].
     fn agreed_validity(&self, proposed: Duration) -> Duration {
         let own = self.validity();
-        proposed.clamp(own, own.saturating_mul(VALIDITY_FACTOR).min(MAX_VALIDITY))
+        proposed.clamp(own, own.saturating_mul(VALIDITY_FACTOR).max(MOST_UNPROVED_VALIDITY).min(MAX_VALIDITY))
     }
 }
 
 /// A peer that proposes a longer validity gets at most so many times ours: state of one handshake should not outlive
 /// what made it.
 const VALIDITY_FACTOR: u32 = 2;
+
+/// What a querying node believes of a validity that came in a datagram, and what every responding node grants who asks for it:
+/// twice RFC 5971's default. Were the first longer than the second, whoever can change a Response on its way could make the
+/// responding node forget long before the querying node refreshes.
+const MOST_UNPROVED_VALIDITY: Duration = Duration::from_secs(60);
 
 /// What the NLI's field can say.
 const MAX_VALIDITY: Duration = Duration::from_millis(u32::MAX as u64);

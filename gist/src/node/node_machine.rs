@@ -71,11 +71,13 @@ impl Node {
     }
 
     fn create_querying(&mut self, key: &RoutingKey, message: &SendMessage, now: Instant) {
-        if !self.has_room_for_state() {
+        let cause = message.on_behalf_of;
+        if !self.has_room_for_state() || !self.has_share_to_cause(cause) {
             self.counters.refused_when_full += 1;
             return self.report_status(message.clone(), SendError::QueueFull);
         }
-        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, now));
+        self.note_cause(cause);
+        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, cause, now));
         self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
     }
 
@@ -83,13 +85,11 @@ impl Node {
     fn create_responding(&mut self, accepted: &AcceptedConfirm, now: Instant) {
         let has_share = accepted.route.association().is_none_or(|id| self.has_share_of_states(id));
         if !self.has_room_for_state() || !has_share {
-            self.counters.refused_when_full += 1;
-            tracing::warn!("routing state table or this peer's share of it is full, Confirm dropped");
-            return;
+            return self.refuse_for_want_of_room(&accepted.received, now);
         }
         let message = &accepted.received.message;
         let key = RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri);
-        self.responding.insert(key.clone(), Responding::new(accepted));
+        self.responding.insert(key.clone(), Responding::new(self.path_of(accepted)));
         self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(Box::new(accepted.clone())), now);
     }
 

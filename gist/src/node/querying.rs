@@ -10,7 +10,7 @@ use super::machines::querying::{Event, Guards, Outcome, State, step};
 use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::transmit::HOP_COUNT;
-use crate::api::{AssociationId, SendError, SendMessage};
+use crate::api::{AssociationId, PeerHandle, Principal, RoutingStatus, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::{CommonHeader, Cookie, MessageType, Response};
 
@@ -23,6 +23,8 @@ pub(super) struct Querying {
     pub(super) state: State,
     pub(super) handshake: Handshake,
     pub(super) peer: Option<Peer>,
+    /// The peer's name for the application.
+    pub(super) handle: Option<PeerHandle>,
     pub(super) route: Option<Route>,
     /// Peers that answered and are not authenticated yet, oldest first; the first whose association opens is taken.
     pub(super) candidates: Vec<Candidate>,
@@ -38,6 +40,8 @@ pub(super) struct Querying {
     pub(super) used: bool,
     /// Messages that wait for a peer and its association.
     pub(super) stored: VecDeque<Stored>,
+    /// Whose share of the table it takes up; `None` for this node's own application.
+    pub(super) cause: Option<Principal>,
 }
 
 /// One Query with its retransmissions.
@@ -54,6 +58,8 @@ pub(super) struct Handshake {
     pub(super) endpoint_found: bool,
     /// Why the last peer that answered was not taken.
     pub(super) setback: Option<SendError>,
+    /// Peers that answered and were heard so far, each for a connection or a Confirm.
+    pub(super) opened: usize,
 }
 
 /// A message that waits.
@@ -72,6 +78,11 @@ pub(super) enum QueryingInput {
     Data(Delivery),
     /// The association is open and its peer may serve the flow.
     Connected(AssociationId),
+    /// The candidate has answered the request with this Hello-ID, so that it has taken what was sent before.
+    Proven {
+        association: AssociationId,
+        proof: u32,
+    },
     /// The association failed or never opened, and why; or its peer may not serve the flow.
     Ended {
         association: AssociationId,
@@ -79,6 +90,7 @@ pub(super) enum QueryingInput {
     },
     Lifetime(Duration),
     Invalidate {
+        status: RoutingStatus,
         urgent: bool,
     },
 }
@@ -102,7 +114,7 @@ pub(super) enum Plan {
 
 impl Handshake {
     pub(super) fn new(started: Instant, own: Option<IpAddr>) -> Self {
-        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, setback: None }
+        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, setback: None, opened: 0 }
     }
 }
 
@@ -118,18 +130,19 @@ impl QueryingInput {
     /// The association that the news is about.
     pub(super) fn association(&self) -> Option<AssociationId> {
         match self {
-            Self::Connected(association) | Self::Ended { association, .. } => Some(*association),
+            Self::Connected(association) | Self::Proven { association, .. } | Self::Ended { association, .. } => Some(*association),
             _ => None,
         }
     }
 }
 
 impl Querying {
-    pub(super) fn new(lifetime: Duration, now: Instant) -> Self {
+    pub(super) fn new(lifetime: Duration, cause: Option<Principal>, now: Instant) -> Self {
         Self {
             state: State::INITIAL,
             handshake: Handshake::new(now, None),
             peer: None,
+            handle: None,
             route: None,
             candidates: Vec::new(),
             ip_distance: None,
@@ -139,6 +152,7 @@ impl Querying {
             suspect: false,
             used: false,
             stored: VecDeque::new(),
+            cause,
         }
     }
 
@@ -160,7 +174,7 @@ impl Querying {
         (now + interval).min(self.handshake_deadline(timer))
     }
 
-    /// When the first waiting message has waited long enough.
+    /// When the first message that waits has waited long enough.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
         self.stored.iter().filter_map(|stored| stored.deadline).min()
     }
@@ -188,7 +202,9 @@ impl Node {
             Outcome::Refuse(rule) => self.refused("gist-querying", state, event, rule),
             Outcome::Ignore => self.ignored("gist-querying", state, event),
         }
-        if !machine.state.is_final() {
+        if machine.state.is_final() {
+            self.forget_cause(machine.cause);
+        } else {
             self.querying.insert(key, machine);
         }
     }
@@ -196,18 +212,19 @@ impl Node {
     fn querying_guards(&self, machine: &Querying, input: &QueryingInput, now: Instant) -> Guards {
         let timer = self.config.query_timer;
         let response = if let QueryingInput::Response(accepted) = input { Some(&**accepted) } else { None };
-        let candidate = input.association().and_then(|id| machine.candidate(id));
+        let candidate = machine.candidate_of(input);
         let answered = response.or(candidate.map(|candidate| &candidate.accepted));
         Guards {
             nresp_reached: now >= machine.handshake_deadline(timer),
             reachable: response.is_some_and(|accepted| accepted.plan.is_some()),
-            pending: response.and_then(|accepted| accepted.plan).is_some_and(|plan| self.is_pending(plan)),
+            pending: response.is_some_and(Self::is_pending),
             candidate: candidate.is_some(),
             new_peer: answered
                 .is_some_and(|accepted| machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))),
             restart_due: now >= machine.handshake.started + timer,
             suspect: machine.suspect,
-            urgent: matches!(input, QueryingInput::Invalidate { urgent: true }),
+            urgent: matches!(input, QueryingInput::Invalidate { urgent: true, .. }),
+            bad: matches!(input, QueryingInput::Invalidate { status: RoutingStatus::Bad, .. }),
             wanted: matches!(input, QueryingInput::Lifetime(lifetime) if !lifetime.is_zero()),
         }
     }
@@ -225,7 +242,7 @@ mod tests {
     #[test]
     fn intervals_double_and_end_at_t2() {
         let timer = Duration::from_millis(500);
-        let mut machine = Querying::new(Duration::from_secs(300), at(0));
+        let mut machine = Querying::new(Duration::from_secs(300), None, at(0));
         machine.state = State::AwaitingResponse;
         let mut sent = vec![at(0)];
         loop {

@@ -1,20 +1,19 @@
 //! What the querying machine wants done (RFC 5971 §6.2).
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
-use super::Node;
-use super::association::Association;
+use super::indicate::Sender;
 use super::machines::querying::{Action, Event, Timer};
-use super::querying::{AcceptedResponse, Handshake, Plan, Querying, QueryingInput, Stored};
+use super::querying::{AcceptedResponse, Handshake, Plan, Querying, QueryingInput};
 use super::receive_data::Delivery;
-use super::routing_state::{Peer, Route, RoutingKey, User};
+use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
 use super::timers::TimerKey;
-use crate::api::{NetworkEvent, SendError, SendMessage};
+use super::{MOST_UNPROVED_VALIDITY, Node};
+use crate::api::{NetworkEvent, PeerHandle, SendError, SendMessage};
 use crate::time::Instant;
 
-/// The peer's validity counts (G-107), up to so many times ours.
+/// The validity that the peer states over the association counts (G-107), up to so many times ours.
 const MAX_VALIDITY_FACTOR: u32 = 20;
 
 /// A peer that forgets faster is not refreshed as fast as it would like.
@@ -39,24 +38,19 @@ impl Node {
             Action::SendQuery => self.send_query(key, machine, now),
             Action::StoreMessage => {
                 if let QueryingInput::Message(message) = input {
-                    self.store(machine, message.clone(), now);
+                    self.store(&mut machine.stored, message.clone(), now);
                 }
             }
             Action::SendData => {
                 if let QueryingInput::Message(message) = input {
-                    self.send_or_store(machine, message.clone(), now);
+                    self.send_or_store(key, machine, message.clone(), now);
                 }
             }
-            Action::SendStored => {
-                if self.is_ready(machine) {
-                    let stored = core::mem::take(&mut machine.stored);
-                    stored.into_iter().for_each(|stored| self.send_or_store(machine, stored.message, now));
-                    self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
-                }
-            }
+            Action::SendStored => self.send_stored(key, machine, now),
             Action::AdoptPeer => {
                 if let Some(accepted) = machine.answer(input) {
-                    self.adopt_responder(key, machine, &accepted, now);
+                    let since = machine.candidate_of(input).and_then(|candidate| candidate.confirmed).unwrap_or(now);
+                    self.adopt_responder(key, machine, &accepted, since);
                 }
             }
             Action::OpenCandidate => {
@@ -64,22 +58,23 @@ impl Node {
                     self.open_candidate(key, machine, accepted, now);
                 }
             }
+            Action::ProveCandidate => self.prove_candidate(key, machine, input, now),
             Action::DropCandidate => self.drop_candidate(key, machine, input),
             Action::DropCandidates => self.drop_candidates(key, machine),
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
-                if let Some(accepted) = machine.answer(input) {
-                    self.send_confirm(key, machine, &accepted, now);
+                if let (Some(route), Some(accepted)) = (machine.route, machine.answer(input)) {
+                    self.send_confirm(key, route, machine.handshake.own, &accepted, now);
                 }
             }
             Action::DeliverData => {
                 if let (QueryingInput::Data(delivery), Some(peer)) = (input, &machine.peer) {
-                    self.deliver(key, &peer.identity, machine.ip_distance, delivery.clone());
+                    self.deliver(key, &Sender::of(peer, machine.ip_distance), delivery.clone());
                 }
             }
             Action::NoteEndpoint => machine.handshake.endpoint_found = true,
             Action::RefuseResponse => {
-                tracing::warn!(session = %key.session, "the Response offers nothing that can be used");
+                tracing::debug!(session = %key.session, "the Response offers nothing that can be used");
             }
             Action::MarkSuspect => machine.suspect = true,
             Action::SetLifetime => {
@@ -89,24 +84,28 @@ impl Node {
             }
             Action::ReportNoResponse => self.report_no_response(key, machine),
             Action::ReportRouteDeleted => {
-                self.report_stored(machine, &SendError::TimedOut);
+                self.report_stored(&mut machine.stored, &SendError::TimedOut);
                 self.report_deleted(key, machine);
             }
-            Action::ReportExpired => self.report_expired(machine, now),
-            Action::ReportPeerChanged => self.notify(key, &key.mri, NetworkEvent::PeerChanged),
-            Action::ReportPossibleLoss | Action::ReportAssociationLost => {
-                self.notify(key, &key.mri, NetworkEvent::AssociationLost);
+            Action::ReportExpired => self.report_expired(&mut machine.stored, now),
+            Action::ReportPeerChanged => {
+                let new = machine.answer(input).map(|accepted| self.handle_of_responder(&accepted));
+                self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle, new);
             }
+            // The peer has lost the state, and may well be the next one again.
+            Action::ReportPossibleLoss => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, machine.handle),
+            Action::ReportAssociationLost => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, None),
             Action::ReportAssociationFailed => {
-                self.report_stored(machine, &association_failed(input));
+                self.report_stored(&mut machine.stored, &association_failed(input));
             }
             Action::ReportNotAuthorised => {
-                self.report_stored(machine, &SendError::NotAuthorised);
-                self.notify(key, &key.mri, NetworkEvent::NotAuthorised);
+                self.report_stored(&mut machine.stored, &SendError::NotAuthorised);
+                self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle, None);
             }
             Action::Destroy => {
                 self.leave_route(key, machine);
                 self.drop_candidates(key, machine);
+                self.drop_stored(User::Querying(key.clone()), &mut machine.stored);
                 Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Querying(key.clone(), *timer)));
             }
         }
@@ -126,36 +125,38 @@ impl Node {
         }
     }
 
-    fn is_ready(&self, machine: &Querying) -> bool {
+    /// What waits keeps its order.
+    fn send_or_store(&mut self, key: &RoutingKey, machine: &mut Querying, message: SendMessage, now: Instant) {
         match machine.route {
-            Some(Route::Association(id)) => self.associations.get(id).is_some_and(Association::is_open),
-            Some(Route::Datagram(_)) => true,
-            None => false,
-        }
-    }
-
-    fn send_or_store(&mut self, machine: &mut Querying, message: SendMessage, now: Instant) {
-        match machine.route {
-            Some(route) if self.is_ready(machine) => {
+            Some(route) if machine.stored.is_empty() && self.has_room(route) => {
                 machine.used = true;
                 self.send_data(route, machine.handshake.own, machine.validity, message, now);
             }
-            _ => self.store(machine, message, now),
+            route => {
+                self.store(&mut machine.stored, message, now);
+                if let Some(id) = route.and_then(|route| route.association()) {
+                    self.await_turn(id, User::Querying(key.clone()), &machine.stored);
+                }
+            }
         }
     }
 
-    fn store(&mut self, machine: &mut Querying, message: SendMessage, now: Instant) {
-        if machine.stored.len() >= self.config.caps.queued_messages_per_state {
-            self.counters.refused_when_full += 1;
-            self.report_status(message, SendError::QueueFull);
-            return;
+    fn send_stored(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
+        match machine.route {
+            Some(Route::Association(id)) => self.await_turn(id, User::Querying(key.clone()), &machine.stored),
+            Some(route @ Route::Datagram(_)) => {
+                while let Some(message) = self.next_stored(&mut machine.stored) {
+                    machine.used = true;
+                    self.send_data(route, machine.handshake.own, machine.validity, message, now);
+                }
+                self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
+            }
+            None => {}
         }
-        let deadline = message.timeout.map(|timeout| now + timeout);
-        machine.stored.push_back(Stored { message, deadline });
     }
 
-    /// Rule 4: the peer and the way to it, which is open.
-    fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, now: Instant) {
+    /// Rule 4: the peer and the way to it, which is open. `since` is when its Confirm goes or went.
+    fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, since: Instant) {
         let nli = &accepted.response.nli;
         let peer = Peer::from(nli);
         let route = match accepted.plan {
@@ -170,15 +171,34 @@ impl Node {
         if let Route::Association(id) = route {
             self.associations.add_user(id, User::Querying(key.clone()));
         }
+        machine.handle = Some(self.handle_of_responder(accepted));
         machine.peer = Some(peer);
         machine.route = Some(route);
-        // The Response may be anybody's: too long a validity would keep this node from refreshing in time.
-        machine.validity = nli.validity.clamp(MIN_VALIDITY, self.validity().saturating_mul(MAX_VALIDITY_FACTOR).max(MIN_VALIDITY));
-        machine.valid_until = Some(now + machine.validity);
+        machine.validity = self.believed_validity(accepted);
+        machine.valid_until = Some(since + machine.validity);
         // RFC 5971 §5.2.2: on an upstream message this is the distance the peer has measured; 0 says nothing.
         machine.ip_distance = (nli.ip_ttl != 0).then_some(nli.ip_ttl);
         machine.suspect = false;
         self.hand_over_response_payload(key, accepted);
+    }
+
+    fn handle_of_responder(&self, accepted: &AcceptedResponse) -> PeerHandle {
+        let association = match accepted.plan {
+            Some(Plan::Reuse(id)) => Some(id),
+            Some(Plan::Open(_) | Plan::Datagram(_)) | None => None,
+        };
+        self.peer_handle(&Peer::from(&accepted.response.nli), association)
+    }
+
+    /// What the Response says, as far as it is believed. By datagram it may be anybody's or have been changed on its way: so long
+    /// as the responding node in any case grants it, lest this node refreshes too late.
+    pub(super) fn believed_validity(&self, accepted: &AcceptedResponse) -> Duration {
+        let most = match (&accepted.origin, accepted.plan) {
+            (Origin::Association(_), _) => self.validity().saturating_mul(MAX_VALIDITY_FACTOR),
+            (Origin::Datagram(_), Some(Plan::Datagram(_))) => self.agreed_validity(Duration::MAX),
+            (Origin::Datagram(_), _) => MOST_UNPROVED_VALIDITY,
+        };
+        accepted.response.nli.validity.clamp(MIN_VALIDITY, most.max(MIN_VALIDITY))
     }
 
     /// Rule 4's piggybacked data, as an event of its own (rule 7). Unprotected data is not for an application that
@@ -203,36 +223,28 @@ impl Node {
     fn report_no_response(&mut self, key: &RoutingKey, machine: &mut Querying) {
         let setback = machine.handshake.setback.take();
         match &setback {
-            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised),
-            None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode),
+            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle, None),
+            None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle, None),
             _ => {}
         }
-        self.report_stored(machine, &setback.unwrap_or(SendError::NoResponse));
+        self.report_stored(&mut machine.stored, &setback.unwrap_or(SendError::NoResponse));
         self.report_deleted(key, machine);
-    }
-
-    fn report_stored(&mut self, machine: &mut Querying, error: &SendError) {
-        let stored = core::mem::take(&mut machine.stored);
-        stored.into_iter().for_each(|stored| self.report_status(stored.message, error.clone()));
-    }
-
-    fn report_expired(&mut self, machine: &mut Querying, now: Instant) {
-        let is_late = |stored: &Stored| stored.deadline.is_some_and(|deadline| deadline <= now);
-        let (late, waiting): (VecDeque<_>, _) = core::mem::take(&mut machine.stored).into_iter().partition(is_late);
-        machine.stored = waiting;
-        late.into_iter().for_each(|stored| self.report_status(stored.message, SendError::TimedOut));
     }
 
     /// Nobody hears of the end of a state that never served.
     fn report_deleted(&mut self, key: &RoutingKey, machine: &Querying) {
         if machine.used {
-            self.notify(key, &key.mri, NetworkEvent::RouteDeleted);
+            self.notify(key, &key.mri, NetworkEvent::RouteDeleted, machine.handle, None);
         }
     }
 }
 
 /// Why the association that the news is about is no use.
 pub(super) fn association_failed(input: &QueryingInput) -> SendError {
-    let reason = if let QueryingInput::Ended { reason, .. } = input { reason.clone() } else { String::new() };
+    let reason = match input {
+        QueryingInput::Ended { reason, .. } => reason.clone(),
+        QueryingInput::Invalidate { .. } => "the application has given the peer up".to_owned(),
+        _ => String::new(),
+    };
     SendError::AssociationFailed(reason)
 }

@@ -72,11 +72,14 @@ impl Node {
         };
         let Some(received) = self.take_hop(Received { raw, message, origin }, now) else { return };
         match &received.message.body {
+            // Each would ask for a Confirm that the peer does not take. It is as if it were still on its way.
+            Body::Response(_) if self.is_overloaded(id) => self.counters.withheld += 1,
             Body::Query(_) => {
                 self.counters.wrong_encapsulation += 1;
                 self.answer(&received, ErrorCause::IncorrectEncapsulation, Vec::new(), now);
             }
             Body::Hello(hello) => {
+                self.proven(id, hello);
                 let input = AssociationInput::Hello(*hello);
                 self.association_event(id, Event::RxMAHello, input, now);
             }

@@ -12,7 +12,7 @@ use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::task::Task;
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault};
+use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault, ObjectValueInfo};
 
 /// Why a Confirm installs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +117,18 @@ impl Node {
             BadConfirm::NotAuthorised => self.counters.flows_refused += 1,
         }
         tracing::warn!(session = %key.session, ?fault, "Confirm refused");
-        let belongs = self.responding.get(key).is_some_and(|machine| machine.route == route);
+        let belongs = self.responding.get(key).is_some_and(|machine| machine.path_by(|own| *own == route).is_some());
         // A cookie may have grown old on its way; only a false one speaks against the state (G-231).
         if belongs && fault != BadConfirm::Cookie(BadCookie::Stale) {
-            self.responding_event(key, responding::Event::ErBadConfirm, RespondingInput::None, now);
+            let input = route.association().map_or(RespondingInput::None, RespondingInput::Ended);
+            self.responding_event(key, responding::Event::ErBadConfirm, input, now);
         }
         let guards = Guards { late_installation: true, ..Guards::default() };
         self.node_event(Event::RxConfirm, guards, &NodeInput::Stray(Box::new(received)), now);
     }
 
-    /// No state; and if the association has carried nothing good yet, no association either (G-231).
+    /// No state; and if the association has carried nothing good yet, no association either (G-231). Over any other the peer
+    /// hears of it, and keeps whom it had (note 3 of the table).
     pub(super) fn refuse_confirm(&mut self, received: &Received, now: Instant) {
         if self.config.answer_bad_cookies {
             self.answer_bad_cookie(received, now);
@@ -134,6 +136,17 @@ impl Node {
         let Some(id) = received.origin.association() else { return };
         if self.associations.get(id).is_some_and(is_new) {
             self.close_after_bad_confirm(id);
+        } else if !self.config.answer_bad_cookies {
+            self.answer(received, ErrorCause::NoRoutingState, Vec::new(), now);
+        }
+    }
+
+    /// A Confirm that is right and installs nothing, since there is no room.
+    pub(super) fn refuse_for_want_of_room(&mut self, received: &Received, now: Instant) {
+        self.counters.refused_when_full += 1;
+        tracing::warn!("routing state table or this peer's share of it is full, Confirm dropped");
+        if received.origin.association().is_some() {
+            self.answer(received, ErrorCause::NoRoutingState, Vec::new(), now);
         }
     }
 
@@ -146,7 +159,8 @@ impl Node {
     fn answer_bad_cookie(&mut self, received: &Received, now: Instant) {
         let Body::Confirm(confirm) = &received.message.body else { return };
         let cookie = confirm.responder_cookie.as_ref();
-        let info = cookie.and_then(|cookie| super::error_reply::value_info(ObjectType::ResponderCookie, cookie.as_bytes(), 0));
+        let info =
+            cookie.map(|cookie| ErrorInfo::ObjectValue(ObjectValueInfo::from_value(ObjectType::ResponderCookie, cookie.as_bytes(), 0)));
         let cause = ErrorCause::ObjectValue(ObjectValueFault::InvalidCookie);
         self.answer(received, cause, info.into_iter().collect(), now);
     }

@@ -33,7 +33,8 @@ impl Node {
         // The sender is the querying node of a state along the message's way, or the responding node of one against it.
         let theirs = RoutingKey::along(nslp_id, data.session, &data.mri);
         let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
-        let responding = self.responding.get(&theirs).map(|machine| machine.route);
+        let responding = self.responding.get(&theirs);
+        let is_theirs = responding.map(|machine| machine.path_by(|route| is_from(route, &received, &data)).is_some());
         let querying = self.querying.get(&ours).and_then(|machine| machine.route);
         let delivery = Delivery {
             payload: data.payload.clone(),
@@ -41,11 +42,11 @@ impl Node {
             origin: received.origin,
             mri: data.mri.clone(),
         };
-        if responding.is_some_and(|route| is_from(&route, &received, &data)) {
+        if is_theirs == Some(true) {
             self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
         } else if querying.is_some_and(|route| is_from(&route, &received, &data)) {
             self.querying_event(&ours, querying::Event::RxData, QueryingInput::Data(delivery), now);
-        } else if responding.or(querying).is_some() {
+        } else if is_theirs.is_some() || querying.is_some() {
             self.refuse_misdelivered(&received, now);
         } else {
             self.node_event(Event::RxData, Guards::default(), &NodeInput::Stray(Box::new(received)), now);

@@ -8,8 +8,9 @@ use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
 use super::routing_state::{Origin, Route, RoutingKey};
+use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{CommonHeader, ErrorBody, ErrorCause};
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause, ObjectValueFault};
 
 impl Node {
     pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
@@ -26,13 +27,25 @@ impl Node {
             Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered) => {
                 let against = RoutingKey::against(header.nslp_id, session, mri);
                 let route = self.querying.get(&along).and_then(|machine| machine.route);
-                let other = self.responding.get(&against).map(|machine| machine.route);
-                if route.is_some_and(|route| concerns(&route, &received)) {
+                let candidate = received.origin.association().filter(|id| self.is_candidate(&along, *id));
+                let other = self.responding.get(&against).and_then(|machine| machine.path_by(|route| concerns(route, &received)));
+                if let Some(association) = candidate {
+                    let input = QueryingInput::Ended { association, reason: "the peer refused the Confirm".to_owned() };
+                    self.querying_event(&along, querying::Event::ErRefused, input, now);
+                } else if route.is_some_and(|route| concerns(&route, &received)) {
                     self.querying_event(&along, querying::Event::ErNoRSM, QueryingInput::None, now);
-                } else if other.is_some_and(|route| concerns(&route, &received)) {
-                    self.responding_event(&against, responding::Event::ErNoRSM, RespondingInput::None, now);
+                } else if other.is_some() {
+                    let input = received.origin.association().map_or(RespondingInput::None, RespondingInput::Ended);
+                    self.responding_event(&against, responding::Event::ErNoRSM, input, now);
                 } else {
                     self.node_event(Event::ErNoRSM, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
+                }
+            }
+            // A debugging peer's way to refuse a Confirm (G-337).
+            Some(ErrorCause::ObjectValue(ObjectValueFault::InvalidCookie)) => {
+                if let Some(association) = received.origin.association().filter(|id| self.is_candidate(&along, *id)) {
+                    let input = QueryingInput::Ended { association, reason: "the peer refused the Responder-Cookie".to_owned() };
+                    self.querying_event(&along, querying::Event::ErRefused, input, now);
                 }
             }
             // Anybody who has seen the Query can write this too: a hint at most.
@@ -42,6 +55,12 @@ impl Node {
             }
             _ => {}
         }
+    }
+}
+
+impl Node {
+    fn is_candidate(&self, key: &RoutingKey, id: AssociationId) -> bool {
+        self.querying.get(key).is_some_and(|machine| machine.candidate(id).is_some())
     }
 }
 

@@ -8,7 +8,7 @@ use super::cookie::{Arrival, Bound};
 use super::machines::node::{Event, Guards};
 use super::machines::responding;
 use super::node_machine::NodeInput;
-use super::rate::Purpose;
+use super::rate::{Asker, Purpose};
 use super::receive::Received;
 use super::responding::{AcceptedQuery, RespondingInput};
 use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey, is_unicast};
@@ -22,6 +22,14 @@ use crate::wire::{
 
 /// Below this an upstream Query has crossed more than one link (G-261).
 const MIN_UPSTREAM_TTL: u8 = 254;
+
+/// How the state of a refresh is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Existing {
+    pub(super) route: Route,
+    /// Whether the state has an answer to give, whatever else asks; see [`super::responding::Responding::take_answer`].
+    pub(super) in_turn: bool,
+}
 
 /// Where a Query for this flow is sent to (RFC 5971 §5.8.1.2, §5.8.1.3).
 pub(super) fn query_destination(mri: &Mri) -> IpAddr {
@@ -62,11 +70,11 @@ impl Node {
     /// Whether the Query names the peer that the state has, and the way to it is open.
     fn is_refresh(&self, key: &RoutingKey, accepted: &AcceptedQuery) -> bool {
         self.responding.get(key).is_some_and(|machine| {
-            let open = match machine.route {
+            let open = match machine.path.route {
                 Route::Association(id) => self.associations.get(id).is_some_and(|association| association.is_open()),
                 Route::Datagram(_) => true,
             };
-            open && machine.peer == Peer::from(&accepted.query.nli)
+            open && machine.path.peer == Peer::from(&accepted.query.nli)
         })
     }
 
@@ -78,12 +86,15 @@ impl Node {
 
     /// A Response that a Confirm must answer, over the state's route if there is one, else as rule 1 of §6.1 says. Nothing
     /// is kept: the Responder-Cookie says it all.
-    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, existing: Option<Route>, now: Instant) {
+    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, existing: Option<Existing>, now: Instant) {
         let AcceptedQuery { query, received, arrival } = accepted;
         let nslp_id = received.message.nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
         let full_offer = registration.response_offer(self.config.hold_time, self.config.association_port);
-        let reused = existing.or_else(|| self.reusable(query).filter(|_| full_offer.is_some()).map(Route::Association));
+        let in_turn = existing.is_some_and(|existing| existing.in_turn);
+        let reused = existing
+            .map(|existing| existing.route)
+            .or_else(|| self.reusable(query).filter(|_| full_offer.is_some()).map(Route::Association));
         let stack = full_offer.filter(|_| reused.is_none());
         let bound = Bound {
             nslp_id,
@@ -95,15 +106,15 @@ impl Node {
         };
         let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, now) else { return };
         let route = reused.unwrap_or_else(|| Route::Datagram(reply_address(query, received)));
-        self.respond(route, query, received, arrival.ip_distance, ResponderPart { cookie, stack }, now);
+        self.respond(Existing { route, in_turn }, query, received, *arrival, ResponderPart { cookie, stack }, now);
     }
 
     fn respond(
         &mut self,
-        route: Route,
+        Existing { route, in_turn }: Existing,
         query: &Query,
         received: &Received,
-        ip_distance: Option<u8>,
+        Arrival { interface, ip_distance }: Arrival,
         responder: ResponderPart,
         now: Instant,
     ) {
@@ -131,15 +142,21 @@ impl Node {
         };
         self.counters.responses_sent += 1;
         match route {
-            // Queries are not authenticated: without a bound, forged ones would fill the association with answers.
-            Route::Association(_) if !self.limiter.admit(Purpose::Answer, now) => self.counters.rate_dropped += 1,
+            Route::Association(id) if !in_turn && !self.takes_allowance(id, now) => self.counters.rate_dropped += 1,
             Route::Association(id) => {
                 self.send_on_association(id, &message);
             }
             Route::Datagram(destination) => {
-                self.send_normal(destination, Some(own), &message, Purpose::Answer, now);
+                let asker = Asker { interface, address: query.nli.address };
+                let purpose = if in_turn { Purpose::Refresh } else { Purpose::Answer(asker) };
+                self.send_normal(destination, Some(own), &message, purpose, now);
             }
         }
+    }
+
+    fn takes_allowance(&mut self, id: AssociationId, now: Instant) -> bool {
+        let rate = self.config.datagram_rate;
+        self.associations.get_mut(id).is_some_and(|association| association.allowance.take(rate, now))
     }
 
     /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our
@@ -163,7 +180,8 @@ impl Node {
             Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
             Mri::LooseEnd(_) => (0, 0),
         };
-        let router_alert = self.registration(received.message.nslp_id).and_then(|registration| registration.rao);
+        let router_alert =
+            self.registration(received.message.nslp_id).and_then(|registration| registration.router_alert(origin.destination));
         self.emit(Transmit::QueryMode {
             source: origin.source.ip(),
             destination: origin.destination,

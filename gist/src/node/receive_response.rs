@@ -35,7 +35,7 @@ impl Node {
             return;
         }
         let own = machine.route.and_then(|route| route.association()).filter(|_| machine.peer == Some(Peer::from(&response.nli)));
-        let plan = self.plan(&key, &response, &received.origin, asked_at, own);
+        let plan = self.plan(&key, &response, &received.origin, (asked_at, now), own);
         let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan };
         self.querying_event(&key, querying::Event::RxResponse, QueryingInput::Response(Box::new(accepted)), now);
     }
@@ -67,7 +67,7 @@ impl Node {
         key: &RoutingKey,
         response: &Response,
         origin: &Origin,
-        asked_at: Instant,
+        (asked_at, now): (Instant, Instant),
         own: Option<AssociationId>,
     ) -> Option<Plan> {
         let registration = self.registration(key.nslp_id)?;
@@ -80,39 +80,45 @@ impl Node {
         }
         let offer = response.responder.as_ref()?.stack.as_ref()?;
         let port = registration.choose(offer)?;
-        let common = self.common_association(&Peer::from(&response.nli), asked_at);
-        let is_open = |id: &AssociationId| self.associations.get(*id).is_some_and(Association::is_open);
-        if own.as_ref().is_some_and(is_open) && !common.as_ref().is_some_and(is_open) {
-            // The state's own peer would answer over the association, which is being tested: until that fails, this
-            // Response is more likely somebody else's.
+        let remote = SocketAddr::new(response.nli.address, port);
+        if !self.may_be_opened_to(remote.ip(), &key.mri) {
+            self.counters.opens_refused += 1;
+            return None;
+        }
+        let common = self.common_association(&Peer::from(&response.nli), remote, asked_at);
+        if own.and_then(|id| self.associations.get(id)).is_some_and(Association::is_open) {
+            // The state's own peer would answer over the association. If that was there before the question it is being
+            // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
             return None;
         }
         if let Some(id) = common {
             return self.reuse(key, id);
         }
-        if self.associations.len() >= self.config.caps.associations {
+        if !self.make_room(None, now) {
             self.counters.refused_when_full += 1;
             return None;
         }
-        Some(Plan::Open(SocketAddr::new(response.nli.address, port)))
+        Some(Plan::Open(remote))
     }
 
     /// An association to this peer that was not there, for the peer, when it was asked.
     ///
     /// Had the peer known one, it would have answered over it. So one that was confirmed well before the question is dead
     /// at the other end: it is tested, and not used.
-    fn common_association(&mut self, peer: &Peer, asked_at: Instant) -> Option<AssociationId> {
+    ///
+    /// One that is still being opened proves nothing yet: it counts only if it goes to the same place.
+    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, asked_at: Instant) -> Option<AssociationId> {
         let grace = self.config.query_timer.saturating_mul(2);
         let is_young = |association: &Association| !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
         let usable = |association: &Association| {
-            association.is_open() || association.state == association::State::AwaitingConnection && association.opened_here
+            association.is_open() || association.state == association::State::AwaitingConnection && association.remote == remote
         };
         let mut found = None;
         for (id, association) in self.associations.of_peer(peer).filter(|(_, association)| usable(association)) {
             if is_young(association) {
                 found = found.or(Some(id));
             } else {
-                self.tasks.push_back(Task::Association(id, association::Event::ToSendHello, AssociationInput::None));
+                self.tasks.push_back(Task::Association(id, association::Event::TgTest, AssociationInput::None));
             }
         }
         found

@@ -21,9 +21,13 @@ impl Node {
                 self.querying_event(&along, querying::Event::TgSetLifetime, QueryingInput::Lifetime(lifetime), now);
                 self.responding_event(&against, responding::Event::TgSetLifetime, RespondingInput::Lifetime(lifetime), now);
             }
-            Request::InvalidateRoutingState { nslp_id, session, mri, urgent } => {
+            Request::InvalidateRoutingState { nslp_id, session, mri, status, urgent } => {
                 let key = RoutingKey::along(nslp_id, session, &mri);
-                self.querying_event(&key, querying::Event::TgInvalidate, QueryingInput::Invalidate { urgent }, now);
+                self.querying_event(&key, querying::Event::TgInvalidate, QueryingInput::Invalidate { status, urgent }, now);
+            }
+            Request::AdoptPeer { nslp_id, session, mri, peer } => {
+                let key = RoutingKey::against(nslp_id, session, &mri);
+                self.responding_event(&key, responding::Event::TgAdoptPeer, RespondingInput::Adopt(peer), now);
             }
         }
     }
@@ -63,7 +67,7 @@ impl Node {
             Some(SendError::HopCountZero)
         } else if self.is_local(end) {
             Some(SendError::SelfDestination)
-        } else if length > MAX_VALUE_LENGTH || !length.is_multiple_of(4) {
+        } else if length > registration.longest_payload.min(MAX_VALUE_LENGTH) || !length.is_multiple_of(4) {
             Some(SendError::TooLarge)
         } else if demanding && registration.offer.is_empty() {
             // G-051: only an association could give that, and this application has none.

@@ -1,14 +1,16 @@
 //! The responding end of a routing state (RFC 5971 §6.3): its data, its guards, its events.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use super::Node;
 use super::cookie::Arrival;
 use super::machines::responding::{Event, Guards, Outcome, State, step};
+use super::querying::Stored;
 use super::receive::Received;
 use super::receive_data::Delivery;
 use super::routing_state::{Peer, Route, RoutingKey};
-use crate::api::SendMessage;
+use crate::api::{AssociationId, PeerHandle, SendMessage};
 use crate::time::Instant;
 use crate::wire::{Confirm, Query};
 
@@ -16,11 +18,27 @@ use crate::wire::{Confirm, Query};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Responding {
     pub(super) state: State,
+    /// Where messages go, and come from.
+    pub(super) path: Path,
+    /// Who claims to be the peer while the state's own one is there (notes G-128 and X-95 of the table).
+    pub(super) second: Option<Path>,
+    /// When a Query of the state's peer last had its turn to be answered.
+    pub(super) answered: Option<Instant>,
+    /// Messages that wait until the peer takes more.
+    pub(super) stored: VecDeque<Stored>,
+}
+
+/// A peer upstream, as its Confirm has shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Path {
     pub(super) peer: Peer,
+    /// The peer's name for the application.
+    pub(super) handle: PeerHandle,
     pub(super) route: Route,
     pub(super) ip_distance: Option<u8>,
-    /// The interface the Query came in by.
+    /// The interface the Query came in by; 0 if unknown.
     pub(super) interface: u32,
+    /// How long the peer counts on the state without another Confirm.
     pub(super) validity: Duration,
 }
 
@@ -35,6 +53,10 @@ pub(super) enum RespondingInput {
     Message(SendMessage),
     Data(Delivery),
     Lifetime(Duration),
+    /// The application takes this peer for the one upstream.
+    Adopt(PeerHandle),
+    /// The peer of this association says or shows that it is none, or the association is gone.
+    Ended(AssociationId),
 }
 
 /// A Query with what its way here showed.
@@ -55,20 +77,39 @@ pub(super) struct AcceptedConfirm {
 }
 
 impl Responding {
-    pub(super) fn new(accepted: &AcceptedConfirm) -> Self {
-        Self {
-            state: State::INITIAL,
-            peer: Peer::from(&accepted.confirm.nli),
-            route: accepted.route,
-            ip_distance: accepted.arrival.ip_distance,
-            interface: accepted.arrival.interface,
-            validity: accepted.confirm.nli.validity,
-        }
+    pub(super) fn new(path: Path) -> Self {
+        Self { state: State::INITIAL, path, second: None, answered: None, stored: VecDeque::new() }
     }
 
-    /// Whether peer and association are those of the state.
-    fn is_path_of(&self, accepted: &AcceptedConfirm) -> bool {
+    /// The one of the two that has this route.
+    pub(super) fn path_by(&self, is_it: impl Fn(&Route) -> bool) -> Option<&Path> {
+        [Some(&self.path), self.second.as_ref()].into_iter().flatten().find(|path| is_it(&path.route))
+    }
+
+    /// Whether the event is about the second peer.
+    fn is_about_second(&self, input: &RespondingInput) -> bool {
+        let RespondingInput::Ended(id) = input else { return false };
+        self.second.as_ref().is_some_and(|second| second.route == Route::Association(*id))
+    }
+
+    /// Whether a Query that names the state's peer is answered in any case: once in T1, by the interface of the last
+    /// Confirm. So no flood keeps a flow from being refreshed, and none of forged refreshes makes more than that.
+    pub(super) fn take_answer(&mut self, interface: u32, timer: Duration, now: Instant) -> bool {
+        let in_turn = interface == self.path.interface && self.answered.is_none_or(|at| at + timer <= now);
+        self.answered = if in_turn { Some(now) } else { self.answered };
+        in_turn
+    }
+}
+
+impl Path {
+    /// Whether peer and association are those of the Confirm.
+    fn is_of(&self, accepted: &AcceptedConfirm) -> bool {
         self.route == accepted.route && self.peer == Peer::from(&accepted.confirm.nli)
+    }
+
+    /// Whether the Query has come in by another interface, where both are known.
+    fn is_elsewhere(&self, arrival: &Arrival) -> bool {
+        self.interface != 0 && arrival.interface != 0 && self.interface != arrival.interface
     }
 }
 
@@ -81,8 +122,12 @@ impl Node {
             confirm_required: true,
             state_on_query: false,
             nconf_reached: false,
-            same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.is_path_of(accepted)),
+            same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_of(accepted)),
+            moved: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_elsewhere(&accepted.arrival)),
             held: matches!(&input, RespondingInput::Confirm(accepted) if self.is_held(&machine, accepted)),
+            second: machine.is_about_second(&input),
+            heir: machine.second.is_some(),
+            named: matches!((&input, &machine.second), (RespondingInput::Adopt(handle), Some(second)) if second.handle == *handle),
             wanted: matches!(&input, RespondingInput::Lifetime(lifetime) if !lifetime.is_zero()),
         };
         let state = machine.state;
@@ -105,9 +150,9 @@ impl Node {
 
 impl Node {
     /// Whether the state is somebody else's who may well be there still: the association is open. Only the state's peer by
-    /// its key, or the host whose own flow it is, need not wait until that peer is gone (note G-128 of the table).
+    /// its key, or the host whose own flow it is, takes over without a word of the application (note G-128 of the table).
     fn is_held(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
-        let (Some(old), Some(new)) = (machine.route.association(), accepted.route.association()) else { return false };
+        let (Some(old), Some(new)) = (machine.path.route.association(), accepted.route.association()) else { return false };
         let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
         let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
         is_open && !is_own

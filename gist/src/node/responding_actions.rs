@@ -4,14 +4,16 @@ use core::time::Duration;
 
 use super::Node;
 use super::association::AssociationInput;
+use super::indicate::Sender;
 use super::machines::association;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
-use super::responding::{AcceptedConfirm, Responding, RespondingInput};
-use super::routing_state::{Peer, Route, RoutingKey, User};
+use super::receive_query::Existing;
+use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
+use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
 use super::timers::TimerKey;
-use crate::api::NetworkEvent;
+use crate::api::{NetworkEvent, PeerHandle, SendError, SendMessage};
 use crate::time::Instant;
 
 impl Node {
@@ -29,29 +31,42 @@ impl Node {
             Action::AdoptPeer => {
                 if let RespondingInput::Confirm(accepted) = input {
                     self.adopt_querier(key, machine, accepted);
+                    self.await_turn_upstream(key, machine);
                 }
             }
             Action::RefreshState => {
                 if let RespondingInput::Confirm(accepted) = input {
-                    self.note_path(machine, accepted);
+                    machine.path = self.path_of(accepted);
+                }
+            }
+            Action::KeepSecond => {
+                if let RespondingInput::Confirm(accepted) = input {
+                    self.keep_second(key, machine, accepted, now);
+                }
+            }
+            Action::DropSecond => self.drop_second(key, machine),
+            Action::AdoptSecond => {
+                if let Some(second) = machine.second.take() {
+                    machine.path = second;
+                    self.await_turn_upstream(key, machine);
                 }
             }
             Action::TestPeer => self.test_peer(machine),
-            Action::LeavePeer => self.leave_querier(key, machine),
+            Action::LeavePeer => self.leave_querier(key, &machine.path),
             Action::SendResponse => {
                 if let RespondingInput::Query(accepted) = input {
-                    self.send_response(accepted, Some(machine.route), now);
+                    let in_turn = machine.take_answer(accepted.arrival.interface, self.config.query_timer, now);
+                    self.send_response(accepted, Some(Existing { route: machine.path.route, in_turn }), now);
                 }
             }
             Action::SendData => {
                 if let RespondingInput::Message(message) = input {
-                    let own = self.backend.0.egress_address(machine.peer.address);
-                    self.send_data(machine.route, own, machine.validity, message.clone(), now);
+                    self.send_upstream(key, machine, message.clone(), now);
                 }
             }
             Action::DeliverData => {
                 if let RespondingInput::Data(delivery) = input {
-                    self.deliver(key, &machine.peer.identity, machine.ip_distance, delivery.clone());
+                    self.deliver(key, &sender(machine, &delivery.origin), delivery.clone());
                 }
             }
             Action::DeliverPayload => {
@@ -60,12 +75,33 @@ impl Node {
                 }
             }
             Action::Discard => {}
-            Action::ReportPeerChanged => self.notify(key, &key.mri.inverted(), NetworkEvent::PeerChanged),
-            Action::ReportRouteDeleted => self.notify(key, &key.mri.inverted(), NetworkEvent::RouteDeleted),
-            Action::ReportAssociationLost => self.notify(key, &key.mri.inverted(), NetworkEvent::AssociationLost),
-            Action::ReportNotAuthorised => self.notify(key, &key.mri.inverted(), NetworkEvent::NotAuthorised),
+            Action::ReportPeerChanged => {
+                let new = match input {
+                    RespondingInput::Confirm(accepted) => Some(self.path_of(accepted).handle),
+                    _ => machine.second.as_ref().map(|second| second.handle),
+                };
+                self.tell(key, machine, NetworkEvent::PeerChanged, new);
+            }
+            Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(machine.path.handle)),
+            Action::ReportRouteDeleted => {
+                self.report_stored(&mut machine.stored, &SendError::TimedOut);
+                self.tell(key, machine, NetworkEvent::RouteDeleted, None);
+            }
+            Action::ReportAssociationLost => {
+                self.report_stored(
+                    &mut machine.stored,
+                    &SendError::AssociationFailed("it ended before the peer took the message".to_owned()),
+                );
+                self.tell(key, machine, NetworkEvent::AssociationLost, None);
+            }
+            Action::ReportNotAuthorised => {
+                self.report_stored(&mut machine.stored, &SendError::NotAuthorised);
+                self.tell(key, machine, NetworkEvent::NotAuthorised, None);
+            }
             Action::Destroy => {
-                self.leave_querier(key, machine);
+                self.leave_querier(key, &machine.path);
+                self.drop_second(key, machine);
+                self.drop_stored(User::Responding(key.clone()), &mut machine.stored);
                 Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Responding(key.clone(), *timer)));
             }
         }
@@ -73,38 +109,89 @@ impl Node {
 
     fn start_responding_timer(&mut self, key: &RoutingKey, machine: &Responding, timer: Timer, now: Instant) {
         let span = match timer {
-            Timer::ExpireRNode => machine.validity.max(Duration::from_millis(1)),
+            Timer::ExpireRNode => machine.path.validity.max(Duration::from_millis(1)),
             Timer::NoConfirm => self.config.query_timer,
+            // There may have been no room for a second peer.
+            Timer::Tentative => match &machine.second {
+                Some(second) => second.validity.max(Duration::from_millis(1)),
+                None => return,
+            },
         };
         self.timers.start(TimerKey::Responding(key.clone(), timer), now + span);
     }
 
+    fn tell(&mut self, key: &RoutingKey, machine: &Responding, event: NetworkEvent, peer: Option<PeerHandle>) {
+        self.notify(key, &key.mri.inverted(), event, Some(machine.path.handle), peer);
+    }
+
+    /// What waits keeps its order.
+    fn send_upstream(&mut self, key: &RoutingKey, machine: &mut Responding, message: SendMessage, now: Instant) {
+        let Path { route, validity, .. } = machine.path;
+        if machine.stored.is_empty() && self.has_room(route) {
+            let own = self.backend.0.egress_address(machine.path.peer.address);
+            return self.send_data(route, own, validity, message, now);
+        }
+        self.store(&mut machine.stored, message, now);
+        self.await_turn_upstream(key, machine);
+    }
+
+    fn await_turn_upstream(&mut self, key: &RoutingKey, machine: &Responding) {
+        if let Route::Association(id) = machine.path.route {
+            self.await_turn(id, User::Responding(key.clone()), &machine.stored);
+        }
+    }
+
     fn adopt_querier(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm) {
-        machine.peer = Peer::from(&accepted.confirm.nli);
-        machine.route = accepted.route;
-        self.note_path(machine, accepted);
-        if let Route::Association(id) = machine.route {
+        machine.path = self.path_of(accepted);
+        if let Route::Association(id) = machine.path.route {
             self.associations.add_user(id, User::Responding(key.clone()));
         }
     }
 
-    /// What only a Confirm may say: the way of the Query that it answers for, out of its cookie, and the validity.
-    fn note_path(&self, machine: &mut Responding, accepted: &AcceptedConfirm) {
-        machine.ip_distance = accepted.arrival.ip_distance;
-        machine.interface = accepted.arrival.interface;
-        machine.validity = self.agreed_validity(accepted.confirm.nli.validity);
-    }
-
-    /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the state goes.
-    fn test_peer(&mut self, machine: &Responding) {
-        self.counters.takeovers_refused += 1;
-        if let Some(id) = machine.route.association() {
-            self.tasks.push_back(Task::Association(id, association::Event::ToSendHello, AssociationInput::None));
+    /// What only a Confirm may say: who sent it, the way of the Query that it answers for, out of its cookie, and the validity.
+    pub(super) fn path_of(&self, accepted: &AcceptedConfirm) -> Path {
+        let peer = Peer::from(&accepted.confirm.nli);
+        Path {
+            handle: self.peer_handle(&peer, accepted.route.association()),
+            peer,
+            route: accepted.route,
+            ip_distance: accepted.arrival.ip_distance,
+            interface: accepted.arrival.interface,
+            validity: self.agreed_validity(accepted.confirm.nli.validity),
         }
     }
 
-    fn leave_querier(&mut self, key: &RoutingKey, machine: &Responding) {
-        if let Route::Association(id) = machine.route {
+    /// The Confirm's peer becomes the second one, in place of any other, if it has a share of the table left.
+    fn keep_second(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm, now: Instant) {
+        self.counters.takeovers_refused += 1;
+        let Some(id) = accepted.route.association() else { return };
+        if machine.second.as_ref().is_none_or(|second| second.route != accepted.route) {
+            if !self.has_share_of_states(id) {
+                return self.refuse_for_want_of_room(&accepted.received, now);
+            }
+            self.drop_second(key, machine);
+            self.associations.add_user(id, User::Responding(key.clone()));
+        }
+        machine.second = Some(self.path_of(accepted));
+        self.hand_over_confirm_payload(key, machine, accepted);
+    }
+
+    fn drop_second(&mut self, key: &RoutingKey, machine: &mut Responding) {
+        if let Some(second) = machine.second.take_if(|second| second.route != machine.path.route) {
+            self.leave_querier(key, &second);
+        }
+        machine.second = None;
+    }
+
+    /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the heir takes it.
+    fn test_peer(&mut self, machine: &Responding) {
+        if let Some(id) = machine.path.route.association() {
+            self.tasks.push_back(Task::Association(id, association::Event::TgTest, AssociationInput::None));
+        }
+    }
+
+    fn leave_querier(&mut self, key: &RoutingKey, path: &Path) {
+        if let Route::Association(id) = path.route {
             self.associations.remove_user(id, &User::Responding(key.clone()));
         }
     }
@@ -115,7 +202,15 @@ impl Node {
         if self.may_deliver(key.nslp_id, &origin) {
             let hop_count = accepted.received.message.hop_count;
             let delivery = Delivery { payload, hop_count, origin, mri: accepted.confirm.mri.clone() };
-            self.deliver(key, &machine.peer.identity, machine.ip_distance, delivery);
+            self.deliver(key, &sender(machine, &origin), delivery);
         }
+    }
+}
+
+/// Which of the state's peers a message is from.
+fn sender<'a>(machine: &'a Responding, origin: &Origin) -> Sender<'a> {
+    match &machine.second {
+        Some(second) if second.route.association() == origin.association() => Sender::tentative(&second.peer, second.ip_distance),
+        _ => Sender::of(&machine.path.peer, machine.path.ip_distance),
     }
 }

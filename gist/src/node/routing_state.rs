@@ -84,7 +84,7 @@ impl User {
                 let input = QueryingInput::Ended { association, reason: String::new() };
                 Task::Querying(key.clone(), querying::Event::ErNotAuthorised, input)
             }
-            Self::Responding(key) => Task::Responding(key.clone(), responding::Event::ErNotAuthorised, RespondingInput::None),
+            Self::Responding(key) => Task::Responding(key.clone(), responding::Event::ErNotAuthorised, RespondingInput::Ended(association)),
         }
     }
 }

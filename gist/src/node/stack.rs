@@ -1,11 +1,20 @@
 //! Protocol stacks: what is offered, and what is taken of an offer (RFC 5971 §5.7.1).
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::Registration;
 use crate::wire::{MaOptions, MaProtocol, Profile, StackConfiguration, StackOffer, StackProposal};
 
+/// The value in IPv6 of an application that has none (RFC 5350 §3, experimental; X-27).
+const IPV6_ROUTER_ALERT: u16 = 65503;
+
 impl Registration {
+    /// The router alert value of Queries to this address. In IPv6 the option is always there (RFC 5971 §5.3.2.2, G-177).
+    pub(super) fn router_alert(&self, destination: IpAddr) -> Option<u16> {
+        self.rao.or(destination.is_ipv6().then_some(IPV6_ROUTER_ALERT))
+    }
+
     /// Whether nothing but mutually authenticated associations may carry this application's messages.
     pub(super) fn is_secure(&self) -> bool {
         !self.offer.is_empty() && self.offer.iter().all(|profile| profile.contains(MaProtocol::Tls))

@@ -23,7 +23,7 @@ pub(super) enum Task {
 }
 
 impl Node {
-    /// Does all tasks, in order; then lets go of associations that nobody uses any more.
+    /// Does all tasks, in order, then sends what waits and may go; then lets go of associations that nobody uses any more.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             while let Some(task) = self.tasks.pop_front() {
@@ -33,6 +33,9 @@ impl Node {
                     Task::Association(id, event, input) => self.association_event(id, event, input, now),
                     Task::Message(received) => self.dispatch(*received, now),
                 }
+            }
+            if self.take_turn(now) {
+                continue;
             }
             let Some(id) = self.associations.pop_unused() else { break };
             self.association_event(id, association::Event::TgMAIdle, AssociationInput::None, now);
@@ -44,14 +47,23 @@ impl Node {
         match key {
             TimerKey::Querying(key, timer) => self.querying_event(&key, timer.event(), QueryingInput::None, now),
             TimerKey::Responding(key, timer) => self.responding_event(&key, timer.event(), RespondingInput::None, now),
+            // The request itself may be among what the peer has not taken yet; the shell knows how long that may last.
+            TimerKey::Association(id, association::Timer::HelloReply) if self.associations.get(id).is_some_and(|it| it.unwritten > 0) => {
+                self.timers.start(TimerKey::Association(id, association::Timer::HelloReply), now + self.config.hello_timeout);
+            }
             TimerKey::Association(id, timer) => {
                 let input = match timer {
                     association::Timer::Connect => AssociationInput::Reason("no connection in time".to_owned()),
                     association::Timer::HelloReply => AssociationInput::Reason("the peer does not answer".to_owned()),
-                    association::Timer::SendHello | association::Timer::NoHello | association::Timer::Unconfirmed => AssociationInput::None,
+                    association::Timer::SendHello
+                    | association::Timer::NoHello
+                    | association::Timer::Silence
+                    | association::Timer::Unconfirmed
+                    | association::Timer::CertificateEnd => AssociationInput::None,
                 };
                 self.association_event(id, timer.event(), input, now);
             }
+            TimerKey::Waiting(user) => self.waited_too_long(&user, now),
             TimerKey::Datagrams => self.release_datagrams(now),
         }
     }

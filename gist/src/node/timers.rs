@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::machines::{association, querying, responding};
-use super::routing_state::RoutingKey;
+use super::routing_state::{RoutingKey, User};
 use crate::api::AssociationId;
 use crate::time::Instant;
 
@@ -16,6 +16,8 @@ pub(super) enum TimerKey {
     Responding(RoutingKey, responding::Timer),
     /// An association's.
     Association(AssociationId, association::Timer),
+    /// A routing state's whose message waits until the peer takes more.
+    Waiting(User),
     /// The rate limiter's: a waiting datagram may go.
     Datagrams,
 }

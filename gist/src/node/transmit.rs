@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::association::AssociationInput;
 use super::machines::association::Event;
+use super::machines::querying::State;
 use super::querying::{AcceptedResponse, Querying};
 use super::rate::{Admission, Purpose};
 use super::routing_state::{Route, RoutingKey};
@@ -26,9 +27,6 @@ pub(super) const HOP_COUNT: u8 = 64;
 /// IP TTL of Queries, told in their NLI so that the next node can measure its distance (G-160).
 const QUERY_TTL: u8 = 64;
 
-/// The longest D-mode message without a known path MTU: 576 bytes less 64 for IP and UDP (G-053, G-055).
-const MAX_DATAGRAM_MESSAGE: usize = 512;
-
 impl Node {
     /// The address to be reached at for a flow: that of the interface the flow leaves by (G-158).
     pub(super) fn own_address_for(&self, mri: &Mri) -> Option<IpAddr> {
@@ -45,7 +43,8 @@ impl Node {
     pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
         let Some(registration) = self.registration(key.nslp_id) else { return };
         let Some(own) = machine.handshake.own else { return };
-        let (stack, router_alert) = (registration.query_offer(self.config.hold_time), registration.rao);
+        let router_alert = registration.router_alert(key.mri.destination());
+        let stack = registration.query_offer(self.config.hold_time);
         let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
         let retransmissions = machine.handshake.cookies.len();
         let source = if retransmissions % 2 == 1 { own } else { key.mri.source() };
@@ -83,22 +82,25 @@ impl Node {
             router_alert,
             payload,
         };
-        self.transmit(transmit, Purpose::Own, now);
+        let purpose = if machine.state == State::AwaitingRefresh { Purpose::Refresh } else { Purpose::Own };
+        self.transmit(transmit, purpose, now);
     }
 
     /// Confirms, over the association if there is one (G-145), where it is the first message for the flow (G-084).
-    pub(super) fn send_confirm(&mut self, key: &RoutingKey, machine: &Querying, accepted: &AcceptedResponse, now: Instant) {
+    pub(super) fn send_confirm(&mut self, key: &RoutingKey, route: Route, own: Option<IpAddr>, accepted: &AcceptedResponse, now: Instant) {
         let response = &accepted.response;
-        let (Some(route), Some(own)) = (machine.route, machine.handshake.own) else { return };
+        let Some(own) = own else { return };
         if !response.confirm_requested {
             return;
         }
         let association = route.association();
         let responder = response.responder.as_ref();
         let proposal = responder.and_then(|responder| responder.stack.as_ref()).map(|stack| stack.proposal.clone());
-        let first = association
-            .and_then(|id| self.associations.get_mut(id))
-            .is_some_and(|association| association.opened_here && association.confirmed.replace(now).is_none());
+        let first = association.and_then(|id| self.associations.get_mut(id)).is_some_and(|association| {
+            let first = association.opened_here && association.confirmed.is_none();
+            association.confirmed.get_or_insert(now);
+            first
+        });
         // G-085: the first Confirm on a new association tells the hold time.
         let configuration =
             (first && proposal.is_some()).then(|| StackConfiguration { hold_time: self.config.hold_time, options: Vec::new() });
@@ -106,8 +108,9 @@ impl Node {
         let body = Body::Confirm(Confirm {
             mri: key.mri.clone(),
             session: key.session,
-            // The validity that counts is the Response's (G-107); repeated for a responder that kept nothing.
-            nli: self.nli(own, ip_ttl, response.nli.validity),
+            // The validity that counts is the Response's (G-107), as far as it is believed; repeated for a responder that kept
+            // nothing.
+            nli: self.nli(own, ip_ttl, self.believed_validity(accepted)),
             responder_cookie: responder.map(|responder| responder.cookie.clone()),
             proposal: proposal.filter(|_| association.is_some()),
             configuration,
@@ -142,12 +145,19 @@ impl Node {
         let message = Message { hop_count, nslp_id, source_is_signalling: true, body, unknown: Vec::new() };
         match route {
             Route::Association(id) => self.send_on_association(id, &message),
-            Route::Datagram(destination) => self.send_normal(destination, own, &message, Purpose::Own, now),
+            Route::Datagram(destination) => {
+                let purpose = if matches!(message.body, Body::Confirm(_)) { Purpose::Refresh } else { Purpose::Own };
+                self.send_normal(destination, own, &message, purpose, now)
+            }
         }
     }
 
-    /// `false` if the message cannot be written.
+    /// `false` if the message cannot be written. Whoever asked asks again, so answers are not for a peer that takes nothing.
     pub(super) fn send_on_association(&mut self, id: AssociationId, message: &Message) -> bool {
+        if matches!(message.body, Body::Response(_) | Body::Error(_)) && !self.has_room(Route::Association(id)) {
+            self.counters.withheld += 1;
+            return false;
+        }
         let Some(bytes) = Self::encode(message) else { return false };
         self.tasks.push_back(Task::Association(id, Event::TgRawData, AssociationInput::Raw(bytes)));
         true
@@ -169,6 +179,7 @@ impl Node {
 
     /// Hands a datagram to the rate limiter.
     fn transmit(&mut self, datagram: Transmit, purpose: Purpose, now: Instant) {
+        self.limiter.scale(self.querying.len(), self.config.validity, now);
         match self.limiter.submit(datagram, purpose, now) {
             Admission::Send(datagram) => self.emit(datagram),
             Admission::Wait => self.counters.rate_delayed += 1,
@@ -210,10 +221,11 @@ impl Node {
         }
     }
 
+    /// Magic number and message, unless they are too long for a path of unknown MTU (G-053, G-055).
     fn encode_datagram(message: &Message) -> Option<Bytes> {
         let mut out = BytesMut::new();
         match datagram::encode(message, &mut out) {
-            Ok(()) if out.len() <= MAX_DATAGRAM_MESSAGE + datagram::MAGIC_LENGTH => Some(out.freeze()),
+            Ok(()) if out.len() <= datagram::LONGEST_MESSAGE + datagram::MAGIC_LENGTH => Some(out.freeze()),
             Ok(()) => {
                 tracing::warn!(length = out.len(), "message too long for a datagram");
                 None

@@ -42,6 +42,8 @@ pub struct RoutingEntry {
     pub valid_until: Option<Instant>,
     /// Messages waiting.
     pub queued: usize,
+    /// Who claims to be the peer too and is not adopted (a responding state only).
+    pub second_peer: Option<PeerIdentity>,
 }
 
 /// One messaging association (RFC 5971 §4.2.2).
@@ -126,6 +128,13 @@ pub struct Counters {
     pub endpoints_found: u64,
     /// What a full table or queue refused.
     pub refused_when_full: u64,
+    /// Associations that no flow used, ended to make room in a full table.
+    pub idle_displaced: u64,
+    /// Responses for which no connection was opened: too many for one handshake, or in the name of an address at which no
+    /// neighbour can be.
+    pub opens_refused: u64,
+    /// Responses and Errors not sent, and Responses not heard, because the association's peer does not take what it is sent.
+    pub withheld: u64,
     /// Datagrams that waited for the rate limiter.
     pub rate_delayed: u64,
     /// Datagrams the rate limiter dropped.

@@ -4,8 +4,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::decode_error::DecodeError;
 use super::encode_error::EncodeError;
-use super::header::{CommonHeader, MessageType, VERSION, header_bytes};
-use super::identifiers::NslpId;
 use super::message::Message;
 
 /// What each datagram starts with.
@@ -17,6 +15,10 @@ pub const GIST_PORT: u16 = 270;
 /// The magic number's length in bytes.
 pub const MAGIC_LENGTH: usize = 4;
 
+/// The longest D-mode message without a known path MTU, magic number not included: 576 bytes less 64 for IP and transport
+/// (RFC 5971 §4.3.3). In Q-mode the next peer is not known, nor the path to it.
+pub const LONGEST_MESSAGE: usize = 512;
+
 /// Why a datagram is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DatagramError {
@@ -26,17 +28,6 @@ pub enum DatagramError {
     /// It is a GIST message, and not a good one.
     #[error(transparent)]
     Message(#[from] DecodeError),
-}
-
-/// What can be told from the first twelve bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Peek {
-    /// The signalling application.
-    pub nslp_id: NslpId,
-    /// How many GIST nodes may still process the message.
-    pub hop_count: u8,
-    /// Whether it is a Query.
-    pub is_query: bool,
 }
 
 /// The message after the magic number, not looked at; `None` without the magic number.
@@ -66,16 +57,4 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> 
     out.put_u32(MAGIC);
     out.put(message);
     Ok(())
-}
-
-/// Looks at magic number and common header only; `None` if this is not a datagram of GIST version 1.
-#[must_use]
-pub fn peek(datagram: &[u8]) -> Option<Peek> {
-    let (magic, message) = datagram.split_first_chunk::<MAGIC_LENGTH>()?;
-    let header = CommonHeader::from_bytes(header_bytes(message)?);
-    (*magic == MAGIC.to_be_bytes() && header.version == VERSION).then_some(Peek {
-        nslp_id: header.nslp_id,
-        hop_count: header.hop_count,
-        is_query: header.message_type == Ok(MessageType::Query),
-    })
 }

@@ -50,6 +50,7 @@ pub fn text_for(session: SessionId, payload: &[u8]) -> SendMessage {
         handle: MessageHandle(1),
         timeout: None,
         hop_count: None,
+        on_behalf_of: None,
     }
 }
 

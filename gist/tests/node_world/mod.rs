@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod fork;
 mod messages;
 
 use std::cell::Cell;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gist::api::{AssociationId, Indication, NetworkEvent, ReceivedMessage, Request, SendError, SendMessage};
+use gist::api::{AssociationId, Indication, NetworkEvent, PeerHandle, ReceivedMessage, Request, RoutingStatus, SendError, SendMessage};
 use gist::node::{
     AddressPrefix, ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, PeerRole,
     Registration, Role, Transmit,
@@ -22,12 +23,16 @@ use gist::node::{
 use gist::time::Instant;
 use gist::wire::{Message, NslpId, PeerIdentity, datagram};
 
+pub use fork::*;
 pub use messages::*;
 
 /// One way over one link.
 pub const DELAY: Duration = Duration::from_millis(1);
 
 pub const NSLP: NslpId = NslpId(32704);
+
+/// Where every node of the world listens for associations.
+pub const LISTENING_PORT: u16 = 30270;
 
 /// Mixes well and is no MAC; knows which own address faces which prefix.
 #[derive(Debug)]
@@ -76,6 +81,9 @@ pub struct Member {
     /// Whether TCP connections are accepted.
     pub listens: bool,
     pub alive: bool,
+    /// Whether nobody takes what it writes.
+    pub stalled: bool,
+    unwritten: BTreeMap<AssociationId, usize>,
     pub indications: Vec<(Instant, Indication)>,
 }
 
@@ -141,7 +149,18 @@ impl World {
         let addresses = config.local_addresses.clone();
         let node = Node::new(config, Arc::new(WorldBackend { routes }), [number as u8 + 1; 32]);
         let indications = Vec::new();
-        self.members.push(Member { node, addresses, credentials, relays: false, listens: true, alive: true, indications });
+        let (stalled, unwritten) = (false, BTreeMap::new());
+        self.members.push(Member {
+            node,
+            addresses,
+            credentials,
+            relays: false,
+            listens: true,
+            alive: true,
+            stalled,
+            unwritten,
+            indications,
+        });
     }
 
     pub fn tap(&mut self, tap: impl FnMut(Instant, &Parcel) -> Fate + 'static) {
@@ -254,6 +273,7 @@ impl World {
                 Output::Transmit(transmit) => self.carry(number, transmit),
                 Output::Connect { association, remote, .. } => self.connect(number, association, remote),
                 Output::SendOnAssociation { association, message } => {
+                    self.write(number, association, message.len());
                     let decoded = Message::decode(message.clone()).expect("nodes write what decodes");
                     assert_ne!(decoded.hop_count, 0, "G-034");
                     self.on_associations.push((self.now, number, decoded));
@@ -277,13 +297,38 @@ impl World {
         relayed.into_iter().for_each(|message| self.send(number, message));
     }
 
+    /// The shell writes, unless the peer takes nothing.
+    fn write(&mut self, number: usize, id: AssociationId, bytes: usize) {
+        if self.members[number].stalled {
+            *self.members[number].unwritten.entry(id).or_default() += bytes;
+        } else {
+            let now = self.now;
+            self.members[number].node.handle_association(id, AssociationEvent::Written { bytes }, now);
+        }
+    }
+
+    /// What the node writes from now on is taken by nobody, or again by its peers. Messages that have been handed out cross all
+    /// the same.
+    pub fn stall(&mut self, number: usize, stalled: bool) {
+        self.members[number].stalled = stalled;
+        if !stalled {
+            for (id, bytes) in std::mem::take(&mut self.members[number].unwritten) {
+                self.write(number, id, bytes);
+                self.drain(number);
+            }
+        }
+    }
+
     fn connect(&mut self, from: usize, id: AssociationId, remote: SocketAddr) {
         self.connects += 1;
         let Some(to) = self.owner(remote.ip()).filter(|to| self.members[*to].listens && self.members[*to].alive) else {
             let event = AssociationEvent::Failed("connection refused".to_owned());
             return self.post(Parcel::Association { from, to: from, id, event });
         };
-        assert_eq!(remote.port(), 30270, "the port of the Response");
+        if remote.port() != LISTENING_PORT {
+            // Nothing listens there, and the packets are dropped in silence.
+            return;
+        }
         let other = self.members[to].node.accept_id();
         self.links.insert((from, id), (to, other));
         self.links.insert((to, other), (from, id));
@@ -389,7 +434,7 @@ impl World {
 pub fn config(number: usize, role: Role, addresses: &[&str], change: &impl Fn(usize, &mut NodeConfig)) -> NodeConfig {
     let mut config = NodeConfig::new(identity(number), role);
     config.registrations = vec![Registration::secure(NSLP, Some(65503))];
-    config.association_port = 30270;
+    config.association_port = LISTENING_PORT;
     config.local_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     config.authorised_peers = authorised_peers();
     change(number, &mut config);
@@ -410,6 +455,7 @@ pub fn credentials(name: &str, addresses: &[&str]) -> PeerCredentials {
         dns_names: vec![format!("{name}.pbs.test")],
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         key_hash,
+        valid_for: None,
         subject: name.to_owned(),
     }
 }

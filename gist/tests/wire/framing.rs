@@ -1,9 +1,9 @@
 //! The magic number of D-mode, and messages in the byte stream of an association.
 
 use bytes::{Bytes, BytesMut};
-use gist::wire::datagram::{self, DatagramError, GIST_PORT, MAGIC, Peek};
+use gist::wire::datagram::{self, DatagramError, GIST_PORT, MAGIC};
 use gist::wire::stream::{FrameError, Framer, MAX_MESSAGE_LENGTH};
-use gist::wire::{ErrorCause, HeaderFault, Message, NslpId};
+use gist::wire::{ErrorCause, HeaderFault, Message};
 
 use crate::samples::{sample, samples};
 
@@ -26,23 +26,9 @@ fn a_datagram_is_the_magic_number_and_a_message() {
 fn a_datagram_without_the_magic_number_is_told_from_a_bad_message() {
     for bytes in [&b""[..], b"\x4e\x04\xbd", b"\x4e\x04\xbd\xa4", &sample("full Query")] {
         assert_eq!(datagram::decode(Bytes::copy_from_slice(bytes)), Err(DatagramError::NoMagic));
-        assert_eq!(datagram::peek(bytes), None);
     }
     let error = datagram::decode(Bytes::from_static(b"\x4e\x04\xbd\xa5")).unwrap_err();
     assert!(matches!(error, DatagramError::Message(_)), "{error}");
-}
-
-/// Looking at the first twelve bytes is enough to know whether a message is for this node.
-#[test]
-fn a_peek_needs_the_common_header_only() {
-    let bytes = [&MAGIC.to_be_bytes()[..], &sample("full Query")[..8]].concat();
-    assert_eq!(datagram::peek(&bytes), Some(Peek { nslp_id: NslpId(0x7fc0), hop_count: 9, is_query: true }));
-    assert_eq!(datagram::peek(&bytes[..11]), None);
-    let bytes = [&MAGIC.to_be_bytes()[..], &sample("MA-Hello that asks")].concat();
-    assert_eq!(datagram::peek(&bytes), Some(Peek { nslp_id: NslpId(0), hop_count: 9, is_query: false }));
-    let mut other_version = bytes.clone();
-    other_version[4] = 2;
-    assert_eq!(datagram::peek(&other_version), None);
 }
 
 /// RFC 5971 §5.4: the length field tells messages apart, wherever the stream is cut.

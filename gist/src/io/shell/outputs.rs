@@ -61,11 +61,11 @@ impl Shell {
             // Its end has been reported or will be.
             None | Some(Ok(()) | Err(NotQueued::Ended)) => {}
             Some(Err(NotQueued::Full)) => {
-                self.counters.write_queues_full += 1;
+                tracing::error!(%association, "more messages are unwritten than the node should leave");
                 if let Some(full) = self.associations.remove(&association) {
                     full.abort();
                 }
-                let reason = "the peer does not take messages as fast as they come".to_owned();
+                let reason = "its write queue is full".to_owned();
                 self.node.handle_association(association, AssociationEvent::Failed(reason), self.clock.now());
             }
         }

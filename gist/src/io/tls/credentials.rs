@@ -1,8 +1,9 @@
 //! What a peer's certificate says about it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::asn1::{Ia5StringRef, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode, Tag, Tagged};
@@ -43,6 +44,7 @@ pub fn peer_credentials(certificates: Option<&[CertificateDer<'_>]>) -> Result<P
         dns_names: Vec::new(),
         addresses: Vec::new(),
         key_hash: sha256(&key),
+        valid_for: None,
         subject: certificate.subject.to_string().chars().take(LONGEST_SUBJECT).collect(),
     };
     for name in names {
@@ -56,6 +58,22 @@ pub fn peer_credentials(certificates: Option<&[CertificateDer<'_>]>) -> Result<P
         credentials.dns_names.extend(most_specific_common_name(&certificate.subject));
     }
     Ok(credentials)
+}
+
+/// The same of a peer that has just authenticated itself, with the time that its certificates are still valid at `at`.
+///
+/// All of them count that are valid at `at`: one that is not can be no part of the path that was validated.
+pub fn credentials_at(certificates: Option<&[CertificateDer<'_>]>, at: UnixTime) -> Result<PeerCredentials, CredentialsError> {
+    let valid_for = valid_for(certificates.unwrap_or_default(), at);
+    Ok(PeerCredentials { valid_for, ..peer_credentials(certificates)? })
+}
+
+fn valid_for(certificates: &[CertificateDer<'_>], at: UnixTime) -> Option<Duration> {
+    let now = Duration::from_secs(at.as_secs());
+    let parsed = certificates.iter().take(MOST_CERTIFICATES).filter_map(|certificate| x509_cert::Certificate::from_der(certificate).ok());
+    let ends = parsed.map(|certificate| certificate.tbs_certificate.validity.not_after.to_unix_duration());
+    // The last second is part of the validity (RFC 5280 §4.1.2.5).
+    ends.filter_map(|end| (end + Duration::from_secs(1)).checked_sub(now)).min()
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -88,5 +106,7 @@ fn most_specific_common_name(subject: &Name) -> Option<String> {
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 /// Most subjectAltName entries of a peer's certificate.
 const MOST_NAMES: usize = 64;
+/// Most certificates of a peer whose end is looked at, its own included.
+const MOST_CERTIFICATES: usize = 8;
 /// Longest subject kept, in characters; it is only shown to people.
 const LONGEST_SUBJECT: usize = 256;

@@ -17,7 +17,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use credentials::{CredentialsError, peer_credentials};
+pub use credentials::{CredentialsError, credentials_at, peer_credentials};
 pub use files::{read_anchors, read_certificates, read_key};
 
 /// Both sides' TLS configuration. Its `Debug` shows nothing, least of all the key.

@@ -1,0 +1,154 @@
+//! Messages of the application that wait: for a peer, for its association, or until the peer takes more (G-011, G-193).
+//!
+//! The shell reports what it has written of each association ([`super::AssociationEvent::Written`]). While
+//! [`Caps::unwritten_bytes`](super::Caps::unwritten_bytes) are outstanding, messages stay with their routing states, and when
+//! that ends the states get turns, one message each. So a peer that is slow costs only the sessions that send to it, each
+//! for itself: the association goes on.
+
+use std::collections::VecDeque;
+
+use super::Node;
+use super::association::Association;
+use super::machines::querying::{State, Timer};
+use super::querying::Stored;
+use super::routing_state::{Route, RoutingKey, User};
+use super::timers::TimerKey;
+use crate::api::{AssociationId, SendError, SendMessage};
+use crate::time::Instant;
+
+/// What GIST itself says on an association may take so many times what the application's messages may; past that the peer's
+/// Responses go unheard, since each would ask for a Confirm.
+const OVERLOAD_FACTOR: usize = 4;
+
+impl Node {
+    /// Whether the application's messages may go this way at present.
+    pub(super) fn has_room(&self, route: Route) -> bool {
+        let Some(id) = route.association() else { return true };
+        self.associations.get(id).is_some_and(|association| self.may_write(association))
+    }
+
+    fn may_write(&self, association: &Association) -> bool {
+        association.is_open() && association.unwritten < self.config.caps.unwritten_bytes
+    }
+
+    /// Whether the peer takes not even what GIST itself says.
+    pub(super) fn is_overloaded(&self, id: AssociationId) -> bool {
+        let most = self.config.caps.unwritten_bytes.saturating_mul(OVERLOAD_FACTOR);
+        self.associations.get(id).is_some_and(|association| association.unwritten >= most)
+    }
+
+    /// Keeps the message with its routing state; a full queue is told.
+    pub(super) fn store(&mut self, waiting: &mut VecDeque<Stored>, message: SendMessage, now: Instant) {
+        let length = message.payload.len();
+        let is_full = waiting.len() >= self.config.caps.queued_messages_per_state;
+        if is_full || self.queued_bytes.saturating_add(length) > self.config.caps.queued_bytes {
+            self.counters.refused_when_full += 1;
+            return self.report_status(message, SendError::QueueFull);
+        }
+        self.queued_bytes += length;
+        let deadline = message.timeout.map(|timeout| now + timeout);
+        waiting.push_back(Stored { message, deadline });
+    }
+
+    /// The first message that waits.
+    pub(super) fn next_stored(&mut self, waiting: &mut VecDeque<Stored>) -> Option<SendMessage> {
+        let stored = waiting.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(stored.message.payload.len());
+        Some(stored.message)
+    }
+
+    /// Tells the application of every message that waits what has become of it.
+    pub(super) fn report_stored(&mut self, waiting: &mut VecDeque<Stored>, error: &SendError) {
+        while let Some(message) = self.next_stored(waiting) {
+            self.report_status(message, error.clone());
+        }
+    }
+
+    /// The messages that have waited long enough.
+    pub(super) fn report_expired(&mut self, waiting: &mut VecDeque<Stored>, now: Instant) {
+        let is_late = |stored: &Stored| stored.deadline.is_some_and(|deadline| deadline <= now);
+        let (mut late, left): (VecDeque<_>, _) = core::mem::take(waiting).into_iter().partition(is_late);
+        *waiting = left;
+        self.report_stored(&mut late, &SendError::TimedOut);
+    }
+
+    /// Nobody wants to hear of them any more.
+    pub(super) fn drop_stored(&mut self, user: User, waiting: &mut VecDeque<Stored>) {
+        while self.next_stored(waiting).is_some() {}
+        self.timers.stop(&TimerKey::Waiting(user));
+    }
+
+    /// What waits goes over this association as soon as the peer takes more.
+    pub(super) fn await_turn(&mut self, id: AssociationId, user: User, waiting: &VecDeque<Stored>) {
+        let key = TimerKey::Waiting(user.clone());
+        match waiting.iter().filter_map(|stored| stored.deadline).min() {
+            Some(at) => self.timers.start(key, at),
+            None => self.timers.stop(&key),
+        }
+        if !waiting.is_empty() {
+            self.associations.await_turn(id, user);
+        }
+    }
+
+    /// A message has waited long enough for the peer to take more.
+    pub(super) fn waited_too_long(&mut self, user: &User, now: Instant) {
+        match user {
+            User::Querying(key) => {
+                let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
+                self.report_expired(&mut machine.stored, now);
+                self.resume(machine.route, user, &machine.stored);
+                self.querying.insert(key, machine);
+            }
+            User::Responding(key) => {
+                let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
+                self.report_expired(&mut machine.stored, now);
+                self.resume(Some(machine.path.route), user, &machine.stored);
+                self.responding.insert(key, machine);
+            }
+        }
+    }
+
+    fn resume(&mut self, route: Option<Route>, user: &User, waiting: &VecDeque<Stored>) {
+        if let Some(Route::Association(id)) = route {
+            self.await_turn(id, user.clone(), waiting);
+        }
+    }
+
+    /// Sends one message of a state whose turn it is; `false` if nobody's is.
+    pub(super) fn take_turn(&mut self, now: Instant) -> bool {
+        let most = self.config.caps.unwritten_bytes;
+        let Some((id, user)) = self.associations.next_turn(most) else { return false };
+        match &user {
+            User::Querying(key) => self.take_querying_turn(id, key, now),
+            User::Responding(key) => self.take_responding_turn(id, key, now),
+        }
+        true
+    }
+
+    fn take_querying_turn(&mut self, id: AssociationId, key: &RoutingKey, now: Instant) {
+        let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
+        let is_settled = matches!(machine.state, State::Established | State::AwaitingRefresh);
+        if machine.route == Some(Route::Association(id)) && is_settled {
+            if let Some(message) = self.next_stored(&mut machine.stored) {
+                machine.used = true;
+                self.send_data(Route::Association(id), None, machine.validity, message, now);
+            }
+            if machine.stored.is_empty() {
+                self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
+            }
+            self.await_turn(id, User::Querying(key.clone()), &machine.stored);
+        }
+        self.querying.insert(key, machine);
+    }
+
+    fn take_responding_turn(&mut self, id: AssociationId, key: &RoutingKey, now: Instant) {
+        let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
+        if machine.path.route == Route::Association(id) {
+            if let Some(message) = self.next_stored(&mut machine.stored) {
+                self.send_data(machine.path.route, None, machine.path.validity, message, now);
+            }
+            self.await_turn(id, User::Responding(key.clone()), &machine.stored);
+        }
+        self.responding.insert(key, machine);
+    }
+}

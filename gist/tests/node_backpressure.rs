@@ -1,0 +1,168 @@
+//! A peer that takes messages more slowly than the application makes them (G-011, G-012, G-193).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod node_world;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gist::api::{NetworkEvent, Request, SendError, SendMessage};
+use gist::wire::{Direction, MessageType, SessionId};
+use node_world::*;
+
+/// Sender and router know each other for sessions 1 to 3; a thousand bytes may be unwritten.
+fn talking() -> World {
+    let mut world = World::chain_with(|_, config| config.caps.unwritten_bytes = 1000);
+    world.members[1].relays = false;
+    for number in 1..=3 {
+        world.send(0, numbered(number, 0, Direction::Downstream));
+    }
+    world.run(secs(1));
+    assert_eq!(world.payloads(1).len(), 3);
+    world
+}
+
+/// 200 bytes of payload that say session and number.
+fn numbered(session_number: u8, number: u8, direction: Direction) -> SendMessage {
+    let mut payload = vec![0; 200];
+    (payload[0], payload[1]) = (session_number, number);
+    SendMessage { mri: flow(direction), ..text_for(session(session_number), &payload) }
+}
+
+/// Session and number of each message that has arrived.
+fn arrived(world: &World, number: usize) -> Vec<(u8, u8)> {
+    world.payloads(number).iter().map(|payload: &Bytes| (payload[0], payload[1])).collect()
+}
+
+fn of(session_number: u8, arrived: &[(u8, u8)]) -> Vec<u8> {
+    arrived.iter().filter(|(number, _)| *number == session_number).map(|(_, number)| *number).collect()
+}
+
+/// In either direction: the session that sends too much is told so, the others are not, and nothing that was accepted is lost.
+#[test]
+fn each_session_waits_for_itself_and_in_its_order() {
+    for (from, to, direction) in [(0, 1, Direction::Downstream), (1, 0, Direction::Upstream)] {
+        let mut world = talking();
+        world.stall(from, true);
+        for number in 1..=40 {
+            world.send(from, numbered(1, number, direction));
+        }
+        world.send(from, numbered(2, 1, direction));
+        world.send(from, numbered(3, 1, direction));
+        let before = arrived(&world, to).len();
+        world.run(secs(20));
+        let refused = world.failures(from);
+        let crossed = arrived(&world, to).len() - before;
+        assert_eq!(refused.len(), 40 - crossed - 16, "what is unwritten and what one state holds");
+        assert!(refused.iter().all(|(_, error)| *error == SendError::QueueFull));
+        assert!((2..=5).contains(&crossed), "{crossed}");
+        let waiting: usize = world.node(from).routing_table().iter().map(|entry| entry.queued).sum();
+        assert_eq!(waiting, 18);
+        world.stall(from, false);
+        world.run(secs(1));
+        let arrived = &arrived(&world, to)[before..];
+        assert_eq!(of(1, arrived), (1..=u8::try_from(crossed + 16).unwrap()).collect::<Vec<_>>());
+        assert_eq!((of(2, arrived), of(3, arrived)), (vec![1], vec![1]));
+        let last = arrived.iter().rposition(|(session, _)| *session != 1).unwrap();
+        assert!(last < crossed + 3, "everybody has a turn: {arrived:?}");
+        assert!(world.events(0).is_empty() && world.events(1).is_empty());
+        assert_eq!(world.failures(from).len(), refused.len());
+        world.send(from, numbered(1, 99, direction));
+        world.run(secs(1));
+        assert_eq!(world.payloads(to).last().unwrap()[1], 99);
+    }
+}
+
+/// G-193: a message's own bound holds while it waits for the peer to take more.
+#[test]
+fn a_message_that_waits_too_long_is_given_back() {
+    for (from, direction) in [(0, Direction::Downstream), (1, Direction::Upstream)] {
+        let mut world = talking();
+        world.stall(from, true);
+        for number in 1..=10 {
+            let timeout = (number > 7).then(|| Duration::from_secs(u64::from(number)));
+            world.send(from, SendMessage { timeout, ..numbered(1, number, direction) });
+        }
+        world.run(secs(9) + Duration::from_millis(1));
+        let reported: Vec<_> = world.failures(from).into_iter().map(|(_, error)| error).collect();
+        assert_eq!(reported, [SendError::TimedOut, SendError::TimedOut]);
+        world.stall(from, false);
+        world.run(secs(5));
+        assert_eq!(of(1, &arrived(&world, 1 - from)).last(), Some(&10));
+        assert_eq!(world.failures(from).len(), 2);
+    }
+}
+
+/// [`gist::node::Caps::queued_bytes`]: counted once, and given back however the waiting ends.
+#[test]
+fn all_sessions_together_have_one_bound() {
+    let mut world = World::chain_with(|_, config| config.caps.queued_bytes = 5 * 200);
+    world.members[1].relays = false;
+    for round in 0..3 {
+        // Nobody answers, so they wait for a peer.
+        world.members[1].alive = false;
+        for number in 0..8 {
+            world.send(0, SendMessage { timeout: Some(secs(3)), ..numbered(10 + number, round, Direction::Downstream) });
+        }
+        let full = world.failures(0).iter().filter(|(_, error)| *error == SendError::QueueFull).count();
+        assert_eq!(full, 3 * (usize::from(round) + 1));
+        match round {
+            0 => world.run(secs(40)),
+            1 => {
+                for number in 0..8 {
+                    let session = session(10 + number);
+                    world.request(0, Request::SetStateLifetime { nslp_id: NSLP, session, mri: down(), lifetime: Duration::ZERO });
+                }
+            }
+            _ => {
+                world.members[1].alive = true;
+                world.run(secs(40));
+            }
+        }
+    }
+    assert_eq!(arrived(&world, 1).len(), 5);
+}
+
+/// A stall is no failure by itself: MA-Hellos that the peer has not taken are not held against it. The shell's own bound ends
+/// the association, and then each message that waits is given back.
+#[test]
+fn a_stalled_association_lasts_until_the_shell_gives_it_up() {
+    let mut world = talking();
+    world.request(0, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: down(), lifetime: secs(3600) });
+    world.tap(|_, parcel| if matches!(parcel, Parcel::Association { from: 0, .. }) { Fate::Lose } else { Fate::Pass });
+    world.stall(0, true);
+    for number in 1..=10 {
+        world.send(0, numbered(1, number, Direction::Downstream));
+    }
+    world.run(secs(100));
+    assert!(world.events(0).is_empty(), "{:?}", world.events(0));
+    assert_eq!(world.node(0).associations().len(), 1);
+    world.kill(1);
+    world.run(secs(1));
+    assert!(world.events(0).contains(&NetworkEvent::AssociationLost));
+    assert!(world.failures(0).len() >= 5);
+    assert!(world.failures(0).iter().all(|(_, error)| matches!(error, SendError::AssociationFailed(_))));
+}
+
+/// What GIST itself says to a peer that takes nothing is bounded too: Responses stay away, and Confirms are not asked for.
+#[test]
+fn a_peer_that_takes_nothing_gets_no_more_than_a_bound_of_gists_own_messages() {
+    let mut world = talking();
+    world.stall(0, true);
+    world.stall(1, true);
+    for number in 0..200_u8 {
+        world.send(0, text_for(SessionId([number; 16]), b"down"));
+        world.run(Duration::from_millis(5));
+    }
+    world.run(secs(10));
+    let longest = |kind| {
+        let messages = world.on_associations.iter().filter(|(at, from, message)| {
+            *at > at_millis(1000) && *from == if kind == MessageType::Confirm { 0 } else { 1 } && message.message_type() == kind
+        });
+        messages.map(|(_, _, message)| message.to_bytes().unwrap().len()).sum::<usize>()
+    };
+    assert!((1..1500).contains(&longest(MessageType::Response)), "{}", longest(MessageType::Response));
+    assert!(longest(MessageType::Confirm) < 4500, "{}", longest(MessageType::Confirm));
+    assert!(world.node(1).counters().withheld > 0);
+}
