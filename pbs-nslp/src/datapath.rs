@@ -3,8 +3,11 @@
 //! Each command carries a [`Token`] that comes back in [`Event::Applied`] or [`Event::Failed`]. Commands must be carried
 //! out in the order given. A Permission goes on, or leaves, only when its command has been applied (INV-11, P-144).
 
+use bytes::Bytes;
 use gist::time::Instant;
 
+use crate::credentials::{SignatureScheme, VerifiedKey, rsa_octets};
+use crate::detection::Count;
 use crate::flow::FlowId;
 use crate::wire::SharedKey;
 
@@ -55,6 +58,17 @@ pub enum Command {
         /// When it ends at the latest.
         until: Instant,
     },
+    /// Asks for what a sender's volume is compared with (appendix E), and changes nothing; answered by [`Event::Compared`].
+    Compare {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
+        /// The sender's last number N.
+        up_to: u32,
+    },
     /// Asks for the counted volume and the highest number, and changes nothing.
     Snapshot {
         /// Comes back in the answer.
@@ -97,6 +111,7 @@ impl Command {
             | Self::Update { token, .. }
             | Self::Remove { token, .. }
             | Self::Drain { token, .. }
+            | Self::Compare { token, .. }
             | Self::Snapshot { token, .. }
             | Self::Expect { token, .. }
             | Self::ReleaseHeld { token, .. }
@@ -111,6 +126,7 @@ impl Command {
             Self::Update { flow, .. }
             | Self::Remove { flow, .. }
             | Self::Drain { flow, .. }
+            | Self::Compare { flow, .. }
             | Self::Snapshot { flow, .. }
             | Self::Expect { flow, .. }
             | Self::ReleaseHeld { flow, .. }
@@ -132,6 +148,9 @@ pub struct Grant {
     pub allowed: u64,
     /// Where the counted volume starts, in bytes: the sent volume of the Query at a router, 0 elsewhere.
     pub counted: u64,
+    /// Up to which sequence number packets are refused where the epoch is new to the packet side: the last one that the Query
+    /// says its source has used in it, at a router; 0 elsewhere.
+    pub highest: u32,
     /// When it ends; the earlier of the permission's time limit and its soft-state lifetime.
     pub expires_at: Instant,
 }
@@ -141,6 +160,35 @@ pub struct Grant {
 pub enum Protection {
     /// Authentication Header with HMAC-SHA-256-128 (RFC 4868).
     HmacSha256(SharedKey),
+    /// Authentication Header with a signature by the flow's source, whose public key this is (Solution 3, X-70).
+    SignedBy(SourceKey),
+    /// The same at the source itself: its own private key signs.
+    Signing,
+}
+
+/// The public key with which the packets of a source are verified.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SourceKey {
+    /// How it signs.
+    pub scheme: SignatureScheme,
+    /// The content of the SubjectPublicKeyInfo's bit string.
+    pub public_key: Bytes,
+    /// Length of its signatures in octets.
+    pub signature_length: u16,
+}
+
+impl SourceKey {
+    /// The key of a verified certificate; `None` if packets cannot be signed with it.
+    pub(crate) fn of(verified: &VerifiedKey) -> Option<Self> {
+        let signature_length = match verified.scheme {
+            SignatureScheme::Ed25519 | SignatureScheme::EcdsaP256 => 64,
+            SignatureScheme::RsaPss => rsa_octets(&verified.public_key)?,
+            SignatureScheme::EcdsaP384 => return None,
+        };
+        // A copy: the certificate that it is a part of is much longer, and may be forgotten earlier.
+        let public_key = Bytes::copy_from_slice(&verified.public_key);
+        Some(Self { scheme: verified.scheme, public_key, signature_length })
+    }
 }
 
 /// From the packet side.
@@ -154,6 +202,20 @@ pub enum Event {
         counted: u64,
         /// Highest sequence number counted, 0 before the first.
         highest: u32,
+    },
+    /// The answer to [`Command::Compare`].
+    Compared {
+        /// The command's.
+        token: Token,
+        /// What was counted.
+        count: Count,
+    },
+    /// Two packets came under one number, both authenticated: somebody beside the sender holds the key (receiver only; E4).
+    SecondHolder {
+        /// The flow.
+        flow: FlowId,
+        /// The epoch.
+        spi: u32,
     },
     /// A command could not be carried out; nothing has changed.
     Failed {

@@ -4,6 +4,7 @@
 //! * [`credentials`]: signatures and certificates, as traits and over X.509.
 //! * [`admission`]: the checks every received message passes, in their order.
 //! * [`sender`], [`receiver`], [`router`]: the machines, each driven by its table.
+//! * [`detection`]: what was sent against what was counted.
 //! * [`host`]: sender and receiver of one host, and the two directions of its connections.
 //! * [`datapath`], [`output`]: what they say to the packet side and to the shell.
 
@@ -12,6 +13,7 @@ mod association;
 mod clock;
 pub mod credentials;
 pub mod datapath;
+pub mod detection;
 mod entropy;
 pub mod flow;
 pub mod host;

@@ -11,7 +11,7 @@ use gist::api::{MessageHandle, Principal, ReceivedMessage, SendMessage, Transfer
 use gist::time::Instant;
 use gist::wire::{Direction, Mri, NslpId, SessionId};
 
-use crate::admission::{Admission, AdmissionLimits, Buckets, Now, Rate, Signer};
+use crate::admission::{Admission, AdmissionLimits, Buckets, NamedBuckets, Now, Rate, Refusal, Signer, is_notice};
 use crate::clock::WallClock;
 use crate::credentials::Authority;
 use crate::datapath::{Command, Token};
@@ -45,7 +45,7 @@ pub struct NodeConfig {
     pub address: IpAddr,
     /// Bounds of what checking messages keeps.
     pub admission: AdmissionLimits,
-    /// Notices for one peer (appendix A).
+    /// Notices for one peer (appendix A). Those about one source behind it may be half as many.
     pub notify_rate: Rate,
 }
 
@@ -66,6 +66,8 @@ pub struct Counters {
     pub not_acted_upon: BTreeMap<&'static str, u64>,
     /// Messages refused, by the code of the Notify.
     pub refused: BTreeMap<NotifyCode, u64>,
+    /// Those of them that no report tells of, since their peer had too many.
+    pub refused_silently: u64,
     /// Events that no row is for.
     pub ignored: u64,
 }
@@ -80,12 +82,23 @@ pub(crate) struct Envelope {
     pub(crate) hop_count: Option<u8>,
     /// How long GIST may try.
     pub(crate) timeout: Duration,
+    /// Whose message led to this one, if it is passed on: GIST counts what it keeps for it against the same peer.
+    pub(crate) on_behalf_of: Option<Principal>,
 }
 
 impl Envelope {
     /// For passing on what was received.
     pub(crate) fn onward(received: &ReceivedMessage) -> Self {
-        Self { session: received.session, mri: received.mri.clone(), hop_count: Some(received.hop_count), timeout: ANSWER_TIMEOUT }
+        Self {
+            hop_count: Some(received.hop_count),
+            on_behalf_of: Some(received.principal),
+            ..Self::own(received.session, received.mri.clone(), ANSWER_TIMEOUT)
+        }
+    }
+
+    /// For what this node says of itself.
+    pub(crate) fn own(session: SessionId, mri: Mri, timeout: Duration) -> Self {
+        Self { session, mri, hop_count: None, timeout, on_behalf_of: None }
     }
 }
 
@@ -106,6 +119,12 @@ const FLOOR_BEFORE_START: u64 = 5;
 /// A row that is not acted upon is reported so often at most; all of them are counted.
 const LOUD_RATE: Rate = Rate { per_second: 1, burst: 10 };
 
+/// Refusals of one peer's messages are reported so often at most; all of them are counted.
+const REFUSALS_RATE: Rate = Rate { per_second: 10, burst: 50 };
+
+/// All who are not authenticated: they may choose any principal, and as many as they like.
+const ANYBODY: Principal = Principal([0; 32]);
+
 /// The common part of the machines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Node {
@@ -115,6 +134,8 @@ pub(crate) struct Node {
     pub(crate) admission: Admission,
     pub(crate) counters: Counters,
     notices: Buckets<Principal>,
+    notices_about: NamedBuckets<IpAddr>,
+    refusals: Buckets<Principal>,
     loud: Buckets<&'static str>,
     tokens: u64,
     handles: u64,
@@ -130,6 +151,8 @@ impl Node {
             admission: Admission::new(authority, config.admission),
             counters: Counters::default(),
             notices: Buckets::new(config.notify_rate, config.admission.buckets),
+            notices_about: NamedBuckets::new(half(config.notify_rate), config.admission.buckets),
+            refusals: Buckets::new(REFUSALS_RATE, config.admission.buckets),
             loud: Buckets::new(LOUD_RATE, config.admission.buckets),
             tokens: 0,
             handles: 0,
@@ -200,6 +223,16 @@ impl Node {
             handle: MessageHandle(self.handles),
             timeout: Some(envelope.timeout),
             hop_count: envelope.hop_count,
+            on_behalf_of: envelope.on_behalf_of,
+        }
+    }
+
+    /// The message is newer than what was known and signed by the flow's source: whoever brought it is the peer upstream
+    /// . Before anything is answered.
+    pub(crate) fn adopt_peer_of(&mut self, received: &ReceivedMessage) {
+        if received.tentative {
+            let (session, mri, peer) = (received.session, received.mri.inverted(), received.peer_handle);
+            self.push(Output::AdoptPeer { nslp_id: self.nslp_id, session, mri, peer });
         }
     }
 
@@ -217,11 +250,15 @@ impl Node {
         self.push(Output::SetStateLifetime { nslp_id: self.nslp_id, session, mri, lifetime });
     }
 
-    /// Sends a notice towards the sender, unless the peer has had too many.
+    /// Sends a notice towards the sender, unless the peer, or that end of the flow behind it, has had too many.
     ///
     /// `about` is the peer whose message causes it, so that nobody can use up the notices of others.
     pub(crate) fn notify(&mut self, notice: &Notice<'_>, rule: &'static str, now: Instant) {
-        if !self.notices.take(&notice.about, now) {
+        let end = match notice.mri.direction() {
+            Direction::Downstream => notice.key.flow.source,
+            Direction::Upstream => notice.key.flow.destination,
+        };
+        if !self.may_notify(notice.about, end, now) {
             return;
         }
         let &Notice { key, mri, code, detail, number, about: _ } = notice;
@@ -229,7 +266,7 @@ impl Node {
         match wire::build_notify(&notify) {
             Ok(payload) => {
                 let mri = mri.with_direction(Direction::Upstream);
-                let envelope = Envelope { session: key.session, mri, hop_count: None, timeout: ANSWER_TIMEOUT };
+                let envelope = Envelope::own(key.session, mri, ANSWER_TIMEOUT);
                 self.send(envelope, payload);
                 self.tell(key, rule, ReportEvent::Notifying { code, detail });
             }
@@ -237,9 +274,38 @@ impl Node {
         }
     }
 
-    /// Whether a notice of somebody else may be passed on.
-    pub(crate) fn may_pass_notice(&mut self, from: Principal, now: Instant) -> bool {
-        self.notices.take(&from, now)
+    /// Reports that a message is refused, and says so towards the sender unless it was a notice itself.
+    pub(crate) fn refuse(&mut self, key: SessionKey, rule: &'static str, received: &ReceivedMessage, refusal: &Refusal, now: Instant) {
+        self.report_refusal(Some(key.flow), rule, received, refusal, now);
+        if !is_notice(received) {
+            let &Refusal { code, detail, number, .. } = refusal;
+            self.notify(&Notice { key, mri: &received.mri, code, detail, number, about: counted_as(received) }, rule, now);
+        }
+    }
+
+    /// Reports that a message is refused, unless too many of its peer's are.
+    pub(crate) fn report_refusal(
+        &mut self,
+        flow: Option<FlowId>,
+        rule: &'static str,
+        received: &ReceivedMessage,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        if self.refusals.take(&counted_as(received), now) {
+            self.report(flow, received.session, rule, ReportEvent::Refused(refusal.clone()));
+        } else {
+            self.counters.refused_silently = self.counters.refused_silently.saturating_add(1);
+        }
+    }
+
+    /// Whether a notice of somebody else about a flow may be passed on.
+    pub(crate) fn may_pass_notice(&mut self, received: &ReceivedMessage, flow: &FlowId, now: Instant) -> bool {
+        self.may_notify(counted_as(received), flow.source, now)
+    }
+
+    fn may_notify(&mut self, about: Principal, end: IpAddr, now: Instant) -> bool {
+        self.notices_about.take_many(about, &end, 1, now) && self.notices.take(&about, now)
     }
 
     /// Counts a row that is taken.
@@ -275,6 +341,15 @@ pub(crate) struct Notice<'a> {
     pub(crate) detail: u16,
     pub(crate) number: u32,
     pub(crate) about: Principal,
+}
+
+/// Whom a message counts against: only who is authenticated has a name of its own.
+fn counted_as(received: &ReceivedMessage) -> Principal {
+    if received.authenticated { received.principal } else { ANYBODY }
+}
+
+fn half(Rate { per_second, burst }: Rate) -> Rate {
+    Rate { per_second: per_second.div_ceil(2), burst: burst.div_ceil(2) }
 }
 
 fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, name: K) {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gist::api::{Request, SendMessage};
+use gist::api::{PeerHandle, Request, SendMessage};
 use gist::wire::{Mri, NslpId, SessionId};
 
 use crate::datapath::Command;
@@ -26,6 +26,18 @@ pub enum Output {
         /// The period without traffic after which the state goes; 0 = now.
         lifetime: Duration,
     },
+    /// Tell GIST that the peer of this handle is the one upstream now: what it brought is newer and signed by the flow's
+    /// source.
+    AdoptPeer {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow, upstream.
+        mri: Mri,
+        /// The peer.
+        peer: PeerHandle,
+    },
     /// Give the packet side a command; its answer comes back through `handle_datapath`.
     Datapath(Command),
     /// Ask whoever decides here (receiver only); the answer comes back through `Receiver::decide`.
@@ -42,6 +54,7 @@ impl Output {
             Self::SetStateLifetime { nslp_id, session, mri, lifetime } => {
                 Some(Request::SetStateLifetime { nslp_id, session, mri, lifetime })
             }
+            Self::AdoptPeer { nslp_id, session, mri, peer } => Some(Request::AdoptPeer { nslp_id, session, mri, peer }),
             Self::Datapath(_) | Self::Ask(_) | Self::Report(_) => None,
         }
     }

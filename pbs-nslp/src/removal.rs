@@ -9,8 +9,8 @@ use crate::datapath::{Command, Token};
 use crate::flow::FlowId;
 use crate::node::Node;
 
-/// Removals that have not been acknowledged, and what is to happen when a flow has none left. As many as there were installed
-/// epochs at most.
+/// Removals that have not been acknowledged, and what is to happen when a flow has none left. As many removals as there were
+/// installed epochs at most, and [`THEN_LIMIT`] things to happen for each flow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Removals<T> {
     waiting: BTreeMap<Token, (FlowId, u32)>,
@@ -37,6 +37,9 @@ pub(crate) struct Counted {
     pub(crate) highest: u32,
 }
 
+/// What may wait for the removals of one flow.
+const THEN_LIMIT: usize = 16;
+
 /// How long after a failure the removal is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -55,13 +58,26 @@ impl<T> Removals<T> {
     }
 
     /// Says what is to happen when every removal of a flow has been acknowledged, and whose final counters it needs; gives it
-    /// back if none is under way.
+    /// back if none is under way. When too much waits already it is forgotten: what waits says that the flow has ended, and soft
+    /// state repeats the rest.
     pub(crate) fn then(&mut self, flow: FlowId, about: Option<Token>, what: T) -> Result<(), T> {
         if !self.is_under_way(&flow) {
             return Err(what);
         }
-        self.then.entry(flow).or_default().push(Then { about, last: Counted::default(), what });
+        let waiting = self.then.entry(flow).or_default();
+        if waiting.len() < THEN_LIMIT {
+            waiting.push(Then { about, last: Counted::default(), what });
+        } else {
+            tracing::warn!(%flow, "too much waits for the packet side to remove the flow's permissions");
+        }
         Ok(())
+    }
+
+    /// Whether the removal of an epoch has not been acknowledged. Until then nothing may be installed under its name: a removal that
+    /// failed is asked for again, and would take that.
+    pub(crate) fn holds(&self, flow: &FlowId, spi: u32) -> bool {
+        let tokens = self.by_flow.range((*flow, Token(0))..=(*flow, Token(u64::MAX)));
+        tokens.filter_map(|(_, token)| self.waiting.get(token)).any(|(_, of)| *of == spi)
     }
 
     /// Whether a removal of the flow has not been acknowledged.

@@ -8,6 +8,7 @@ use gist::api::SendError;
 use gist::wire::SessionId;
 
 use crate::admission::Refusal;
+use crate::detection::{Finding, Test};
 use crate::flow::FlowId;
 use crate::wire::{NotifyCode, Volume};
 
@@ -67,10 +68,21 @@ pub enum ReportEvent {
         sent: Volume,
         /// CV.
         counted: Volume,
-        /// Last sequence number that the sender counted.
-        sent_highest: u32,
+        /// Last sequence number that the sender counted; `None` if it does not say.
+        sent_highest: Option<u32>,
         /// Highest sequence number that the receiver counted.
         counted_highest: u32,
+        /// What that means.
+        finding: Finding,
+    },
+    /// The receiver asked for another path, and there is none (FS-26).
+    NoOtherPath,
+    /// There is evidence of an attack.
+    Evidence(Attack),
+    /// What was done about an attack.
+    Attacked {
+        /// What.
+        reaction: Reaction,
     },
     /// The Query was refused by the receiver.
     Denied {
@@ -94,7 +106,10 @@ pub enum ReportEvent {
         remaining: Duration,
     },
     /// Nobody answered; the flow is given up.
-    Unreachable,
+    Unreachable {
+        /// What was heard last about the Query, if anything.
+        cause: Option<Setback>,
+    },
     /// Nobody answered a refresh; the permission goes on as long as it lives (FS-32).
     Unanswered,
     /// The allowed volume is used up and more was refused (FS-42).
@@ -157,11 +172,80 @@ pub enum ReportEvent {
     NotActedUpon,
 }
 
+/// Evidence of an attack, with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Attack {
+    /// Packets arrived that the sender did not send.
+    Injection {
+        /// Which test says so.
+        test: Test,
+        /// How much is too much; see [`Finding::Injection`].
+        excess: u64,
+        /// What is tolerated.
+        tolerated: u64,
+    },
+    /// Packets do not arrive, for the second period in a row.
+    Drop {
+        /// How many bytes in this period.
+        deficit: u64,
+        /// What is tolerated.
+        tolerated: u64,
+    },
+    /// More than the allowed volume arrived, all of it authenticated.
+    Overrun,
+}
+
+/// What a receiver did about an attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reaction {
+    /// A new epoch has begun, in which the sender signs its packets (FR-40).
+    Escalated {
+        /// The new epoch.
+        spi: u32,
+        /// How they are signed.
+        algorithm: &'static str,
+    },
+    /// The sender was asked to take another path (FR-42).
+    OtherPathAsked {
+        /// How many times by now.
+        times: u8,
+    },
+    /// Nothing more: the limit of path changes is reached (FR-43).
+    Tolerated,
+    /// The permission has ended: the packets were signed, so the sender lies or has lost its key (FR-41).
+    Revoked,
+}
+
+/// Why a Query may not have come to where it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Setback {
+    /// GIST did not deliver it.
+    Undelivered(SendError),
+    /// A node on the path sent a notice about it.
+    Notified {
+        /// Its code.
+        code: NotifyCode,
+        /// Its detail.
+        detail: u16,
+        /// Who says so; not verified.
+        reporter: IpAddr,
+    },
+}
+
+impl fmt::Display for Setback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undelivered(error) => error.fmt(f),
+            Self::Notified { code, detail, reporter } => write!(f, "{reporter} notified {code:?} ({}/{detail})", code.number()),
+        }
+    }
+}
+
 impl Report {
     /// How much attention it deserves: `INFO` is the normal story, `WARN` something an operator may have to look at.
     pub fn level(&self) -> tracing::Level {
         match &self.event {
-            ReportEvent::Compared { .. } | ReportEvent::Asked { .. } | ReportEvent::Installed { .. } => tracing::Level::DEBUG,
+            ReportEvent::Asked { .. } | ReportEvent::Installed { .. } => tracing::Level::DEBUG,
             ReportEvent::Refreshed { .. } | ReportEvent::Stray => tracing::Level::DEBUG,
             ReportEvent::DatapathFailed { .. } | ReportEvent::NotBuilt { .. } | ReportEvent::NotActedUpon => tracing::Level::ERROR,
             ReportEvent::Refused(_)
@@ -170,9 +254,13 @@ impl Report {
             | ReportEvent::OverBudget { .. }
             | ReportEvent::BudgetSpent
             | ReportEvent::Unanswered
-            | ReportEvent::Unreachable
+            | ReportEvent::Unreachable { .. }
+            | ReportEvent::NoOtherPath
+            | ReportEvent::Evidence(_)
+            | ReportEvent::Attacked { .. }
             | ReportEvent::Undelivered { .. } => tracing::Level::WARN,
             ReportEvent::Granted { .. }
+            | ReportEvent::Compared { .. }
             | ReportEvent::Denied { .. }
             | ReportEvent::Revoked
             | ReportEvent::Released
@@ -182,6 +270,29 @@ impl Report {
             | ReportEvent::Exhausted { .. }
             | ReportEvent::Notified { .. }
             | ReportEvent::Notifying { .. } => tracing::Level::INFO,
+        }
+    }
+}
+
+impl fmt::Display for Attack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Injection { test, excess, tolerated } => Finding::Injection { test, excess, tolerated }.fmt(f),
+            Self::Drop { deficit, tolerated } => {
+                write!(f, "{deficit} bytes missing for the second period in a row, {tolerated} are tolerated")
+            }
+            Self::Overrun => f.write_str("authenticated packets beyond the allowed volume"),
+        }
+    }
+}
+
+impl fmt::Display for Reaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Escalated { spi, algorithm } => write!(f, "from now on signed packets ({algorithm}) under SPI {spi:#x}"),
+            Self::OtherPathAsked { times } => write!(f, "another path asked for (time {times})"),
+            Self::Tolerated => f.write_str("missing packets tolerated: no more path changes are left"),
+            Self::Revoked => f.write_str("revoked: the sender's own signed packets do not fit its own figures"),
         }
     }
 }
@@ -211,9 +322,14 @@ impl fmt::Display for ReportEvent {
             }
             Self::Installed { spi } => write!(f, "SPI {spi:#x} installed"),
             Self::Refreshed { number, allowed, ttl } => write!(f, "Permission {number}: {allowed}, {ttl:?} left"),
-            Self::Compared { sent, counted, sent_highest, counted_highest } => {
-                write!(f, "sent {sent} up to number {sent_highest}, counted {counted} up to number {counted_highest}")
+            Self::Compared { sent, counted, sent_highest, counted_highest, finding } => {
+                write!(f, "sent {sent}")?;
+                sent_highest.map_or(Ok(()), |number| write!(f, " up to number {number}"))?;
+                write!(f, ", counted {counted} up to number {counted_highest}: {finding}")
             }
+            Self::NoOtherPath => f.write_str("the receiver asks for another path, and there is none"),
+            Self::Evidence(attack) => attack.fmt(f),
+            Self::Attacked { reaction } => reaction.fmt(f),
             Self::Denied { hold } if hold.is_zero() => f.write_str("denied"),
             Self::Denied { hold } => write!(f, "denied, not asked again for {hold:?}"),
             Self::Revoked => f.write_str("revoked"),
@@ -221,7 +337,8 @@ impl fmt::Display for ReportEvent {
             Self::Expired { clock } => write!(f, "expired ({clock})"),
             Self::Superseded => f.write_str("superseded by a newer session"),
             Self::HeldDown { remaining } => write!(f, "denied before, may ask again in {remaining:?}"),
-            Self::Unreachable => f.write_str("nobody answered"),
+            Self::Unreachable { cause: None } => f.write_str("nobody answered"),
+            Self::Unreachable { cause: Some(cause) } => write!(f, "nobody answered; last: {cause}"),
             Self::Unanswered => f.write_str("refresh not answered"),
             Self::Exhausted { spi } => write!(f, "allowed volume of SPI {spi:#x} used up and no more granted"),
             Self::OverBudget { spi } => write!(f, "more than the allowed volume arrived under SPI {spi:#x}"),

@@ -3,7 +3,10 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use gist::api::Principal;
 use gist::time::Instant;
+
+use crate::shares::{Counts, FREE_SHARE};
 
 /// How often something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,18 +48,23 @@ impl<K: Ord + Clone> Buckets<K> {
 
     /// Takes one token; false if there is none.
     pub(crate) fn take(&mut self, name: &K, now: Instant) -> bool {
+        self.take_many(name, 1, now)
+    }
+
+    /// Takes so many tokens, or none and gives false. More than the bucket holds at once count as a full one.
+    pub(crate) fn take_many(&mut self, name: &K, tokens: u32, now: Instant) -> bool {
         let rate = self.rate;
         if let Some(bucket) = self.buckets.get_mut(name) {
-            return bucket.take(rate, now);
+            return bucket.take(rate, tokens, now);
         }
         if self.buckets.len() >= self.limit {
             self.sweep(now);
         }
         if self.buckets.len() >= self.limit {
-            return self.shared.take(rate, now);
+            return self.shared.take(rate, tokens, now);
         }
         let mut bucket = Bucket { left: capacity(rate), filled_at: now };
-        let taken = bucket.take(rate, now);
+        let taken = bucket.take(rate, tokens, now);
         self.buckets.insert(name.clone(), bucket);
         taken
     }
@@ -75,6 +83,65 @@ impl<K: Ord + Clone> Buckets<K> {
     }
 }
 
+/// Buckets of those whom the messages of a peer name, such that no peer takes up the buckets of all: names beyond a peer's part
+/// share one bucket of that peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct NamedBuckets<K> {
+    rate: Rate,
+    limit: usize,
+    buckets: BTreeMap<(Principal, K), Bucket>,
+    counts: Counts<Principal>,
+    others: Buckets<Principal>,
+    swept_at: Instant,
+}
+
+impl<K: Ord + Clone> NamedBuckets<K> {
+    /// At most `limit` names have a bucket of their own, and at most as many peers one for all other names.
+    pub(crate) fn new(rate: Rate, limit: usize) -> Self {
+        let (buckets, counts) = Default::default();
+        Self { rate, limit, buckets, counts, others: Buckets::new(rate, limit), swept_at: Instant::ZERO }
+    }
+
+    /// Takes so many tokens, or none and gives false.
+    pub(crate) fn take_many(&mut self, peer: Principal, name: &K, tokens: u32, now: Instant) -> bool {
+        let (rate, name) = (self.rate, (peer, name.clone()));
+        if let Some(bucket) = self.buckets.get_mut(&name) {
+            return bucket.take(rate, tokens, now);
+        }
+        if !self.has_room(peer) {
+            self.sweep(now);
+        }
+        if !self.has_room(peer) {
+            return self.others.take_many(&peer, tokens, now);
+        }
+        let mut bucket = Bucket { left: capacity(rate), filled_at: now };
+        let taken = bucket.take(rate, tokens, now);
+        self.buckets.insert(name, bucket);
+        self.counts.add(peer);
+        taken
+    }
+
+    fn has_room(&self, peer: Principal) -> bool {
+        self.counts.of(&peer) < self.limit.saturating_sub(self.counts.total()).saturating_mul(FREE_SHARE)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept_at) < SWEEP {
+            return;
+        }
+        self.swept_at = now;
+        let (rate, counts) = (self.rate, &mut self.counts);
+        self.buckets.retain(|(peer, _), bucket| {
+            bucket.fill(rate, now);
+            let is_in_use = bucket.left < capacity(rate);
+            if !is_in_use {
+                counts.remove(peer);
+            }
+            is_in_use
+        });
+    }
+}
+
 impl Bucket {
     fn fill(&mut self, rate: Rate, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled_at);
@@ -83,9 +150,10 @@ impl Bucket {
         self.filled_at = now;
     }
 
-    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    fn take(&mut self, rate: Rate, tokens: u32, now: Instant) -> bool {
         self.fill(rate, now);
-        match self.left.checked_sub(cost(rate)) {
+        let cost = cost(rate).saturating_mul(u64::from(tokens)).min(capacity(rate)).max(1);
+        match self.left.checked_sub(cost) {
             Some(left) => {
                 self.left = left;
                 true
@@ -126,5 +194,33 @@ mod tests {
         let later = start + Duration::from_secs(2);
         assert!(buckets.take(&3, later), "the first bucket was full again and made room");
         assert_eq!(buckets.buckets.len(), 1);
+    }
+
+    #[test]
+    fn what_costs_more_takes_more_tokens_and_what_costs_too_much_a_full_bucket() {
+        let mut buckets = Buckets::new(Rate { per_second: 10, burst: 20 }, 2);
+        let start = Instant::from_micros(SECOND);
+        assert_eq!((0..30).filter(|_| buckets.take_many(&1, 6, start)).count(), 3);
+        assert!(buckets.take_many(&2, 1000, start));
+        assert!(!buckets.take(&2, start));
+    }
+
+    #[test]
+    fn a_bucket_that_holds_nothing_gives_nothing() {
+        let mut buckets = Buckets::new(Rate { per_second: 10, burst: 0 }, 2);
+        assert!(!buckets.take(&1, Instant::from_micros(SECOND)));
+    }
+
+    #[test]
+    fn a_peer_with_too_many_names_leaves_buckets_for_the_names_of_others() {
+        let peer = |name| Principal([name; 32]);
+        let mut buckets = NamedBuckets::new(Rate { per_second: 1, burst: 2 }, 8);
+        let start = Instant::from_micros(10 * SECOND);
+        assert_eq!((0..100).filter(|name| buckets.take_many(peer(1), name, 1, start)).count(), 6 + 2, "six of its own, then one for all");
+        assert!(buckets.take_many(peer(2), &1, 2, start), "a full bucket");
+        assert_eq!((buckets.buckets.len(), buckets.counts.total()), (7, 7));
+        let later = start + Duration::from_secs(10);
+        assert!(buckets.take_many(peer(1), &100, 1, later), "those that were full again made room");
+        assert_eq!((buckets.buckets.len(), buckets.counts.total()), (1, 1));
     }
 }

@@ -17,13 +17,13 @@ use gist::api::{Principal, ReceivedMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, NslpId};
 
-use crate::credentials::{Authority, CertificateCache, VerifiedKey};
+use crate::credentials::{Authority, CertificateCache, VerifiedKey, validation_weight};
 use crate::flow::FlowId;
 use crate::opaque::Opaque;
 use crate::wire::{self, Credential, Message, MessageKind, Permission, Query, Signed, number};
 
-pub(crate) use buckets::Buckets;
 pub use buckets::Rate;
+pub(crate) use buckets::{Buckets, NamedBuckets};
 pub use refusal::Refusal;
 pub(crate) use tombstones::{Now, Signer, Tombstones};
 
@@ -32,10 +32,13 @@ pub(crate) use tombstones::{Now, Signer, Tombstones};
 pub struct AdmissionLimits {
     /// Signed messages from one peer.
     pub peer_rate: Rate,
-    /// Signed messages from one peer in the name of one address; counted for each peer, so that none can use up what an
-    /// address may send by another way.
+    /// Messages from one peer that one verified key signs; counted for each peer, so that none can use up what a key may send
+    /// by another way. What costs more to verify counts for more.
     pub signer_rate: Rate,
-    /// Peers, and addresses, with a bucket of their own.
+    /// Certificates from one peer that are not known yet, weighed by what their validation costs at most: one is a path with one
+    /// signature of an ordinary key.
+    pub newcomer_rate: Rate,
+    /// Peers, and signers, with a bucket of their own.
     pub buckets: usize,
     /// Last numbers kept after the state is gone.
     pub tombstones: usize,
@@ -56,6 +59,7 @@ impl Default for AdmissionLimits {
         Self {
             peer_rate: Rate { per_second: 5000, burst: 5000 },
             signer_rate: Rate { per_second: 1000, burst: 2000 },
+            newcomer_rate: Rate { per_second: 400, burst: 2000 },
             buckets: 4096,
             tombstones: 65_536,
             tombstones_per_peer: 16_384,
@@ -74,6 +78,15 @@ pub(crate) struct Standing {
     pub(crate) newest: Option<u32>,
     /// The key that the state belongs to.
     pub(crate) key_hash: Option<[u8; 32]>,
+}
+
+impl Standing {
+    /// That of the newest of the messages accepted, each given by its number and the key it was signed with.
+    pub(crate) fn of(accepted: impl Iterator<Item = (u32, [u8; 32])>) -> Self {
+        let newest = accepted.reduce(|newest, next| if number::is_newer(next.0, newest.0) { next } else { newest });
+        let (newest, key_hash) = newest.unzip();
+        Self { newest, key_hash }
+    }
 }
 
 /// A message that carries number, credential and signature.
@@ -96,7 +109,8 @@ pub(crate) struct Admission {
     certificates: CertificateCache,
     pub(crate) tombstones: Tombstones,
     peers: Buckets<Principal>,
-    signers: Buckets<(Principal, IpAddr)>,
+    newcomers: Buckets<Principal>,
+    signers: NamedBuckets<[u8; 32]>,
 }
 
 impl Admission {
@@ -107,7 +121,8 @@ impl Admission {
             certificates: CertificateCache::new(limits.certificates),
             tombstones: Tombstones::new(limits.tombstones, limits.tombstones_per_peer, limits.floors),
             peers: Buckets::new(limits.peer_rate, limits.buckets),
-            signers: Buckets::new(limits.signer_rate, limits.buckets),
+            newcomers: Buckets::new(limits.newcomer_rate, limits.buckets),
+            signers: NamedBuckets::new(limits.signer_rate, limits.buckets),
         }
     }
 
@@ -152,10 +167,14 @@ impl Admission {
         if !self.peers.take(&received.principal, now) {
             return Err(Refusal::overload(number, "more messages than one peer may send"));
         }
-        if !self.signers.take(&(received.principal, message.signer()), now) {
-            return Err(Refusal::overload(number, "more messages than one address may sign"));
+        let key = self.check_certificate(message, received.principal, now_unix, now)?;
+        let weight = key.weight();
+        if !self.signers.take_many(received.principal, &key.key_hash, weight, now) {
+            return Err(Refusal::overload(number, "more messages than one key may sign"));
         }
-        let key = self.check_certificate(message, now_unix)?;
+        if weight > 1 && !self.peers.take_many(&received.principal, weight - 1, now) {
+            return Err(Refusal::overload(number, "more messages than one peer may send"));
+        }
         if standing.key_hash.is_some_and(|held_by| held_by != key.key_hash) {
             return Err(Refusal::other_key(number));
         }
@@ -173,25 +192,39 @@ impl Admission {
         Ok(key)
     }
 
-    /// Step 4: with state strictly newer and not before the window, without state within the window and above the floor.
+    /// Step 4: with state strictly newer, not before the window and not far ahead of the clock; without state within the window
+    /// and above the floor.
     ///
     /// Appendix D asks with state for a newer number only. But then somebody on the path who holds Permissions back could let
-    /// them go one by one long after the receiver took the permission back, each newer than the one before (TMP-01). Honest
-    /// messages follow the clock and are not affected.
+    /// them go one by one long after the receiver took the permission back, each newer than the one before (TMP-01), and a
+    /// number from far ahead would have to be remembered for as long. Honest messages follow the clock and are not
+    /// affected.
     fn check_number(&self, number: u32, standing: Standing, now_unix: u64) -> Result<(), Refusal> {
         match standing.newest {
             Some(newest) if !number::is_newer(number, newest) => Err(Refusal::stale(number, format_args!("not newer than {newest}"))),
             Some(_) if number::is_outdated(number, now_unix) => Err(Refusal::stale(number, "before the freshness window")),
+            Some(_) if number::runs_ahead(number, now_unix) => Err(Refusal::stale(number, "too far ahead of the clock")),
             Some(_) => Ok(()),
             None if !number::is_fresh(number, now_unix) => Err(Refusal::stale(number, "outside the freshness window")),
             None => above_floor(number, self.tombstones.floor()),
         }
     }
 
-    /// Step 6: path, validity, strength and address.
-    fn check_certificate<M: SignedMessage>(&mut self, message: &M, now_unix: u64) -> Result<VerifiedKey, Refusal> {
+    /// Steps 5 and 6: path, validity, strength and address. Until all that is verified the signer is only a name, of which a peer
+    /// can make up as many as it likes: what is counted by signer comes afterwards, and what is spent before counts for the peer.
+    fn check_certificate<M: SignedMessage>(
+        &mut self,
+        message: &M,
+        peer: Principal,
+        now_unix: u64,
+        now: Instant,
+    ) -> Result<VerifiedKey, Refusal> {
         let number = message.number();
         let (certificate, chain) = message.credential().certificate().ok_or_else(|| Refusal::no_certificate(number))?;
+        let is_known = self.certificates.knows(certificate, chain, message.signer(), now_unix);
+        if !is_known && !self.newcomers.take_many(&peer, validation_weight(certificate, chain), now) {
+            return Err(Refusal::overload(number, "more unknown certificates than one peer may bring"));
+        }
         self.certificates
             .verify(&*self.authority, certificate, chain, message.signer(), now_unix)
             .map_err(|error| Refusal::certificate(&error, number))

@@ -8,6 +8,7 @@ use gist::time::Instant;
 
 use super::floors::Floors;
 use crate::flow::FlowId;
+use crate::shares::{Counts, Owner};
 use crate::wire::{MessageKind, number};
 
 /// Whose numbers: one signer, one flow, one direction (P-048).
@@ -20,17 +21,23 @@ pub(crate) struct Signer {
 
 /// Numbers that were accepted, until the freshness window alone refuses them.
 ///
-/// When the table is full the lowest number goes, one of the peer's own if the peer has used up its share, and the floor of
-/// its signer rises to that number: what can no longer be remembered of a signer is refused as a whole, and nobody else's
-/// messages are.
+/// When the table is full, or the peer has used up its share, a number of that peer goes which has most of them, among its
+/// numbers one of that signer which has most, and of these the lowest. The floor of the signer rises to that number: what can
+/// no longer be remembered of a signer is refused as a whole, and nobody else's messages are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Tombstones {
     limit: usize,
     share: usize,
     floors: Floors,
     stones: BTreeMap<Signer, Stone>,
-    by_number: BTreeSet<(u64, Signer)>,
-    by_peer: BTreeMap<Principal, BTreeSet<(u64, Signer)>>,
+    /// The numbers of those who have them.
+    by_owner: BTreeMap<Owner, BTreeSet<(u64, Signer)>>,
+    peers: Counts<Principal>,
+    owners: Counts<Owner>,
+    /// Peers by how many numbers they have.
+    peers_by_count: BTreeSet<(usize, Principal)>,
+    /// Of each peer its signers by how many numbers they have.
+    signers_by_count: BTreeSet<(Principal, usize, [u8; 32])>,
     by_end: BTreeSet<(Instant, Signer)>,
 }
 
@@ -54,8 +61,18 @@ pub(crate) struct Now {
 impl Tombstones {
     /// At most `limit` numbers, at most `share` of them from one peer, at most `floors` floors of single signers, and none yet.
     pub(crate) fn new(limit: usize, share: usize, floors: usize) -> Self {
-        let (stones, by_number, by_peer, by_end) = Default::default();
-        Self { limit, share, floors: Floors::new(floors), stones, by_number, by_peer, by_end }
+        Self {
+            limit,
+            share,
+            floors: Floors::new(floors),
+            stones: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            peers: Counts::default(),
+            owners: Counts::default(),
+            peers_by_count: BTreeSet::new(),
+            signers_by_count: BTreeSet::new(),
+            by_end: BTreeSet::new(),
+        }
     }
 
     /// Numbers up to this one are refused where there is no state: of everybody.
@@ -93,8 +110,12 @@ impl Tombstones {
         let unix = number::as_unix(number, now.unix);
         // The window refuses the number from then on, and P-051 wants it kept for the window's length in any case.
         let ends_at = now.instant + Duration::from_secs(unix.saturating_sub(now.unix).saturating_add(KEPT));
-        self.by_number.insert((unix, signer));
-        self.by_peer.entry(peer).or_default().insert((unix, signer));
+        let owner = Owner { peer, signer: signer.key_hash };
+        self.by_owner.entry(owner).or_default().insert((unix, signer));
+        self.recount(owner, |peers, owners| {
+            peers.add(owner.peer);
+            owners.add(owner);
+        });
         self.by_end.insert((ends_at, signer));
         self.stones.insert(signer, Stone { number, unix, ends_at, peer });
     }
@@ -120,9 +141,9 @@ impl Tombstones {
     }
 
     fn make_room(&mut self, peer: Principal, now_unix: u64) {
-        let own = self.by_peer.get(&peer).filter(|own| own.len() >= self.share.max(1)).and_then(BTreeSet::first);
-        let oldest = self.by_number.first().filter(|_| self.stones.len() >= self.limit);
-        let Some(&(_, signer)) = own.or(oldest) else {
+        let own = Some(peer).filter(|peer| self.peers.of(peer) >= self.share.max(1));
+        let heaviest = self.peers_by_count.last().map(|(_, peer)| *peer).filter(|_| self.stones.len() >= self.limit);
+        let Some(signer) = own.or(heaviest).and_then(|peer| self.least_missed(peer)) else {
             return;
         };
         if let Some(number) = self.remove(&signer) {
@@ -130,18 +151,43 @@ impl Tombstones {
         }
     }
 
+    /// The lowest number of that signer which has most of a peer's numbers.
+    fn least_missed(&self, peer: Principal) -> Option<Signer> {
+        let of_peer = (peer, 0, [0; 32])..=(peer, usize::MAX, [u8::MAX; 32]);
+        let (_, _, signer) = *self.signers_by_count.range(of_peer).next_back()?;
+        let (_, lowest) = self.by_owner.get(&Owner { peer, signer })?.first()?;
+        Some(*lowest)
+    }
+
     fn remove(&mut self, signer: &Signer) -> Option<u32> {
         let stone = self.stones.remove(signer)?;
-        let placed = (stone.unix, *signer);
-        self.by_number.remove(&placed);
-        self.by_end.remove(&(stone.ends_at, *signer));
-        if let Some(own) = self.by_peer.get_mut(&stone.peer) {
-            own.remove(&placed);
+        let owner = Owner { peer: stone.peer, signer: signer.key_hash };
+        if let Some(own) = self.by_owner.get_mut(&owner) {
+            own.remove(&(stone.unix, *signer));
             if own.is_empty() {
-                self.by_peer.remove(&stone.peer);
+                self.by_owner.remove(&owner);
             }
         }
+        self.by_end.remove(&(stone.ends_at, *signer));
+        self.recount(owner, |peers, owners| {
+            peers.remove(&owner.peer);
+            owners.remove(&owner);
+        });
         Some(stone.number)
+    }
+
+    /// Keeps the orders by count while counts change.
+    fn recount(&mut self, owner: Owner, change: impl FnOnce(&mut Counts<Principal>, &mut Counts<Owner>)) {
+        self.peers_by_count.remove(&(self.peers.of(&owner.peer), owner.peer));
+        self.signers_by_count.remove(&(owner.peer, self.owners.of(&owner), owner.signer));
+        change(&mut self.peers, &mut self.owners);
+        let (of_peer, own) = (self.peers.of(&owner.peer), self.owners.of(&owner));
+        if of_peer > 0 {
+            self.peers_by_count.insert((of_peer, owner.peer));
+        }
+        if own > 0 {
+            self.signers_by_count.insert((owner.peer, own, owner.signer));
+        }
     }
 }
 
@@ -205,8 +251,8 @@ mod tests {
     #[test]
     fn what_the_full_table_forgets_lies_below_the_floor_of_its_signer() {
         let mut stones = Tombstones::new(2, 2, 8);
-        for (key, number) in [(1, clock() - 9), (2, clock() - 5), (3, clock() - 1)] {
-            stones.bury(signer(key), number, peer(key), after(key.into()));
+        for (signer, number) in [(flow_of(1, 1), clock() - 9), (flow_of(1, 2), clock() - 5), (signer(2), clock() - 1)] {
+            stones.bury(signer, number, peer(signer.key_hash[0]), after(1));
         }
         assert_eq!(stones.stones.len(), 2);
         assert_eq!((stones.floor(), stones.floor_of(&[1; 32]), stones.floor_of(&[2; 32])), (None, Some(clock() - 9), None));
@@ -230,5 +276,43 @@ mod tests {
         assert_eq!(stones.stones.len(), 3);
         assert_eq!(stones.by_end.len(), 3);
         assert_eq!((stones.floor(), stones.floor_of(&[3; 32]), stones.floor_of(&[1; 32])), (None, Some(clock() + 3), None));
+    }
+
+    /// A number of one key for another flow each time.
+    fn flow_of(key: u8, port: u16) -> Signer {
+        let flow = FlowId::new([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 17, port, 2).unwrap();
+        Signer { flow, ..signer(key) }
+    }
+
+    #[test]
+    fn peers_that_fill_the_table_displace_only_their_own() {
+        // Numbers as far ahead as are accepted do not make the others' the lowest.
+        let mut stones = Tombstones::new(64, 16, 8);
+        stones.bury(signer(9), clock(), peer(9), after(0));
+        for greedy in 1..=4 {
+            for port in 1..=100 {
+                stones.bury(flow_of(greedy, port), clock() + 300, peer(greedy), after(1));
+            }
+        }
+        assert_eq!(stones.last(&signer(9)), Some(clock()));
+        stones.bury(signer(8), clock() + 1, peer(8), after(1));
+        assert_eq!((stones.last(&signer(8)), stones.last(&signer(9))), (Some(clock() + 1), Some(clock())));
+        assert_eq!((stones.stones.len(), stones.floor(), stones.floor_of(&[9; 32])), (64, None, None));
+    }
+
+    #[test]
+    fn a_signer_that_uses_up_the_share_of_its_peer_displaces_only_its_own() {
+        let mut stones = Tombstones::new(64, 16, 8);
+        stones.bury(signer(9), clock(), peer(1), after(0));
+        for port in 1..=100 {
+            stones.bury(flow_of(1, port), clock() + 300, peer(1), after(1));
+        }
+        stones.bury(signer(8), clock() + 1, peer(1), after(1));
+        assert_eq!((stones.last(&signer(8)), stones.last(&signer(9))), (Some(clock() + 1), Some(clock())));
+        assert_eq!((stones.stones.len(), stones.peers.of(&peer(1))), (16, 16));
+        assert_eq!((stones.peers_by_count.len(), stones.signers_by_count.len(), stones.by_owner.len()), (1, 3, 3));
+        stones.bury(signer(7), clock() + 1000, peer(7), after(1000));
+        assert_eq!((stones.stones.len(), stones.by_end.len(), stones.by_owner.len()), (1, 1, 1));
+        assert_eq!((stones.peers_by_count.len(), stones.signers_by_count.len()), (1, 1));
     }
 }

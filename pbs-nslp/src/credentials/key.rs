@@ -77,6 +77,11 @@ fn scheme(info: &SubjectPublicKeyInfoOwned, key: &[u8]) -> Result<SignatureSchem
     }
 }
 
+/// Octets of the signatures of an RSA key; `None` if it cannot be read.
+pub(crate) fn rsa_octets(key: &[u8]) -> Option<u16> {
+    u16::try_from(rsa_bits(key).ok()?.div_ceil(8)).ok()
+}
+
 /// Bits in the modulus of an RSAPublicKey (RFC 8017 appendix A.1.1).
 fn rsa_bits(key: &[u8]) -> Result<usize, der::Error> {
     let mut reader = SliceReader::new(key)?;

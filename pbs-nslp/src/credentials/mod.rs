@@ -13,7 +13,8 @@ use thiserror::Error;
 
 pub use authority::{AnchorError, X509Authority};
 pub use cache::CertificateCache;
-pub(crate) use key::sha256;
+pub(crate) use cache::validation_weight;
+pub(crate) use key::{rsa_octets, sha256};
 pub use signer::{SignerError, X509Signer};
 
 /// Signs messages with a node's own private key.
@@ -82,8 +83,26 @@ pub enum SignatureScheme {
     RsaPss,
 }
 
+impl VerifiedKey {
+    /// What it costs to verify a signature by this key: 1 is about what an elliptic curve or an RSA key of 2048 bits takes.
+    pub(crate) fn weight(&self) -> u32 {
+        match self.scheme {
+            SignatureScheme::Ed25519 | SignatureScheme::EcdsaP256 => 1,
+            SignatureScheme::EcdsaP384 => 4,
+            // Quadratic in the length of the modulus, of which the key is little more.
+            SignatureScheme::RsaPss => square(self.public_key.len() / 256),
+        }
+    }
+}
+
+/// The square of a small factor of cost, at least 1.
+fn square(factor: usize) -> u32 {
+    let factor = u32::try_from(factor).unwrap_or(u32::MAX).max(1);
+    factor.saturating_mul(factor)
+}
+
 /// What is wrong with a certificate. The text names the reason for logs.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
 pub enum CertificateError {
     /// A certificate of the path is no longer valid.
     #[error("certificate expired")]

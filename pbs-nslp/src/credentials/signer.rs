@@ -58,6 +58,21 @@ impl X509Signer {
     }
 }
 
+impl X509Signer {
+    /// How it signs.
+    pub fn scheme(&self) -> SignatureScheme {
+        match &self.key {
+            PrivateKey::Ed25519(_) => SignatureScheme::Ed25519,
+            PrivateKey::EcdsaP256(..) => SignatureScheme::EcdsaP256,
+        }
+    }
+
+    /// Its public half: the content of the SubjectPublicKeyInfo's bit string.
+    pub fn public_key(&self) -> &[u8] {
+        self.key.public_key()
+    }
+}
+
 impl Signer for X509Signer {
     fn certificate(&self) -> &Bytes {
         &self.certificate

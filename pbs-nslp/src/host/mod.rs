@@ -11,6 +11,7 @@ mod part;
 mod reverse;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use gist::api::Indication;
 use gist::time::Instant;
@@ -85,6 +86,12 @@ impl Host {
     pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
         self.sender.set_wall_clock(unix_seconds, now);
         self.receiver.set_wall_clock(unix_seconds, now);
+    }
+
+    /// Replaces the addresses of both parts. What is under way goes on.
+    pub fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        self.sender.set_addresses(addresses.to_vec());
+        self.receiver.set_addresses(addresses.to_vec());
     }
 
     /// Has certificates verified anew, as after a change of anchors or revocation lists.

@@ -9,7 +9,7 @@ use gist::time::Instant;
 
 use crate::datapath::Token;
 use crate::flow::FlowId;
-use crate::shares::Shares;
+use crate::shares::{Owner, Shares};
 use crate::wire::Volume;
 
 /// Whose volume: one flow of one signer.
@@ -68,7 +68,7 @@ impl Budgets {
     /// Whether the flow's volume can be kept account of.
     pub(super) fn has_room(&mut self, account: &Account, owner: Principal, now: Instant) -> bool {
         self.forget_ended(now);
-        self.accounts.contains_key(account) || self.shares.has_room(owner, self.limit)
+        self.accounts.contains_key(account) || self.shares.has_room(account.owned_by(owner), self.limit)
     }
 
     /// Begins an epoch; an account that there is no room for is not kept.
@@ -80,7 +80,7 @@ impl Budgets {
             self.by_end.remove(&(end, account));
         }
         let spent = self.accounts.entry(account).or_insert_with(|| {
-            self.shares.add(owner);
+            self.shares.add(account.owned_by(owner));
             Spent { owner, open: BTreeMap::new(), past: VecDeque::new() }
         });
         spent.open.insert(spi, allowed.0);
@@ -143,8 +143,15 @@ impl Budgets {
 
     fn close(&mut self, account: &Account) {
         if let Some(spent) = self.accounts.remove(account) {
-            self.shares.remove(spent.owner);
+            self.shares.remove(account.owned_by(spent.owner));
         }
+    }
+}
+
+impl Account {
+    /// Whose part of the table it takes up, if it came from this peer.
+    fn owned_by(&self, peer: Principal) -> Owner {
+        Owner { peer, signer: self.key_hash }
     }
 }
 

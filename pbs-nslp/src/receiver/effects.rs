@@ -9,21 +9,23 @@ use super::rows::{Cause, Step};
 use super::session::{Asked, Pending};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
-use crate::datapath::{Command, Grant, Protection, Token};
+use crate::datapath::{Command, Grant, Token};
 use crate::node::SessionKey;
 use crate::output::{Ask, Output};
 use crate::report::ReportEvent;
+use crate::shares::Owner;
 use crate::wire::{MessageKind, Volume};
 
 impl Receiver {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
-        let Cause::Query { received, query, .. } = &step.cause else {
+        let Cause::Query { received, query, source, .. } = &step.cause else {
             return;
         };
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
         self.node.tell(step.key, step.rule, event);
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.query = Asked::from(*query);
+            session.source.clone_from(source);
             session.peer = received.principal;
             session.mri = received.mri.inverted();
         }
@@ -65,9 +67,11 @@ impl Receiver {
         let grant = Grant {
             flow: key.flow,
             spi: epoch.spi,
-            protection: Protection::HmacSha256(epoch.key.clone()),
+            protection: epoch.protection.clone(),
             allowed: session.allowed.0,
+            // Nobody has used a key that was drawn just now.
             counted: 0,
+            highest: 0,
             expires_at,
         };
         let token = self.node.token();
@@ -75,9 +79,30 @@ impl Receiver {
         self.wait_for(key, token, Pending::Installed);
     }
 
-    /// Tells the packet side the new lifetime, which answers with the counter.
+    /// Tells the packet side the new lifetime, and reads what the sender's volume is compared with.
     pub(super) fn read_counter(&mut self, step: &Step<'_>) {
+        self.prolong_signed(step.key, step.now);
         self.update(step, Pending::Counted);
+        self.ask_count(step.key, Pending::Counted);
+    }
+
+    /// Reads it once more: what has come since counts as well (FR-35).
+    pub(super) fn recount(&mut self, step: &Step<'_>) {
+        self.ask_count(step.key, Pending::Recounted);
+    }
+
+    /// An epoch that has yet to begin has counted nothing; its installation is waited for.
+    fn ask_count(&mut self, key: SessionKey, pending: Pending) {
+        let session = self.sessions.get(&key);
+        let Some((spi, up_to)) = session.and_then(|session| {
+            let up_to = session.query.context.map_or(0, |context| context.highest);
+            Some((session.epoch.as_ref()?.spi, up_to))
+        }) else {
+            return;
+        };
+        let token = self.node.token();
+        self.node.command(Command::Compare { token, flow: key.flow, spi, up_to });
+        self.wait_for(key, token, pending);
     }
 
     /// Extends volume and time if the Query asks for it.
@@ -167,7 +192,7 @@ impl Receiver {
             let signer = Signer { key_hash: session.key_hash, flow, kind: MessageKind::Query };
             self.node.bury(signer, session.query.number, session.peer, step.now);
         }
-        if let Cause::Query { received, query, key_hash } = &step.cause {
+        if let Cause::Query { received, query, key_hash, .. } = &step.cause {
             let signer = Signer { key_hash: *key_hash, flow, kind: MessageKind::Query };
             self.node.bury(signer, query.number, received.principal, step.now);
         }
@@ -187,7 +212,7 @@ impl Receiver {
         let Some(session) = self.sessions.remove(&key) else {
             return;
         };
-        self.shares.remove(session.owner);
+        self.shares.remove(Owner { peer: session.owner, signer: session.key_hash });
         if let Some((token, _)) = session.pending {
             self.waiting.remove(&token);
         }

@@ -9,7 +9,7 @@ use super::budget::Account;
 use super::rows::{Cause, Step};
 use super::session::{Epoch, Session, Then};
 use super::table::{Event, Guards, State};
-use crate::datapath::{Command, Token};
+use crate::datapath::{Command, Protection, Token};
 use crate::node::SessionKey;
 use crate::wire::{SharedKey, SymmetricAlgorithm, Volume, number};
 
@@ -35,9 +35,15 @@ impl Receiver {
     pub(super) fn begin_late(&mut self, key: SessionKey, now: Instant) {
         let waits = |session: &Session| matches!(session.state, State::Permitted | State::CompareSv) && session.epoch.is_none();
         if self.sessions.get(&key).is_some_and(waits) {
+            // Only an escalation says beforehand how much the epoch is to have.
+            let escalated = self.sessions.get(&key).is_some_and(|session| session.unused.is_some());
             self.begin_epoch(key, now);
             self.install_epoch(key, now);
-            self.report_granted(key, "");
+            if escalated {
+                self.report_escalated(key, "FR-40");
+            } else {
+                self.report_granted(key, "");
+            }
             self.follow_up(now);
         }
     }
@@ -51,18 +57,26 @@ impl Receiver {
         let Some(terms) = session.terms else {
             return;
         };
-        let allowed = left.map_or(Volume::ZERO, |left| terms.first(session.query.requested).min(left));
+        let wanted = session.unused.unwrap_or_else(|| terms.first(session.query.requested));
+        let allowed = left.map_or(Volume::ZERO, |left| wanted.min(left));
         let is_expected = self.expected.contains_key(&key.flow);
         if allowed.is_zero() || !(is_expected || self.budgets.has_room(&account, session.owner, now)) {
             self.follow.push_back((key, Event::TgSpent));
             return;
         }
-        // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
-        let Ok(shared) = SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) else {
-            return;
+        session.unused = None;
+        let signed = self.signed.get(&key.flow).is_some_and(|until| *until > now);
+        let protection = match session.source.clone().filter(|_| signed) {
+            Some(source) => Protection::SignedBy(source),
+            // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
+            None => match SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) {
+                Ok(shared) => Protection::HmacSha256(shared),
+                Err(_) => return,
+            },
         };
         let spi = self.spis.draw(&mut self.entropy, now);
-        session.epoch = Some(Epoch { spi, key: shared, counted: Volume::ZERO, highest: 0 });
+        session.epoch = Some(Epoch { spi, protection, counted: Volume::ZERO, highest: 0 });
+        session.watch.begin_epoch(now);
         session.allowed = allowed;
         session.lowered = false;
         session.log.clear();
@@ -87,7 +101,7 @@ impl Receiver {
     /// Whether a new epoch would get all it asks for, even if those there are use up theirs.
     fn fits(&self, key: SessionKey, now: Instant) -> bool {
         let session = self.sessions.get(&key);
-        let wanted = session.and_then(|session| Some(session.terms?.first(session.query.requested)));
+        let wanted = session.and_then(|session| session.unused.or_else(|| Some(session.terms?.first(session.query.requested))));
         wanted.zip(self.left(key, now)).is_some_and(|(wanted, left)| wanted <= left)
     }
 

@@ -1,5 +1,7 @@
 //! Inputs of a receiver: each becomes an event of a session's machine.
 
+use core::time::Duration;
+
 use gist::api::{Indication, ReceivedMessage};
 use gist::time::Instant;
 use gist::wire::SessionId;
@@ -10,14 +12,16 @@ use super::policy::{Decision, Terms};
 use super::rows::{Cause, Step};
 use super::session::{Farewell, Pending, Then};
 use super::table::{Event, Guards, State};
+use super::watch::Overrun;
 use crate::admission::{Refusal, Standing};
-use crate::datapath;
+use crate::datapath::{self, SourceKey};
+use crate::detection::{Before, Claim, Count};
 use crate::flow::FlowId;
 use crate::node::SessionKey;
 use crate::output::Output;
 use crate::removal::Counted;
 use crate::report::ReportEvent;
-use crate::wire::number::is_newer;
+use crate::shares::Owner;
 use crate::wire::{Message, NotifyCode, Query, Signed, Volume};
 
 /// Detail of Notify 14: no receiver.
@@ -125,7 +129,14 @@ impl Receiver {
                     tracing::error!(token = token.0, reason, "removal failed, tried again");
                 }
             }
+            datapath::Event::Compared { token, count } => {
+                if let Some(key) = self.waiting.remove(&token) {
+                    self.compare(key, &count, now);
+                    self.acknowledged(key, token, count.counted.into(), count.highest, now);
+                }
+            }
             datapath::Event::OverBudget { flow, spi } => self.over_budget(flow, spi, now),
+            datapath::Event::SecondHolder { flow, spi } => self.second_holder(flow, spi, now),
             datapath::Event::FirstPacket { .. } | datapath::Event::NearlyUsedUp { .. } => self.node.ignored(),
         }
     }
@@ -149,9 +160,11 @@ impl Receiver {
             Ok(verified) => verified,
             Err(refusal) => return self.refuse(received, refusal, now),
         };
+        self.node.adopt_peer_of(received);
         let key = SessionKey { flow, session: received.session };
         let session = self.sessions.get(&key);
-        if session.is_none() && !self.shares.has_room(received.principal, self.config.sessions) {
+        let owner = Owner { peer: received.principal, signer: verified.key_hash };
+        if session.is_none() && !self.shares.has_room(owner, self.config.sessions) {
             return self.refuse(received, Refusal::overload(query.number, "no room for another session"), now);
         }
         let account = Account { flow, key_hash: verified.key_hash };
@@ -168,27 +181,41 @@ impl Receiver {
         if session.is_none() {
             self.supersede(key, Some(State::Decision), now);
         }
-        let cause = Cause::Query { received, query, key_hash: verified.key_hash };
+        let cause = Cause::Query { received, query, key_hash: verified.key_hash, source: SourceKey::of(&verified) };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
 
     fn refuse(&mut self, received: &ReceivedMessage, refusal: Refusal, now: Instant) {
         self.node.count_refusal(refusal.code);
         let Ok(flow) = FlowId::from_mri(&received.mri) else {
-            return self.node.report(None, received.session, "", ReportEvent::Refused(refusal));
+            return self.node.report_refusal(None, "", received, &refusal, now);
         };
         let key = SessionKey { flow, session: received.session };
         self.take(Event::RxInvalid, Guards::default(), Step::new(key, Cause::Refused { received, refusal: &refusal }, now));
     }
 
     fn over_budget(&mut self, flow: FlowId, spi: u32, now: Instant) {
-        let of_epoch = |key: &SessionKey| self.sessions.get(key)?.epoch.as_ref().filter(|epoch| epoch.spi == spi).map(|_| *key);
-        let Some(key) = self.keys_of(&flow).iter().find_map(of_epoch) else {
+        let Some(key) = self.session_of_epoch(&flow, spi) else {
             return self.node.ignored();
         };
-        let lowered = self.sessions.get(&key).is_some_and(|session| session.lowered);
-        let guards = Guards { lowered, escalate: false, ..Guards::default() };
+        let session = self.sessions.get(&key);
+        let lowered = session.is_some_and(|session| session.lowered);
+        let escalate = self.config.reactions.on_overrun == Overrun::Escalate && session.is_some_and(|session| !session.is_strongest());
+        let guards = Guards { lowered, escalate, ..Guards::default() };
         self.take(Event::TgOverBudget, guards, Step::new(key, Cause::Other, now));
+    }
+
+    /// Under signatures a second holder of the key is the sender itself, sending twice under one number.
+    fn second_holder(&mut self, flow: FlowId, spi: u32, now: Instant) {
+        match self.session_of_epoch(&flow, spi) {
+            Some(key) => self.take(Event::TgSecondHolder, Guards::default(), Step::new(key, Cause::Other, now)),
+            None => self.node.ignored(),
+        }
+    }
+
+    fn session_of_epoch(&self, flow: &FlowId, spi: u32) -> Option<SessionKey> {
+        let of_epoch = |key: &SessionKey| self.sessions.get(key)?.epoch.as_ref().filter(|epoch| epoch.spi == spi).map(|_| *key);
+        self.keys_of(flow).iter().find_map(of_epoch)
     }
 
     /// The packet side has done what the session waits for.
@@ -215,8 +242,12 @@ impl Receiver {
                 }
             }
             Pending::Counted => {
-                let guards = Guards { comparable: session.is_comparable(), ..Guards::default() };
+                let guards = Guards { comparable: session.is_comparable(), ..self.comparison_guards(key) };
                 self.take(Event::TgCounted, guards, Step::new(key, Cause::Other, now));
+            }
+            Pending::Recounted => {
+                let guards = self.comparison_guards(key);
+                self.take(Event::TgRecounted, guards, Step::new(key, Cause::Other, now));
             }
             Pending::Answer => self.send_answer(key, now),
             Pending::Announcement => self.send_announcement(key, now),
@@ -225,10 +256,15 @@ impl Receiver {
 
     fn say_farewell(&mut self, farewell: Farewell, last: Counted) {
         if let Some(query) = farewell.release
-            && let (Some(sent), Some(context)) = (query.sent, query.context)
+            && let Some(sent) = query.sent
         {
             let (counted, counted_highest) = (last.volume.into(), last.highest);
-            let event = ReportEvent::Compared { sent, counted, sent_highest: context.highest, counted_highest };
+            let sent_highest = query.context.map(|context| context.highest);
+            // The last word about the flow: nothing is left to react with, but more counted than sent is worth knowing.
+            let claim = Claim { sent, before: Before::default(), elapsed: Duration::ZERO, highest: None, acknowledged: None };
+            let count = Count { counted: last.volume, highest: last.highest, ..Count::default() };
+            let finding = self.config.reactions.thresholds.compare(&claim, &count);
+            let event = ReportEvent::Compared { sent, counted, sent_highest, counted_highest, finding };
             self.node.tell(farewell.key, "", event);
         }
         self.node.push(Output::Send(farewell.denial));
@@ -236,14 +272,8 @@ impl Receiver {
 
     /// What the live sessions of a flow say about its sender.
     fn standing(&self, flow: &FlowId) -> Standing {
-        let mut standing = Standing::default();
-        for session in self.sessions.range(SessionKey::range(*flow)).map(|(_, session)| session) {
-            let number = session.query.number;
-            if standing.newest.is_none_or(|newest| is_newer(number, newest)) {
-                standing = Standing { newest: Some(number), key_hash: Some(session.key_hash) };
-            }
-        }
-        standing
+        let sessions = self.sessions.range(SessionKey::range(*flow));
+        Standing::of(sessions.map(|(_, session)| (session.query.number, session.key_hash)))
     }
 
     /// What is decided about a flow without asking anybody; `None` if somebody must be asked.

@@ -9,10 +9,12 @@ mod epochs;
 mod inputs;
 mod permission;
 mod policy;
+mod reactions;
 mod reverse;
 mod rows;
 mod session;
 mod spis;
+mod watch;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +44,7 @@ use table::{Event, Timer};
 pub(crate) use reverse::Incoming;
 
 pub use policy::{Decision, GrantPolicy, GrantRule, Terms};
+pub use watch::{Ladder, Overrun, Reactions};
 
 /// The state machine, as generated from its table.
 pub mod table {
@@ -68,6 +71,10 @@ pub struct ReceiverConfig {
     pub refuse: Duration,
     /// How long packets under a replaced association still pass; whole milliseconds, at most 65,535.
     pub drain: Duration,
+    /// How long a flow must have been quiet before its packets need no signature any more.
+    pub quiet: Duration,
+    /// When and how it reacts to injected and missing packets.
+    pub reactions: Reactions,
 }
 
 impl ReceiverConfig {
@@ -82,6 +89,8 @@ impl ReceiverConfig {
             decide: Duration::from_secs(10),
             refuse: Duration::from_secs(600),
             drain: Duration::from_millis(2000),
+            quiet: Duration::from_secs(600),
+            reactions: Reactions::default(),
         }
     }
 }
@@ -99,6 +108,8 @@ pub struct Receiver {
     expected: BTreeMap<FlowId, Terms>,
     /// Flows whose decision comes soon, without being asked for.
     awaited: BTreeSet<FlowId>,
+    /// Flows whose packets are to be signed, since somebody else had their key, and until when.
+    signed: BTreeMap<FlowId, Instant>,
     /// Flows that were revoked, and until when no rule grants them again.
     revoked: BTreeMap<FlowId, Instant>,
     sessions: BTreeMap<SessionKey, Session>,
@@ -135,6 +146,7 @@ impl Receiver {
             spis: Spis::new(),
             expected: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            signed: BTreeMap::new(),
             revoked: BTreeMap::new(),
             sessions: BTreeMap::new(),
             timers: Timers::new(),
@@ -144,6 +156,11 @@ impl Receiver {
             removals: Removals::new(),
             follow: VecDeque::new(),
         }
+    }
+
+    /// Replaces the addresses for which this host may grant. What is granted stays so.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.config.addresses = addresses;
     }
 
     /// Says what time it is, in Unix seconds; to be repeated once in a while.
@@ -184,7 +201,7 @@ impl Receiver {
     fn status(&self, key: SessionKey, session: &Session) -> SessionStatus {
         let permission = session.epoch.as_ref().zip(session.terms).map(|(epoch, terms)| PermissionStatus {
             spi: epoch.spi,
-            algorithm: "hmac-sha-256-128",
+            algorithm: epoch.protection.name(),
             allowed: session.allowed,
             counted: epoch.counted,
             expires_at: self.timers.expiry(key, Timer::Ttl),

@@ -9,10 +9,11 @@ use super::Receiver;
 use super::rows::{Cause, Step};
 use super::session::{Asked, Farewell, Sent, Session, Then};
 use super::table::{State, Timer};
+use crate::datapath::Protection;
 use crate::node::{ANSWER_TIMEOUT, Envelope, SessionKey};
 use crate::output::Output;
 use crate::report::ReportEvent;
-use crate::wire::{self, Credential, Defense, Permission, SaParameters, SymmetricAlgorithm, Volume};
+use crate::wire::{self, Credential, Defense, Permission, PublicKeyAlgorithm, SaParameters, SymmetricAlgorithm, Volume};
 
 /// The Echo of a Permission that nobody asked for.
 const UNSOLICITED: u32 = 0;
@@ -46,6 +47,13 @@ impl Receiver {
         let (Some(terms), Some(epoch)) = (session.terms, &session.epoch) else {
             return;
         };
+        let defense = match &epoch.protection {
+            // One Defense a Permission; this one leaves the association as it is.
+            _ if session.other_path => Defense::ChangePath,
+            Protection::HmacSha256(key) => Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key: key.clone() },
+            Protection::SignedBy(_) | Protection::Signing => Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate },
+        };
+        session.other_path = false;
         let permission = Permission {
             flow: key.flow,
             number,
@@ -53,8 +61,8 @@ impl Receiver {
             ttl,
             refresh: terms.refresh,
             credential,
-            defense: Some(Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key: epoch.key.clone() }),
-            sa: Some(SaParameters { spi: epoch.spi, drain, new_epoch: true }),
+            sa: defense.has_association().then_some(SaParameters { spi: epoch.spi, drain, new_epoch: true }),
+            defense: Some(defense),
             echo: Some(echo),
         };
         // Appendix E: both were read before the message is handed to GIST.
@@ -72,7 +80,7 @@ impl Receiver {
         let (echo, envelope) = match (&step.cause, session) {
             (Cause::Query { received, query, .. }, _) => {
                 let mri = received.mri.inverted();
-                let envelope = Envelope { session: received.session, mri, hop_count: None, timeout: ANSWER_TIMEOUT };
+                let envelope = Envelope::own(received.session, mri, ANSWER_TIMEOUT);
                 (query.number, envelope)
             }
             // The session's first answer, even if the decision itself has been taken.
@@ -128,5 +136,5 @@ impl Receiver {
 }
 
 fn envelope(key: SessionKey, session: &Session) -> Envelope {
-    Envelope { session: key.session, mri: session.mri.clone(), hop_count: None, timeout: ANSWER_TIMEOUT }
+    Envelope::own(key.session, session.mri.clone(), ANSWER_TIMEOUT)
 }

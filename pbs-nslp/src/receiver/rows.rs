@@ -9,16 +9,17 @@ use super::Receiver;
 use super::policy::Terms;
 use super::session::{Asked, Session};
 use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
-use crate::admission::{Refusal, is_notice};
-use crate::datapath::Token;
-use crate::node::{Notice, SessionKey, lifetime};
-use crate::report::ReportEvent;
+use crate::admission::Refusal;
+use crate::datapath::{SourceKey, Token};
+use crate::node::{SessionKey, lifetime};
+use crate::report::{Reaction, ReportEvent};
+use crate::shares::Owner;
 use crate::wire::Query;
 
 /// What led to an event.
 #[derive(Debug)]
 pub(super) enum Cause<'a> {
-    Query { received: &'a ReceivedMessage, query: &'a Query, key_hash: [u8; 32] },
+    Query { received: &'a ReceivedMessage, query: &'a Query, key_hash: [u8; 32], source: Option<SourceKey> },
     Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
     Failed(&'a str),
     Clock(Timer),
@@ -54,7 +55,7 @@ impl Receiver {
     /// Takes the rows of the events that others gave rise to.
     pub(super) fn follow_up(&mut self, now: Instant) {
         while let Some((key, event)) = self.follow.pop_front() {
-            self.take_one(event, Guards::default(), Step::new(key, Cause::Other, now));
+            self.take_one(event, self.reaction_guards(key), Step::new(key, Cause::Other, now));
         }
     }
 
@@ -67,7 +68,7 @@ impl Receiver {
             Outcome::Ignore => return self.node.ignored(),
         };
         self.node.took(row.rule);
-        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, to = %row.next, "row taken");
+        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, ?event, ?guards, to = %row.next, "row taken");
         step.rule = row.rule;
         if row.next != State::INITIAL {
             self.enter(row.next, &step);
@@ -83,10 +84,10 @@ impl Receiver {
     fn enter(&mut self, state: State, step: &Step<'_>) {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.state = state;
-        } else if let Cause::Query { received, query, key_hash } = &step.cause {
+        } else if let Cause::Query { received, query, key_hash, .. } = &step.cause {
             let (peer, mri) = (received.principal, received.mri.inverted());
             let session = Session::new(state, *key_hash, Asked::from(*query), peer, mri);
-            self.shares.add(peer);
+            self.shares.add(Owner { peer, signer: *key_hash });
             self.sessions.insert(step.key, session);
         }
     }
@@ -96,7 +97,11 @@ impl Receiver {
         match action {
             Action::Start(timer) => self.start(timer, step),
             Action::Stop(timer) => self.timers.stop(key, timer),
-            Action::ReportRefusal => self.report_refusal(step),
+            Action::ReportRefusal => {
+                if let Cause::Refused { received, refusal } = &step.cause {
+                    self.node.refuse(step.key, step.rule, received, refusal, step.now);
+                }
+            }
             Action::KeepQuery => self.keep_query(step),
             Action::AskPolicy => self.ask_policy(step),
             Action::NewEpoch => self.new_epoch(step),
@@ -113,6 +118,17 @@ impl Receiver {
             Action::Bury => self.bury(step),
             Action::ReportGranted => self.report_granted(key, rule),
             Action::ReportSpent => self.node.tell(key, rule, ReportEvent::BudgetSpent),
+            Action::Recount => self.recount(step),
+            Action::Agree => self.settle(key, false, step.now),
+            Action::Suspect => self.suspect(key, step.now),
+            Action::NoteInjection | Action::NoteSecondHolder | Action::NoteOverrun => self.note_injection(step, action),
+            Action::NoteDrop => self.note_drop(step),
+            Action::Escalate => self.escalate(key, step.now),
+            Action::AskOtherPath => self.ask_other_path(step),
+            Action::RefuseFlow => self.refuse_flow(key, step.now),
+            Action::ReportEscalated => self.report_escalated(key, rule),
+            Action::ReportLying => self.node.tell(key, rule, ReportEvent::Attacked { reaction: Reaction::Revoked }),
+            Action::ReportDrop => self.report_tolerated(step),
             Action::ReportCompared => self.report_compared(step),
             Action::ReportDenied => self.node.tell(key, rule, ReportEvent::Denied { hold: Duration::ZERO }),
             Action::ReportReleased => self.node.tell(key, rule, ReportEvent::Released),
@@ -140,23 +156,9 @@ impl Receiver {
             Timer::Ttl => terms.map_or(Duration::ZERO, |terms| terms.ttl),
             Timer::Life => terms.map_or(Duration::ZERO, |terms| lifetime(terms.refresh)),
             Timer::Drain => self.config.drain,
-            // Rows of the grace period are not acted upon.
-            Timer::GraceEnd => Duration::ZERO,
+            Timer::GraceEnd => self.config.reactions.thresholds.grace,
         };
         self.timers.start(step.key, timer, step.now + period);
-    }
-
-    fn report_refusal(&mut self, step: &Step<'_>) {
-        let Cause::Refused { received, refusal } = &step.cause else {
-            return;
-        };
-        self.node.tell(step.key, step.rule, ReportEvent::Refused((*refusal).clone()));
-        if is_notice(received) {
-            return;
-        }
-        let &Refusal { code, detail, number, .. } = *refusal;
-        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: received.principal };
-        self.node.notify(&notice, step.rule, step.now);
     }
 
     pub(super) fn report_granted(&mut self, key: SessionKey, rule: &'static str) {
@@ -169,10 +171,11 @@ impl Receiver {
 
     fn report_compared(&mut self, step: &Step<'_>) {
         let session = self.sessions.get(&step.key);
-        let values = session.and_then(|session| Some((session.epoch.as_ref()?, session.query.sent?, session.query.context?)));
-        if let Some((epoch, sent, context)) = values {
-            let event =
-                ReportEvent::Compared { sent, counted: epoch.counted, sent_highest: context.highest, counted_highest: epoch.highest };
+        let values = session.and_then(|session| Some((session, session.epoch.as_ref()?, session.query.sent?)));
+        if let Some((session, epoch, sent)) = values {
+            let sent_highest = session.query.context.map(|context| context.highest);
+            let (counted, counted_highest, finding) = (epoch.counted, epoch.highest, session.watch.finding());
+            let event = ReportEvent::Compared { sent, counted, sent_highest, counted_highest, finding };
             self.node.tell(step.key, step.rule, event);
         }
     }

@@ -7,9 +7,10 @@ use gist::wire::Mri;
 
 use super::policy::Terms;
 use super::table::State;
-use crate::datapath::Token;
+use super::watch::Watch;
+use crate::datapath::{Protection, SourceKey, Token};
 use crate::node::SessionKey;
-use crate::wire::{Query, SharedKey, Volume, VolumeContext};
+use crate::wire::{Query, Volume, VolumeContext};
 
 /// Permissions that the log goes back to; a sender names the last one it has.
 const LOG_LIMIT: usize = 16;
@@ -39,6 +40,14 @@ pub(super) struct Session {
     pub(super) draining: Option<u32>,
     /// Whether the packet side has yet to hear of a change.
     pub(super) changed: bool,
+    /// Whether the next Permission asks for another path (Solution 4).
+    pub(super) other_path: bool,
+    /// AV of the epoch to begin, if it takes over from one under attack (FR-40).
+    pub(super) unused: Option<Volume>,
+    /// With what the sender would sign its packets (Solution 3).
+    pub(super) source: Option<SourceKey>,
+    /// Comparisons up to now.
+    pub(super) watch: Watch,
     /// The command whose answer is waited for.
     pub(super) pending: Option<(Token, Pending)>,
     /// The permissions sent, with what had been counted before.
@@ -66,7 +75,7 @@ impl From<&Query> for Asked {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Epoch {
     pub(super) spi: u32,
-    pub(super) key: SharedKey,
+    pub(super) protection: Protection,
     /// CV when the packet side last told it.
     pub(super) counted: Volume,
     /// H when the packet side last told it.
@@ -80,6 +89,8 @@ pub(super) enum Pending {
     Installed,
     /// To compare.
     Counted,
+    /// To compare once more, after the grace time.
+    Recounted,
     /// To send a Permission that answers the newest Query.
     Answer,
     /// To send a Permission that nobody asked for.
@@ -127,15 +138,21 @@ impl Session {
             epoch: None,
             draining: None,
             changed: false,
+            source: None,
+            watch: Watch::default(),
+            other_path: false,
+            unused: None,
             pending: None,
             log: VecDeque::new(),
         }
     }
 
-    /// Whether the newest Query reports about the live epoch.
+    /// Whether the newest Query reports about the live epoch. Without Vol-Context it is taken to.
     pub(super) fn is_comparable(&self) -> bool {
-        let spi = self.epoch.as_ref().map(|epoch| epoch.spi);
-        self.query.sent.is_some() && self.query.context.is_some_and(|context| Some(context.spi) == spi)
+        let Some(epoch) = &self.epoch else {
+            return false;
+        };
+        self.query.sent.is_some() && self.query.context.is_none_or(|context| context.spi == epoch.spi)
     }
 
     /// Whether a Query reports about an epoch that is not known here.

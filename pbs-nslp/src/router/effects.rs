@@ -18,7 +18,7 @@ use crate::wire::{MessageKind, Permission};
 
 impl Router {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
-        let Cause::Query { received, signed, key_hash } = &step.cause else {
+        let Cause::Query { received, signed, key_hash, source } = &step.cause else {
             return;
         };
         let query = &signed.message;
@@ -27,6 +27,7 @@ impl Router {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.asked = Some(Asked {
                 key_hash: *key_hash,
+                source: source.clone(),
                 number: query.number,
                 sent: query.sent,
                 context: query.context,
@@ -52,15 +53,28 @@ impl Router {
             protection: association.protection.clone(),
             allowed: permission.allowed.0,
             counted: session.base(&association),
+            highest: session.highest(&association),
             expires_at: end(permission, step.now),
         };
         self.spis.insert((step.key.flow.destination, association.spi()), step.key);
         let token = self.node.token();
         self.node.command(Command::Install { token, grant });
         self.hold(step, token);
-        if let Some(asked) = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref()) {
-            let mri = asked.mri.clone();
-            self.node.set_state_lifetime(step.key.session, &mri, lifetime(permission.refresh));
+    }
+
+    /// Tells GIST how long the way downstream is wanted: as long as the permission lives, or a Permission is waited for.
+    pub(super) fn keep_route(&mut self, step: &Step<'_>) {
+        let wanted = step.permission().map_or(self.config.wait, |permission| lifetime(permission.refresh));
+        self.want_route(step.key, wanted);
+    }
+
+    pub(super) fn leave_route(&mut self, key: SessionKey) {
+        self.want_route(key, Duration::ZERO);
+    }
+
+    fn want_route(&mut self, key: SessionKey, wanted: Duration) {
+        if let Some(asked) = self.sessions.get(&key).and_then(|session| session.asked.as_ref()) {
+            self.node.set_state_lifetime(key.session, &asked.mri, wanted);
         }
     }
 
@@ -68,7 +82,9 @@ impl Router {
         let Some(permission) = step.permission() else {
             return;
         };
-        let Some(spi) = permission.sa.map(|sa| sa.spi) else {
+        // A Permission that asks for another path names no association.
+        let kept = || Some(self.sessions.get(&step.key)?.granted.as_ref()?.association.spi());
+        let Some(spi) = permission.sa.map(|sa| sa.spi).or_else(kept) else {
             return;
         };
         let token = self.node.token();
@@ -79,17 +95,21 @@ impl Router {
 
     /// Keeps the Permission, and passes it on when the command has been carried out.
     fn hold(&mut self, step: &Step<'_>, token: Token) {
-        let Cause::Permission { received, signed, key_hash, association: Some(association) } = &step.cause else {
+        let Cause::Permission { received, signed, key_hash, association } = &step.cause else {
             return;
         };
         let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
         let Some(session) = self.sessions.get_mut(&step.key) else {
             return;
         };
+        let kept = session.granted.as_ref().map(|granted| granted.association.clone());
+        let Some(association) = association.clone().or(kept) else {
+            return;
+        };
         session.granted = Some(Granted {
             key_hash: *key_hash,
             number: signed.message.number,
-            association: association.clone(),
+            association,
             allowed: signed.message.allowed,
             refresh: signed.message.refresh,
             downstream: received.principal,
@@ -165,11 +185,7 @@ impl Router {
         let Some(session) = self.sessions.get(&step.key) else {
             return;
         };
-        let active = session.granted.as_ref().map(|granted| granted.association.spi());
-        if let Some(mri) = session.asked.as_ref().map(|asked| asked.mri.clone()) {
-            self.node.set_state_lifetime(step.key.session, &mri, Duration::ZERO);
-        }
-        if let Some(spi) = active {
+        if let Some(spi) = session.granted.as_ref().map(|granted| granted.association.spi()) {
             self.remove_epoch(step.key, spi);
         }
     }
@@ -193,13 +209,34 @@ impl Router {
         }
     }
 
-    /// Ends the flow's other sessions, or those in one state.
-    pub(super) fn supersede(&mut self, by: SessionKey, state: Option<State>, now: Instant) {
-        let others = self.sessions_of(&by.flow).filter(|(key, session)| **key != by && state.is_none_or(|s| s == session.state));
+    /// Ends the flow's other sessions, or those in one state. What they permit is left to the session that takes over.
+    pub(super) fn supersede(&mut self, step: &Step<'_>, state: Option<State>) {
+        let others = self.sessions_of(&step.key.flow);
+        let others = others.filter(|(key, session)| **key != step.key && state.is_none_or(|state| state == session.state));
         let others: Vec<SessionKey> = others.map(|(key, _)| *key).collect();
+        let drain = step.permission().and_then(|permission| permission.sa).map_or(Duration::ZERO, |sa| sa.drain);
         for key in others {
-            self.take(Event::TgSuperseded, Guards::default(), Step::new(key, Cause::Other, now));
+            let cause = Cause::Superseded { by: step.key, until: step.now + drain };
+            self.take(Event::TgSuperseded, Guards::default(), Step::new(key, cause, step.now));
         }
+    }
+
+    /// Lets the epoch of an old session run out as one of the session that takes over, which has begun one already.
+    pub(super) fn hand_over(&mut self, step: &Step<'_>) {
+        let Cause::Superseded { by, until } = step.cause else {
+            return;
+        };
+        // One draining association at most.
+        self.delete_draining(step.key);
+        self.delete_draining(by);
+        let granted = self.sessions.get(&step.key).and_then(|session| session.granted.as_ref());
+        let Some((spi, heir)) = granted.map(|granted| granted.association.spi()).zip(self.sessions.get_mut(&by)) else {
+            return;
+        };
+        heir.draining = Some(spi);
+        self.spis.insert((by.flow.destination, spi), by);
+        let token = self.node.token();
+        self.node.command(Command::Drain { token, flow: by.flow, spi, until });
     }
 
     /// Keeps the count of sessions that wait for a Permission.

@@ -9,14 +9,14 @@ use super::rows::{Cause, Step};
 use super::session::Session;
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::{Refusal, Standing};
-use crate::association::Association;
-use crate::datapath;
+use crate::association::{Association, Source};
+use crate::datapath::{self, SourceKey};
 use crate::flow::FlowId;
 use crate::node::{Envelope, Notice, SessionKey};
 use crate::output::Output;
 use crate::removal::Counted;
 use crate::report::ReportEvent;
-use crate::wire::number::is_newer;
+use crate::shares::Owner;
 use crate::wire::{Defense, Message, NotifyCode, Permission, Query, Signed, Unsigned};
 
 /// Detail of Notify 14: no receiver further along the path.
@@ -62,7 +62,11 @@ impl Router {
                 }
             }
             // FN-43: the packet has been dropped and counted; the state stays.
-            datapath::Event::OverBudget { .. } | datapath::Event::NearlyUsedUp { .. } | datapath::Event::FirstPacket { .. } => {}
+            datapath::Event::OverBudget { .. }
+            | datapath::Event::NearlyUsedUp { .. }
+            | datapath::Event::Compared { .. }
+            | datapath::Event::SecondHolder { .. }
+            | datapath::Event::FirstPacket { .. } => {}
         }
     }
 
@@ -84,11 +88,10 @@ impl Router {
             Ok(verified) => verified,
             Err(refusal) => return self.refuse(received, refusal, now),
         };
-        if !self.sessions.contains_key(&key) {
-            self.supersede(key, Some(State::WaitP), now);
-        }
-        let guards = Guards { full: self.is_full(received), ..Guards::default() };
-        let cause = Cause::Query { received, signed, key_hash: verified.key_hash };
+        self.node.adopt_peer_of(received);
+        let owner = Owner { peer: received.principal, signer: verified.key_hash };
+        let guards = Guards { full: self.is_full(key, owner), ..Guards::default() };
+        let cause = Cause::Query { received, signed, key_hash: verified.key_hash, source: SourceKey::of(&verified) };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
 
@@ -100,7 +103,8 @@ impl Router {
             Ok(verified) => verified,
             Err(refusal) => return self.refuse(received, refusal, now),
         };
-        let association = Association::of(permission);
+        let source = self.sessions.get(&key).and_then(|session| session.asked.as_ref()).and_then(|asked| asked.source.as_ref());
+        let association = Association::of(permission, Source::Other(source));
         let event = if permission.is_removal() {
             Event::RxDenial
         } else if permission.defense == Some(Defense::ChangePath) {
@@ -119,11 +123,13 @@ impl Router {
         let session = self.sessions.get(&key);
         let active = session.and_then(|session| session.granted.as_ref()).map(|granted| &granted.association);
         let held_by = self.spis.get(&(key.flow.destination, association.spi()));
-        // An SPI may change hands within a flow, but not back to an epoch that runs out: numbers would repeat.
-        let taken = held_by.is_some_and(|holder| holder.flow != key.flow)
-            || session.is_some_and(|session| session.draining == Some(association.spi()));
+        // Nor may it go back to an epoch that runs out, or is being removed: numbers would repeat.
+        let taken = held_by.is_some_and(|holder| *holder != key)
+            || session.is_some_and(|session| session.draining == Some(association.spi()))
+            || self.removals.holds(&key.flow, association.spi());
         Guards {
             full: false,
+            replaces: self.sessions_of(&key.flow).any(|(other, _)| *other != key),
             spi_taken: taken,
             same_spi: active.is_some_and(|active| active.spi() == association.spi()),
             same_association: active.is_some_and(|active| active.is_same(association)),
@@ -135,7 +141,7 @@ impl Router {
         let message = notify.message;
         let event =
             ReportEvent::Notified { code: message.code, detail: message.detail, number: message.number, reporter: message.reporter };
-        if self.node.may_pass_notice(received.principal, now) {
+        if self.node.may_pass_notice(received, &message.flow, now) {
             self.node.report(Some(message.flow), received.session, "", event);
             self.node.send(Envelope::onward(received), notify.forwarded);
         }
@@ -145,7 +151,7 @@ impl Router {
         self.node.count_refusal(refusal.code);
         let Ok(flow) = FlowId::from_mri(&received.mri) else {
             // Without a flow there is neither a session nor a way to say so.
-            return self.node.report(None, received.session, "", ReportEvent::Refused(refusal));
+            return self.node.report_refusal(None, "", received, &refusal, now);
         };
         let key = SessionKey { flow, session: received.session };
         let old = refusal.code == NotifyCode::Stale && self.sessions.contains_key(&key);
@@ -159,14 +165,13 @@ impl Router {
         };
         let key = SessionKey { flow, session };
         let lost_query = mri.direction() == Direction::Downstream;
-        let no_receiver = error == SendError::NoResponse;
+        let (code, detail) = reason(&error);
         self.node.tell(key, "", ReportEvent::Undelivered { error });
         match self.sessions.get(&key).map(|session| session.state) {
             Some(State::Permitted) if lost_query => {
                 self.take(Event::ErDownstreamLost, Guards::default(), Step::new(key, Cause::Other, now));
             }
             Some(State::WaitP) if lost_query => {
-                let (code, detail) = if no_receiver { (NotifyCode::NoState, NO_RECEIVER) } else { (NotifyCode::NoSecureChannel, 0) };
                 self.notify_sender(key, code, detail, now);
             }
             Some(_) | None => {}
@@ -202,29 +207,39 @@ impl Router {
 
     /// What the live sessions of a flow say about one of its signers.
     fn standing(&self, flow: &FlowId, part: impl Fn(&Session) -> Option<(u32, [u8; 32])>) -> Standing {
-        let mut standing = Standing::default();
-        for (number, key_hash) in self.sessions_of(flow).filter_map(|(_, session)| part(session)) {
-            if standing.newest.is_none_or(|newest| is_newer(number, newest)) {
-                standing = Standing { newest: Some(number), key_hash: Some(key_hash) };
-            }
-        }
-        standing
+        Standing::of(self.sessions_of(flow).filter_map(|(_, session)| part(session)))
     }
 
     pub(super) fn sessions_of(&self, flow: &FlowId) -> impl Iterator<Item = (&SessionKey, &Session)> {
         self.sessions.range(SessionKey::range(*flow))
     }
 
-    fn is_full(&self, received: &ReceivedMessage) -> bool {
-        let peer = received.principal;
-        !self.shares.has_room(peer, self.config.sessions)
-            || self.pending.total() >= self.config.pending
-            || self.pending.of(peer) >= self.config.pending_per_peer
+    fn is_full(&self, key: SessionKey, owner: Owner) -> bool {
+        // A newer question of the same source takes the place of its former one.
+        let former = |(other, session): (&SessionKey, &Session)| *other != key && session.is_pending && session.owner == owner;
+        let replaces = self.sessions_of(&key.flow).any(former);
+        let has_room = self.shares.has_room(owner, self.config.sessions)
+            && self.pending.total() < self.config.pending
+            && self.pending.fits(owner, self.config.pending_per_peer);
+        !replaces && !has_room
     }
 
     fn is_last_query_again(&self, key: SessionKey, received: &ReceivedMessage, signed: &Signed<Query>) -> bool {
         let asked = self.sessions.get(&key).and_then(|session| session.asked.as_ref());
         asked.is_some_and(|asked| asked.upstream != received.principal && asked.is(signed))
+    }
+}
+
+/// What a sender is told when its Query does not go on.
+fn reason(error: &SendError) -> (NotifyCode, u16) {
+    match error {
+        // Nobody is there who could be asked. A time-out may also be that of a slow association, but then no more is known.
+        SendError::NoResponse | SendError::NoEncapsulation | SendError::SelfDestination | SendError::TimedOut | SendError::HopCountZero => {
+            (NotifyCode::NoState, NO_RECEIVER)
+        }
+        SendError::AssociationFailed(_) | SendError::NotAuthorised => (NotifyCode::NoSecureChannel, 0),
+        SendError::QueueFull => (NotifyCode::Overload, 0),
+        SendError::TooLarge => (NotifyCode::Malformed, 0),
     }
 }
 

@@ -39,11 +39,11 @@ pub struct RouterConfig {
     /// What every node is told.
     pub node: NodeConfig,
     /// Sessions at most. A peer upstream may have three times as many as there are free places: alone three quarters of the
-    /// table, and never all of it.
+    /// table, and never all of it. Of its part each sender behind it may have as many as are free: alone half of the part.
     pub sessions: usize,
     /// Sessions that wait for a Permission at most (INV-12).
     pub pending: usize,
-    /// Those that one peer may have.
+    /// Those that one peer may have, of which each sender behind it may have as many as are free.
     pub pending_per_peer: usize,
     /// How long a Permission is waited for (appendix A).
     pub wait: Duration,
@@ -72,7 +72,7 @@ pub struct Router {
     timers: Timers<SessionKey, Timer>,
     /// Which session has an SPI of a destination.
     spis: BTreeMap<(IpAddr, u32), SessionKey>,
-    /// How many sessions there are, by the peer they came from.
+    /// How many sessions there are, by whom they came from.
     shares: Shares,
     /// How many of them wait for a Permission.
     pending: Shares,

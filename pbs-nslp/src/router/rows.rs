@@ -9,20 +9,40 @@ use super::Router;
 use super::inputs::clock_name;
 use super::session::Session;
 use super::table::{Action, Event, Guards, Outcome, State, Timer};
-use crate::admission::{Refusal, is_notice};
+use crate::admission::Refusal;
 use crate::association::Association;
+use crate::datapath::SourceKey;
 use crate::node::{Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::report::ReportEvent;
+use crate::shares::Owner;
 use crate::wire::{NotifyCode, Permission, Query, Signed};
 
 /// What led to an event.
 #[derive(Debug)]
 pub(super) enum Cause<'a> {
-    Query { received: &'a ReceivedMessage, signed: &'a Signed<Query>, key_hash: [u8; 32] },
-    Permission { received: &'a ReceivedMessage, signed: &'a Signed<Permission>, key_hash: [u8; 32], association: Option<Association> },
-    Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
+    Query {
+        received: &'a ReceivedMessage,
+        signed: &'a Signed<Query>,
+        key_hash: [u8; 32],
+        source: Option<SourceKey>,
+    },
+    Permission {
+        received: &'a ReceivedMessage,
+        signed: &'a Signed<Permission>,
+        key_hash: [u8; 32],
+        association: Option<Association>,
+    },
+    Refused {
+        received: &'a ReceivedMessage,
+        refusal: &'a Refusal,
+    },
     Failed(&'a str),
     Clock(Timer),
+    /// The session that takes over, and until when what is permitted runs out.
+    Superseded {
+        by: SessionKey,
+        until: Instant,
+    },
     Other,
 }
 
@@ -47,11 +67,21 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Who takes up a place for the session that begins with the message.
+    fn owner(&self) -> Option<Owner> {
+        match &self.cause {
+            Cause::Query { received, key_hash, .. } | Cause::Permission { received, key_hash, .. } => {
+                Some(Owner { peer: received.principal, signer: *key_hash })
+            }
+            _ => None,
+        }
+    }
+
     /// The message that led to the event.
     fn received(&self) -> Option<&'a ReceivedMessage> {
         match &self.cause {
             Cause::Query { received, .. } | Cause::Permission { received, .. } | Cause::Refused { received, .. } => Some(received),
-            Cause::Failed(_) | Cause::Clock(_) | Cause::Other => None,
+            Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Other => None,
         }
     }
 }
@@ -59,8 +89,10 @@ impl<'a> Step<'a> {
 impl Router {
     /// All state is new; whatever was accepted before is refused (FN-60).
     pub(super) fn restart(&mut self, now: Instant) {
-        if let Outcome::Take(row) = (self.table.0)(State::INITIAL, Event::TgRestart, Guards::default()) {
+        let (from, event, guards) = (State::INITIAL, Event::TgRestart, Guards::default());
+        if let Outcome::Take(row) = (self.table.0)(from, event, guards) {
             self.node.took(row.rule);
+            tracing::debug!(rule = row.rule, %from, ?event, ?guards, to = %row.next, "row taken");
             self.node.raise_floor(now);
         }
     }
@@ -75,7 +107,7 @@ impl Router {
             Outcome::Ignore => return self.node.ignored(),
         };
         self.node.took(row.rule);
-        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, to = %row.next, "row taken");
+        tracing::debug!(flow = %key.flow, rule = row.rule, from = %state, ?event, ?guards, to = %row.next, "row taken");
         step.rule = row.rule;
         if row.next != State::INITIAL {
             self.enter(row.next, &step);
@@ -93,9 +125,9 @@ impl Router {
     fn enter(&mut self, state: State, step: &Step<'_>) {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.state = state;
-        } else if let Some(received) = step.received() {
-            self.shares.add(received.principal);
-            self.sessions.insert(step.key, Session::new(state, received.principal));
+        } else if let Some(owner) = step.owner() {
+            self.shares.add(owner);
+            self.sessions.insert(step.key, Session::new(state, owner));
         }
     }
 
@@ -103,7 +135,11 @@ impl Router {
         match action {
             Action::Start(timer) => self.start(timer, step),
             Action::Stop(timer) => self.timers.stop(step.key, timer),
-            Action::ReportRefusal => self.report_refusal(step),
+            Action::ReportRefusal => {
+                if let Cause::Refused { received, refusal } = &step.cause {
+                    self.node.refuse(step.key, step.rule, received, refusal, step.now);
+                }
+            }
             Action::KeepQuery => self.keep_query(step),
             Action::ForwardQuery => {
                 if let Cause::Query { received, signed, .. } = &step.cause {
@@ -111,7 +147,11 @@ impl Router {
                 }
             }
             Action::ForwardPermission => self.forward_permission(step),
-            Action::Supersede => self.supersede(step.key, None, step.now),
+            Action::Supersede => self.supersede(step, None),
+            Action::SupersedeWaiting => self.supersede(step, Some(State::WaitP)),
+            Action::HandOver => self.hand_over(step),
+            Action::KeepRoute => self.keep_route(step),
+            Action::LeaveRoute => self.leave_route(step.key),
             Action::Install => self.install(step),
             Action::Update => self.update(step),
             Action::DrainOld => self.drain_old(step),
@@ -146,19 +186,6 @@ impl Router {
         self.timers.start(step.key, timer, step.now + period);
     }
 
-    fn report_refusal(&mut self, step: &Step<'_>) {
-        let Cause::Refused { received, refusal } = &step.cause else {
-            return;
-        };
-        self.node.tell(step.key, step.rule, ReportEvent::Refused((*refusal).clone()));
-        if is_notice(received) {
-            return;
-        }
-        let &Refusal { code, detail, number, .. } = *refusal;
-        let notice = Notice { key: step.key, mri: &received.mri, code, detail, number, about: received.principal };
-        self.node.notify(&notice, step.rule, step.now);
-    }
-
     /// Tells the sender about the message that led here, or about the session's last one.
     fn notify(&mut self, step: &Step<'_>, code: NotifyCode, detail: u16) {
         if let Cause::Failed(reason) = step.cause {
@@ -167,7 +194,7 @@ impl Router {
         let number = match &step.cause {
             Cause::Query { signed, .. } => signed.message.number,
             Cause::Permission { signed, .. } => signed.message.number,
-            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Other => 0,
+            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Other => 0,
         };
         let asked = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref());
         let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream));

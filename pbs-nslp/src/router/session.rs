@@ -9,7 +9,8 @@ use gist::wire::Mri;
 use super::table::State;
 use crate::association::Association;
 use crate::credentials::sha256;
-use crate::datapath::Token;
+use crate::datapath::{SourceKey, Token};
+use crate::shares::Owner;
 use crate::wire::{Query, Signed, Volume, VolumeContext};
 
 /// A session from the first Query on.
@@ -24,8 +25,8 @@ pub(super) struct Session {
     pub(super) draining: Option<u32>,
     /// The Permission that goes on when the packet side has acknowledged it.
     pub(super) held: Option<Held>,
-    /// The peer that it came from, whose share of the table it takes up.
-    pub(super) owner: Principal,
+    /// Whose share of the table it takes up.
+    pub(super) owner: Owner,
     /// Whether it takes up a part of the owner's share of the pending table too.
     pub(super) is_pending: bool,
 }
@@ -49,6 +50,8 @@ impl fmt::Debug for Held {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     pub(super) key_hash: [u8; 32],
+    /// With what the source would sign its packets (Solution 3).
+    pub(super) source: Option<SourceKey>,
     pub(super) number: u32,
     /// SV.
     pub(super) sent: Option<Volume>,
@@ -74,7 +77,7 @@ pub(super) struct Granted {
 }
 
 impl Session {
-    pub(super) fn new(state: State, owner: Principal) -> Self {
+    pub(super) fn new(state: State, owner: Owner) -> Self {
         Self { state, asked: None, granted: None, draining: None, held: None, owner, is_pending: false }
     }
 
@@ -88,6 +91,14 @@ impl Session {
             None => !association.parameters.new_epoch,
         };
         asked.sent.filter(|_| same_epoch).map_or(0, |sent| sent.0)
+    }
+
+    /// Where the numbers of an epoch start: no packet up to the last one that the source says it has used in it is let through
+    /// by a router that joins in mid-flow, or it would take a capture for the flow itself. Whoever says nothing of it may not
+    /// know how (the object is not mandatory); then the first verified packet decides.
+    pub(super) fn highest(&self, association: &Association) -> u32 {
+        let context = self.asked.as_ref().and_then(|asked| asked.context);
+        context.filter(|context| context.spi == association.spi()).map_or(0, |context| context.highest)
     }
 }
 

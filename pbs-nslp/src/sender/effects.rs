@@ -57,6 +57,7 @@ impl Sender {
         let identifier = SessionId(self.entropy.identifier());
         if let Some(session) = self.sessions.get_mut(&step.flow) {
             session.session = identifier;
+            session.wants_route = true;
             session.attempt = Attempt::default();
             session.accepted = None;
             session.epoch = None;
@@ -75,8 +76,17 @@ impl Sender {
         }
     }
 
-    /// Keeps the receiver's last number (INV-05), and gives up the way downstream unless a release still needs it.
+    /// Tells GIST that the way downstream is not wanted any more, unless a release still needs it.
+    pub(super) fn leave_route(&mut self, step: &Step<'_>) {
+        if let Some(session) = self.sessions.get_mut(&step.flow).filter(|session| session.wants_route && !step.releases) {
+            session.wants_route = false;
+            self.node.set_state_lifetime(session.session, &session.mri, Duration::ZERO);
+        }
+    }
+
+    /// Keeps the receiver's last number (INV-05), and gives up the way downstream.
     fn close(&mut self, step: &Step<'_>) {
+        self.leave_route(step);
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
         };
@@ -88,9 +98,6 @@ impl Sender {
         };
         let signer = Signer { key_hash: accepted.key_hash, flow: step.flow, kind: MessageKind::Permission };
         self.node.bury(signer, accepted.number, accepted.peer, step.now);
-        if !step.releases {
-            self.node.set_state_lifetime(session.session, &session.mri, Duration::ZERO);
-        }
     }
 
     /// Gives the packet side the association, which takes the place of the former one (FS-05, FS-24).
@@ -106,6 +113,7 @@ impl Sender {
             protection: association.protection.clone(),
             allowed: permission.allowed.0,
             counted: 0,
+            highest: 0,
             expires_at: end(permission, step.now),
         };
         let token = self.node.token();
@@ -137,18 +145,23 @@ impl Sender {
 
     /// Tells the packet side the new volume and end (FS-22).
     pub(super) fn update(&mut self, step: &Step<'_>) {
-        let Some((permission, Some(association))) = step.cause.permission() else {
+        let Some((permission, association)) = step.cause.permission() else {
+            return;
+        };
+        // A Permission that asks for another path names no association.
+        let kept = || Some(self.sessions.get(&step.flow)?.epoch.as_ref()?.association.spi());
+        let Some(spi) = association.map(Association::spi).or_else(kept) else {
             return;
         };
         let token = self.node.token();
         self.node.command(Command::Update {
             token,
             flow: step.flow,
-            spi: association.spi(),
+            spi,
             allowed: permission.allowed.0,
             expires_at: end(permission, step.now),
         });
-        self.wait_for(step.flow, association.spi(), token);
+        self.wait_for(step.flow, spi, token);
         let answers = self.guards(step.flow, step.cause.permission(), step.now).echo_fits;
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
@@ -159,6 +172,7 @@ impl Sender {
         let (before, more) = (epoch.refresh, permission.allowed > epoch.allowed);
         epoch.allowed = permission.allowed;
         epoch.refresh = permission.refresh;
+        self.node.set_state_lifetime(session.session, &session.mri, lifetime(permission.refresh));
         if more {
             session.renewal_refused = false;
             session.data_waits = false;

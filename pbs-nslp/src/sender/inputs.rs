@@ -11,12 +11,12 @@ use super::session::Session;
 use super::table::{Event, Guards, Outcome, State, Timer};
 use super::{Sender, WantError, table};
 use crate::admission::{Refusal, Standing};
-use crate::association::Association;
+use crate::association::{Association, Source};
 use crate::datapath;
 use crate::flow::FlowId;
 use crate::node::SessionKey;
 use crate::removal::Counted;
-use crate::report::ReportEvent;
+use crate::report::{ReportEvent, Setback};
 use crate::wire::{Defense, Message, Notify, NotifyCode, Permission, Signed, Volume};
 
 /// Repairs are this far apart at least (FS-34; the round-trip time is not measured).
@@ -36,6 +36,9 @@ impl Sender {
         }
         if !self.sessions.contains_key(&flow) {
             if self.sessions.len() >= self.config.sessions {
+                self.make_room(now);
+            }
+            if self.sessions.len() >= self.config.sessions {
                 return Err(WantError::Full);
             }
             let mri = flow.to_mri(Direction::Downstream);
@@ -48,6 +51,14 @@ impl Sender {
             self.event(flow, event, Cause::Other, now);
         }
         Ok(())
+    }
+
+    /// Ends the hold-down that is nearest to its end. Nothing else ever makes room: neither a permission nor a question (INV-12).
+    fn make_room(&mut self, now: Instant) {
+        let idle = self.sessions.iter().filter(|(_, session)| session.state == State::Idle).map(|(flow, _)| *flow);
+        if let Some(flow) = idle.min_by_key(|flow| self.timers.expiry(*flow, Timer::Hold)) {
+            self.event(flow, Event::ToHold, Cause::Clock(Timer::Hold), now);
+        }
     }
 
     /// Gives a permission back (FS-16, FS-35).
@@ -108,6 +119,7 @@ impl Sender {
             datapath::Event::FirstPacket { flow } => self.first_packet(flow, now),
             datapath::Event::NearlyUsedUp { flow, spi } => self.nearly_used_up(flow, spi, now),
             datapath::Event::OverBudget { flow, spi } => self.over_budget(flow, spi, now),
+            datapath::Event::Compared { .. } | datapath::Event::SecondHolder { .. } => self.node.ignored(),
         }
     }
 
@@ -119,17 +131,32 @@ impl Sender {
         self.removals.retry(&mut self.node, now);
     }
 
-    /// The first packet of a flow asks by itself if a rule says so.
+    /// The first packet of a flow asks by itself if a rule says so. The packet side bounds how many ask at a time and
+    /// has users take turns.
     fn first_packet(&mut self, flow: FlowId, now: Instant) {
-        let idle = self.sessions.get(&flow).is_none_or(|session| session.state == State::Idle);
-        if !idle {
+        let state = self.sessions.get(&flow).map_or(State::Idle, |session| session.state);
+        if state == State::Permitted && self.has_ended(flow, now) {
+            // The packet side has seen the end of the permission before its timers fire here.
+            if let Some(session) = self.sessions.get_mut(&flow) {
+                session.data_waits = true;
+            }
+            return;
+        }
+        if state != State::Idle {
             return self.event(flow, Event::TgPacket, Cause::Other, now);
         }
         let rule = self.config.ask.iter().find(|rule| rule.selector.matches(&flow)).map(|rule| rule.volume);
-        let asked = rule.is_some_and(|volume| self.want(flow, volume, now).is_ok());
+        // Whatever this host's programs send to, the other half of the table stays for what is granted and asked for otherwise.
+        let waiting = self.sessions.values().filter(|session| session.state == State::WaitP).count();
+        let has_room = waiting < self.config.sessions.div_ceil(2);
+        let asked = rule.is_some_and(|volume| has_room && self.want(flow, volume, now).is_ok());
         if !asked {
             self.event(flow, Event::TgUnasked, Cause::Other, now);
         }
+    }
+
+    fn has_ended(&self, flow: FlowId, now: Instant) -> bool {
+        [Timer::Ttl, Timer::Life].into_iter().any(|timer| self.timers.expiry(flow, timer).is_some_and(|end| end <= now))
     }
 
     /// Asks in time, so that nothing has to wait (FS-33).
@@ -162,7 +189,7 @@ impl Sender {
     fn permission(&mut self, received: &ReceivedMessage, signed: &Signed<Permission>, now: Instant) {
         let permission = &signed.message;
         let flow = permission.flow;
-        let association = Association::of(permission);
+        let association = Association::of(permission, Source::Own);
         let event = if permission.is_removal() {
             Event::RxDenial
         } else if permission.defense == Some(Defense::ChangePath) {
@@ -190,7 +217,15 @@ impl Sender {
         if !self.is_live(notify.flow, received.session) {
             return self.node.ignored();
         }
-        self.event(notify.flow, Event::RxNotify, Cause::Notify(notify), now);
+        if let Some(session) = self.sessions.get_mut(&notify.flow) {
+            let &Notify { code, detail, reporter, .. } = notify;
+            session.attempt.setback = Some(Setback::Notified { code, detail, reporter });
+        }
+        // It is the Query that was too old, or the answer to it: after a restart numbers may lie behind those used before.
+        let query_open = self.timers.expiry(notify.flow, Timer::Answer).is_some();
+        let refused_as_old = notify.code == NotifyCode::Stale && query_open;
+        let guards = Guards { refused_as_old, ..self.guards(notify.flow, None, now) };
+        self.take(Event::RxNotify, guards, Step::new(notify.flow, Cause::Notify(notify), now));
         match notify.code {
             NotifyCode::NoState | NotifyCode::RouteChanged => self.event(notify.flow, Event::TgRepair, Cause::Other, now),
             NotifyCode::Overload if notify.challenge.is_some() => {
@@ -204,18 +239,19 @@ impl Sender {
         self.node.count_refusal(refusal.code);
         match FlowId::from_mri(&received.mri) {
             Ok(flow) => self.event(flow, Event::RxInvalid, Cause::Refused { received, refusal: &refusal }, now),
-            Err(_) => self.node.report(None, received.session, "", ReportEvent::Refused(refusal)),
+            Err(_) => self.node.report_refusal(None, "", received, &refusal, now),
         }
     }
 
     fn undelivered(&mut self, handle: MessageHandle, session: SessionId, mri: &Mri, error: SendError, now: Instant) {
         let flow = FlowId::from_mri(mri).ok();
-        self.node.report(flow, session, "", ReportEvent::Undelivered { error });
+        self.node.report(flow, session, "", ReportEvent::Undelivered { error: error.clone() });
         let Some(flow) = flow.filter(|flow| self.is_live(*flow, session)) else {
             return;
         };
         // News of a Query that has been repeated since are old.
-        if self.sessions.get(&flow).is_some_and(|session| session.attempt.last_handle == Some(handle)) {
+        if let Some(session) = self.sessions.get_mut(&flow).filter(|session| session.attempt.last_handle == Some(handle)) {
+            session.attempt.setback = Some(Setback::Undelivered(error));
             self.event(flow, Event::ErGist, Cause::Gist, now);
         }
     }
@@ -237,8 +273,10 @@ impl Sender {
 
     /// A Permission of a session that does not exist: there is no state, so the row is Idle's (FS-03).
     fn stray(&mut self, key: SessionKey, event: Event) {
-        if let Outcome::Take(row) = table::step(State::Idle, event, Guards::default()) {
+        let (from, guards) = (State::Idle, Guards::default());
+        if let Outcome::Take(row) = table::step(from, event, guards) {
             self.node.took(row.rule);
+            tracing::debug!(flow = %key.flow, rule = row.rule, %from, ?event, ?guards, to = %row.next, "row taken");
             self.node.tell(key, row.rule, ReportEvent::Stray);
         }
     }
@@ -270,6 +308,8 @@ impl Sender {
             same_spi: active.zip(offered).is_some_and(|(active, offered)| active.spi() == offered.spi()),
             same_association: active.zip(offered).is_some_and(|(active, offered)| active.is_same(offered)),
             repair_recent: since_last.is_some_and(|since| since < REPAIR),
+            first_hop_lost: session.attempt.first_hop_lost,
+            refused_as_old: false,
             renewal_refused: session.renewal_refused,
             data_waits: session.data_waits,
         }

@@ -133,6 +133,11 @@ impl Sender {
         }
     }
 
+    /// Replaces the addresses this host sends from. What is under way goes on.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.config.addresses = addresses;
+    }
+
     /// Says what time it is, in Unix seconds; to be repeated once in a while.
     pub fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
         self.node.set_wall_clock(unix_seconds, now);

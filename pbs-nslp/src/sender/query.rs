@@ -176,7 +176,7 @@ impl Sender {
             Ok(payload) => {
                 let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
                 self.node.tell(key, rule, event);
-                let envelope = Envelope { session: key.session, mri: mri.clone(), hop_count: None, timeout };
+                let envelope = Envelope::own(key.session, mri.clone(), timeout);
                 Some(self.node.send(envelope, payload))
             }
             Err(error) => {

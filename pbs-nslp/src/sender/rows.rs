@@ -81,7 +81,7 @@ impl Sender {
             Outcome::Ignore => return self.node.ignored(),
         };
         self.node.took(row.rule);
-        tracing::debug!(%flow, rule = row.rule, from = %state, to = %row.next, "row taken");
+        tracing::debug!(%flow, rule = row.rule, from = %state, ?event, ?guards, to = %row.next, "row taken");
         step.rule = row.rule;
         if let Some(session) = self.sessions.get_mut(&flow) {
             session.state = row.next;
@@ -92,19 +92,26 @@ impl Sender {
         for action in row.actions {
             self.perform(*action, &mut step);
         }
+        if row.next == State::INITIAL {
+            self.leave_route(&step);
+        }
     }
 
     fn perform(&mut self, action: Action, step: &mut Step<'_>) {
         let (flow, rule) = (step.flow, step.rule);
         match action {
             Action::Start(timer) => self.start(timer, step),
-            Action::Stop(timer) => self.timers.stop(flow, timer),
+            Action::Stop(timer) => self.stop(timer, flow),
             Action::NewSession => self.new_session(step),
             Action::ForgetSession => self.forget_session(step),
             Action::SendQuery => self.send_query(step),
             Action::SendRelease => self.send_release(step),
             Action::Install => self.install(step),
             Action::Update => self.update(step),
+            Action::Expect => {
+                let token = self.node.token();
+                self.node.command(Command::Expect { token, flow, until: step.now + answer_timeout(1) });
+            }
             Action::Remove => self.remove(step),
             Action::LengthenHold => self.lengthen_hold(step),
             Action::DropHeld => {
@@ -129,8 +136,12 @@ impl Sender {
             }
             Action::ReportRevoked => self.tell(flow, rule, ReportEvent::Revoked),
             Action::ReportReleased => self.tell(flow, rule, ReportEvent::Released),
-            Action::ReportUnreachable => self.tell(flow, rule, ReportEvent::Unreachable),
+            Action::ReportUnreachable => {
+                let cause = self.sessions.get(&flow).and_then(|session| session.attempt.setback.clone());
+                self.tell(flow, rule, ReportEvent::Unreachable { cause });
+            }
             Action::ReportUnanswered => self.report_unanswered(step),
+            Action::ReportNoPath => self.tell(flow, rule, ReportEvent::NoOtherPath),
             Action::ReportAlgorithm => self.tell(flow, rule, ReportEvent::AlgorithmRefused),
             Action::ReportKeySwap => self.tell(flow, rule, ReportEvent::KeySwapRefused { spi: self.spi(flow) }),
             Action::ReportExhausted => self.tell(flow, rule, ReportEvent::Exhausted { spi: self.spi(flow) }),
@@ -145,8 +156,7 @@ impl Sender {
             Action::ReportRefusal => {
                 // A notice goes towards the sender, which is here: it stays a report.
                 if let Cause::Refused { received, refusal } = &step.cause {
-                    let key = SessionKey { flow, session: received.session };
-                    self.node.tell(key, rule, ReportEvent::Refused((*refusal).clone()));
+                    self.node.report_refusal(Some(flow), rule, received, refusal, step.now);
                 }
             }
             Action::ReportNotify => {
@@ -157,7 +167,17 @@ impl Sender {
         }
     }
 
+    fn stop(&mut self, timer: Timer, flow: FlowId) {
+        self.timers.stop(flow, timer);
+        if let Some(session) = self.sessions.get_mut(&flow).filter(|_| timer == Timer::Repair) {
+            session.attempt.first_hop_lost = false;
+        }
+    }
+
     fn start(&mut self, timer: Timer, step: &Step<'_>) {
+        if let Some(session) = self.sessions.get_mut(&step.flow).filter(|_| timer == Timer::Repair) {
+            session.attempt.first_hop_lost |= matches!(step.cause, Cause::Gist);
+        }
         let session = self.sessions.get(&step.flow);
         let permission = step.cause.permission().map(|(permission, _)| permission);
         let period = match timer {
@@ -167,7 +187,10 @@ impl Sender {
             Timer::Life => permission.map_or(Duration::ZERO, |permission| lifetime(permission.refresh)),
             Timer::Hold => session.map_or(HOLD, |session| session.hold.max(HOLD)),
             Timer::GiveUp => GIVE_UP,
-            Timer::Repair => REPAIR,
+            Timer::Repair => {
+                let since = session.and_then(|session| session.attempt.last_sent_at).map(|at| step.now.saturating_duration_since(at));
+                REPAIR.saturating_sub(since.unwrap_or_default())
+            }
         };
         self.timers.start(step.flow, timer, step.now + period);
     }

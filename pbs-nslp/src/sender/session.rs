@@ -9,6 +9,7 @@ use gist::wire::{Mri, SessionId};
 use super::table::State;
 use crate::association::Association;
 use crate::datapath::Token;
+use crate::report::Setback;
 use crate::wire::number::is_newer;
 use crate::wire::{Volume, VolumeContext};
 
@@ -19,6 +20,8 @@ pub(super) struct Session {
     pub(super) session: SessionId,
     /// Downstream.
     pub(super) mri: Mri,
+    /// Whether GIST keeps the way downstream.
+    pub(super) wants_route: bool,
     /// How much is asked for at a time.
     pub(super) wanted: Volume,
     pub(super) attempt: Attempt,
@@ -51,6 +54,10 @@ pub(super) struct Attempt {
     pub(super) asks_more: bool,
     /// Whether the Query before was only just sent.
     pub(super) in_haste: bool,
+    /// What was heard last about why it may not have been answered.
+    pub(super) setback: Option<Setback>,
+    /// Whether repairs repeat until an answer comes, the first hop being lost.
+    pub(super) first_hop_lost: bool,
 }
 
 /// The last Permission accepted.
@@ -83,6 +90,7 @@ impl Session {
             state: State::INITIAL,
             session,
             mri,
+            wants_route: false,
             wanted,
             attempt: Attempt::default(),
             accepted: None,

@@ -6,6 +6,10 @@ pub const WINDOW_PAST: u32 = 300;
 /// How far ahead of the clock a number may be at a node without state, in seconds.
 pub const WINDOW_FUTURE: u32 = 30;
 
+/// How far ahead of the clock a number may be at a node with state, in seconds. Numbers follow the clock; one that runs ahead
+/// of it by more is no repetition in haste but would have to be remembered until the clock has caught up.
+pub const AHEAD_WITH_STATE: u32 = 300;
+
 /// Whether a number is strictly newer than another (RFC 1982 §3.2). Two numbers exactly 2³¹ apart have no order: neither
 /// is newer.
 pub fn is_newer(number: u32, than: u32) -> bool {
@@ -35,6 +39,11 @@ pub fn is_fresh(number: u32, unix_seconds: u64) -> bool {
 /// Whether a number lies before the freshness window; one from the future does not.
 pub fn is_outdated(number: u32, unix_seconds: u64) -> bool {
     is_newer(at(unix_seconds).wrapping_sub(WINDOW_PAST), number)
+}
+
+/// Whether a number lies too far ahead of the clock even for a node with state ([`AHEAD_WITH_STATE`]).
+pub fn runs_ahead(number: u32, unix_seconds: u64) -> bool {
+    is_newer(number, at(unix_seconds).wrapping_add(AHEAD_WITH_STATE))
 }
 
 /// The time in Unix seconds that a number stands for, of all those it may stand for the one nearest to the clock.

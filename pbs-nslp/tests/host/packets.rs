@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event, Grant};
+use pbs_nslp::detection::{Count, Covered};
 use pbs_nslp::flow::FlowId;
 
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ pub(crate) struct Entry {
     pub(crate) grant: Grant,
     pub(crate) counted: u64,
     pub(crate) highest: u32,
+    /// Length of each packet, in the order of their numbers: none is lost or overtaken here.
+    pub(crate) lengths: Vec<u64>,
 }
 
 /// What became of a packet that wants to leave a host.
@@ -47,7 +50,7 @@ impl Packets {
                 if self.asks_for.is_some() {
                     self.table.retain(|(other, _), _| *other != flow);
                 }
-                let entry = Entry { grant: grant.clone(), counted: grant.counted, highest: 0 };
+                let entry = Entry { grant: grant.clone(), counted: grant.counted, highest: 0, lengths: Vec::new() };
                 self.table.insert((flow, grant.spi), entry);
                 self.expected.remove(&flow);
                 released = self.held.remove(&flow).unwrap_or_default();
@@ -69,6 +72,17 @@ impl Packets {
                 }
                 None => Err("no such permission"),
             },
+            Command::Compare { spi, up_to, .. } => {
+                let Some(entry) = self.table.get(&(flow, *spi)) else {
+                    self.events.push_back(Event::Failed { token, reason: "no such permission".to_owned() });
+                    return Vec::new();
+                };
+                let exact = entry.lengths.iter().take(*up_to as usize).sum();
+                let covered = Some(Covered { at_least: exact, at_most: exact });
+                let count = Count { counted: entry.counted, highest: entry.highest, covered, ..Count::default() };
+                self.events.push_back(Event::Compared { token, count });
+                return Vec::new();
+            }
             Command::Snapshot { spi, .. } => match self.table.get(&(flow, *spi)) {
                 Some(entry) => Ok((entry.counted, entry.highest)),
                 None => Err("no such permission"),
@@ -140,6 +154,7 @@ impl Packets {
         }
         entry.counted += length;
         entry.highest += 1;
+        entry.lengths.push(length);
         true
     }
 

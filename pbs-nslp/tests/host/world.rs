@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{Indication, Principal, ReceivedMessage, SendMessage};
+use gist::api::{Indication, PeerHandle, Principal, ReceivedMessage, SendMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, NslpId, PeerIdentity};
 use pbs_nslp::datapath::Event;
@@ -310,7 +310,7 @@ impl World {
     fn act(&mut self, place: Place, part: Part, output: Output) {
         match output {
             Output::Send(message) => self.transmit(place, message),
-            Output::SetStateLifetime { .. } => {}
+            Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } => {}
             Output::Datapath(command) => {
                 self.trace.push(format!("{} {place} {part:?} {command:?}", self.now));
                 let released = self.packets.get_mut(&(place, part)).unwrap().apply(&command, self.now);
@@ -430,7 +430,9 @@ fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
         payload: message.payload,
         association: None,
         peer: PeerIdentity::new(Bytes::from(format!("node {from}"))).unwrap(),
+        peer_handle: PeerHandle([u8::try_from(from).unwrap(); 16]),
         principal: principal(from),
+        tentative: false,
         authenticated: true,
         hop_count: message.hop_count.unwrap_or(64) - 1,
         ip_distance: None,

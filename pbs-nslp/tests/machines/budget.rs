@@ -12,7 +12,7 @@ use crate::world::{LIMIT, SENDER, TTL, VOLUME, World, flow, seconds, sender_addr
 
 /// Puts another sender in the place of the first, which has forgotten everything but its key.
 fn restart_sender(world: &mut World, seed: u8) {
-    world.stable = false;
+    world.disturb();
     let signer = ToySigner::new(sender_address(), 1);
     world.sender = Sender::new(sender_config(), signer, world.authority.clone(), [seed; 32], world.unix(), world.now);
     world.datapaths[SENDER] = Datapath { is_sender: true, ..Datapath::default() };

@@ -1,5 +1,6 @@
 //! Nothing changes permission state but what both ends have signed, and bad input changes nothing (INV-06).
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use gist::api::{Principal, ReceivedMessage};
@@ -8,11 +9,13 @@ use pbs_nslp::flow::FlowId;
 use pbs_nslp::report::ReportEvent;
 use pbs_nslp::router::table::{Action, Event, Guards, Outcome, State, Transition, step};
 use pbs_nslp::router::{Router, RouterConfig};
-use pbs_nslp::wire::{Defense, MessageKind, NotifyCode, Permission, Query, SaParameters, Volume, VolumeContext};
+use pbs_nslp::wire::{
+    self, Defense, Message, MessageKind, Notify, NotifyCode, Permission, PuzzleChallenge, Query, SaParameters, Volume, VolumeContext,
+};
 
 use crate::credentials::ToySigner;
 use crate::forge::{self, SPI, denial, key, notice_from, permission, permission_from, query, query_from};
-use crate::world::{LATENCY, SENDER, START_UNIX, T, World, flow, flow_to, receiver_address, router_config, seconds};
+use crate::world::{LATENCY, NSLP_ID, SENDER, START_UNIX, T, World, flow, flow_to, receiver_address, router_config, seconds};
 
 const OTHER: SessionId = SessionId([9; 16]);
 
@@ -73,6 +76,51 @@ fn a_denial_without_state_is_passed_on_without_a_notice_and_its_number_is_kept()
     world.tell(1, gist::api::Indication::Received(fresh));
     world.settle();
     assert_eq!(world.router_state(1), "Permitted");
+}
+
+#[test]
+fn an_advice_to_change_the_path_without_state_is_passed_on_and_changes_nothing() {
+    // FN-03, FS-03; and a denial that nobody waits for.
+    let mut world = World::new(1);
+    world.stable = false;
+    let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, ..permission(later(&world)) };
+    world.tell(1, gist::api::Indication::Received(permission_from(2, OTHER, &other_path, &forge::receiver())));
+    world.run(seconds(1));
+    world.took(1, &["FN-03"]);
+    let denial = denial(later(&world) + 1);
+    world.tell(1, gist::api::Indication::Received(permission_from(2, OTHER, &denial, &forge::receiver())));
+    world.run(seconds(1));
+    assert_eq!(world.sent(1, MessageKind::Permission).len(), 2);
+    assert_eq!(world.events(SENDER).iter().filter(|event| ***event == ReportEvent::Stray).count(), 2);
+    assert_eq!(world.states(), ["Idle"; 3]);
+}
+
+#[test]
+fn a_bad_permission_changes_nothing_while_one_is_waited_for() {
+    // FN-00 in Wait P.
+    let mut world = World::new(1);
+    world.down.insert(2);
+    world.want();
+    world.run(LATENCY * 2);
+    let session = world.session();
+    let received = forge::spoiled(permission_from(2, session, &permission(later(&world)), &forge::receiver()));
+    assert_eq!(refused(&mut world, 1, received), NotifyCode::Signature);
+    assert_eq!(world.router_state(1), "Wait P");
+}
+
+#[test]
+fn a_new_epoch_with_an_algorithm_the_sender_refuses_does_not_begin() {
+    // FS-24: the old one goes on.
+    let mut world = World::granted(1);
+    world.stable = false;
+    let session = world.session();
+    let no_action = Permission { defense: Some(Defense::NoAction), sa: None, ..permission(later(&world)) };
+    let before = world.permissions();
+    world.tell(SENDER, gist::api::Indication::Received(permission_from(1, session, &no_action, &forge::receiver())));
+    world.settle();
+    world.took(SENDER, &["FS-24"]);
+    assert!(world.saw(SENDER, |event| *event == ReportEvent::AlgorithmRefused));
+    assert_eq!((world.sender_state().as_str(), before), ("Permitted", world.permissions()));
 }
 
 #[test]
@@ -227,20 +275,24 @@ fn no_notice_changes_anything_and_none_answers_a_notice() {
 
 #[test]
 fn notices_are_rate_limited() {
-    // Appendix A: 10/s, burst 20 for one peer.
+    // Appendix A: 10/s, burst 20 for one peer; half of that about one source behind it.
     let mut world = World::new(1);
-    let forged = query_from(SENDER, OTHER, &query(5), &forge::sender());
-    for _ in 0..100 {
-        world.tell(1, gist::api::Indication::Received(forged.clone()));
-        world.settle();
-    }
-    assert_eq!(world.sent(1, MessageKind::Notify).len(), 20);
+    let forged = |source: u8| {
+        let flow = FlowId::new([192, 0, 2, source].into(), receiver_address(), 17, 5000, 9000).unwrap();
+        query_from(SENDER, OTHER, &Query { flow, ..query(5) }, &forge::sender())
+    };
+    let flood = |world: &mut World, sources: &[u8]| {
+        for source in sources.iter().cycle().take(300) {
+            world.tell(1, gist::api::Indication::Received(forged(*source)));
+            world.settle();
+        }
+        world.sent(1, MessageKind::Notify).len()
+    };
+    assert_eq!(flood(&mut world, &[1]), 10);
+    assert_eq!(flood(&mut world, &[1, 2, 3]), 20);
     world.run(seconds(1));
-    for _ in 0..100 {
-        world.tell(1, gist::api::Indication::Received(forged.clone()));
-        world.settle();
-    }
-    assert_eq!(world.sent(1, MessageKind::Notify).len(), 30);
+    assert_eq!(flood(&mut world, &[1]), 25);
+    assert_eq!(flood(&mut world, &[1, 2, 3]), 30);
 }
 
 #[test]
@@ -269,36 +321,47 @@ fn an_spi_that_belongs_to_another_flow_of_the_receiver_is_refused() {
 
 #[test]
 fn the_pending_table_is_bounded_and_never_displaces_a_permission() {
-    // FN-02, INV-12, P-145, X-82: one peer's flood leaves room for another's Query.
-    let config = RouterConfig { pending: 5, pending_per_peer: 3, ..router_config() };
+    // FN-02, INV-12, P-145, X-82: a flood leaves room for the Queries of other hosts behind the same peer, and of other peers.
+    let config = RouterConfig { pending: 6, pending_per_peer: 4, ..router_config() };
     let mut world = World::granted(1);
     world.stable = false;
     let now = world.now;
+    world.pending = config.pending;
     world.routers[0] = Router::new(config, world.authority.clone(), START_UNIX, now);
     world.datapaths[1] = crate::datapath::Datapath::default();
     world.want();
     world.run(LATENCY * 5);
     assert_eq!(world.router_state(1), "Permitted");
-    let pending = |world: &World| world.routers[0].sessions().iter().filter(|session| session.state == "Wait P").count();
-    let number = later(&world);
-    let from = |world: &mut World, peer: &str, port: u16| {
-        let asked = Query { flow: FlowId::new(flow().source, flow().destination, 17, port, 9000).unwrap(), ..query(number) };
-        let mut received = query_from(SENDER, SessionId([port as u8; 16]), &asked, &forge::sender());
-        received.principal = Principal([peer.as_bytes()[0]; 32]);
-        world.tell(1, gist::api::Indication::Received(received));
+    let pending = |world: &World, host: Option<u8>| {
+        let sessions = world.routers[0].sessions();
+        let of_host = |source: IpAddr| host.is_none_or(|host| source == IpAddr::from([192, 0, 2, host]));
+        sessions.iter().filter(|session| session.state == "Wait P" && of_host(session.flow.source)).count()
     };
-    (1..=10).for_each(|port| from(&mut world, "flooder", port));
-    assert_eq!(pending(&world), 3);
-    (11..=20).for_each(|port| from(&mut world, "other", port));
-    assert_eq!(pending(&world), 5);
-    world.settle();
+    let number = later(&world);
+    let from = |world: &mut World, peer: u8, host: u8, port: u16| {
+        let flow = FlowId::new([192, 0, 2, host].into(), flow().destination, 17, port, 9000).unwrap();
+        let signer = ToySigner::new(flow.source, host);
+        let asked = Query { flow, credential: forge::credential(&signer), ..query(number) };
+        let mut received = query_from(SENDER, SessionId([port as u8; 16]), &asked, &signer);
+        received.principal = Principal([peer; 32]);
+        world.tell(1, gist::api::Indication::Received(received));
+        world.settle();
+    };
+    (1..=10).for_each(|port| from(&mut world, 100, 11, port));
+    assert_eq!(pending(&world, Some(11)), 2, "half of the peer's part");
+    (1..=10).for_each(|port| from(&mut world, 100, 12, port));
+    (1..=10).for_each(|port| from(&mut world, 100, 13, port));
+    assert_eq!((pending(&world, Some(12)), pending(&world, Some(13)), pending(&world, None)), (1, 1, 4));
+    (11..=20).for_each(|port| from(&mut world, 101, 14, port));
+    assert_eq!((pending(&world, Some(14)), pending(&world, None)), (2, 6));
     world.took(1, &["FN-02"]);
     assert!(world.saw(1, |event| matches!(event, ReportEvent::Notifying { code: NotifyCode::Overload, .. })));
-    assert_eq!(world.packet(10), Some(2));
+    assert_eq!(world.packet(10), Some(2), "and the permission is untouched");
     world.run(seconds(31));
-    assert_eq!(pending(&world), 0, "FN-09 makes room");
-    from(&mut world, "flooder", 30);
-    assert_eq!(pending(&world), 1);
+    assert_eq!(pending(&world, None), 0, "FN-09 makes room");
+    assert_eq!(world.states(), ["Permitted"; 3]);
+    from(&mut world, 100, 11, 30);
+    assert_eq!(pending(&world, None), 1);
 }
 
 #[test]
@@ -319,20 +382,50 @@ fn a_permission_with_an_algorithm_the_sender_refuses_is_given_back() {
 
 #[test]
 fn what_this_version_does_not_act_upon_is_refused_loudly() {
-    // FS-26, FN-25, FN-11 and FS-12: in the table, counted and reported, no change.
-    let mut world = World::granted(1);
+    // FS-12 and FN-31: in the table, counted and reported, no change.
+    let mut world = World::new(1);
+    world.down.insert(2);
+    world.want();
     let session = world.session();
-    let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, ..permission(later(&world)) };
-    let before = (world.states(), world.permissions());
-    world.tell(1, gist::api::Indication::Received(permission_from(2, session, &other_path, &forge::receiver())));
-    world.tell(SENDER, gist::api::Indication::Received(permission_from(1, session, &other_path, &forge::receiver())));
+    let challenge = Some(PuzzleChallenge { algorithm: 1, difficulty: 20, lifetime: 10, issuer: 7, nonce: 9 });
+    let received = notice_from(1, session, flow(), NotifyCode::Overload);
+    let Message::Notify(notify) = wire::decode(received.payload.clone(), session, NSLP_ID).unwrap() else { panic!("a notice") };
+    let payload = wire::build_notify(&Notify { challenge, ..notify.message }).unwrap();
+    let before = (world.states(), world.sent(SENDER, MessageKind::Query).len());
+    world.tell(SENDER, gist::api::Indication::Received(ReceivedMessage { payload, ..received }));
     world.settle();
-    assert_eq!(before, (world.states(), world.permissions()));
-    assert_eq!(world.routers[0].counters().not_acted_upon.get("FN-25"), Some(&1));
-    assert_eq!(world.sender.counters().not_acted_upon.get("FS-26"), Some(&1));
-    for place in [SENDER, 1] {
+    assert_eq!(before, (world.states(), world.sent(SENDER, MessageKind::Query).len()));
+    assert_eq!(world.sender.counters().not_acted_upon.get("FS-12"), Some(&1));
+
+    let mut replayed = World::granted(1);
+    let mut transit = replayed.recorded[0].clone();
+    transit.received.principal = Principal([77; 32]);
+    let before = (replayed.states(), replayed.permissions());
+    replayed.deliver(transit);
+    assert_eq!(before, (replayed.states(), replayed.permissions()));
+    assert_eq!(replayed.routers[0].counters().not_acted_upon.get("FN-31"), Some(&1));
+    for (world, place) in [(world, SENDER), (replayed, 1)] {
         assert!(world.saw(place, |event| *event == ReportEvent::NotActedUpon));
     }
+}
+
+#[test]
+fn an_advice_to_change_the_path_is_passed_on_while_a_permission_is_waited_for() {
+    // FN-11, FS-11: there is no other path.
+    let mut world = World::new(1);
+    world.stable = false;
+    world.down.insert(2);
+    world.want();
+    world.run(LATENCY * 2);
+    let session = world.session();
+    let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, ..permission(later(&world)) };
+    world.tell(1, gist::api::Indication::Received(permission_from(2, session, &other_path, &forge::receiver())));
+    world.run(LATENCY * 2);
+    world.took(1, &["FN-11"]);
+    world.took(SENDER, &["FS-11"]);
+    assert!(world.saw(SENDER, |event| *event == ReportEvent::NoOtherPath));
+    assert_eq!(world.states(), ["Wait P", "Wait P", "Idle"]);
+    assert!(world.permissions().iter().all(Vec::is_empty));
 }
 
 #[test]

@@ -4,13 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event, Grant};
+use pbs_nslp::detection::{Count, Covered};
 use pbs_nslp::flow::FlowId;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) grant: Grant,
     pub(crate) counted: u64,
+    /// What may be counted at most: the allowed volume, or where a receiver lowered that below what had been counted,
+    /// just that.
+    pub(crate) ceiling: u64,
     pub(crate) highest: u32,
+    /// Numbers that have passed, with their packets' lengths.
+    pub(crate) seen: BTreeMap<u32, u64>,
+    /// Whether two right ICVs came under one number (E4).
+    pub(crate) second_holder: bool,
     /// Sequence numbers used at a sender start over with each SPI.
     pub(crate) draining: bool,
 }
@@ -49,6 +57,7 @@ impl Datapath {
             Command::Update { flow, spi, .. }
             | Command::Remove { flow, spi, .. }
             | Command::Drain { flow, spi, .. }
+            | Command::Compare { flow, spi, .. }
             | Command::Snapshot { flow, spi, .. } => (*flow, *spi),
             Command::Expect { flow, .. } | Command::ReleaseHeld { flow, .. } | Command::DropHeld { flow, .. } => (*flow, 0),
         };
@@ -56,10 +65,23 @@ impl Datapath {
         let result = self.carry_out(command, key);
         let (counted, highest) = self.table.get(&key).map_or(before, |entry| (entry.counted, entry.highest));
         let event = match result {
-            Ok(()) => Event::Applied { token, counted, highest },
+            Ok(()) => match command {
+                Command::Compare { up_to, .. } => Event::Compared { token, count: self.count(key, *up_to) },
+                _ => Event::Applied { token, counted, highest },
+            },
             Err(reason) => Event::Failed { token, reason: reason.to_owned() },
         };
         if self.stalled { self.waiting.push_back(event) } else { self.events.push_back(event) }
+    }
+
+    /// What the packet side of a receiver would tell, to the byte.
+    fn count(&self, key: (FlowId, u32), up_to: u32) -> Count {
+        let Some(entry) = self.table.get(&key) else {
+            return Count::default();
+        };
+        let exact = entry.seen.range(..=up_to).map(|(_, length)| length).sum();
+        let covered = Some(Covered { at_least: exact, at_most: exact });
+        Count { counted: entry.counted, highest: entry.highest, covered, second_holder: entry.second_holder, late: 0 }
     }
 
     pub(crate) fn resume(&mut self) {
@@ -76,8 +98,10 @@ impl Datapath {
                     self.held.remove(&grant.flow);
                 }
                 assert!(!self.table.contains_key(&key), "an installed SPI is not installed again");
-                let (counted, grant) = (grant.counted, grant.clone());
-                self.table.insert(key, Entry { grant, counted, highest: 0, draining: false });
+                let (counted, highest, grant) = (grant.counted, grant.highest, grant.clone());
+                let ceiling = grant.allowed.max(counted);
+                let (seen, second_holder, draining) = (BTreeMap::new(), false, false);
+                self.table.insert(key, Entry { grant, counted, ceiling, highest, seen, second_holder, draining });
             }
             Command::Update { allowed, expires_at, .. } => {
                 let entry = self.table.get_mut(&key).ok_or("no such permission")?;
@@ -85,6 +109,7 @@ impl Datapath {
                     self.held.remove(&key.0);
                 }
                 (entry.grant.allowed, entry.grant.expires_at) = (*allowed, *expires_at);
+                entry.ceiling = entry.counted.max(*allowed);
             }
             Command::Remove { spi, .. } if self.stubborn || self.sticks == Some(*spi) => return Err("worker gone"),
             Command::Remove { .. } => drop(self.table.remove(&key)),
@@ -93,11 +118,16 @@ impl Datapath {
                 entry.draining = true;
                 entry.grant.expires_at = entry.grant.expires_at.min(*until);
             }
-            Command::Snapshot { .. } => drop(self.table.get(&key).ok_or("no such permission")?),
+            Command::Compare { .. } | Command::Snapshot { .. } => drop(self.table.get(&key).ok_or("no such permission")?),
             Command::Expect { flow, .. } => drop(self.held.insert(*flow)),
             Command::ReleaseHeld { flow, .. } | Command::DropHeld { flow, .. } => drop(self.held.remove(flow)),
         }
         Ok(())
+    }
+
+    /// Whether it may lag behind what it is told: then what waits for it has not gone on either.
+    pub(crate) fn lags(&self) -> bool {
+        self.stalled || self.stubborn || self.full || self.sticks.is_some()
     }
 
     /// An application's packet at the sender.
@@ -127,7 +157,7 @@ impl Datapath {
         let Some(entry) = self.table.get_mut(&(flow, spi)) else {
             return false;
         };
-        if entry.grant.expires_at <= now {
+        if entry.grant.expires_at <= now || number <= entry.grant.highest || entry.seen.contains_key(&number) {
             return false;
         }
         if entry.counted + length > entry.grant.allowed {
@@ -136,6 +166,7 @@ impl Datapath {
         }
         entry.counted += length;
         entry.highest = entry.highest.max(number);
+        entry.seen.insert(number, length);
         true
     }
 }

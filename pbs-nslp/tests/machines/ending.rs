@@ -212,6 +212,15 @@ fn a_host_that_stops_gives_back_and_takes_back_what_it_can() {
     world.run(seconds(1));
     world.took(SENDER, &["FS-60"]);
     assert_eq!(world.sender_state(), "Idle");
+
+    let mut world = World::granted(1);
+    world.loses = Box::new(|transit: &Transit| transit.from == SENDER);
+    world.sender.release(flow(), world.now);
+    world.settle();
+    assert_eq!(world.sender_state(), "Releasing");
+    world.sender.shutdown(world.now);
+    world.settle();
+    assert_eq!(world.sender_state(), "Idle");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use core::time::Duration;
 
 use pbs_nslp::receiver::{GrantPolicy, Terms};
 use pbs_nslp::report::ReportEvent;
-use pbs_nslp::wire::MessageKind;
+use pbs_nslp::wire::{MessageKind, Volume};
 
-use crate::world::{L, LATENCY, SENDER, T, Transit, World, flow, seconds, terms};
+use crate::world::{L, LATENCY, SENDER, T, Transit, VOLUME, World, flow, seconds, terms};
 
 #[test]
 fn without_refresh_everything_is_gone_at_every_node() {
@@ -64,27 +64,80 @@ fn the_time_limit_ends_a_permission_even_where_no_denial_comes() {
     assert!(world.is_clean());
 }
 
-#[test]
-fn a_flow_whose_packet_waits_asks_again_when_its_permission_ends() {
-    // FS-28 and FS-29 with data waiting.
-    let mut world = World::granted(1);
+/// Uses up the volume while nobody answers, so that a packet waits for more.
+fn use_up_unanswered(world: &mut World) {
     world.down.insert(2);
     for _ in 0..10 {
-        world.packet(1000);
+        assert!(world.packet(1000).is_some());
     }
     assert_eq!(world.packet(1000), None);
     world.took(SENDER, &["FS-41"]);
+}
+
+#[test]
+fn a_flow_whose_packet_waits_asks_again_when_the_time_limit_ends_its_permission() {
+    // FS-28 with data waiting: neither given up nor held until somebody else asks.
+    let mut world = World::new(1);
+    world.receiver.expect(flow(), Terms { ttl: seconds(12), limit: Volume(VOLUME), ..terms() });
+    let granted_at = world.now;
+    world.want();
+    world.run(LATENCY * 4);
     let first = world.session();
-    world.run(L);
-    // The renewal timed out, which ends the permission (FS-42), or its life ended first (FS-29).
-    assert!(world.rules(SENDER).contains("FS-42") || world.rules(SENDER).contains("FS-29"));
-    world.down.clear();
-    world.packet(1000);
-    world.run(seconds(20));
-    world.packet(1000);
-    world.run(seconds(1));
-    assert_eq!(world.sender_state(), "Permitted");
+    world.run(seconds(3));
+    use_up_unanswered(&mut world);
+    world.run((granted_at + seconds(12)).saturating_duration_since(world.now));
+    assert_eq!((world.sender_state().as_str(), world.session()), ("Permitted", first));
+    let asked = world.sent(SENDER, MessageKind::Query).len();
+    world.run(LATENCY * 6);
+    world.took(SENDER, &["FS-28"]);
+    assert!(!world.rules(SENDER).contains("FS-42") && !world.rules(SENDER).contains("FS-29"));
+    assert_eq!(world.sender_state(), "Wait P");
     assert_ne!(world.session(), first, "a new session");
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), asked + 1, "at once");
+    assert!(world.datapaths[SENDER].table.is_empty(), "nothing is sent under the old permission");
+    assert!(world.datapaths[SENDER].held.contains(&flow()), "the packet goes on waiting");
+    world.down.clear();
+    world.run(seconds(6));
+    assert_eq!(world.sender_state(), "Permitted");
+    assert!(world.datapaths[SENDER].held.is_empty());
+}
+
+#[test]
+fn a_flow_whose_packet_waits_asks_again_when_no_refresh_came() {
+    // FS-29 with data waiting.
+    let mut world = World::new(1);
+    let asked_at = world.now;
+    world.want();
+    world.run(seconds(3));
+    let first = world.session();
+    use_up_unanswered(&mut world);
+    world.run((asked_at + L).saturating_duration_since(world.now));
+    assert_eq!((world.sender_state().as_str(), world.session()), ("Permitted", first));
+    world.run(LATENCY * 6);
+    world.took(SENDER, &["FS-29"]);
+    assert!(!world.rules(SENDER).contains("FS-42") && !world.rules(SENDER).contains("FS-28"));
+    assert_eq!(world.sender_state(), "Wait P");
+    assert_ne!(world.session(), first, "a new session");
+    assert!(world.datapaths[SENDER].held.contains(&flow()), "the packet goes on waiting");
+    world.down.clear();
+    world.run(seconds(6));
+    assert_eq!(world.sender_state(), "Permitted");
+}
+
+#[test]
+fn a_flow_whose_renewal_nobody_answers_ends_before_its_time() {
+    // FS-42 after both tries; the packet is given up.
+    let mut world = World::new(1);
+    world.receiver.expect(flow(), Terms { refresh: seconds(60), limit: Volume(VOLUME), ..terms() });
+    world.want();
+    world.run(seconds(1));
+    use_up_unanswered(&mut world);
+    world.run(seconds(14));
+    assert_eq!(world.sender_state(), "Permitted");
+    world.run(seconds(2));
+    world.took(SENDER, &["FS-32", "FS-42"]);
+    assert_eq!(world.sender_state(), "Idle");
+    assert!(world.datapaths[SENDER].held.is_empty());
 }
 
 #[test]

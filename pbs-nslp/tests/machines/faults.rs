@@ -91,7 +91,6 @@ fn whatever_happens_invariants_hold_and_data_flows_again_afterwards() {
         let mut world = World::with_seed(2, u8::try_from(seed).unwrap());
         let mut loss = Dice(seed + 1000);
         world.loses = Box::new(move |_: &Transit| loss.roll(4) == 0);
-        world.lowered = true;
         for _ in 0..150 {
             disturb(&mut world, &mut dice);
             world.run(Duration::from_millis(dice.roll(1500)));

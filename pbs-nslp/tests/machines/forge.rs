@@ -13,7 +13,7 @@ use pbs_nslp::wire::{
 };
 
 use crate::credentials::ToySigner;
-use crate::world::{NSLP_ID, Place, T, TTL, flow, peer, principal, receiver_address, sender_address};
+use crate::world::{NSLP_ID, Place, T, TTL, flow, handle, peer, principal, receiver_address, sender_address};
 
 pub(crate) const SPI: u32 = 0x5000;
 
@@ -91,9 +91,18 @@ pub(crate) fn arriving(from: Place, session: SessionId, mri: Mri, payload: Bytes
         payload,
         association: None,
         peer: peer(from),
+        peer_handle: handle(from),
         principal: principal(from),
+        tentative: false,
         authenticated: true,
         hop_count: 60,
         ip_distance: None,
     }
+}
+
+/// The same message with another signature.
+pub(crate) fn spoiled(received: ReceivedMessage) -> ReceivedMessage {
+    let mut payload = received.payload.to_vec();
+    *payload.last_mut().unwrap() ^= 1;
+    ReceivedMessage { payload: payload.into(), ..received }
 }

@@ -1,36 +1,43 @@
 //! What must hold after every step (`fsm-specs/requirements/fsm.md` §5).
+//!
+//! INV-07's other half, that no number is used twice under an SPI, is checked by the packet side of the tests at each packet.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::status::SessionStatus;
 
-use crate::world::{SENDER, Transit, World};
+use crate::datapath::Datapath;
+use crate::world::{Place, SENDER, Transit, World};
+
+/// Time limits are told in whole milliseconds.
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 impl World {
-    /// INV-02, 03, 07, 08, 11, 12, 17 and P-144 in the present state.
+    /// INV-02, 03, 07, 08, 11, 12 and 17 in the present state.
     pub(crate) fn check(&self) {
         for (place, datapath) in self.datapaths.iter().enumerate() {
-            for ((_, spi), entry) in &datapath.table {
-                // A receiver may lower AV below what was counted; then nothing more passes.
-                let lowered = entry.counted > entry.grant.allowed;
-                assert!(!lowered || self.lowered, "INV-02/INV-07: {spi:#x} at {place}: {entry:?}");
+            for ((flow, spi), entry) in &datapath.table {
+                assert!(entry.counted <= entry.ceiling, "INV-02, INV-07: {spi:#x} at {place}: {entry:?}");
                 assert!(*spi >= 256);
+                // The entry ends with the time limit or with the soft state, whichever is earlier.
+                let outlived = entry.grant.expires_at + MILLISECOND < self.now && !datapath.lags() && !self.leftovers;
+                assert!(!outlived, "INV-08: {flow} at {place} ends at {} and it is {}", entry.grant.expires_at, self.now);
             }
         }
         for (place, sessions) in self.all_sessions().into_iter().enumerate() {
             self.check_sessions(place, &sessions);
         }
-        if self.stable {
-            for (flow, spi) in self.datapaths[SENDER].table.keys() {
-                let everywhere =
-                    self.datapaths.iter().skip(1).all(|datapath| datapath.table.contains_key(&(*flow, *spi)) || self.removing(*flow));
-                assert!(everywhere, "INV-11: the sender has {spi:#x} and another node has not\n{}", self.trace.join("\n"));
-            }
+        for (flow, spi) in self.datapaths[SENDER].table.keys().filter(|(flow, _)| self.is_whole(flow)) {
+            let mut others = self.datapaths.iter().skip(1);
+            let everywhere = others.all(|datapath| datapath.table.contains_key(&(*flow, *spi)));
+            let ending = self.is_ending(*flow);
+            assert!(everywhere || ending, "INV-11: the sender has {spi:#x} and another node has not\n{}", self.story());
         }
     }
 
-    fn check_sessions(&self, place: usize, sessions: &[SessionStatus]) {
+    fn check_sessions(&self, place: Place, sessions: &[SessionStatus]) {
         let mut permitted: BTreeSet<FlowId> = BTreeSet::new();
         for session in sessions {
             if session.permission.is_some() && session.state != "Idle" {
@@ -51,8 +58,10 @@ impl World {
             self.routers[place - 1].poll_timeout()
         };
         assert!(sessions.is_empty() || clock.is_some(), "INV-08: a state without a clock at {place}");
-        if (1..self.end()).contains(&place) && !self.leftovers {
-            for (flow, spi) in self.datapaths[place].table.keys() {
+        if (1..self.end()).contains(&place) {
+            let pending = sessions.iter().filter(|session| session.state == "Wait P").count();
+            assert!(pending <= self.pending, "INV-12: {pending} sessions wait at {place}");
+            for (flow, spi) in self.datapaths[place].table.keys().filter(|_| !self.leftovers) {
                 let of_session = |session: &SessionStatus| session.flow == *flow && session.state == "Permitted";
                 assert!(sessions.iter().any(of_session), "INV-03: {spi:#x} at {place} without consent");
             }
@@ -60,16 +69,25 @@ impl World {
     }
 
     fn all_sessions(&self) -> Vec<Vec<SessionStatus>> {
-        let mut all = vec![self.sender.sessions()];
-        all.extend(self.routers.iter().map(pbs_nslp::router::Router::sessions));
-        all.push(self.receiver.sessions());
-        all
+        (0..=self.end()).map(|place| self.sessions_at(place)).collect()
     }
 
-    /// A denial on its way: nodes nearer to the receiver have removed what the sender still has.
-    fn removing(&self, flow: FlowId) -> bool {
-        let denied = |transit: &Transit| transit.permission().is_some_and(|p| p.flow == flow && p.is_removal());
-        self.recorded.iter().any(denied) || self.recorded.iter().any(|t| t.query().is_some_and(|q| q.is_release()))
+    fn sessions_at(&self, place: Place) -> Vec<SessionStatus> {
+        if place == SENDER {
+            self.sender.sessions()
+        } else if place == self.end() {
+            self.receiver.sessions()
+        } else {
+            self.routers[place - 1].sessions()
+        }
+    }
+
+    /// Whether a denial is on its way to the sender: nodes nearer to the receiver have removed what the sender still has. It may
+    /// wait for a packet side that lags behind.
+    fn is_ending(&self, flow: FlowId) -> bool {
+        let denies = |transit: &Transit| transit.permission().is_some_and(|p| p.flow == flow && p.is_removal());
+        let lags = |(place, datapath): (Place, &Datapath)| place != SENDER && (datapath.lags() || self.down.contains(&place));
+        self.leftovers || self.wires.iter().any(denies) || self.datapaths.iter().enumerate().any(lags)
     }
 
     /// INV-11 and P-144: a node has installed what the Permission grants, or removed what it takes, before it leaves.
@@ -78,15 +96,28 @@ impl World {
             return;
         };
         let table = &self.datapaths[transit.from].table;
+        let sessions = self.sessions_at(transit.from);
+        let (own, others): (Vec<_>, Vec<_>) = sessions
+            .iter()
+            .filter(|session| session.flow == permission.flow)
+            .partition(|session| session.session == transit.received.session);
         if permission.is_removal() {
-            let stays = |session: &SessionStatus| session.flow == permission.flow && session.session != transit.received.session;
-            let superseded = self.receiver.sessions().iter().any(stays);
-            let left = table.keys().any(|(flow, _)| *flow == permission.flow);
-            assert!(!left || superseded, "P-144: a denial left {} before the removal", transit.from);
+            for ((_, spi), entry) in table.iter().filter(|((flow, _), _)| *flow == permission.flow) {
+                // What a newer session has, or has taken over to drain, is not what the denial is about.
+                let active = |other: &&SessionStatus| other.permission.as_ref().is_some_and(|active| active.spi == *spi);
+                let of_others = others.iter().any(|other| active(other) || entry.draining);
+                assert!(of_others, "P-144: a denial left {} before the removal of {spi:#x}", transit.from);
+            }
         } else {
-            let spi = permission.sa.unwrap().spi;
-            let has = table.contains_key(&(permission.flow, spi));
-            assert!(has || !self.stable, "INV-11: a Permission left {} before the install", transit.from);
+            // A router passes on what it has no state for without installing it (FN-03), and the advice while it waits (FN-11).
+            let waits = permission.sa.is_none() && own.iter().all(|session| session.state == "Wait P");
+            let passed_on = (1..self.end()).contains(&transit.from) && (own.is_empty() || waits);
+            // One that asks for another path names no association, and leaves what is there.
+            let has = match permission.sa {
+                Some(sa) => table.contains_key(&(permission.flow, sa.spi)),
+                None => table.keys().any(|(flow, _)| *flow == permission.flow),
+            };
+            assert!(has || passed_on, "INV-11: a Permission left {} before the install", transit.from);
         }
     }
 }

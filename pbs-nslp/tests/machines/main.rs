@@ -4,23 +4,34 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod adoption;
 mod budget;
 mod clocks;
 mod consent;
+mod counting;
+mod coverage;
 mod credentials;
 mod datapath;
+mod detection;
 mod differential;
 mod ending;
 mod expiry;
 mod faults;
 mod forge;
+mod grace;
 mod invariants;
+mod lifetimes;
 mod policy;
 mod real;
 mod refresh;
 mod repair;
 mod replay;
+mod restart;
 mod rows;
+mod sender_flood;
+mod setting;
 mod setup;
 mod shares;
+mod sources;
+mod succession;
 mod world;

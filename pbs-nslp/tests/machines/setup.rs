@@ -2,7 +2,7 @@
 
 use gist::api::SendError;
 use pbs_nslp::datapath::Command;
-use pbs_nslp::report::ReportEvent;
+use pbs_nslp::report::{ReportEvent, Setback};
 use pbs_nslp::sender::WantError;
 use pbs_nslp::wire::{MessageKind, NotifyCode, Volume};
 
@@ -187,7 +187,7 @@ fn nobody_answers_and_the_flow_is_given_up_after_two_tries() {
     assert_eq!(world.sender_state(), "Wait P", "the second T.O. is 10 s");
     world.run(seconds(2));
     world.took(SENDER, &["FS-08", "FS-10"]);
-    assert!(world.saw(SENDER, |event| *event == ReportEvent::Unreachable));
+    assert!(world.saw(SENDER, |event| *event == ReportEvent::Unreachable { cause: None }), "nothing was heard");
     world.took(1, &["FN-08"]);
     world.run(seconds(30));
     world.took(1, &["FN-09"]);
@@ -242,36 +242,43 @@ fn gist_saying_that_a_query_did_not_go_saves_waiting_for_the_timer() {
     world.undelivered(SendError::NoResponse);
     world.took(SENDER, &["FS-14"]);
     assert_eq!(world.sender_state(), "Idle");
-    assert!(world.saw(SENDER, |event| *event == ReportEvent::Unreachable));
+    let cause = Some(Setback::Undelivered(SendError::NoResponse));
+    assert!(world.saw(SENDER, |event| *event == ReportEvent::Unreachable { cause: cause.clone() }), "the last cause");
 }
 
 #[test]
-fn a_router_reports_that_no_receiver_lies_behind_it() {
-    // Notify 14/2, FS-13.
-    let mut world = World::new(1);
-    world.down.insert(2);
-    world.want();
-    world.run(LATENCY * 2);
-    let mri = flow().to_mri(gist::wire::Direction::Downstream);
-    let handle = gist::api::MessageHandle(1);
-    let session = world.session();
-    let error = SendError::NoResponse;
-    let status = gist::api::Indication::MessageStatus { handle, nslp_id: crate::world::NSLP_ID, session, mri, error };
-    world.tell(1, status);
-    world.run(LATENCY * 2);
-    world.took(SENDER, &["FS-13"]);
-    assert!(world.saw(SENDER, |event| matches!(event, ReportEvent::Notified { code: NotifyCode::NoState, detail: 2, .. })));
-    assert_eq!(world.sender_state(), "Wait P", "P-206: a notice changes no state");
-}
-
-#[test]
-fn gist_is_told_how_long_the_way_is_wanted() {
-    // L on install, 0 on removal.
-    let mut world = World::granted(1);
-    assert!(world.lifetimes.contains(&(SENDER, crate::world::L)) && world.lifetimes.contains(&(1, crate::world::L)));
-    world.receiver.revoke(flow(), world.now);
-    world.run(seconds(3));
-    assert!(world.lifetimes.contains(&(1, seconds(0))) && world.lifetimes.contains(&(SENDER, seconds(0))));
+fn a_router_says_truly_why_a_query_does_not_go_on() {
+    // FS-13, FS-10: 14/2 where nobody can be asked, 13 only where the channel to somebody fails.
+    let failed = || SendError::AssociationFailed("refused".to_owned());
+    let cases = [
+        (SendError::NoResponse, NotifyCode::NoState, 2),
+        (SendError::NoEncapsulation, NotifyCode::NoState, 2),
+        (SendError::SelfDestination, NotifyCode::NoState, 2),
+        (SendError::TimedOut, NotifyCode::NoState, 2),
+        (failed(), NotifyCode::NoSecureChannel, 0),
+        (SendError::NotAuthorised, NotifyCode::NoSecureChannel, 0),
+        (SendError::QueueFull, NotifyCode::Overload, 0),
+    ];
+    for (error, code, detail) in cases {
+        let mut world = World::new(1);
+        world.down.insert(2);
+        world.want();
+        world.run(LATENCY * 2);
+        let mri = flow().to_mri(gist::wire::Direction::Downstream);
+        let handle = gist::api::MessageHandle(1);
+        let session = world.session();
+        let status = gist::api::Indication::MessageStatus { handle, nslp_id: crate::world::NSLP_ID, session, mri, error };
+        world.tell(1, status);
+        world.run(LATENCY * 2);
+        world.took(SENDER, &["FS-13"]);
+        let told = |event: &ReportEvent| matches!(event, ReportEvent::Notified { code: c, detail: d, .. } if (*c, *d) == (code, detail));
+        assert!(world.saw(SENDER, told), "{code:?}/{detail}\n{}", world.trace.join("\n"));
+        assert_eq!(world.sender_state(), "Wait P", "P-206: a notice changes no state");
+        world.run(seconds(16));
+        let reporter = [203, 0, 113, 1].into();
+        let cause = Some(Setback::Notified { code, detail, reporter });
+        assert!(world.saw(SENDER, |event| *event == ReportEvent::Unreachable { cause: cause.clone() }), "the last cause");
+    }
 }
 
 #[test]

@@ -1,61 +1,26 @@
 //! A line of nodes: sender, routers, receiver. Messages take time and may be lost; the clock moves from event to event.
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{Indication, MessageHandle, NetworkEvent, Principal, ReceivedMessage, SendError, SendMessage};
+use gist::api::{Indication, MessageHandle, NetworkEvent, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
 use gist::time::Instant;
-use gist::wire::{Direction, NslpId, PeerIdentity, SessionId};
+use gist::wire::{Direction, PeerIdentity, SessionId};
 use pbs_nslp::credentials::{Authority, Signer};
 use pbs_nslp::flow::FlowId;
-use pbs_nslp::node::NodeConfig;
 use pbs_nslp::output::Output;
-use pbs_nslp::receiver::{GrantPolicy, GrantRule, Receiver, ReceiverConfig, Terms};
+use pbs_nslp::receiver::Receiver;
 use pbs_nslp::report::{Report, ReportEvent};
-use pbs_nslp::router::{Router, RouterConfig};
-use pbs_nslp::selector::Selector;
-use pbs_nslp::sender::{AskRule, Sender, SenderConfig};
+use pbs_nslp::router::Router;
+use pbs_nslp::sender::Sender;
 use pbs_nslp::wire::{self, Message, MessageKind, Permission, Query, Volume};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::datapath::{Datapath, Fate};
 
-pub(crate) const NSLP_ID: NslpId = NslpId(32704);
-pub(crate) const START_UNIX: u64 = 1_800_000_000;
-pub(crate) const LATENCY: Duration = Duration::from_millis(10);
-pub(crate) const T: Duration = Duration::from_secs(5);
-/// L = 3.5 T.
-pub(crate) const L: Duration = Duration::from_millis(17_500);
-pub(crate) const VOLUME: u64 = 10_000;
-pub(crate) const LIMIT: u64 = 30_000;
-pub(crate) const TTL: Duration = Duration::from_secs(600);
-
-pub(crate) fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-pub(crate) fn sender_address() -> IpAddr {
-    [192, 0, 2, 1].into()
-}
-
-pub(crate) fn receiver_address() -> IpAddr {
-    [198, 51, 100, 1].into()
-}
-
-pub(crate) fn flow() -> FlowId {
-    flow_to(9000)
-}
-
-pub(crate) fn flow_to(port: u16) -> FlowId {
-    FlowId::new(sender_address(), receiver_address(), 17, 5000, port).unwrap()
-}
-
-pub(crate) fn terms() -> Terms {
-    Terms { volume: Volume(VOLUME), limit: Volume(LIMIT), ttl: TTL, refresh: T }
-}
+pub(crate) use crate::setting::*;
 
 /// Which node; the routers lie between.
 pub(crate) type Place = usize;
@@ -107,13 +72,22 @@ pub(crate) struct World {
     /// What arrived, for replays.
     pub(crate) delivered: Vec<Transit>,
     pub(crate) trace: Vec<String>,
-    /// Whether the path has been whole since the start, so that INV-11 holds from end to end.
+    /// Whether all messages are those of the nodes themselves; tests that put in others say that they are not.
     pub(crate) stable: bool,
+    /// When the path was last not whole: a message was lost, or a node began anew.
+    disturbed_at: Option<Instant>,
+    /// When Queries of the sender left, by flow and number.
+    asked_at: BTreeMap<(FlowId, u32), Instant>,
+    /// When the last Query left whose Permission came back.
+    answered: BTreeMap<FlowId, Instant>,
+    /// How many sessions may wait for a Permission at a router.
+    pub(crate) pending: usize,
     pub(crate) authority: Arc<ToyAuthority>,
-    pub(crate) lifetimes: Vec<(Place, Duration)>,
+    /// How long each session's way is wanted, as GIST was told at each node last.
+    pub(crate) lifetimes: BTreeMap<(Place, SessionId), Duration>,
+    /// Whom a node took for its peer upstream.
+    pub(crate) adopted: Vec<(Place, PeerHandle)>,
     pub(crate) last_handle: Option<(MessageHandle, SessionId)>,
-    /// Whether the receiver has lowered an allowed volume.
-    pub(crate) lowered: bool,
     /// Whether a packet side has failed to remove something.
     pub(crate) leftovers: bool,
 }
@@ -136,6 +110,7 @@ impl World {
         trusted: Arc<dyn Authority>,
         authority: Arc<ToyAuthority>,
     ) -> Self {
+        crate::coverage::watch();
         let now = Instant::from_micros(1_000_000);
         let datapath = |place: Place| Datapath { is_sender: place == SENDER, ..Datapath::default() };
         Self {
@@ -152,10 +127,14 @@ impl World {
             delivered: Vec::new(),
             trace: Vec::new(),
             stable: true,
+            disturbed_at: None,
+            asked_at: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            pending: router_config().pending,
             authority,
-            lifetimes: Vec::new(),
+            lifetimes: BTreeMap::new(),
+            adopted: Vec::new(),
             last_handle: None,
-            lowered: false,
             leftovers: false,
         }
     }
@@ -235,12 +214,29 @@ impl World {
 
     /// Hands a message to a node at once.
     pub(crate) fn deliver(&mut self, transit: Transit) {
-        self.stable &= !self.down.contains(&transit.to);
-        if !self.down.contains(&transit.to) {
-            let received = Indication::Received(transit.received);
-            self.tell(transit.to, received);
-            self.settle();
+        if self.down.contains(&transit.to) {
+            return self.disturb();
         }
+        if transit.to == SENDER
+            && let Some(Permission { flow, echo: Some(echo), allowed, .. }) = transit.permission()
+            && let Some(at) = self.asked_at.get(&(flow, echo)).filter(|_| !allowed.is_zero())
+        {
+            self.answered.insert(flow, *at);
+        }
+        let received = Indication::Received(transit.received);
+        self.tell(transit.to, received);
+        self.settle();
+    }
+
+    /// Something is lost, or a node begins anew: whether each node has what the sender has (INV-11) is only certain again when
+    /// a Query that leaves from now on is answered.
+    pub(crate) fn disturb(&mut self) {
+        self.disturbed_at = Some(self.now);
+    }
+
+    /// Whether the path of a flow has been whole since its last answer was asked for.
+    pub(crate) fn is_whole(&self, flow: &FlowId) -> bool {
+        self.stable && self.disturbed_at.is_none_or(|at| self.answered.get(flow).is_some_and(|asked| *asked > at))
     }
 
     pub(crate) fn tell(&mut self, place: Place, indication: Indication) {
@@ -257,7 +253,7 @@ impl World {
     pub(crate) fn network(&mut self, place: Place, event: NetworkEvent) {
         let session = self.session();
         let mri = flow().to_mri(Direction::Downstream);
-        self.tell(place, Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event });
+        self.tell(place, Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event, former: None, peer: None });
         self.settle();
     }
 
@@ -278,7 +274,10 @@ impl World {
                     moved = true;
                     self.act(place, output);
                 }
-                while let Some(event) = self.datapaths[place].events.pop_front() {
+                // A node that is down hears what its packet side says when it is up again.
+                while !self.down.contains(&place)
+                    && let Some(event) = self.datapaths[place].events.pop_front()
+                {
                     moved = true;
                     self.answer(place, event);
                 }
@@ -301,8 +300,7 @@ impl World {
     }
 
     fn answer(&mut self, place: Place, event: pbs_nslp::datapath::Event) {
-        if self.down.contains(&place) {
-        } else if place == SENDER {
+        if place == SENDER {
             self.sender.handle_datapath(event, self.now);
         } else if place == self.end() {
             self.receiver.handle_datapath(event, self.now);
@@ -314,7 +312,8 @@ impl World {
     fn act(&mut self, place: Place, output: Output) {
         match output {
             Output::Send(message) => self.send(place, message),
-            Output::SetStateLifetime { lifetime, .. } => self.lifetimes.push((place, lifetime)),
+            Output::SetStateLifetime { session, lifetime, .. } => drop(self.lifetimes.insert((place, session), lifetime)),
+            Output::AdoptPeer { peer, .. } => self.adopted.push((place, peer)),
             Output::Datapath(command) => {
                 self.trace.push(format!("{} {place} {command:?}", self.now));
                 self.datapaths[place].apply(&command);
@@ -340,9 +339,12 @@ impl World {
         self.check_departure(&transit);
         self.trace.push(format!("{} {from} -> {to} {:?} {:02x?}", self.now, transit.kind(), &transit.received.payload[..]));
         self.recorded.push(transit.clone());
+        if let Some(query) = transit.query().filter(|_| from == SENDER) {
+            self.asked_at.insert((query.flow, query.number), self.now);
+        }
         if to > self.end() {
         } else if (self.loses)(&transit) {
-            self.stable = false;
+            self.disturb();
         } else {
             self.wires.push_back(transit);
         }
@@ -350,7 +352,7 @@ impl World {
 
     /// Kills a router and starts another in its place, with empty tables and no packet side left.
     pub(crate) fn restart_router(&mut self, place: Place) {
-        self.stable = false;
+        self.disturb();
         self.routers[place - 1] = Router::new(router_config(), self.authority.clone(), self.unix(), self.now);
         self.datapaths[place] = Datapath::default();
         self.wires.retain(|transit| transit.to != place && transit.from != place);
@@ -394,6 +396,14 @@ impl World {
         self.events(place).into_iter().any(wanted)
     }
 
+    /// The end of what happened, without the bytes of messages.
+    pub(crate) fn story(&self) -> String {
+        let lines = self.trace.iter().rev().take(60).map(|line| line.split(" [").next().unwrap_or_default().to_owned());
+        let mut lines: Vec<_> = lines.collect();
+        lines.reverse();
+        lines.join("\n")
+    }
+
     pub(crate) fn rules(&self, place: Place) -> BTreeSet<&'static str> {
         let counters = if place == SENDER {
             self.sender.counters()
@@ -433,11 +443,18 @@ pub(crate) fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
         payload: message.payload,
         association: None,
         peer: peer(from),
+        peer_handle: handle(from),
         principal: principal(from),
+        tentative: false,
         authenticated: true,
         hop_count: message.hop_count.unwrap_or(64) - 1,
         ip_distance: None,
     }
+}
+
+/// GIST's name for a neighbour.
+pub(crate) fn handle(place: Place) -> PeerHandle {
+    PeerHandle([u8::try_from(place).unwrap(); 16])
 }
 
 pub(crate) fn peer(place: Place) -> PeerIdentity {
@@ -449,23 +466,4 @@ pub(crate) fn principal(place: Place) -> Principal {
     let mut key_hash = [0; 32];
     key_hash.iter_mut().zip(format!("node {place}").into_bytes()).for_each(|(byte, letter)| *byte = letter);
     Principal(key_hash)
-}
-
-pub(crate) fn node_config(address: IpAddr) -> NodeConfig {
-    NodeConfig::new(NSLP_ID, address)
-}
-
-pub(crate) fn sender_config() -> SenderConfig {
-    let rule = AskRule { selector: Selector { protocol: Some(17), ..Selector::default() }, volume: Volume(VOLUME) };
-    SenderConfig::new(node_config(sender_address()), vec![sender_address()], vec![rule])
-}
-
-pub(crate) fn router_config() -> RouterConfig {
-    RouterConfig::new(node_config([203, 0, 113, 1].into()))
-}
-
-pub(crate) fn receiver_config() -> ReceiverConfig {
-    let selector = Selector { destination_ports: Some(9000..=9099), ..Selector::default() };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms: terms() }], ask: false };
-    ReceiverConfig::new(node_config(receiver_address()), vec![receiver_address()], policy)
 }

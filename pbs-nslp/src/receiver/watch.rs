@@ -1,0 +1,143 @@
+//! How a receiver watches a session: comparisons, evidence, and how far the reactions have gone.
+
+use core::time::Duration;
+
+use gist::time::Instant;
+
+use super::session::Session;
+use crate::datapath::Protection;
+use crate::detection::{Acknowledged, Before, Claim, Count, Finding, Thresholds};
+use crate::wire::Volume;
+
+/// What is kept from one comparison to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Watch {
+    /// What the former comparison of this epoch started the next one from.
+    before: Before,
+    /// When that was; `None` before the epoch's first.
+    compared_at: Option<Instant>,
+    /// What the newest comparison found, and would start the next one from.
+    latest: Option<(Finding, Before)>,
+    /// Whether packets were missing in the former period, after the grace time.
+    pub(super) suspicious: bool,
+    /// How many times another path was asked for (INV-09).
+    pub(super) paths_asked: u8,
+    path_asked_at: Option<Instant>,
+}
+
+/// What a receiver does when a comparison fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reactions {
+    /// When it fails.
+    pub thresholds: Thresholds,
+    /// What follows injected packets, and missing ones that last: the ladder, or at once the end (FR-44).
+    pub ladder: Ladder,
+    /// What follows authenticated packets beyond the allowed volume.
+    pub on_overrun: Overrun,
+    /// How many times a sender is asked to take another path; then it is tolerated (FR-43).
+    pub path_changes: u8,
+}
+
+impl Default for Reactions {
+    fn default() -> Self {
+        Self { thresholds: Thresholds::default(), ladder: Ladder::Graded, on_overrun: Overrun::Revoke, path_changes: 2 }
+    }
+}
+
+/// How the answer to an attack is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ladder {
+    /// Signed packets, then the end of the permission; for missing packets another path.
+    Graded,
+    /// The end of the permission.
+    Revoke,
+}
+
+/// What follows authenticated packets beyond the allowed volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Overrun {
+    /// The end of the permission: as on the slide (FR-24).
+    Revoke,
+    /// The ladder: a holder of the shared key cannot end an honest flow with it (FR-25).
+    Escalate,
+}
+
+impl Watch {
+    /// A new epoch: counters begin at 0, and evidence about the old one says nothing about it.
+    pub(super) fn begin_epoch(&mut self, now: Instant) {
+        self.compared_at = Some(now);
+        (self.before, self.latest, self.suspicious) = (Before::default(), None, false);
+    }
+
+    /// What the newest comparison found.
+    pub(super) fn finding(&self) -> Finding {
+        self.latest.map_or(Finding::Agreement, |(finding, _)| finding)
+    }
+
+    /// Takes the newest comparison as the one that the next starts from.
+    pub(super) fn settle(&mut self, suspicious: bool, now: Instant) {
+        if let Some((_, before)) = self.latest {
+            self.before = before;
+            self.compared_at = Some(now);
+        }
+        self.suspicious = suspicious;
+    }
+
+    /// Takes note that another path was asked for. What was missing before says nothing about it.
+    pub(super) fn ask_path(&mut self, now: Instant) {
+        self.paths_asked = self.paths_asked.saturating_add(1);
+        self.path_asked_at = Some(now);
+        self.settle(false, now);
+    }
+
+    /// Whether missing packets count: not for two periods after another path was asked for (FR-42).
+    fn judges_missing(&self, refresh: Duration, now: Instant) -> bool {
+        self.path_asked_at.is_none_or(|at| now.saturating_duration_since(at) >= refresh.saturating_mul(2))
+    }
+}
+
+impl Session {
+    /// Holds the newest Query against what was counted.
+    pub(super) fn compare(&mut self, thresholds: &Thresholds, count: &Count, now: Instant) {
+        let Some(sent) = self.query.sent else {
+            return;
+        };
+        let claim = Claim {
+            sent,
+            before: self.watch.before,
+            elapsed: self.watch.compared_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
+            highest: self.query.context.map(|context| context.highest),
+            acknowledged: self.acknowledged(),
+        };
+        let mut finding = thresholds.compare(&claim, count);
+        let refresh = self.terms.map(|terms| terms.refresh).unwrap_or_default();
+        if matches!(finding, Finding::Missing { .. }) && !self.watch.judges_missing(refresh, now) {
+            finding = Finding::Agreement;
+        }
+        self.watch.latest = Some((finding, Before::next(&claim, count)));
+    }
+
+    /// What had been counted when the Permission left that the sender names; of another epoch it says nothing.
+    fn acknowledged(&self) -> Option<Acknowledged> {
+        let named = self.query.context?.permission;
+        let sent = self.log.iter().rev().find(|sent| sent.number == named)?;
+        Some(Acknowledged { counted: sent.counted, highest: sent.highest })
+    }
+
+    /// What the sender had not used of the allowed volume when it last said so (FR-40).
+    pub(super) fn left_unused(&self) -> Volume {
+        let about_it = self.is_comparable();
+        let sent = self.query.sent.filter(|_| about_it).map_or(0, |sent| sent.0);
+        Volume(self.allowed.0.saturating_sub(sent))
+    }
+
+    /// Whether nothing stronger is left to ask for: packets are signed already, or the sender's key cannot sign them.
+    pub(super) fn is_strongest(&self) -> bool {
+        self.is_signed() || self.source.is_none()
+    }
+
+    /// Whether the sender signs its packets.
+    pub(super) fn is_signed(&self) -> bool {
+        self.epoch.as_ref().is_some_and(|epoch| matches!(epoch.protection, Protection::SignedBy(_)))
+    }
+}

@@ -1,0 +1,306 @@
+//! Detection and reaction: what a receiver makes of the volumes that its senders report, and what follows at every node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gist::time::Instant;
+use pbs_nslp::credentials::Signer;
+use pbs_nslp::datapath::{Event, Protection};
+use pbs_nslp::detection::Test;
+use pbs_nslp::receiver::{Ladder, Overrun, Reactions, Receiver, ReceiverConfig, Terms};
+use pbs_nslp::report::{Attack, Reaction, ReportEvent};
+use pbs_nslp::wire::{Defense, MessageKind, Volume};
+
+use crate::credentials::{ToyAuthority, ToySigner};
+use crate::datapath::Fate;
+use crate::world::{Place, SENDER, START_UNIX, T, TTL, World, flow, receiver_address, receiver_config, seconds};
+
+const MB: u64 = 1_000_000;
+const PACKET: u64 = 50_000;
+
+fn want(world: &mut World) {
+    let now = world.now;
+    world.sender.want(flow(), Volume(40 * MB), now).unwrap();
+    world.settle();
+}
+
+/// A world in which 40 MB are granted over two routers.
+fn busy(reactions: Reactions) -> World {
+    let mut world = World::new(2);
+    let mut config = ReceiverConfig { reactions, ..receiver_config() };
+    config.policy.rules[0].terms = Terms { volume: Volume(40 * MB), limit: Volume(400 * MB), ttl: TTL, refresh: T };
+    let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
+    world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), [9; 32], START_UNIX, world.now);
+    want(&mut world);
+    world.run(seconds(1));
+    world
+}
+
+fn spi(world: &World) -> u32 {
+    world.receiver.sessions()[0].permission.as_ref().unwrap().spi
+}
+
+/// The application sends at 1 MB/s, and the path carries each packet or not.
+fn send(world: &mut World, bytes: u64, mut passes: impl FnMut(u64) -> bool) {
+    for count in 0..bytes / PACKET {
+        let Fate::Passed { spi, number } = world.datapaths[SENDER].send(flow(), PACKET, world.now) else {
+            panic!("held: {}", world.trace.join("\n"));
+        };
+        if passes(count) {
+            world.carry(spi, number, PACKET);
+        }
+        world.run(Duration::from_millis(50));
+    }
+}
+
+/// Somebody with the shared key injects packets behind the last router, under numbers of his own choice.
+fn inject(world: &mut World, numbers: std::ops::Range<u32>) {
+    let (spi, end, now) = (spi(world), world.end(), world.now);
+    for number in numbers {
+        assert!(world.datapaths[end].verify(flow(), spi, number, PACKET, now));
+    }
+    world.settle();
+}
+
+fn evidence(world: &World) -> Vec<Attack> {
+    let attack = |event: &ReportEvent| if let ReportEvent::Evidence(attack) = event { Some(*attack) } else { None };
+    world.events(world.end()).into_iter().filter_map(attack).collect()
+}
+
+fn reactions(world: &World) -> Vec<Reaction> {
+    let reaction = |event: &ReportEvent| if let ReportEvent::Attacked { reaction } = event { Some(*reaction) } else { None };
+    world.events(world.end()).into_iter().filter_map(reaction).collect()
+}
+
+fn protection(world: &World, place: Place, spi: u32) -> Option<&Protection> {
+    world.datapaths[place].table.get(&(flow(), spi)).map(|entry| &entry.grant.protection)
+}
+
+fn until(world: &mut World, span: Duration, done: impl Fn(&World) -> bool) -> Instant {
+    let end = world.now + span;
+    while !done(world) && world.now < end {
+        world.run(Duration::from_millis(20));
+    }
+    assert!(done(world), "{}", world.trace.join("\n"));
+    world.now
+}
+
+/// Until the next Query has been answered.
+fn period(world: &mut World) {
+    let asked = |world: &World| world.events(world.end()).iter().filter(|event| matches!(event, ReportEvent::Asked { .. })).count();
+    let before = asked(world);
+    until(world, 2 * T, |world| asked(world) > before && world.receiver_state() == "Permitted");
+    world.run(Duration::from_millis(100));
+}
+
+#[test]
+fn an_honest_flow_is_never_suspected_however_long_it_lives() {
+    // FR-32, INV-13, TMP-08: every 20th packet is lost on the way, one twentieth of each MB.
+    let mut world = busy(Reactions::default());
+    for _ in 0..30 {
+        send(&mut world, MB, |count| count % 20 != 7);
+        world.run(T - seconds(1));
+    }
+    assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]));
+    world.took(world.end(), &["FR-32"]);
+    assert_eq!(world.states(), ["Permitted"; 4]);
+}
+
+#[test]
+fn injected_packets_make_the_sender_sign_its_own_within_two_periods() {
+    // FR-31, FR-40, FS-24, FN-23; draft-04 figure 4: 1 MB sent and 2 MB injected; TMP-04.
+    let mut world = busy(Reactions::default());
+    let old = spi(&world);
+    send(&mut world, MB, |_| true);
+    inject(&mut world, 5000..5040);
+    let began = world.now;
+    let ended = until(&mut world, 2 * T, |world| !reactions(world).is_empty());
+    assert!(ended.saturating_duration_since(began) <= 2 * T);
+    assert!(
+        matches!(evidence(&world)[..], [Attack::Injection { test: Test::T1, excess, .. }] if excess == 2 * MB),
+        "{:?}",
+        evidence(&world)
+    );
+    let new = spi(&world);
+    assert_ne!(new, old);
+    assert_eq!(reactions(&world), [Reaction::Escalated { spi: new, algorithm: "ed25519" }]);
+    world.run(seconds(1));
+    // Every node verifies with the sender's public key, which nobody needs to keep secret; the sender signs (P-165).
+    assert_eq!(protection(&world, SENDER, new), Some(&Protection::Signing));
+    for place in 1..=3 {
+        let Some(Protection::SignedBy(key)) = protection(&world, place, new) else {
+            panic!("{place}: {:?}", protection(&world, place, new));
+        };
+        assert_eq!(key.public_key, [1][..]);
+    }
+    // AV' = AV - SV (FR-40), and what the key holder injects is not taken from it.
+    assert_eq!(world.receiver.sessions()[0].permission.as_ref().unwrap().allowed, Volume(39 * MB));
+    world.took(SENDER, &["FS-24"]);
+    world.took(1, &["FN-23"]);
+    world.took(world.end(), &["FR-31", "FR-40"]);
+    // The old epoch has run out, and the flow goes on (TMP-11, FR-19, FN-29).
+    world.run(seconds(3));
+    assert!((1..=3).all(|place| protection(&world, place, old).is_none()));
+    send(&mut world, MB, |_| true);
+    world.run(2 * T);
+    assert_eq!(reactions(&world).len(), 1, "nothing more");
+    assert_eq!(world.states(), ["Permitted"; 4]);
+}
+
+#[test]
+fn refreshes_of_a_signed_flow_repeat_the_solution_and_never_fall_back() {
+    // INV-09, X-84: the level of protection only rises, whatever happens within a session or soon after it.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| true);
+    inject(&mut world, 5000..5040);
+    until(&mut world, 2 * T, |world| !reactions(world).is_empty());
+    world.run(4 * T);
+    let end = world.end();
+    let signed = world.sent(end, MessageKind::Permission).into_iter().rev().take(3);
+    assert!(signed.clone().count() == 3);
+    for transit in signed {
+        assert!(matches!(transit.permission().unwrap().defense, Some(Defense::PublicKey { .. })));
+    }
+    let now = world.now;
+    world.sender.release(flow(), now);
+    world.run(seconds(30));
+    want(&mut world);
+    world.run(seconds(2));
+    assert_eq!(world.states(), ["Permitted"; 4], "{}", world.trace.join("\n"));
+    assert!(matches!(protection(&world, end, spi(&world)), Some(Protection::SignedBy(_))), "X-108: the next session too");
+}
+
+#[test]
+fn who_signs_and_still_does_not_fit_its_own_figures_is_revoked_and_refused() {
+    // FR-41, X-43: under signatures only the sender can make packets count.
+    let mut world = busy(Reactions::default());
+    for start in [5000, 6000] {
+        send(&mut world, MB, |_| true);
+        inject(&mut world, start..start + 40);
+        let count = reactions(&world).len();
+        until(&mut world, 2 * T, |world| reactions(world).len() > count);
+        world.run(seconds(1));
+    }
+    assert_eq!(reactions(&world)[1], Reaction::Revoked);
+    world.took(world.end(), &["FR-41"]);
+    world.run(seconds(2));
+    assert!(world.is_clean(), "{:?}", world.states());
+    world.run(seconds(120));
+    want(&mut world);
+    world.run(seconds(5));
+    assert_eq!(world.sender_state(), "Idle", "hold-down");
+}
+
+#[test]
+fn two_holders_of_one_key_are_told_by_a_number_used_twice() {
+    // FR-21, E4, X-42: volumes agree to the byte.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| true);
+    let (spi, end) = (spi(&world), world.end());
+    world.datapaths[end].events.push_back(Event::SecondHolder { flow: flow(), spi });
+    world.settle();
+    assert_eq!(evidence(&world), [Attack::Injection { test: Test::E4, excess: 0, tolerated: 0 }]);
+    assert!(matches!(reactions(&world)[..], [Reaction::Escalated { .. }]), "at once, without waiting for a Query");
+    world.took(end, &["FR-21", "FR-40"]);
+}
+
+#[test]
+fn data_that_vanishes_makes_the_receiver_ask_for_another_path_after_two_periods() {
+    // FR-33, FR-35, FR-36, FR-42, FN-25, FS-26; draft-04 figure 6; TMP-07: all data is lost, signalling is not.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| true);
+    period(&mut world);
+    let before = spi(&world);
+    for _ in 0..2 {
+        send(&mut world, MB, |_| false);
+        period(&mut world);
+    }
+    assert!(matches!(evidence(&world)[..], [Attack::Drop { deficit: MB, tolerated: 65_536 }]), "{:?}", evidence(&world));
+    assert_eq!(reactions(&world), [Reaction::OtherPathAsked { times: 1 }]);
+    world.took(world.end(), &["FR-33", "FR-35", "FR-36", "FR-42"]);
+    world.took(1, &["FN-25"]);
+    // There is no other path here; the sender says so and goes on under the same association.
+    world.took(SENDER, &["FS-26"]);
+    assert!(world.saw(SENDER, |event| *event == ReportEvent::NoOtherPath));
+    assert_eq!(spi(&world), before);
+    assert_eq!(world.states(), ["Permitted"; 4]);
+}
+
+#[test]
+fn path_changes_end_at_their_limit_and_are_two_periods_apart() {
+    // FR-43, INV-09, TMP-06.
+    let mut world = busy(Reactions::default());
+    let mut asked = Vec::new();
+    for _ in 0..30 {
+        send(&mut world, MB / 2, |_| false);
+        let count = reactions(&world).len();
+        world.run(T + Duration::from_millis(100));
+        asked.extend(reactions(&world)[count..].iter().map(|reaction| (world.now, *reaction)));
+    }
+    let paths: Vec<_> = asked.iter().filter(|(_, reaction)| matches!(reaction, Reaction::OtherPathAsked { .. })).collect();
+    assert_eq!(paths.len(), 2, "{asked:?}");
+    assert!(paths[1].0.saturating_duration_since(paths[0].0) >= 2 * T);
+    assert!(asked.iter().any(|(_, reaction)| *reaction == Reaction::Tolerated));
+    world.took(world.end(), &["FR-43"]);
+    assert_eq!(world.states(), ["Permitted"; 4], "tolerated");
+}
+
+#[test]
+fn one_period_with_losses_is_not_two() {
+    // FR-35, X-40: a single one is what a restart looks like.
+    let mut world = busy(Reactions::default());
+    for period in 0..12 {
+        send(&mut world, MB, |_| period % 2 == 0);
+        self::period(&mut world);
+    }
+    assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]));
+    world.took(world.end(), &["FR-33", "FR-35"]);
+}
+
+#[test]
+fn the_grace_time_blocks_neither_newer_queries_nor_ends_nor_revocation() {
+    // FR-34, FR-37.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| false);
+    until(&mut world, 2 * T, |world| world.receiver_state() == "Grace");
+    send(&mut world, PACKET, |_| true);
+    let now = world.now;
+    assert!(world.receiver.revoke(flow(), now));
+    world.run(seconds(1));
+    world.took(world.end(), &["FR-33", "FR-37"]);
+    assert!(world.is_clean(), "{:?}", world.states());
+}
+
+#[test]
+fn with_escalation_chosen_a_key_holder_cannot_end_a_flow_by_using_up_its_volume() {
+    // FR-25, X-52; and without it FR-24 revokes.
+    for on_overrun in [Overrun::Escalate, Overrun::Revoke] {
+        let mut world = busy(Reactions { on_overrun, ..Reactions::default() });
+        send(&mut world, MB, |_| true);
+        world.run(T);
+        inject(&mut world, 5000..5000 + u32::try_from(39 * MB / PACKET).unwrap());
+        let (spi, end, now) = (spi(&world), world.end(), world.now);
+        assert!(!world.datapaths[end].verify(flow(), spi, 9000, PACKET, now), "the excess packet is dropped always");
+        world.run(seconds(1));
+        if on_overrun == Overrun::Escalate {
+            assert!(evidence(&world).contains(&Attack::Overrun));
+            assert!(matches!(reactions(&world)[..], [Reaction::Escalated { .. }]));
+            world.took(end, &["FR-25", "FR-40"]);
+            assert_eq!(world.states(), ["Permitted"; 4]);
+        } else {
+            world.took(end, &["FR-24"]);
+            assert!(world.is_clean());
+        }
+    }
+}
+
+#[test]
+fn an_operator_may_choose_to_revoke_at_the_first_evidence() {
+    // FR-44.
+    let mut world = busy(Reactions { ladder: Ladder::Revoke, ..Reactions::default() });
+    send(&mut world, MB, |_| true);
+    inject(&mut world, 5000..5040);
+    world.run(2 * T);
+    world.took(world.end(), &["FR-31", "FR-44"]);
+    assert!(world.is_clean());
+}
