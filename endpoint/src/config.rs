@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemon::config::{Gist, Identity, Ports, Protocol, Span};
+use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
+use traffic::routes::MARK;
+use traffic::rules::ASSOCIATION_MARK;
+
+use crate::reactions::{LONGEST_GRACE, Section};
 
 /// Everything `pbs` can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,12 +34,18 @@ pub(crate) struct Config {
     /// The packet side.
     #[serde(default)]
     pub datapath: Datapath,
+    /// As a receiver: what follows attacks.
+    #[serde(default)]
+    pub reactions: Section,
     /// As a sender: traffic that asks for permission, first match first. Traffic that matches nothing is dropped.
     #[serde(default)]
     pub ask: Vec<Ask>,
     /// As a receiver: who is granted what, first match first. Who matches nothing is declined.
     #[serde(default)]
     pub grant: Vec<Grant>,
+    /// What passes without permission besides signalling and what links need.
+    #[serde(default)]
+    pub exempt: Vec<Exempt>,
 }
 
 /// Section `[datapath]`.
@@ -47,13 +58,15 @@ pub(crate) struct Datapath {
     pub inbound_queue: u16,
     /// Flows held at most, in each direction.
     pub permissions: usize,
+    /// The one bit of the packet mark that packets with AH get besides their own.
+    pub mark: u32,
     /// Largest AH a flow of this host may come to carry, by the algorithms it may escalate to.
     pub largest_protection: LargestProtection,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, largest_protection: LargestProtection::PublicKey }
+        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, largest_protection: LargestProtection::PublicKey }
     }
 }
 
@@ -129,11 +142,21 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
 fn parse(source: &Source) -> Result<Config, ConfigError> {
     let mut config: Config = source.parse()?;
     config.gist.check(source)?;
+    exempt::check(&config.exempt, config.gist.association_port, source)?;
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
         return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }
+    if config.datapath.mark.count_ones() != 1 {
+        return Err(source.wrong("datapath.mark", "must be a single bit, such as 0x08000000"));
+    }
+    if config.datapath.mark & ASSOCIATION_MARK != 0 {
+        return Err(source.wrong("datapath.mark", "is a bit of the mark of signalling associations (0x50420003)"));
+    }
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
+    }
+    if config.reactions.grace.0 > LONGEST_GRACE {
+        return Err(source.wrong("reactions.grace", "must be at most 3s: the sender waits no longer for its answer"));
     }
     for (place, ask) in config.ask.iter().enumerate() {
         if ask.volume == 0 {
@@ -190,6 +213,7 @@ mod tests {
         assert_eq!(sample.control_socket, least.control_socket);
         assert_eq!(sample.log, least.log);
         assert_eq!(sample.datapath, least.datapath);
+        assert_eq!(sample.reactions, least.reactions);
         assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);
         let (shown, default) = (&sample.grant[0], &least.grant[0]);
         assert_eq!((shown.ttl, shown.refresh), (default.ttl, default.refresh));
@@ -219,10 +243,29 @@ mod tests {
         }
     }
 
+    /// the sample's examples are entries that hold when the comment signs are taken away.
+    #[test]
+    fn the_samples_exemptions_hold_once_they_are_no_comments() {
+        let mut inside = false;
+        let lines = SAMPLE.lines().map(|line| {
+            inside = if inside { line.starts_with("# ") } else { line == "# [[exempt]]" };
+            if inside { line.trim_start_matches("# ") } else { line }
+        });
+        let config = read(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns"]);
+        assert_eq!(read(SAMPLE).unwrap().exempt, []);
+    }
+
     #[test]
     fn what_cannot_be_used_is_refused_with_line_and_key() {
         let cases = [
             ("[datapath]\ninbound_queue = 3\n", "7: datapath.inbound_queue: is the outbound queue's number too"),
+            ("[datapath]\nmark = 3\n", "7: datapath.mark: must be a single bit"),
+            ("[datapath]\nmark = 0\n", "7: datapath.mark: must be a single bit"),
+            ("[reactions]\ngrace = \"4s\"\n", "7: reactions.grace: must be at most 3s"),
+            ("[reactions]\nmissing = { bytes = 1, percent = 101 }\n", "7: 101 percent; it must be 0 to 100"),
+            ("[reactions]\non_attack = \"forgive\"\n", "7: unknown variant `forgive`"),
+            ("[datapath]\nmark = 2\n", "7: datapath.mark: is a bit of the mark of signalling"),
             ("[datapath]\npermissions = 0\n", "7: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "7: unknown variant `huge`, expected `symmetric` or `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "8: ask.volume: 0 asks for nothing"),

@@ -44,6 +44,10 @@ impl Core for HostCore {
         self.host.set_wall_clock(unix_seconds, now);
     }
 
+    fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.host.set_addresses(&addresses);
+    }
+
     fn shut_down(&mut self, now: Instant) {
         self.host.shutdown(now);
     }

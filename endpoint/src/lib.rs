@@ -5,6 +5,7 @@
 mod config;
 mod core;
 mod policy;
+mod reactions;
 mod run;
 
 use std::error::Error;
@@ -16,10 +17,17 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use daemon::cli::{self, Common, Program, Show};
+use daemon::config::Identity;
 use daemon::drive::Around;
 use daemon::logging::Form;
+use daemon::source::ConfigError;
+use daemon::start::Settings;
 use serde_json::{Value, json};
 use traffic::checks::{Checks, Strict};
+use traffic::netlink::NetlinkError;
+use traffic::rules::Role;
+
+use crate::config::Config;
 
 /// The host daemon of Permission-Based Sending, and its command line.
 #[derive(Debug, Parser)]
@@ -143,26 +151,34 @@ struct Host {
 }
 
 impl Program for Host {
-    fn standard_socket(&self) -> &Path {
-        Path::new("/run/pbs/host.sock")
+    type Config = Config;
+    const NAME: &'static str = "pbs";
+    const ROLE: Role = Role::Host;
+    const STANDARD_SOCKET: &'static str = "/run/pbs/host.sock";
+
+    fn load(&self, config: &Path) -> Result<Config, ConfigError> {
+        config::load(config)
     }
 
-    fn log(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
-        Ok(config::load(config)?.log)
+    async fn run(&self, config: Config) -> Result<(), Box<dyn Error>> {
+        run::run(config, &self.parts).await
     }
 
-    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        daemon::identity::Credentials::load(&config::load(config)?.identity)?;
-        Ok(())
+    fn undo(&self) -> Result<(), NetlinkError> {
+        run::restore_routes()
+    }
+}
+
+impl Settings for Config {
+    fn log(&self) -> Form {
+        self.log
     }
 
-    async fn run(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        run::run(config::load(config)?, &self.parts).await
+    fn control_socket(&self) -> &Path {
+        &self.control_socket
     }
 
-    fn open(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        // The rules last: if something fails before, traffic still is verified.
-        run::mtu_plan(&config::load(config)?).restore()?;
-        Ok(traffic::rules::remove()?)
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use daemon::config::{Gist, Identity};
+use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
@@ -27,6 +28,9 @@ pub(crate) struct Config {
     /// The packet side.
     #[serde(default)]
     pub datapath: Datapath,
+    /// What passes without permission besides signalling and what links need.
+    #[serde(default)]
+    pub exempt: Vec<Exempt>,
 }
 
 /// Section `[datapath]`.
@@ -59,6 +63,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
 fn parse(source: &Source) -> Result<Config, ConfigError> {
     let mut config: Config = source.parse()?;
     config.gist.check(source)?;
+    exempt::check(&config.exempt, config.gist.association_port, source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
         return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
     }
@@ -101,6 +106,19 @@ mod tests {
         assert_eq!(config.identity.certificate, Path::new("/etc/pbs/r.crt"));
         assert_eq!(config.identity.key, Path::new("/etc/pbs/keys/r.key"));
         assert_eq!(config.identity.trust_anchors, Path::new("/ca.crt"));
+    }
+
+    /// the sample's examples are entries that hold when the comment signs are taken away.
+    #[test]
+    fn the_samples_exemptions_hold_once_they_are_no_comments() {
+        let mut inside = false;
+        let lines = SAMPLE.lines().map(|line| {
+            inside = if inside { line.starts_with("# ") } else { line == "# [[exempt]]" };
+            if inside { line.trim_start_matches("# ") } else { line }
+        });
+        let config = read(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns"]);
+        assert_eq!(read(SAMPLE).unwrap().exempt, []);
     }
 
     #[test]

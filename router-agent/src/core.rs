@@ -1,5 +1,6 @@
 //! The router's signalling core as the daemon's loop drives it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use daemon::control::Request;
@@ -41,6 +42,9 @@ impl Core for RouterCore {
     fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
         self.router.set_wall_clock(unix_seconds, now);
     }
+
+    /// A router grants nothing and sends nothing of its own.
+    fn set_addresses(&mut self, _: Vec<IpAddr>) {}
 
     /// A router says nothing: its state is soft, and the rules stay.
     fn shut_down(&mut self, _: Instant) {}

@@ -14,12 +14,17 @@ use std::sync::Arc;
 
 use clap::Parser;
 use daemon::cli::{self, Common, Program};
+use daemon::config::Identity;
 use daemon::drive::Around;
 use daemon::logging::Form;
+use daemon::source::ConfigError;
+use daemon::start::Settings;
 use pbs_nslp::router::table::{self, Event, Guards, Outcome, State};
 use traffic::checks::{Checks, Strict};
-use traffic::netlink::NetlinkError;
-use traffic::rules::RouterRules;
+use traffic::netlink::{NetlinkError, Socket};
+use traffic::rules::{Role, RouterRules};
+
+use crate::config::Config;
 
 /// The on-path router of Permission-Based Sending.
 #[derive(Debug, Parser)]
@@ -36,15 +41,15 @@ pub struct Parts {
     pub checks: Arc<dyn Checks>,
     /// The table of the signalling machine.
     pub table: fn(State, Event, Guards) -> Outcome,
-    /// Puts the filter rules in place.
-    pub install_rules: fn(&RouterRules) -> Result<(), NetlinkError>,
+    /// Puts the filter rules in place, through this socket: what another one changes counts as somebody else's doing.
+    pub install_rules: fn(&RouterRules, &Socket) -> Result<(), NetlinkError>,
     /// What stands between the signalling core and the daemon's loop.
     pub around: Arc<Around>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { checks: Arc::new(Strict), table: table::step, install_rules: RouterRules::install, around: Arc::new(|core| core) }
+        Self { checks: Arc::new(Strict), table: table::step, install_rules: RouterRules::install_through, around: Arc::new(|core| core) }
     }
 }
 
@@ -69,24 +74,34 @@ struct Router {
 }
 
 impl Program for Router {
-    fn standard_socket(&self) -> &Path {
-        Path::new("/run/pbs/router.sock")
+    type Config = Config;
+    const NAME: &'static str = "pbs-router";
+    const ROLE: Role = Role::Router;
+    const STANDARD_SOCKET: &'static str = "/run/pbs/router.sock";
+
+    fn load(&self, config: &Path) -> Result<Config, ConfigError> {
+        config::load(config)
     }
 
-    fn log(&self, config: &Path) -> Result<Form, Box<dyn Error>> {
-        Ok(config::load(config)?.log)
+    async fn run(&self, config: Config) -> Result<(), Box<dyn Error>> {
+        run::run(config, &self.parts).await
     }
 
-    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        daemon::identity::Credentials::load(&config::load(config)?.identity)?;
+    fn undo(&self) -> Result<(), NetlinkError> {
         Ok(())
     }
+}
 
-    async fn run(&self, config: &Path) -> Result<(), Box<dyn Error>> {
-        run::run(config::load(config)?, &self.parts).await
+impl Settings for Config {
+    fn log(&self) -> Form {
+        self.log
     }
 
-    fn open(&self, _: &Path) -> Result<(), Box<dyn Error>> {
-        Ok(traffic::rules::remove()?)
+    fn control_socket(&self) -> &Path {
+        &self.control_socket
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
     }
 }

@@ -1,24 +1,18 @@
 //! Starting the router: rules first, then queues, then signalling.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use daemon::claim::Claim;
-use daemon::clock::{self, Clock};
-use daemon::datapath::Datapath;
-use daemon::drive::{self, Drive};
-use daemon::identity::{self, Credentials};
-use daemon::{config, control};
-use gist::io::{Bind, Limits, ShellConfig};
-use gist::node::Role;
+use daemon::routing::Routing;
+use daemon::start::{Signalling, Start};
+use daemon::{clock, exempt};
+use gist::node;
 use gist::wire::NslpId;
-use pbs_nslp::node::NodeConfig;
 use pbs_nslp::router::{Router, RouterConfig};
-use tokio::sync::Notify;
 use traffic::counters::Counters;
-use traffic::rules::RouterRules;
-use traffic::verifier::{Verifier, VerifierConfig};
+use traffic::queue::QueueConfig;
+use traffic::rules::{Install, Role, RouterRules};
+use traffic::verifier::{self, Verifier, VerifierConfig};
 
 use crate::Parts;
 use crate::config::Config;
@@ -27,35 +21,31 @@ use crate::signalling::{self, Applications};
 
 /// Runs the router until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
-    let _claim = Claim::take()?;
-    // From here on nothing is forwarded that no queue has accepted, whatever becomes of this process: an expired certificate
-    // must not leave the router open.
-    (parts.install_rules)(&RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue))?;
-    let credentials = Credentials::load(&config.identity)?;
-    let control = control::listen(&config.control_socket).await?;
+    let start = Start::begin(&config, Role::Router, rules(&config, parts), Box::new(|| Ok(()))).await?;
+    let routing = Routing::new(None).follow(&start.threads)?;
 
-    let clock = Clock::start();
-    let wake = Arc::new(Notify::new());
-    let counters = Arc::new(Counters::default());
     let capacity = config.datapath.permissions;
-    let verifier = VerifierConfig { capacity, ..VerifierConfig::new(traffic::verifier::Role::Router) };
+    let counters = Arc::new(Counters::default());
+    let verifier = VerifierConfig { capacity, ..VerifierConfig::new(verifier::Role::Router) };
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
-    let data = Datapath::start("data", config.datapath.data_queue, verifier, counters, clock, wake.clone())?;
+    let data = start.datapath("data", QueueConfig::new(config.datapath.data_queue), verifier, counters)?;
 
-    let node = identity::node_config(&config.gist, Role::Router)?;
-    credentials.warn_of_unnamed(&node.local_addresses);
-    let reporter = node.local_addresses.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-    let shell = ShellConfig { node, tls: credentials.tls, bind: Bind::default(), limits: Limits::default() };
-    let (gist, indications) = gist::io::spawn(shell)?;
-    let applications =
-        Applications { own: NslpId(config.gist.nslp_id), foreign: config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect() };
-    let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone())?;
+    let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router)?;
+    let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
+    let applications = Applications { own: NslpId(config.gist.nslp_id), foreign };
+    let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone(), &start.threads)?;
 
-    let node = NodeConfig::new(NslpId(config.gist.nslp_id), reporter);
     let router = RouterConfig::with_sessions(node, capacity);
-    let router = Router::with_table(router, credentials.authority, parts.table, clock::unix_seconds(), clock.now());
-    tracing::info!(name = config.name, addresses = ?config::local_addresses()?, "router runs; what has no permission is dropped");
+    let authority = start.credentials.authority.clone();
+    let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
+    tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped");
     let core = (parts.around)(Box::new(RouterCore { name: config.name, router, signalling }));
-    let parts = drive::Parts { core, gist, indications, datapaths: vec![data], wake, control, clock };
-    Ok(Drive::new(parts).run().await?)
+    start.run(core, gist, indications, vec![data], routing).await
+}
+
+fn rules(config: &Config, parts: &Parts) -> Install {
+    let rules = RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue, config.gist.association_port);
+    let rules = RouterRules { exempt: exempt::rules(&config.exempt), ..rules };
+    let install = parts.install_rules;
+    Box::new(move |socket| install(&rules, socket))
 }

@@ -1,18 +1,20 @@
 //! The signalling queue: Q-mode packets on their way through the router.
 //!
 //! The kernel hands over unfragmented UDP to port 270 that is not for this router. What is a Query for an NSLP hosted here is
-//! taken off the path; what is for a listed foreign one goes on with its GIST hop count lowered (G-065, G-066); everything
-//! else is ordinary data and goes on to the verifier. The router alert value decides nothing.
+//! taken off the path; a Query or Data message for a listed foreign one goes on with its GIST hop count lowered (G-065,
+//! G-066), if the datagram holds that message and nothing else, 512 octets at most (RFC 5971 §5.5, §4.3.3); everything else is
+//! ordinary data and goes on to the verifier. The router alert value decides nothing.
 //!
 //! The queue is read with the nfq crate: nothing must wake this loop, and the rules limit its rate.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use daemon::threads::Threads;
 use gist::io::{ForwardError, Handle, forwarded, intercepted};
 use gist::wire::NslpId;
-use nfq::{Queue, Verdict};
+use nfq::{Message, Queue, Verdict};
 use serde_json::{Value, json};
 use traffic::rules::SIGNALLING_PASSED;
 
@@ -38,7 +40,6 @@ pub(crate) struct Counters {
     hop_count_exhausted: AtomicU64,
     ordinary: AtomicU64,
     refused: AtomicU64,
-    ended: AtomicBool,
 }
 
 impl Counters {
@@ -52,7 +53,6 @@ impl Counters {
             "hop_count_exhausted": read(&self.hop_count_exhausted),
             "ordinary": read(&self.ordinary),
             "refused": read(&self.refused),
-            "ended": self.ended.load(Ordering::Relaxed),
         })
     }
 }
@@ -66,8 +66,9 @@ pub(crate) struct Applications {
     pub(crate) foreign: Vec<NslpId>,
 }
 
-/// Opens the queue and starts its thread, which lives as long as the process. If it ends, signalling is dropped by the kernel.
-pub(crate) fn start(number: u16, applications: Applications, gist: Handle) -> Result<Arc<Counters>, SignallingError> {
+/// Opens the queue and starts its thread, which lives as long as the process: if it ends, signalling is dropped by the kernel,
+/// and the daemon ends too.
+pub(crate) fn start(number: u16, applications: Applications, gist: Handle, threads: &Threads) -> Result<Arc<Counters>, SignallingError> {
     let failed = |source| SignallingError { number, source };
     let mut queue = Queue::open().map_err(failed)?;
     queue.bind(number).map_err(failed)?;
@@ -75,50 +76,53 @@ pub(crate) fn start(number: u16, applications: Applications, gist: Handle) -> Re
     queue.set_copy_range(number, COPY_RANGE).map_err(failed)?;
     queue.set_queue_max_len(number, QUEUE_LENGTH).map_err(failed)?;
     let counters = Arc::new(Counters::default());
-    let thread = std::thread::Builder::new().name("pbs-signalling".to_owned());
     let shared = counters.clone();
-    thread.spawn(move || serve(&mut queue, &applications, &gist, &shared)).map_err(failed)?;
+    let serve = move || {
+        loop {
+            match next(|| queue.recv(), &shared) {
+                Ok(message) => handle(message, &mut queue, &applications, &gist, &shared),
+                Err(error) => return format!("the signalling queue failed: {error}"),
+            }
+        }
+    };
+    threads.spawn("signalling", serve).map_err(failed)?;
     Ok(counters)
 }
 
-fn serve(queue: &mut Queue, applications: &Applications, gist: &Handle, counters: &Counters) {
+/// The next packet; errors after which the queue goes on are counted.
+fn next<T>(mut receive: impl FnMut() -> io::Result<T>, counters: &Counters) -> io::Result<T> {
     loop {
-        let mut message = match queue.recv() {
-            Ok(message) => message,
-            Err(error) if is_passing(&error) => {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(%error, "signalling queue ended: Queries on the path are dropped");
-                counters.ended.store(true, Ordering::Relaxed);
-                return;
-            }
+        match receive() {
+            Err(error) if is_passing(&error) => counters.refused.fetch_add(1, Ordering::Relaxed),
+            other => return other,
         };
-        match judge(message.get_payload(), message.get_indev(), applications) {
-            Judgement::Take(datagram) => {
-                let counter = if gist.intercepted(datagram) { &counters.taken } else { &counters.taken_and_lost };
-                counter.fetch_add(1, Ordering::Relaxed);
-                message.set_verdict(Verdict::Drop);
-            }
-            Judgement::PassOn(packet) => {
-                counters.passed_on.fetch_add(1, Ordering::Relaxed);
-                message.set_payload(packet);
-                message.set_nfmark(SIGNALLING_PASSED);
-                message.set_verdict(Verdict::Accept);
-            }
-            Judgement::HopCountExhausted => {
-                counters.hop_count_exhausted.fetch_add(1, Ordering::Relaxed);
-                message.set_verdict(Verdict::Drop);
-            }
-            Judgement::Ordinary => {
-                counters.ordinary.fetch_add(1, Ordering::Relaxed);
-                message.set_verdict(Verdict::Accept);
-            }
+    }
+}
+
+fn handle(mut message: Message, queue: &mut Queue, applications: &Applications, gist: &Handle, counters: &Counters) {
+    match judge(message.get_payload(), message.get_indev(), applications) {
+        Judgement::Take(datagram) => {
+            let counter = if gist.intercepted(datagram) { &counters.taken } else { &counters.taken_and_lost };
+            counter.fetch_add(1, Ordering::Relaxed);
+            message.set_verdict(Verdict::Drop);
         }
-        if let Err(error) = queue.verdict(message) {
-            tracing::debug!(%error, "verdict on signalling failed; the packet does not pass");
+        Judgement::PassOn(packet) => {
+            counters.passed_on.fetch_add(1, Ordering::Relaxed);
+            message.set_payload(packet);
+            message.set_nfmark(SIGNALLING_PASSED);
+            message.set_verdict(Verdict::Accept);
         }
+        Judgement::HopCountExhausted => {
+            counters.hop_count_exhausted.fetch_add(1, Ordering::Relaxed);
+            message.set_verdict(Verdict::Drop);
+        }
+        Judgement::Ordinary => {
+            counters.ordinary.fetch_add(1, Ordering::Relaxed);
+            message.set_verdict(Verdict::Accept);
+        }
+    }
+    if let Err(error) = queue.verdict(message) {
+        tracing::debug!(%error, "verdict on signalling failed; the packet does not pass");
     }
 }
 
@@ -152,6 +156,84 @@ fn judge(packet: &[u8], interface: u32, applications: &Applications) -> Judgemen
     match forwarded(packet) {
         Ok(packet) => Judgement::PassOn(packet),
         Err(ForwardError::HopCountExhausted) => Judgement::HopCountExhausted,
-        Err(ForwardError::NotQueryMode(_)) => Judgement::Ordinary,
+        Err(_) => Judgement::Ordinary,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gist::io::QueryModePacket;
+
+    use super::*;
+
+    const OWN: NslpId = NslpId(32704);
+    const FOREIGN: NslpId = NslpId(32720);
+
+    fn judged(payload: &[u8]) -> Judgement {
+        let packet = QueryModePacket {
+            source: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.2".parse().unwrap(),
+            source_port: 270,
+            ip_ttl: 64,
+            ds_field: 0,
+            flow_label: 0,
+            router_alert: Some(65503),
+            payload,
+        };
+        judge(&packet.build().unwrap(), 0, &Applications { own: OWN, foreign: vec![FOREIGN] })
+    }
+
+    /// Magic number, common header and as many octets behind it as the header says.
+    fn message(nslp_id: NslpId, kind: u8, octets: usize) -> Vec<u8> {
+        const CONTEXT_FREE: u8 = 0x80;
+        let [high, low] = nslp_id.0.to_be_bytes();
+        let [words_high, words_low] = u16::try_from(octets / 4).unwrap().to_be_bytes();
+        let header = [0x4e, 0x04, 0xbd, 0xa5, 1, 5, words_high, words_low, high, low, CONTEXT_FREE | kind, 0];
+        [&header[..], &vec![0x5a; octets]].concat()
+    }
+
+    /// G-154, G-211 (RFC 5971 §5.5): only these two travel in Q-mode.
+    #[test]
+    fn of_a_listed_application_queries_and_data_are_passed_on_and_no_other_message() {
+        for (kind, passes) in [(0, true), (1, false), (2, false), (3, true), (4, false), (5, false), (6, false), (127, false)] {
+            let judgement = judged(&message(FOREIGN, kind, 64));
+            assert_eq!(matches!(judgement, Judgement::PassOn(_)), passes, "type {kind}: {judgement:?}");
+            assert!(passes || judgement == Judgement::Ordinary, "type {kind}: {judgement:?}");
+        }
+    }
+
+    /// G-053 (RFC 5971 §4.3.3): 576 octets less 64 for the encapsulation, where the path to the next peer is not known.
+    #[test]
+    fn a_listed_application_is_no_tunnel_for_what_is_longer_than_a_message_or_than_it_says() {
+        assert!(matches!(judged(&message(FOREIGN, 0, 504)), Judgement::PassOn(_)));
+        assert_eq!(judged(&message(FOREIGN, 0, 508)), Judgement::Ordinary);
+        assert_eq!(judged(&message(FOREIGN, 0, 1400)), Judgement::Ordinary);
+        let longer_than_it_says = [&message(FOREIGN, 0, 4)[..], &[0x5a; 300]].concat();
+        assert_eq!(judged(&longer_than_it_says), Judgement::Ordinary);
+        let shorter_than_it_says = &message(FOREIGN, 0, 300)[..200];
+        assert_eq!(judged(shorter_than_it_says), Judgement::Ordinary);
+    }
+
+    /// G-070: no hop left is not a reason to treat it as data.
+    #[test]
+    fn a_message_of_a_listed_application_without_hops_left_ends_here() {
+        let mut last_hop = message(FOREIGN, 0, 4);
+        last_hop[5] = 1;
+        assert_eq!(judged(&last_hop), Judgement::HopCountExhausted);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_counted_and_survived_and_a_queue_that_fails_is_not() {
+        let counters = Counters::default();
+        let mut errors = [libc::ENOENT, libc::EINVAL, libc::ENOBUFS, libc::EINTR, libc::EBADF].into_iter();
+        let failed = next::<()>(|| Err(io::Error::from_raw_os_error(errors.next().unwrap())), &counters).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(libc::EBADF));
+        assert_eq!(counters.show()["refused"], 4);
+    }
+
+    #[test]
+    fn what_is_for_the_application_hosted_here_is_taken_and_what_nobody_lists_is_data() {
+        assert!(matches!(judged(&message(OWN, 0, 64)), Judgement::Take(_)));
+        assert_eq!(judged(&message(NslpId(32721), 0, 64)), Judgement::Ordinary);
     }
 }

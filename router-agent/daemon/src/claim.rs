@@ -1,4 +1,5 @@
-//! One daemon a network namespace: a second one would put its filter rules in place of the first one's.
+//! One daemon a network namespace: a second one of the same kind would put its filter rules in place of the first one's, and of
+//! two kinds each would drop what the other lets pass.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};

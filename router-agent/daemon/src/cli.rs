@@ -4,10 +4,18 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use traffic::netlink::NetlinkError;
+use traffic::rules::Role;
 
+use crate::claim::{Claim, ClaimError};
+use crate::control::ControlError;
+use crate::identity::Credentials;
+use crate::source::ConfigError;
+use crate::start::Settings;
 use crate::{control, logging, table};
 
 /// Yes.
@@ -17,10 +25,14 @@ pub const NO: u8 = 1;
 /// The command could not be carried out.
 pub const ERROR: u8 = 2;
 
+/// Within this time a daemon that runs has long put its rules back.
+const WATCH: Duration = Duration::from_millis(500);
+
 /// A command of either daemon.
 #[derive(Debug, Subcommand)]
 pub enum Common {
-    /// Runs the daemon until it is asked to end (SIGTERM). The filter rules come first and stay afterwards.
+    /// Runs the daemon until it is asked to end (SIGTERM). The filter rules come first and stay afterwards. If the configuration
+    /// cannot be used, rules that drop everything are set, unless some stand already.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
@@ -40,14 +52,17 @@ pub enum Common {
     Counters(Show),
     /// Shows routing state and messaging associations.
     Gist(Show),
-    /// Takes the filter rules away: from then on traffic passes unverified. Without --yes it only says so.
+    /// Takes this program's filter rules away: from then on traffic passes unverified. Without --yes it only says so.
     Open {
         /// Really do it.
         #[arg(long)]
         yes: bool,
-        /// The configuration file.
+        /// The configuration file, which tells where the daemon's control socket lies.
         #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        config: Option<PathBuf>,
+        /// The daemon's control socket; without it, that of the configuration, or the standard one.
+        #[arg(long, value_name = "SOCKET")]
+        control: Option<PathBuf>,
     },
 }
 
@@ -64,30 +79,28 @@ pub struct Show {
 
 /// What the commands need of a daemon.
 pub trait Program {
+    /// Everything the daemon can be told.
+    type Config: Settings;
+    /// The program's name.
+    const NAME: &'static str;
+    /// Whose filter rules it sets.
+    const ROLE: Role;
     /// Where the control socket lies if nobody says otherwise.
-    fn standard_socket(&self) -> &Path;
-    /// Reads a configuration and gives the form of the log. The files it names are not looked at.
-    fn log(&self, config: &Path) -> Result<logging::Form, Box<dyn Error>>;
-    /// Checks a configuration with all files it names.
-    fn check(&self, config: &Path) -> Result<(), Box<dyn Error>>;
+    const STANDARD_SOCKET: &'static str;
+
+    /// Reads a configuration. The files it names are not looked at.
+    fn load(&self, config: &Path) -> Result<Self::Config, ConfigError>;
     /// Runs the daemon.
-    fn run(&self, config: &Path) -> impl Future<Output = Result<(), Box<dyn Error>>>;
-    /// Takes away what the daemon set up in the kernel. If that fails, the filter rules are still there.
-    fn open(&self, config: &Path) -> Result<(), Box<dyn Error>>;
+    fn run(&self, config: Self::Config) -> impl Future<Output = Result<(), Box<dyn Error>>>;
+    /// Takes away what a daemon has set up in the kernel besides its filter rules.
+    fn undo(&self) -> Result<(), NetlinkError>;
 }
 
 /// Carries out a command.
-pub fn execute(program: &impl Program, command: Common) -> ExitCode {
-    let done = match command {
-        // No check of the files beforehand: what is wrong with them must not keep the filter rules from standing.
-        Common::Run { config } => program.log(&config).and_then(|form| {
-            logging::start(form);
-            runtime()?.block_on(program.run(&config)).map(|()| YES)
-        }),
-        Common::Check { config } => program.check(&config).and_then(|()| {
-            say(&format!("{}: good", config.display()))?;
-            Ok(YES)
-        }),
+pub fn execute<P: Program>(program: &P, command: Common) -> ExitCode {
+    finish(match command {
+        Common::Run { config } => run(program, &config),
+        Common::Check { config } => check(program, &config),
         Common::Status(show) => ask(program, &show, &json!({ "command": "status" })),
         Common::Flows(show) => ask(program, &show, &json!({ "command": "flows" })),
         Common::Counters(show) => ask(program, &show, &json!({ "command": "counters" })),
@@ -96,15 +109,74 @@ pub fn execute(program: &impl Program, command: Common) -> ExitCode {
             complain("this lets traffic pass unverified; say --yes if that is meant");
             Ok(NO)
         }
-        // An expired certificate must not keep anybody from it.
-        Common::Open { yes: true, config } => program.log(&config).and_then(|form| {
-            logging::start(form);
-            program.open(&config)?;
-            tracing::warn!("the filter rules are gone: traffic passes unverified");
-            Ok(YES)
-        }),
+        Common::Open { yes: true, config, control } => open(program, config.as_deref(), control),
+    })
+}
+
+fn run<P: Program>(program: &P, config: &Path) -> Result<u8, Box<dyn Error>> {
+    // No check of the files beforehand: what is wrong with them must not keep the filter rules from standing.
+    let config = program.load(config).map_err(|error| close::<P>(&error))?;
+    logging::start(config.log());
+    runtime()?.block_on(program.run(config)).map(|()| YES)
+}
+
+/// Lets nothing pass a node whose configuration cannot be used, as far as nobody has set rules there before: it would else stay
+/// open from its first start on. Answers the error that the program ends with.
+fn close<P: Program>(error: &ConfigError) -> Box<dyn Error> {
+    let became = match Claim::take() {
+        Err(claim @ ClaimError::Taken) => claim.to_string(),
+        // Without the port nobody else holds it either; what the kernel then says of the rules says enough.
+        Ok(_) | Err(ClaimError::NotPrivileged | ClaimError::System(_)) => match traffic::rules::close(P::ROLE) {
+            Ok(true) => format!("the filter rules now drop everything; `{} open --yes` opens", P::NAME),
+            Ok(false) => format!("the filter rules that stood stay; `{} open --yes` opens", P::NAME),
+            Err(error) => format!("the filter rules are as they were, traffic may pass: {error}"),
+        },
     };
-    finish(done)
+    format!("{error}\n{became}").into()
+}
+
+fn check(program: &impl Program, config: &Path) -> Result<u8, Box<dyn Error>> {
+    Credentials::load(program.load(config)?.identity())?;
+    say(&format!("{}: good", config.display()))?;
+    Ok(YES)
+}
+
+/// Through the daemon if one answers, which else would put its rules back; without it directly. Neither a configuration that
+/// cannot be used nor an expired certificate keeps anybody from it.
+fn open<P: Program>(program: &P, config: Option<&Path>, control: Option<PathBuf>) -> Result<u8, Box<dyn Error>> {
+    let loaded = config.map(|config| program.load(config)).transpose();
+    logging::start(loaded.as_ref().ok().and_then(Option::as_ref).map(Settings::log).unwrap_or_default());
+    let of_config = match &loaded {
+        Ok(config) => config.as_ref().map(|config| config.control_socket().to_owned()),
+        Err(error) => {
+            tracing::warn!(%error, "the configuration cannot be used; its control socket is not known");
+            None
+        }
+    };
+    let socket = control.or(of_config).unwrap_or_else(|| P::STANDARD_SOCKET.into());
+    let failed = match runtime()?.block_on(control::ask(&socket, &json!({ "command": "open" }))) {
+        Ok(answer) => answer.get("not_undone").and_then(Value::as_str).map(str::to_owned),
+        Err(ControlError::Socket { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            open_directly(program)?.map(|error| error.to_string())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    tracing::warn!("the filter rules are gone: traffic passes unverified");
+    failed.map_or(Ok(YES), |failed| {
+        Err(format!("the filter rules are gone, but not all else that was set up could be undone: {failed}").into())
+    })
+}
+
+/// Answers what besides the rules could not be undone: whoever wants to open is not kept from it.
+fn open_directly<P: Program>(program: &P) -> Result<Option<NetlinkError>, Box<dyn Error>> {
+    let failed = program.undo().err();
+    traffic::rules::remove(P::ROLE)?;
+    std::thread::sleep(WATCH);
+    let installed = traffic::rules::installed(P::ROLE)?;
+    if installed.ipv4 || installed.ipv6 {
+        return Err("a running daemon has put its filter rules back: name its control socket with --control or --config".into());
+    }
+    Ok(failed)
 }
 
 /// The exit code, and the error if there is one.
@@ -119,8 +191,8 @@ pub fn finish(done: Result<u8, Box<dyn Error>>) -> ExitCode {
 }
 
 /// Asks the daemon and shows the answer. A refusal is a "no".
-pub fn ask(program: &impl Program, show: &Show, request: &Value) -> Result<u8, Box<dyn Error>> {
-    let socket = show.control.as_deref().unwrap_or(program.standard_socket());
+pub fn ask<P: Program>(_: &P, show: &Show, request: &Value) -> Result<u8, Box<dyn Error>> {
+    let socket = show.control.as_deref().unwrap_or(Path::new(P::STANDARD_SOCKET));
     match runtime()?.block_on(control::ask(socket, request)) {
         Ok(answer) if show.json => say(&format!("{answer:#}"))?,
         Ok(answer) => say(&table::show(&answer))?,

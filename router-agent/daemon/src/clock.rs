@@ -1,6 +1,6 @@
 //! The clocks of a daemon: one monotonic clock for signalling and packets, and the wall clock for message numbers.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time since the daemon started, in the value types of both sides.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +28,42 @@ impl Clock {
     }
 }
 
+/// Waits until the wall clock's next second has begun, so that whoever has been restarted within the second of its last signed
+/// message does not use that message's number again. It takes a second at most.
+pub async fn next_second() {
+    tokio::time::sleep(until_next_second(since_1970())).await;
+}
+
+fn until_next_second(since_1970: Duration) -> Duration {
+    Duration::from_secs(1).saturating_sub(Duration::from_nanos(since_1970.subsec_nanos().into()))
+}
+
 /// Seconds since 1970, 0 if the wall clock stands before that (message numbers then lie outside every window: fail closed).
-#[allow(clippy::disallowed_methods)]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
+}
+
+#[allow(clippy::disallowed_methods)]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restarted_node_begins_with_a_second_of_its_own() {
+        for (now, next) in [(5_300, 6_000), (5_999, 6_000), (5_001, 6_000), (5_000, 6_000)].map(|(a, b)| (Duration::from_millis(a), b)) {
+            assert_eq!((now + until_next_second(now)).as_millis(), next);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_waits_for_a_second_at_most() {
+        let (second, start) = (unix_seconds(), Instant::now());
+        next_second().await;
+        assert!(unix_seconds() > second);
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    }
 }

@@ -39,7 +39,8 @@ impl Identity {
 pub struct Gist {
     /// NSLPID of PBS; 32704–32767 are for private use.
     pub nslp_id: u16,
-    /// Router alert value put into Queries. Interception does not depend on it. `-1` leaves the option out (IPv4).
+    /// Router alert value put into Queries. Interception does not depend on it. `-1` leaves the option out in
+    /// IPv4; IPv6 then has 65503, as it cannot be found without (G-177).
     pub router_alert: i32,
     /// TCP port on which messaging associations are accepted.
     pub association_port: u16,
@@ -147,8 +148,22 @@ pub struct Protocol(pub u8);
 
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let number = match text.as_str() {
+        deserializer.deserialize_any(NameOrNumber)
+    }
+}
+
+/// Reads `"udp"`, `"17"` and `17` alike.
+struct NameOrNumber;
+
+impl serde::de::Visitor<'_> for NameOrNumber {
+    type Value = Protocol;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a protocol by name or number")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Protocol, E> {
+        let number = match text {
             "icmp" => Some(1),
             "tcp" => Some(6),
             "udp" => Some(17),
@@ -158,7 +173,12 @@ impl<'de> Deserialize<'de> for Protocol {
             "udplite" => Some(136),
             other => other.parse().ok(),
         };
-        number.map(Protocol).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is neither a known protocol nor a number up to 255")))
+        number.map(Protocol).ok_or_else(|| E::custom(format!("`{text}` is neither a known protocol nor a number up to 255")))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Protocol, E> {
+        let known = u8::try_from(number).map(Protocol);
+        known.map_err(|_| E::custom(format!("`{number}` is neither a known protocol nor a number up to 255")))
     }
 }
 
@@ -307,6 +327,9 @@ mod tests {
         let read = |text: &str| Protocol::deserialize(toml::Value::String(text.to_owned())).map_err(|error| error.to_string());
         assert_eq!(read("udp"), Ok(Protocol(17)));
         assert_eq!(read("132"), read("sctp"));
+        let read_number = |number| Protocol::deserialize(toml::Value::Integer(number)).map_err(|error| error.to_string());
+        assert_eq!(read_number(132), read("sctp"));
+        assert!([-1, 256].into_iter().all(|number| read_number(number).unwrap_err().contains("nor a number up to 255")));
         assert_eq!(read("256").unwrap_err().trim_end(), "`256` is neither a known protocol nor a number up to 255");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pbs_nslp::datapath::{Command, Event};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use traffic::algorithm::PacketSigner;
 use traffic::counters::{Count, Counters};
 use traffic::processor::PacketProcessor;
 use traffic::queue::{Queue, QueueConfig, QueueError, kernel_statistics};
@@ -38,22 +39,25 @@ pub struct Datapath {
     worker: Worker,
     counters: Arc<Counters>,
     waiting: VecDeque<Update>,
+    /// Signs the packets of this node's own flows.
+    own: Arc<dyn PacketSigner>,
 }
 
 impl Datapath {
-    /// Opens queue `number` and starts a worker named `name` on it. `wake` is notified when the worker has said something.
+    /// Opens a queue and starts a worker named `name` on it; `own` signs the packets of this node's own flows. `wake` is notified when the worker has said something.
     pub fn start(
         name: &'static str,
-        number: u16,
+        queue: QueueConfig,
         processor: Box<dyn PacketProcessor>,
         counters: Arc<Counters>,
         clock: Clock,
         wake: Arc<Notify>,
+        own: Arc<dyn PacketSigner>,
     ) -> Result<Self, DatapathError> {
-        let queue = Queue::open(QueueConfig::new(number))?;
+        let (number, queue) = (queue.number, Queue::open(queue)?);
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, worker, counters, waiting: VecDeque::new() })
+        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), own })
     }
 
     /// Name of the direction, as `counters` shows it.
@@ -61,10 +65,15 @@ impl Datapath {
         self.name
     }
 
+    /// Whether the worker's thread runs.
+    pub fn runs(&self) -> bool {
+        self.worker.stopped().is_none()
+    }
+
     /// Gives the worker a command. An answer comes for each, or the worker stops.
     pub fn command(&mut self, command: Command) -> Option<Event> {
         let token = command.token();
-        match translate::update(command) {
+        match translate::update(command, &self.own) {
             Ok(update) => {
                 self.waiting.push_back(update);
                 self.flush();

@@ -1,6 +1,7 @@
 //! The loop of a daemon: GIST's indications, the packet side's events, requests of people, and time go into the NSLP's core;
-//! what the core wants done is done.
+//! what the core wants done is done. Whatever part of the daemon ends, the daemon ends with an error.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use gist::io::{Handle, RequestError, Stopped as GistStopped};
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::output::Output;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
@@ -17,6 +18,10 @@ use crate::clock::{self, Clock};
 use crate::control::Request;
 use crate::datapath::Datapath;
 use crate::flows::{Flows, Row};
+use crate::identity::Credentials;
+use crate::routing::Followed;
+use crate::rules::Rules;
+use crate::threads::{Ended, Threads};
 
 /// How long a daemon that was asked to end may go on to say good-bye.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -36,6 +41,8 @@ pub trait Core {
     fn handle_timeout(&mut self, now: Instant);
     /// Tells the wall clock.
     fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant);
+    /// Tells the node's addresses after they have changed.
+    fn set_addresses(&mut self, addresses: Vec<IpAddr>);
     /// Gives up what is held, as far as others must know of it (FS-60, FR-60).
     fn shut_down(&mut self, now: Instant);
     /// The next thing to do, with the worker it concerns if it is a command.
@@ -59,6 +66,12 @@ pub enum DriveError {
         /// Why.
         why: traffic::worker::Stopped,
     },
+    /// Another thread has ended without which the daemon would go on half dead.
+    #[error("thread `{}` ended: {}", .0.name, .0.why)]
+    Thread(Ended),
+    /// Nobody serves the control socket any more.
+    #[error("the control socket is not served any more")]
+    Control,
     /// The signalling transport has ended.
     #[error(transparent)]
     Gist(#[from] GistStopped),
@@ -86,6 +99,16 @@ pub struct Parts {
     pub control: mpsc::Receiver<Request>,
     /// The clock that core and workers share.
     pub clock: Clock,
+    /// The filter rules.
+    pub rules: Rules,
+    /// Routes and addresses.
+    pub routing: Followed,
+    /// Who the daemon is.
+    pub credentials: Credentials,
+    /// The other threads.
+    pub threads: Threads,
+    /// Tells when one of them has ended.
+    pub ended: mpsc::Receiver<Ended>,
 }
 
 /// The loop.
@@ -97,14 +120,33 @@ pub struct Drive {
     wake: Arc<Notify>,
     control: mpsc::Receiver<Request>,
     clock: Clock,
+    rules: Rules,
+    routing: Followed,
+    credentials: Credentials,
+    threads: Threads,
+    ended: mpsc::Receiver<Ended>,
     flows: Flows,
 }
 
 impl Drive {
     /// Puts the parts of a daemon together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { core, gist, indications, datapaths, wake, control, clock } = parts;
-        Self { core, gist, indications, datapaths, wake, control, clock, flows: Flows::default() }
+        let Parts { core, gist, indications, datapaths, wake, control, clock, rules, routing, credentials, threads, ended } = parts;
+        Self {
+            core,
+            gist,
+            indications,
+            datapaths,
+            wake,
+            control,
+            clock,
+            rules,
+            routing,
+            credentials,
+            threads,
+            ended,
+            flows: Flows::default(),
+        }
     }
 
     /// Runs until the process is asked to end.
@@ -120,7 +162,9 @@ impl Drive {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = self.wake.notified() => self.hear_workers()?,
-                Some(request) = self.control.recv() => self.answer(request).await,
+                Some(ended) = self.ended.recv() => return Err(DriveError::Thread(ended)),
+                addresses = self.routing.addresses() => self.hear_addresses(addresses).await?,
+                request = self.control.recv() => self.answer(request.ok_or(DriveError::Control)?).await,
                 indication = self.indications.recv(), if !behind => {
                     let indication = indication.ok_or(GistStopped)?;
                     self.core.handle_indication(indication, self.clock.now());
@@ -129,7 +173,7 @@ impl Drive {
                 _ = wall_clock.tick() => self.core.set_wall_clock(clock::unix_seconds(), self.clock.now()),
             }
         }
-        tracing::info!("asked to end; the filter rules stay");
+        tracing::info!("asked to end; the filter rules {}", if self.rules.is_opened() { "are gone already" } else { "stay" });
         self.say_farewell().await
     }
 
@@ -192,6 +236,13 @@ impl Drive {
         Ok(())
     }
 
+    async fn hear_addresses(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+        tracing::info!(?addresses, "this node's addresses have changed");
+        self.credentials.warn_of_unnamed(&addresses);
+        self.core.set_addresses(addresses.clone());
+        Ok(self.gist.set_local_addresses(addresses).await?)
+    }
+
     async fn answer(&mut self, request: Request) {
         if request.command() == "flows" {
             let rows = self.core.flows(self.clock.now());
@@ -203,9 +254,27 @@ impl Drive {
         let answer = match request.command() {
             "counters" => Ok(self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.counters())).collect()),
             "gist" => self.gist.snapshot().await.map(|snapshot| crate::status::gist(&snapshot)).map_err(|error| error.to_string()),
+            "open" => self
+                .rules
+                .open()
+                .map(|failed| json!({ "opened": true, "not_undone": failed.map(|error| error.to_string()) }))
+                .map_err(|error| error.to_string()),
+            "status" => self.core.answer(&request, self.clock.now()).map(|answer| self.with_status(answer)),
             _ => self.core.answer(&request, self.clock.now()),
         };
         request.answer(answer);
+    }
+
+    /// A core's status with what the daemon knows besides: whether the rules stand, what has become of routes, and which threads run.
+    fn with_status(&self, mut status: Value) -> Value {
+        let workers = self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.runs().into()));
+        let threads: serde_json::Map<String, Value> = self.threads.show().into_iter().chain(workers).collect();
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("rules".to_owned(), self.rules.show());
+            fields.insert("routes".to_owned(), self.routing.show());
+            fields.insert("threads_running".to_owned(), threads.into());
+        }
+        status
     }
 
     /// Tells neighbours what ends, for as long as that takes but not longer than [`FAREWELL`].

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use gist::io::{Tls, TlsError, tls};
 use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity};
-use pbs_nslp::credentials::{AnchorError, SignerError, X509Authority, X509Signer};
+use pbs_nslp::credentials::{AnchorError, SignatureScheme, Signer, SignerError, X509Authority, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::{PrivateKeyDer, UnixTime};
+use traffic::algorithm::{PacketSigner, SignatureAlgorithm};
 
 use crate::clock;
 use crate::config::{Gist, Identity};
@@ -54,6 +55,29 @@ pub enum IdentityError {
     Addresses(std::io::Error),
 }
 
+/// The node's key as the packet side uses it. It signs nothing else there than packets, whose first octets no message has: those
+/// begin with a label.
+#[derive(Debug)]
+struct OwnKey(Arc<X509Signer>);
+
+impl PacketSigner for OwnKey {
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.0.scheme() {
+            SignatureScheme::EcdsaP256 => SignatureAlgorithm::EcdsaP256,
+            // The signer has no code for other keys than these two.
+            SignatureScheme::Ed25519 | SignatureScheme::EcdsaP384 | SignatureScheme::RsaPss => SignatureAlgorithm::Ed25519,
+        }
+    }
+
+    fn public_key(&self) -> &[u8] {
+        self.0.public_key()
+    }
+
+    fn sign(&self, input: &[u8]) -> Option<Vec<u8>> {
+        self.0.sign(input).ok()
+    }
+}
+
 /// A daemon's identity, ready for use.
 #[derive(Debug)]
 pub struct Credentials {
@@ -91,6 +115,11 @@ impl Credentials {
         let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
         let tls = tls::configs(certificates, key, anchors)?;
         Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), addresses })
+    }
+
+    /// Signs packets, when a receiver asks for it (Solution 3).
+    pub fn packet_signer(&self) -> Arc<dyn PacketSigner> {
+        Arc::new(OwnKey(self.signer.clone()))
     }
 
     /// Tells the operator of addresses of this node that its certificate does not name: neighbours refuse whatever is

@@ -1,6 +1,9 @@
 //! What `pbs-router` and `pbs` share: configuration, identity, control socket, logging, and the loop between GIST, the NSLP and
 //! the packet side.
 
+// One JSON object holds all of GIST's counters.
+#![recursion_limit = "256"]
+
 pub mod claim;
 pub mod cli;
 pub mod clock;
@@ -8,11 +11,16 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod drive;
+pub mod exempt;
 pub mod flows;
 pub mod identity;
 pub mod logging;
 mod report;
+pub mod routing;
+pub mod rules;
 pub mod source;
+pub mod start;
 pub mod status;
 pub mod table;
+pub mod threads;
 mod translate;

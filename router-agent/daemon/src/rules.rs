@@ -1,0 +1,206 @@
+//! A daemon's filter rules while it runs: put in place, watched over by a thread of their own, taken away only when somebody
+//! asks for it.
+//!
+//! `nft flush ruleset`, or any other program that lays hands on the table, would open a node for good. The watch puts the whole
+//! table back at once, always: between a node that is open and a processor that is busy with a program that removes the table
+//! again and again, the busy processor is the lesser harm. Only the log is limited, to one line a second.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use traffic::netlink::NetlinkError;
+use traffic::rules::{Author, Install, Role, Watch};
+
+use crate::threads::Threads;
+
+/// Takes away what a daemon has set up in the kernel besides its filter rules.
+pub type Undo = Box<dyn Fn() -> Result<(), NetlinkError> + Send + Sync>;
+
+/// How often what stands is compared with what should, in case nobody has told of a change.
+const COMPARE: Duration = Duration::from_secs(2);
+/// How long the watch waits after it could not put the rules back.
+const RETRY: Duration = Duration::from_millis(100);
+/// At most one line is logged in this time.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the rules could not be set or watched over.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// The kernel refused it.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// No thread for it.
+    #[error("cannot start the thread that watches over the filter rules: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The rules of a running daemon.
+pub struct Rules {
+    role: Role,
+    undo: Undo,
+    state: Arc<Mutex<State>>,
+}
+
+/// What the watch and the daemon both know. Whoever changes the rules holds it meanwhile.
+#[derive(Debug, Default)]
+struct State {
+    opened: bool,
+    restored: u64,
+    failed: u64,
+    last_changed_by: Option<String>,
+}
+
+impl Rules {
+    /// Puts the rules in place, in the network namespace of the calling thread, and watches over them from then on.
+    pub fn start(role: Role, install: Install, undo: Undo, threads: &Threads) -> Result<Self, RulesError> {
+        let watch = Watch::start(role, install)?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        threads.spawn("rules", move || watch_over(watch, &shared).to_string()).map_err(RulesError::Thread)?;
+        Ok(Self { role, undo, state })
+    }
+
+    /// Takes the rules away, and whatever else the daemon has set up: from here on traffic passes unverified, and nobody
+    /// watches any more. Answers what of the rest could not be undone: whoever wants to open is not kept from it.
+    pub fn open(&self) -> Result<Option<NetlinkError>, NetlinkError> {
+        let mut state = lock(&self.state);
+        let failed = (self.undo)().err();
+        traffic::rules::remove(self.role)?;
+        state.opened = true;
+        tracing::warn!("opened by request: the filter rules are gone, traffic passes unverified until this daemon starts again");
+        if let Some(error) = &failed {
+            tracing::error!(%error, "not everything else could be undone");
+        }
+        Ok(failed)
+    }
+
+    /// Whether somebody has asked to open.
+    pub fn is_opened(&self) -> bool {
+        lock(&self.state).opened
+    }
+
+    /// For `status`: whether the rules stand in both families, whether somebody has asked to open, how often they were put
+    /// back and how often that failed, and who made it necessary last.
+    pub fn show(&self) -> Value {
+        let stands = traffic::rules::installed(self.role).is_ok_and(|installed| installed.ipv4 && installed.ipv6);
+        let state = lock(&self.state);
+        json!({
+            "stand": stands,
+            "opened": state.opened,
+            "restored": state.restored,
+            "failed": state.failed,
+            "last_changed_by": state.last_changed_by,
+        })
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Watches until the socket fails; answers why. Once somebody has opened there is nothing to watch.
+fn watch_over(mut watch: Watch, shared: &Mutex<State>) -> NetlinkError {
+    let mut log = Log::default();
+    let mut compared = Instant::now();
+    loop {
+        let heard = match watch.wait(COMPARE.saturating_sub(compared.elapsed())) {
+            Ok(heard) => heard,
+            Err(error) => return error,
+        };
+        // Held until the rules stand: whoever opens waits for it, and finds the watch at rest afterwards.
+        let mut state = lock(shared);
+        let heard = if heard { watch.is_disturbed() } else { Ok(false) };
+        let disturbed = heard.and_then(|disturbed| {
+            if disturbed || compared.elapsed() < COMPARE {
+                return Ok(disturbed);
+            }
+            compared = Instant::now();
+            watch.is_intact().map(|intact| !intact)
+        });
+        let failed = match disturbed {
+            Err(error @ NetlinkError::Receive(_)) => return error,
+            _ if state.opened => break,
+            Ok(false) => continue,
+            Ok(true) => match watch.restore() {
+                Ok(author) => {
+                    state.restored = state.restored.saturating_add(1);
+                    state.last_changed_by = Some(author.to_string());
+                    log.restored(&author, state.restored);
+                    continue;
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        state.failed = state.failed.saturating_add(1);
+        drop(state);
+        log.failed(&failed);
+        std::thread::sleep(RETRY);
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// When something was logged last.
+#[derive(Debug, Default)]
+struct Log {
+    last: Option<Instant>,
+}
+
+impl Log {
+    fn restored(&mut self, author: &Author, times: u64) {
+        if self.may() {
+            tracing::error!(by = %author, times, "somebody else changed or removed the filter rules; they have been put back");
+        }
+    }
+
+    fn failed(&mut self, error: &NetlinkError) {
+        if self.may() {
+            tracing::error!(%error, "the filter rules were changed or removed and CANNOT be put back: traffic may pass unverified");
+        }
+    }
+
+    fn may(&mut self) -> bool {
+        let may = self.last.is_none_or(|last| last.elapsed() >= LOG_EVERY);
+        if may {
+            self.last = Some(Instant::now());
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::sched::{CloneFlags, unshare};
+    use traffic::rules::{HostRules, Installed};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_keeps_nobody_from_opening_and_is_told() {
+        let work = || {
+            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+                assert!(!in_ci(), "network tests must not be skipped in CI, and network namespaces need root ({error})");
+                let _ = writeln!(std::io::stderr(), "skipped: network namespaces need root ({error})");
+                return;
+            }
+            let (threads, _ended) = Threads::new();
+            let install: Install = Box::new(|socket| HostRules::new(3, 4, 30_270).install_through(socket));
+            let undo: Undo = Box::new(|| Err(NetlinkError::NoAnswer("restore routes".into())));
+            let rules = Rules::start(Role::Host, install, undo, &threads).unwrap();
+            assert_eq!(rules.open(), Ok(Some(NetlinkError::NoAnswer("restore routes".into()))));
+            assert_eq!(traffic::rules::installed(Role::Host), Ok(Installed { ipv4: false, ipv6: false }));
+            assert!(rules.is_opened());
+        };
+        std::thread::spawn(work).join().unwrap();
+    }
+
+    /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
+    fn in_ci() -> bool {
+        std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    }
+}

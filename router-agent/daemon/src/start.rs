@@ -1,0 +1,119 @@
+//! How every daemon starts: the claim to its network namespace, then the filter rules, then everything that can fail without
+//! opening anything.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use gist::api::Indication;
+use gist::io::{Bind, Handle, Limits, ShellConfig};
+use gist::wire::NslpId;
+use pbs_nslp::node::NodeConfig;
+use tokio::sync::{Notify, mpsc};
+use traffic::counters::Counters;
+use traffic::processor::PacketProcessor;
+use traffic::queue::QueueConfig;
+use traffic::rules::{ASSOCIATION_MARK, Install, Role};
+
+use crate::claim::Claim;
+use crate::clock::Clock;
+use crate::config::{Gist, Identity};
+use crate::control::{self, Request};
+use crate::datapath::{Datapath, DatapathError};
+use crate::drive::{Core, Drive, Parts};
+use crate::identity::{self, Credentials};
+use crate::logging::Form;
+use crate::routing::Followed;
+use crate::rules::{Rules, Undo};
+use crate::threads::{Ended, Threads};
+
+/// What the configurations of both daemons hold.
+pub trait Settings {
+    /// Form of the log lines.
+    fn log(&self) -> Form;
+    /// Where the control socket lies.
+    fn control_socket(&self) -> &Path;
+    /// Certificate, key, trust anchors.
+    fn identity(&self) -> &Identity;
+}
+
+/// What a daemon holds before it has queues and signalling.
+pub struct Start {
+    /// Who the daemon is.
+    pub credentials: Credentials,
+    /// The clock that core and workers share.
+    pub clock: Clock,
+    /// The threads without which the daemon ends.
+    pub threads: Threads,
+    claim: Claim,
+    rules: Rules,
+    ended: mpsc::Receiver<Ended>,
+    control: mpsc::Receiver<Request>,
+    wake: Arc<Notify>,
+}
+
+/// GIST, and this node as its application sees it.
+pub struct Signalling {
+    /// To GIST.
+    pub gist: Handle,
+    /// From GIST.
+    pub indications: mpsc::Receiver<Indication>,
+    /// The addresses of this node.
+    pub addresses: Vec<IpAddr>,
+    /// The node's part in the NSLP.
+    pub node: NodeConfig,
+}
+
+impl Start {
+    /// Claims the network namespace and puts the filter rules in place; only then reads the identity and opens the control
+    /// socket.
+    pub async fn begin(settings: &impl Settings, role: Role, install: Install, undo: Undo) -> Result<Self, Box<dyn Error>> {
+        let claim = Claim::take()?;
+        let (threads, ended) = Threads::new();
+        // From here on nothing passes that no queue has accepted, whatever becomes of this process: an expired certificate must
+        // not leave the node open.
+        let rules = Rules::start(role, install, undo, &threads)?;
+        let credentials = Credentials::load(settings.identity())?;
+        let control = control::listen(settings.control_socket()).await?;
+        let (clock, wake) = (Clock::start(), Arc::new(Notify::new()));
+        Ok(Self { credentials, clock, threads, claim, rules, ended, control, wake })
+    }
+
+    /// Starts a packet worker named `name`; `processor` counts in `counters`.
+    pub fn datapath(
+        &self,
+        name: &'static str,
+        queue: QueueConfig,
+        processor: Box<dyn PacketProcessor>,
+        counters: Arc<Counters>,
+    ) -> Result<Datapath, DatapathError> {
+        Datapath::start(name, queue, processor, counters, self.clock, self.wake.clone(), self.credentials.packet_signer())
+    }
+
+    /// Starts GIST.
+    pub fn signalling(&self, config: &Gist, role: gist::node::Role) -> Result<Signalling, Box<dyn Error>> {
+        let node = identity::node_config(config, role)?;
+        let addresses = node.local_addresses.clone();
+        self.credentials.warn_of_unnamed(&addresses);
+        let bind = Bind { association_mark: Some(ASSOCIATION_MARK), ..Bind::default() };
+        let shell = ShellConfig { node, tls: self.credentials.tls.clone(), bind, limits: Limits::default() };
+        let (gist, indications) = gist::io::spawn(shell)?;
+        let reporter = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Ok(Signalling { gist, indications, addresses, node: NodeConfig::new(NslpId(config.nslp_id), reporter) })
+    }
+
+    /// Runs until the daemon is asked to end, or cannot go on. `datapaths` are in the order of the core's directions.
+    pub async fn run(
+        self,
+        core: Box<dyn Core>,
+        gist: Handle,
+        indications: mpsc::Receiver<Indication>,
+        datapaths: Vec<Datapath>,
+        routing: Followed,
+    ) -> Result<(), Box<dyn Error>> {
+        let Self { credentials, clock, threads, claim: _claim, rules, ended, control, wake } = self;
+        let parts = Parts { core, gist, indications, datapaths, wake, control, clock, rules, routing, credentials, threads, ended };
+        Ok(Drive::new(parts).run().await?)
+    }
+}
