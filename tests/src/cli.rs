@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::sabotage::Sabotage;
-use crate::{audit, demo, remains, standing};
+use crate::{audit, demo, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -40,6 +40,9 @@ enum Command {
         #[arg(long, hide = true, value_delimiter = ',', value_name = "STEP")]
         only: Vec<String>,
     },
+    /// Runs the demonstration without each of the router's checks in turn. Exit code 0 only if every run said no and named exactly
+    /// the lines that stand for the check. Takes some minutes. Needs root.
+    Sabotages,
     /// Counts every figure of a kept demonstration that captures can show again, from the captures alone. Exit code 0 only if
     /// all agree.
     Audit {
@@ -52,6 +55,28 @@ enum Command {
         /// Instead: one line for each link and SPI of the recorded outcome, to compare with another program's counts.
         #[arg(long, conflicts_with = "json")]
         spi_table: bool,
+    },
+    /// Plays one attack against real daemons with two routers between them. Exit code 0 only if everything followed that must.
+    /// Needs root.
+    Scenario {
+        /// Which one; `--list` names them.
+        #[arg(required_unless_present = "list")]
+        name: Option<String>,
+        /// Names all scenarios instead.
+        #[arg(long, conflicts_with = "name")]
+        list: bool,
+        /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+        /// Writes one capture a link, the daemons' logs and the outcome as JSON into this directory.
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+        /// What random loss begins with.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where it is played. There are only network namespaces.
+        #[arg(long, value_enum, default_value_t = World::Netns)]
+        world: World,
     },
     /// Builds the network of the demonstration and leaves it running, under names for `ip netns`. Needs root.
     Up {
@@ -71,10 +96,17 @@ enum Command {
         /// Files with one JSON object a line.
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// Names every vector that did not pass or was skipped.
+        /// Names every vector that did not pass, was skipped, or is right by RFC 4302 and refused by PBS.
         #[arg(long)]
         verbose: bool,
     },
+}
+
+/// Where a scenario is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum World {
+    /// Network namespaces of this kernel.
+    Netns,
 }
 
 /// Runs a command and gives its exit code: 0 yes, 1 no, 2 error.
@@ -88,7 +120,12 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let answer = match arguments.command {
         Command::Demo { json, keep, sabotage, only } => run_demo(json, &demo::Options { keep, sabotage, only }),
+        Command::Sabotages => run_sabotages(),
         Command::Audit { directory, json, spi_table } => run_audit(&directory, json, spi_table),
+        Command::Scenario { name: Some(name), json, keep, seed, world: World::Netns, .. } => {
+            run_scenario(&name, json, &scenario::Options { keep, seed })
+        }
+        Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
         Command::Vectors { files, verbose } => run_vectors(&files, verbose),
@@ -115,6 +152,37 @@ fn run_demo(json: bool, options: &demo::Options) -> std::io::Result<bool> {
         println!("{}", outcome.table());
     }
     Ok(outcome.holds)
+}
+
+fn run_sabotages() -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("the demonstration makes network namespaces and needs root"));
+    }
+    remains::remove_on_signals()?;
+    sabotage::try_all(|what| eprintln!("  {what}"), |what| println!("{what}"))
+}
+
+fn run_scenario(name: &str, json: bool, options: &scenario::Options) -> std::io::Result<bool> {
+    let scenario = scenario::find(name)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("a scenario makes network namespaces and needs root"));
+    }
+    remains::remove_on_signals()?;
+    let outcome = scenario::run(scenario, options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        println!("{}", outcome.text());
+    }
+    Ok(outcome.holds)
+}
+
+fn list_scenarios() -> std::io::Result<bool> {
+    let width = scenario::SCENARIOS.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+    for scenario in &scenario::SCENARIOS {
+        println!("{:width$}  {}", scenario.name, scenario.what);
+    }
+    Ok(true)
 }
 
 fn run_up(name: &str, directory: Option<PathBuf>) -> std::io::Result<bool> {
@@ -154,7 +222,7 @@ fn run_audit(directory: &Path, json: bool, spi_table: bool) -> std::io::Result<b
 fn run_vectors(files: &[PathBuf], verbose: bool) -> std::io::Result<bool> {
     let report = traffic::vectors::run(files).map_err(std::io::Error::other)?;
     if verbose {
-        for result in report.results.iter().filter(|result| !result.is_passed()) {
+        for result in report.results.iter().filter(|result| !result.is_passed() || result.is_refused()) {
             println!("{result}");
         }
     }

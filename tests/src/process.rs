@@ -31,6 +31,8 @@ pub enum Program {
     UnaskedHost,
     /// `pbs-router` that tampers with the Permissions it passes on.
     TamperingRouter,
+    /// `pbs-router` that gives away the shared key of every flow.
+    LeakingRouter,
 }
 
 impl Program {
@@ -42,6 +44,7 @@ impl Program {
             Self::LyingHost => "pbs-lying",
             Self::UnaskedHost => "pbs-unasked",
             Self::TamperingRouter => "pbs-router-tampering",
+            Self::LeakingRouter => "pbs-router-leaking",
         }
     }
 }
@@ -150,6 +153,11 @@ impl Daemon {
 
     fn ended(&self) -> io::Result<Option<ExitStatus>> {
         self.process.with_process(|child| child.try_wait())
+    }
+
+    /// What it was started as, and its files are called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Number of the process.

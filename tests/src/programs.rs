@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::sabotage::Sabotage;
-use crate::{lying, tampering, unasked};
+use crate::{leaking, lying, tampering, unasked};
 
 /// Exit code of a program that cannot be started.
 const ERROR: u8 = 2;
@@ -22,6 +22,10 @@ pub(crate) fn run(name: &str, arguments: &[OsString]) -> Option<ExitCode> {
         ("pbs-lying", None) => endpoint::main_with(given, lying::parts()),
         ("pbs-unasked", None) => match config(arguments).and_then(unasked::parts) {
             Ok(parts) => endpoint::main_with(given, parts),
+            Err(error) => refuse(name, &error.to_string()),
+        },
+        ("pbs-router-leaking", None) => match config(arguments) {
+            Ok(config) => router_agent::main_with(given, leaking::parts(config)),
             Err(error) => refuse(name, &error.to_string()),
         },
         ("pbs-router" | "pbs-router-tampering", without) => {

@@ -2,6 +2,7 @@
 //! speaks the protocol, but does not keep to it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use daemon::control::Request;
@@ -14,11 +15,26 @@ use pbs_nslp::datapath::Event;
 use pbs_nslp::output::Output;
 use serde_json::Value;
 
-/// What goes out instead of a message, in this order.
-type Change = dyn Fn(SendMessage) -> Vec<SendMessage> + Send + Sync;
+/// What the core's shell hears instead of what the core wants done, in this order.
+type Change = dyn Fn(Output) -> Vec<Output> + Send + Sync;
 
 /// Puts `change` between the real core and GIST.
 pub(crate) fn around(change: impl Fn(SendMessage) -> Vec<SendMessage> + Send + Sync + 'static) -> Arc<Around> {
+    changing(move |output| match output {
+        Output::Send(message) => change(message).into_iter().map(Output::Send).collect(),
+        other => vec![other],
+    })
+}
+
+/// Lets `look` see everything that the real core wants done, and changes nothing.
+pub(crate) fn watching(look: impl Fn(&Output) + Send + Sync + 'static) -> Arc<Around> {
+    changing(move |output| {
+        look(&output);
+        vec![output]
+    })
+}
+
+fn changing(change: impl Fn(Output) -> Vec<Output> + Send + Sync + 'static) -> Arc<Around> {
     let change: Arc<Change> = Arc::new(change);
     Arc::new(move |core| Box::new(Rogue { core, change: change.clone(), waiting: VecDeque::new() }))
 }
@@ -40,12 +56,8 @@ struct Rogue {
 impl Core for Rogue {
     fn poll_output(&mut self) -> Option<(Direction, Output)> {
         while self.waiting.is_empty() {
-            match self.core.poll_output()? {
-                (direction, Output::Send(message)) => {
-                    self.waiting.extend((self.change)(message).into_iter().map(|message| (direction, Output::Send(message))));
-                }
-                other => return Some(other),
-            }
+            let (direction, output) = self.core.poll_output()?;
+            self.waiting.extend((self.change)(output).into_iter().map(|output| (direction, output)));
         }
         self.waiting.pop_front()
     }
@@ -64,6 +76,10 @@ impl Core for Rogue {
 
     fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant) {
         self.core.set_wall_clock(unix_seconds, now);
+    }
+
+    fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.core.set_addresses(addresses);
     }
 
     fn shut_down(&mut self, now: Instant) {

@@ -1,9 +1,11 @@
 //! A demonstration that could not fail would show nothing. Each of these takes one check out of the router, and the lines that
-//! stand for that check must break, and only they.
+//! stand for that check must break, and only they. `pbs-lab sabotages` tries them one after the other, each against the whole
+//! demonstration.
 //!
 //! The laboratory's own program starts the router's library with a replaced part, under a name that says so
 //! (`pbs-router+icv`). `pbs-router` itself looks at no such name, and has no option or configuration for it.
 
+use std::io;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -12,10 +14,12 @@ use router_agent::Parts;
 use smoltcp::time::Instant;
 use traffic::algorithm::IcvKey;
 use traffic::checks::Checks;
-use traffic::netlink::{Batch, CREATE, NetlinkError, Protocol, Socket, Writer};
+use traffic::netlink::{Batch, CREATE, NetlinkError, Socket, Writer};
 use traffic::packet::IpPacket;
 use traffic::replay::{Replay, Window};
-use traffic::rules::{RouterRules, SIGNALLING_PASSED, TABLE};
+use traffic::rules::{Role, RouterRules, SIGNALLING_PASSED};
+
+use crate::demo::{self, line};
 
 /// The check that is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,6 +49,26 @@ impl Sabotage {
             Self::FailClosed => "fail-closed",
             Self::Expiry => "expiry",
         }
+    }
+
+    /// The lines of the demonstration that stand for the check.
+    pub fn lines(self) -> &'static [&'static str] {
+        match self {
+            Self::Icv => &["wrong-key", "wrong-key-ipv6"],
+            Self::Window => &["replayed", "replayed-ipv6", "replayed-after-restart"],
+            Self::Budget => &["lying-sender"],
+            Self::Consent => &["consent"],
+            Self::FailClosed => &["router-killed"],
+            Self::Expiry => &["expiry"],
+        }
+    }
+
+    /// Whether a demonstration without the check said no and named the lines that stand for it, of those it tried, and no other.
+    pub fn shows_in(self, outcome: &line::Outcome) -> bool {
+        let stands_for = |line: &line::Line| self.lines().contains(&line.name.as_str());
+        let tried = outcome.lines.iter().any(stands_for);
+        let exact = outcome.lines.iter().all(|line| line.holds != stands_for(line));
+        tried && exact && !outcome.holds && outcome.lost_frames == 0
     }
 
     /// The check that a word names.
@@ -105,6 +129,23 @@ impl Checks for AnyTime {
     }
 }
 
+/// Runs the whole demonstration once without each check, and gives whether each run noticed just what was missing. `progress` is
+/// told what is being tried, `say` what came of it.
+pub(crate) fn try_all(progress: impl Fn(&str), say: impl Fn(&str)) -> io::Result<bool> {
+    let mut all = true;
+    for sabotage in Sabotage::value_variants() {
+        let outcome = demo::run(&demo::Options { sabotage: Some(*sabotage), ..demo::Options::default() }, &progress)?;
+        let broken: Vec<&str> = outcome.lines.iter().filter(|line| !line.holds).map(|line| line.name.as_str()).collect();
+        let answer = if outcome.holds { "yes" } else { "no" };
+        say(&format!("demo --sabotage {:11}  {answer:3}  {}", sabotage.word(), broken.join(", ")));
+        if !sabotage.shows_in(&outcome) {
+            all = false;
+            say(&format!("!! it must be no, {}, and no other line\n{}", sabotage.lines().join(", "), outcome.table()));
+        }
+    }
+    Ok(all)
+}
+
 /// A Permission that nobody asked for is treated as if a Query had come before it (the opposite of X-64).
 fn without_consent(state: State, event: Event, guards: Guards) -> Outcome {
     match (state, event) {
@@ -122,14 +163,14 @@ fn without_expiry(state: State, event: Event, guards: Guards) -> Outcome {
 }
 
 /// The real rules, and before the rule that queues data one that queues it too, but lets packets pass when nobody listens.
-fn install_open_rules(rules: &RouterRules) -> Result<(), NetlinkError> {
-    rules.install()?;
+fn install_open_rules(rules: &RouterRules, socket: &Socket) -> Result<(), NetlinkError> {
+    rules.install_through(socket)?;
     let mut batch = Batch::new("open the queue of data");
     batch.unanswered(BATCH_BEGIN, &FRAME);
     for family in [IPV4, IPV6] {
         // Not to be appended: it goes before the rules that stand.
         batch.request("add an open queue", NEW_RULE, CREATE, &[family, 0, 0, 0], |rule| {
-            rule.put_text(1, TABLE);
+            rule.put_text(1, Role::Router.table());
             rule.put_text(2, "forward");
             rule.nest(4, |list| {
                 element(list, "meta", |data| {
@@ -151,7 +192,7 @@ fn install_open_rules(rules: &RouterRules) -> Result<(), NetlinkError> {
         });
     }
     batch.unanswered(BATCH_END, &FRAME);
-    Socket::open(Protocol::Netfilter)?.transact(batch)
+    socket.transact(batch)
 }
 
 fn element(list: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {

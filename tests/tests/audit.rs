@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pbs_lab::attack::packet;
+use pbs_lab::attack::{injector, packet};
 use pbs_lab::audit::links::Links;
 use pbs_lab::demo::evidence::{Evidence, Watch};
 use pbs_lab::demo::line::{Line, Outcome};
@@ -92,8 +92,40 @@ fn what_must_be_true_of_captures_is_checked_even_if_the_run_wrote_it_down() {
     run.receiver.push(frame(5000, clear(7777)));
     run.sender.push(frame(5000, clear(7777)));
     run.record();
-    let refused = run.is_refused_for(&["not true: no packet under AH left the router twice (1)", "not true: no packet without AH"]);
+    let refused = run.is_refused_for(&[
+        "not true: no packet under AH left the router twice that nobody had sent twice (1)",
+        "not true: no packet without AH left the router towards the receiver, except GIST Queries and the listed NSLP (1)",
+        "not true: no packet without AH came from the sender's host for the receiver, except GIST Queries, once its rules stood (1)",
+    ]);
     assert!(!refused.contains("recorded"), "every figure agrees: {refused}");
+}
+
+#[test]
+fn a_packet_in_the_clear_of_a_genuine_host_is_noticed_unless_the_host_had_no_rules_yet() {
+    let mut run = Run::faithful();
+    run.sender.push(frame(800, clear(FORGED)));
+    run.record();
+    run.is_refused_for(&["not true: no packet without AH came from the sender's host for the receiver"]);
+    // The line that is excused sees exactly this one.
+    run.sender.retain(|frame| frame.source() != Some(injector::HARDWARE_ADDRESS));
+    run.before_rules = true;
+    run.record();
+    let output = run.audit(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    run.sender.push(frame(5000, clear(FORGED)));
+    run.record();
+    run.is_refused_for(&["once its rules stood (1)"]);
+}
+
+#[test]
+fn a_capture_that_an_attacker_replays_must_not_pass_again() {
+    let mut run = Run::faithful();
+    run.sender.push(by_attacker(run.sender[4].clone()));
+    run.record();
+    assert_eq!(run.audit(&[]).status.code(), Some(0), "it was sent again, and did not pass");
+    run.receiver.push(run.receiver[4].clone());
+    run.record();
+    run.is_refused_for(&["not true: no packet under AH left the router twice, though an attacker sent it again (1)"]);
 }
 
 #[test]
@@ -168,6 +200,8 @@ struct Run {
     sender: Vec<Frame>,
     receiver: Vec<Frame>,
     outcome: Outcome,
+    /// Whether the line without AH was tried before the sender's host had rules.
+    before_rules: bool,
 }
 
 impl Run {
@@ -179,9 +213,9 @@ impl Run {
         std::fs::create_dir_all(&directory).unwrap();
         let protected = |after: u64| (1..=5).map(move |sequence| frame(u64::from(sequence) * 10 + after, under_ah(sequence))).collect();
         let mut sender: Vec<Frame> = protected(0);
-        sender.extend((0..3).map(|number| frame(600 + number, clear(FORGED))));
-        let outcome = Outcome { lines: Vec::new(), links: Links::default(), holds: true, lost_frames: 0, seconds: 1.0 };
-        let mut run = Self { directory, sender, receiver: protected(1), outcome };
+        sender.extend((0..3).map(|number| by_attacker(frame(600 + number, clear(FORGED)))));
+        let outcome = Outcome::new(Vec::new(), Links::default(), 0, 1.0);
+        let mut run = Self { directory, sender, receiver: protected(1), outcome, before_rules: false };
         run.record();
         run
     }
@@ -197,8 +231,9 @@ impl Run {
             line.watch = Some(watch);
             line
         };
-        let lines = vec![line("granted", GRANTED, 0, 500_000), line("no-ah", FORGED, 500_000, 1_000_000), Line::new("no-packets", "")];
+        let mut lines = vec![line("granted", GRANTED, 0, 500_000), line("no-ah", FORGED, 500_000, 1_000_000), Line::new("no-packets", "")];
         self.outcome.links = Links::gather(&self.sender, &self.receiver);
+        lines[1].before_rules = self.before_rules;
         self.outcome.lines = lines;
     }
 
@@ -255,6 +290,12 @@ fn write_capture(path: &Path, frames: &[Frame], datalink: DataLink, cut: usize) 
 /// An Ethernet frame `at` milliseconds after the start.
 fn frame(at: u64, packet: Vec<u8>) -> Frame {
     Frame { at: Duration::from_millis(at), bytes: [&[2; 12][..], &[0x08, 0x00], &packet].concat() }
+}
+
+/// The frame as the attacker on the sender's link sends it.
+fn by_attacker(mut frame: Frame) -> Frame {
+    frame.bytes[6..12].copy_from_slice(&injector::HARDWARE_ADDRESS);
+    frame
 }
 
 fn clear(port: u16) -> Vec<u8> {

@@ -11,17 +11,17 @@ use nix::unistd::Pid;
 
 #[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
-    // While the network is built, while the first daemons run, while a file is being sent.
-    for (signal, moment, daemons, code) in [
-        (Signal::SIGINT, "building three hosts", 0, 130),
-        (Signal::SIGTERM, "host that does not ask", 3, 143),
-        (Signal::SIGINT, "no association yet", 3, 130),
-        (Signal::SIGHUP, "associations alive", 3, 129),
+    // While the network is built, when the daemons have just started, while the first permission is asked for, while files are sent.
+    for (signal, moment, delay, daemons, code) in [
+        (Signal::SIGINT, "building three hosts", 30, 0, 130),
+        (Signal::SIGTERM, "host that does not ask", 0, 3, 143),
+        (Signal::SIGINT, "trying: asking for permissions", 30, 3, 130),
+        (Signal::SIGHUP, "trying: asking for permissions", 400, 3, 129),
     ] {
         if !pbs_lab::may_make_networks() {
             return;
         }
-        let interrupted = Interrupted::start(&["demo", "--only", "granted"], moment);
+        let interrupted = Interrupted::start(&["demo", "--only", "granted"], moment, Duration::from_millis(delay));
         let namespaces = interrupted.namespaces();
         assert_eq!(namespaces.len(), daemons, "at \"{moment}\"");
         let (code_given, rest) = interrupted.end(signal);
@@ -66,8 +66,8 @@ struct Interrupted {
 }
 
 impl Interrupted {
-    /// Runs the laboratory until it says `moment`.
-    fn start(arguments: &[&str], moment: &str) -> Self {
+    /// Runs the laboratory until `delay` after it says `moment`.
+    fn start(arguments: &[&str], moment: &str, delay: Duration) -> Self {
         let directory = std::env::temp_dir().join(format!("interrupted-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pbs-lab"));
@@ -79,7 +79,7 @@ impl Interrupted {
             line.clear();
             assert_ne!(output.read_line(&mut line).unwrap(), 0, "it ended before it said \"{moment}\"");
         }
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(delay);
         Self { child, output, directory }
     }
 

@@ -7,6 +7,10 @@ use crate::network::link;
 use crate::network::namespace::Namespace;
 use crate::network::sys;
 
+/// The attacker's hardware address, by which captures tell its frames from those of the host on its link: everything else can be
+/// forged. Nobody else has it: it is administered locally, and interfaces of the laboratory have random ones.
+pub const HARDWARE_ADDRESS: [u8; 6] = [0x02, 0x00, 0x00, 0x00, 0x66, 0x66];
+
 /// An attacker on the link of `host`.
 #[derive(Debug)]
 pub struct Injector {
@@ -17,10 +21,10 @@ pub struct Injector {
 impl Injector {
     /// Sits on `interface` of `host` and sends to the neighbour's interface.
     pub fn new(host: &Namespace, interface: &str, neighbour: &Namespace, neighbour_interface: &str) -> io::Result<Self> {
-        let (index, source) = link::identify(host, interface)?;
+        let (index, _) = link::identify(host, interface)?;
         let (_, destination) = link::identify(neighbour, neighbour_interface)?;
         let mut header = [0; 14];
-        for (place, byte) in header.iter_mut().zip(destination.into_iter().chain(source).chain([0x08, 0x00])) {
+        for (place, byte) in header.iter_mut().zip(destination.into_iter().chain(HARDWARE_ADDRESS).chain([0x08, 0x00])) {
             *place = byte;
         }
         Ok(Self { socket: host.run(|| sys::packet_socket(index, false))?, header })

@@ -52,6 +52,22 @@ pub fn tcp_syn(from: Endpoint, to: Endpoint) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
+/// The IPv6 packet with a router alert of this value in a hop-by-hop header (RFC 2711), which takes [`ROUTER_ALERT`] octets.
+pub fn alert_routers(mut packet: Vec<u8>, value: u16) -> io::Result<Vec<u8>> {
+    let [high, low] = value.to_be_bytes();
+    let mut header = Ipv6Packet::new_checked(&mut packet).map_err(io::Error::other)?;
+    let (next, length) = (header.next_header(), header.payload_len());
+    header.set_next_header(IpProtocol::HopByHop);
+    header.set_payload_len(length + ROUTER_ALERT as u16);
+    let options: [u8; ROUTER_ALERT] = [next.into(), 0, 5, 2, high, low, 1, 0];
+    packet.splice(IPV6_HEADER..IPV6_HEADER, options);
+    Ok(packet)
+}
+
+/// Octets of a hop-by-hop header with a router alert.
+pub const ROUTER_ALERT: usize = 8;
+const IPV6_HEADER: usize = 40;
+
 /// A packet of zeros behind a finished IP header, and where its payload begins.
 fn ip(from: IpAddr, to: IpAddr, protocol: IpProtocol, payload: usize) -> io::Result<(Vec<u8>, usize)> {
     let checksums = ChecksumCapabilities::default();
@@ -86,5 +102,15 @@ mod tests {
         let datagram = UdpPacket::new_checked(view.payload()).unwrap();
         assert!(datagram.verify_checksum(&from.into(), &to.into()));
         assert_eq!(datagram.payload(), b"hello");
+    }
+
+    #[test]
+    fn a_router_alert_stands_between_ip_and_udp() {
+        let (from, to) = ("fd20::1".parse().unwrap(), "fd21::1".parse().unwrap());
+        let packet = alert_routers(udp((from, 7), (to, 9), b"hello").unwrap(), 0xff01).unwrap();
+        let view = Ipv6Packet::new_checked(&packet).unwrap();
+        assert_eq!((view.next_header(), view.total_len()), (IpProtocol::HopByHop, packet.len()));
+        assert_eq!(view.payload()[..ROUTER_ALERT], [17, 0, 5, 2, 0xff, 0x01, 1, 0]);
+        assert!(UdpPacket::new_checked(&view.payload()[ROUTER_ALERT..]).unwrap().verify_checksum(&from.into(), &to.into()));
     }
 }

@@ -96,6 +96,15 @@ fn row_of_figures(line: &str, place: &'static str, recorded: &Figures, captured:
         .add_spis(&recorded.spis, &captured.spis)
 }
 
+/// The row of the line about whole captures.
+pub fn row_of_whole(line: &Line, captured: &Links) -> Row {
+    Row::new(&line.name, "across the router").add("entered under AH", line.sent, captured.there.entered + captured.back.entered).add(
+        "left under AH",
+        line.arrived,
+        captured.there.left + captured.back.left,
+    )
+}
+
 /// The rows of both captures as a whole.
 pub fn rows_of_links(recorded: &Links, captured: &Links) -> Vec<Row> {
     vec![
@@ -115,9 +124,11 @@ fn row_of_link(place: &'static str, recorded: &Link, captured: &Link) -> Row {
         .add("later fragments under AH", recorded.later_fragments, captured.later_fragments)
         .add("entered in the clear, signalling", explained(&recorded.clear_entered), explained(&captured.clear_entered))
         .add("entered in the clear, other", other(&recorded.clear_entered), other(&captured.clear_entered))
+        .add("entered in the clear, of an attacker", recorded.clear_attacks, captured.clear_attacks)
         .add("left in the clear, GIST Queries", recorded.clear_left.gist_queries, captured.clear_left.gist_queries)
         .add("left in the clear, listed NSLP", recorded.clear_left.listed_nslp, captured.clear_left.listed_nslp)
         .add("left in the clear, other", other(&recorded.clear_left), other(&captured.clear_left))
+        .add("between neighbours, unexplained", recorded.unexplained_neighbours, captured.unexplained_neighbours)
         .add_spis(&recorded.spis, &captured.spis)
 }
 
@@ -126,5 +137,6 @@ fn row_of_passage(place: &'static str, recorded: &Passage, captured: &Passage) -
         .add("entered under AH", recorded.entered, captured.entered)
         .add("left under AH", recorded.left, captured.left)
         .add("left again", recorded.left_again, captured.left_again)
+        .add("left again, replayed", recorded.replayed, captured.replayed)
         .add("left without entering", recorded.never_entered, captured.never_entered)
 }

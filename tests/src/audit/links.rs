@@ -6,14 +6,16 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::attack::injector;
 use crate::demo::evidence::{Spi, Way};
-use crate::ground::LISTED_NSLP;
+use crate::ground::{ASSOCIATION_PORT, LISTED_NSLP};
 use crate::network::capture::Frame;
 use crate::network::frame::{self, Seen};
 use crate::network::topology::{RECEIVER, RECEIVER6, ROUTER_LEFT, ROUTER_LEFT6, ROUTER_RIGHT, ROUTER_RIGHT6, SENDER, SENDER6};
 
 /// Upper-layer protocol number of AH (RFC 4302 §2).
 const AH: u8 = 51;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// UDP port of GIST (RFC 5971 §5.3.2).
 const GIST_PORT: u16 = 270;
@@ -48,8 +50,12 @@ pub struct Link {
     pub later_fragments: u64,
     /// Packets without AH that this link's host sent to the other host.
     pub clear_entered: Clear,
+    /// Packets without AH that the attacker on this link sent to the other host.
+    pub clear_attacks: u64,
     /// Packets without AH that left the router on this link and did not come from the router itself.
     pub clear_left: Clear,
+    /// UDP and TCP without AH between the two ends of this link that is neither GIST nor an association.
+    pub unexplained_neighbours: u64,
 }
 
 /// Packets without Authentication Header, by what explains them.
@@ -70,8 +76,10 @@ pub struct Passage {
     pub entered: u64,
     /// Different packets that left it.
     pub left: u64,
-    /// How often a packet left that had left before.
+    /// How often a packet left that had left before, though nobody had sent it again.
     pub left_again: u64,
+    /// How often a packet left that had left before, and that the attacker had sent again.
+    pub replayed: u64,
     /// Different packets that left without having entered.
     pub never_entered: u64,
 }
@@ -104,6 +112,12 @@ impl Side {
         self.beyond.contains(&seen.destination)
     }
 
+    /// Whether the packet goes from one end of the link to the other.
+    fn stays(&self, seen: &Seen<'_>) -> bool {
+        let is_end = |address| self.host.contains(&address) || self.router.contains(&address);
+        is_end(seen.source) && is_end(seen.destination)
+    }
+
     /// Whether the packet came through the router: neither end of the link has its source address.
     fn leaves(&self, seen: &Seen<'_>) -> bool {
         !self.enters(seen) && !self.host.contains(&seen.source) && !self.router.contains(&seen.source) && !is_of_one_link(seen.source)
@@ -118,23 +132,41 @@ fn is_of_one_link(address: IpAddr) -> bool {
 impl Link {
     fn gather(side: Side, frames: &[Frame]) -> Self {
         let mut link = Self { frames: frames.len() as u64, ..Self::default() };
-        for ip in frames.iter().filter_map(Frame::ip) {
+        for frame in frames {
+            let Some(ip) = frame.ip() else { continue };
             match frame::read(ip) {
-                Some(seen) => link.add(&side, &seen),
+                Some(seen) => link.add(&side, &seen, is_attack(frame)),
                 None => link.unreadable += 1,
             }
         }
         link
     }
 
-    fn add(&mut self, side: &Side, seen: &Seen<'_>) {
+    fn add(&mut self, side: &Side, seen: &Seen<'_>, is_attack: bool) {
         match &seen.authentication {
             Some(authentication) => Spi::count(&mut self.spis, authentication),
             None if seen.protocol == AH => self.later_fragments += 1,
+            None if side.enters(seen) && is_attack => self.clear_attacks += 1,
             None if side.enters(seen) => self.clear_entered.add(seen),
             None if side.leaves(seen) => self.clear_left.add(seen),
+            None if side.stays(seen) && !is_for_neighbours(seen) => self.unexplained_neighbours += 1,
             None => {}
         }
+    }
+}
+
+/// Whether an attacker sent the frame, and not the host on whose link it is.
+fn is_attack(frame: &Frame) -> bool {
+    frame.source() == Some(injector::HARDWARE_ADDRESS)
+}
+
+/// What neighbours may say to each other without permission, of the protocols that programs use: GIST and associations. Whatever
+/// the kernel says by itself (neighbour discovery, errors) has no ports and is not judged here.
+fn is_for_neighbours(seen: &Seen<'_>) -> bool {
+    match seen.protocol {
+        UDP => [seen.ports.0, seen.ports.1].contains(&GIST_PORT),
+        TCP => [seen.ports.0, seen.ports.1].contains(&ASSOCIATION_PORT),
+        _ => true,
     }
 }
 
@@ -157,23 +189,28 @@ type Identity = (IpAddr, IpAddr, u32, u32, Vec<u8>);
 
 impl Passage {
     fn gather(way: Way, before: &[Frame], behind: &[Frame]) -> Self {
-        let entered: BTreeSet<Identity> = identities(way, before).collect();
+        let entered: BTreeSet<Identity> = identities(way, before).map(|(packet, _)| packet).collect();
+        let attacks: BTreeSet<Identity> = identities(way, before).filter_map(|(packet, is_attack)| is_attack.then_some(packet)).collect();
         let mut left = BTreeSet::new();
-        let mut left_again = 0;
-        for packet in identities(way, behind) {
-            left_again += u64::from(!left.insert(packet));
+        let (mut left_again, mut replayed) = (0, 0);
+        for (packet, _) in identities(way, behind) {
+            let is_replay = attacks.contains(&packet);
+            if !left.insert(packet) {
+                *(if is_replay { &mut replayed } else { &mut left_again }) += 1;
+            }
         }
         let never_entered = left.difference(&entered).count() as u64;
-        Self { entered: entered.len() as u64, left: left.len() as u64, left_again, never_entered }
+        Self { entered: entered.len() as u64, left: left.len() as u64, left_again, replayed, never_entered }
     }
 }
 
-/// The packets under AH that go this way.
-fn identities(way: Way, frames: &[Frame]) -> impl Iterator<Item = Identity> {
+/// The packets under AH that go this way, and whether an attacker sent them.
+fn identities(way: Way, frames: &[Frame]) -> impl Iterator<Item = (Identity, bool)> {
     let to = if way == Way::There { [RECEIVER, RECEIVER6] } else { [SENDER, SENDER6] };
-    frames.iter().filter_map(|frame| frame::read(frame.ip()?)).filter_map(move |seen| {
+    frames.iter().filter_map(|frame| Some((frame::read(frame.ip()?)?, is_attack(frame)))).filter_map(move |(seen, is_attack)| {
         let authentication = seen.authentication.filter(|_| to.contains(&seen.destination))?;
-        Some((seen.source, seen.destination, authentication.spi, authentication.sequence, authentication.icv.to_vec()))
+        let packet = (seen.source, seen.destination, authentication.spi, authentication.sequence, authentication.icv.to_vec());
+        Some((packet, is_attack))
     })
 }
 
@@ -187,6 +224,26 @@ mod tests {
         let packet = packet::udp(from, to, payload).unwrap();
         let kind = if from.0.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
         Frame { at: Duration::ZERO, bytes: [&[2; 12][..], &kind, &packet].concat() }
+    }
+
+    fn segment(from: (IpAddr, u16), to: (IpAddr, u16)) -> Frame {
+        let packet = packet::tcp_syn(from, to).unwrap();
+        let kind = if from.0.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        Frame { at: Duration::ZERO, bytes: [&[2; 12][..], &kind, &packet].concat() }
+    }
+
+    fn by_attacker(mut frame: Frame) -> Frame {
+        frame.bytes[6..12].copy_from_slice(&injector::HARDWARE_ADDRESS);
+        frame
+    }
+
+    /// The IPv4 packet with an Authentication Header put in; nobody looks at its checksum.
+    fn under_ah(mut frame: Frame) -> Frame {
+        frame.bytes.splice(34..34, [&[UDP, 5][..], &[7; 26]].concat());
+        let length = (frame.bytes.len() - 14) as u16;
+        frame.bytes[16..18].copy_from_slice(&length.to_be_bytes());
+        frame.bytes[23] = AH;
+        frame
     }
 
     fn signalling(nslp: u16, kind: u8) -> Vec<u8> {
@@ -218,12 +275,46 @@ mod tests {
     #[test]
     fn what_neighbours_say_to_each_other_does_not_cross_the_router() {
         let frames = [
-            frame((ROUTER_RIGHT, 30_270), (RECEIVER, 1), b"association"),
-            frame((RECEIVER, 1), (ROUTER_RIGHT, 30_270), b"association"),
+            frame((ROUTER_RIGHT, 270), (RECEIVER, 270), b"GIST"),
+            segment((ROUTER_RIGHT, ASSOCIATION_PORT), (RECEIVER, 1)),
+            segment((RECEIVER, 1), (ROUTER_RIGHT, ASSOCIATION_PORT)),
             frame(("fe80::1".parse().unwrap(), 1), ("ff02::2".parse().unwrap(), 2), b"neighbours"),
         ];
         let link = Link::gather(Side::RECEIVER, &frames);
-        assert_eq!(link, Link { frames: 3, ..Link::default() });
+        assert_eq!(link, Link { frames: 4, ..Link::default() });
+        let frames = [
+            frame((ROUTER_RIGHT, 53), (RECEIVER, 1), b"not GIST"),
+            segment((RECEIVER6, 1), (ROUTER_RIGHT6, 22)),
+            frame((RECEIVER, 1), (ROUTER_RIGHT, ASSOCIATION_PORT), b"not TCP"),
+        ];
+        let link = Link::gather(Side::RECEIVER, &frames);
+        assert_eq!(link, Link { frames: 3, unexplained_neighbours: 3, ..Link::default() });
+    }
+
+    #[test]
+    fn an_error_that_a_hosts_kernel_sends_in_the_clear_is_counted_as_what_nothing_explains() {
+        let mut port_unreachable = packet::udp((RECEIVER, 0), (SENDER, 0), &[3, 3, 0, 0]).unwrap();
+        port_unreachable[9] = 1;
+        let frame = Frame { at: Duration::ZERO, bytes: [&[2; 12][..], &[0x08, 0x00], &port_unreachable].concat() };
+        assert_eq!(Link::gather(Side::RECEIVER, std::slice::from_ref(&frame)).clear_entered.other, 1);
+        assert_eq!(Link::gather(Side::SENDER, &[frame]).clear_left.other, 1);
+    }
+
+    #[test]
+    fn what_an_attacker_sends_in_the_hosts_name_is_not_counted_as_the_hosts() {
+        let genuine = frame((SENDER, 1), (RECEIVER, 2), b"in the clear");
+        let link = Link::gather(Side::SENDER, &[genuine.clone(), by_attacker(genuine)]);
+        assert_eq!((link.clear_entered.other, link.clear_attacks), (1, 1));
+    }
+
+    #[test]
+    fn a_packet_that_passes_again_is_told_apart_by_whether_somebody_sent_it_again() {
+        let packet = under_ah(frame((SENDER, 1), (RECEIVER, 2), b"once"));
+        let replay = by_attacker(packet.clone());
+        let passage = |entered: &[Frame], left: &[Frame]| Passage::gather(Way::There, entered, left);
+        let twice = [packet.clone(), packet.clone()];
+        assert_eq!(passage(&twice[..1], &twice), Passage { entered: 1, left: 1, left_again: 1, ..Passage::default() });
+        assert_eq!(passage(&[packet, replay], &twice), Passage { entered: 1, left: 1, replayed: 1, ..Passage::default() });
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod kept;
+pub mod laws;
 pub mod links;
 mod report;
 
@@ -12,8 +13,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::demo::evidence::{Evidence, Spi};
+use crate::demo::whole;
 use check::Row;
 use kept::{Kept, KeptError};
+use laws::Law;
 use links::Links;
 
 /// Packets by SPI.
@@ -34,15 +37,6 @@ pub struct Report {
     pub agrees: bool,
 }
 
-/// Something that must be true of every pair of captures.
-#[derive(Debug, Serialize)]
-pub struct Law {
-    /// What must be true.
-    pub law: &'static str,
-    /// How many packets break it.
-    pub against: u64,
-}
-
 /// A figure that an audit cannot check.
 #[derive(Debug, Serialize)]
 pub struct Beyond {
@@ -55,38 +49,29 @@ pub struct Beyond {
 /// Audits what `demo --keep` wrote into `directory`.
 pub fn run(directory: &Path) -> Result<Report, KeptError> {
     let kept = Kept::read(directory)?;
+    let links = Links::gather(&kept.sender, &kept.receiver);
     let mut rows = Vec::new();
     let mut without_packets = Vec::new();
+    let mut before_rules = 0;
     for line in &kept.outcome.lines {
+        if line.name == whole::NAME {
+            rows.push(check::row_of_whole(line, &links));
+            continue;
+        }
         let Some(watch) = &line.watch else {
             without_packets.push(line.name.clone());
             continue;
         };
-        rows.extend(check::rows_of_line(line, &Evidence::gather(watch, &kept.sender), &Evidence::gather(watch, &kept.receiver)));
+        let (sender_link, receiver_link) = (Evidence::gather(watch, &kept.sender), Evidence::gather(watch, &kept.receiver));
+        if line.before_rules {
+            before_rules += sender_link.there.clear;
+        }
+        rows.extend(check::rows_of_line(line, &sender_link, &receiver_link));
     }
-    let links = Links::gather(&kept.sender, &kept.receiver);
     rows.extend(check::rows_of_links(&kept.outcome.links, &links));
-    let laws = laws(&links, kept.outcome.lost_frames);
-    let agrees = rows.iter().flat_map(|row| &row.figures).all(|figure| figure.agrees) && laws.iter().all(|law| law.against == 0);
+    let laws = laws::of_captures(&links, before_rules, kept.outcome.lost_frames);
+    let agrees = rows.iter().flat_map(|row| &row.figures).all(|figure| figure.agrees) && laws.iter().all(Law::holds);
     Ok(Report { rows, laws, without_packets, beyond: report::beyond(&kept.outcome), agrees })
-}
-
-fn laws(links: &Links, lost_frames: u32) -> Vec<Law> {
-    let law = |law, against| Law { law, against };
-    vec![
-        law(
-            "no packet without AH left the router towards the receiver, except GIST Queries and the listed NSLP",
-            links.receiver.clear_left.other,
-        ),
-        law(
-            "no packet without AH left the router towards the sender, except GIST Queries and the listed NSLP",
-            links.sender.clear_left.other,
-        ),
-        law("every packet under AH that left the router had entered it, unchanged", links.there.never_entered + links.back.never_entered),
-        law("no packet under AH left the router twice", links.there.left_again + links.back.left_again),
-        law("every IP packet on the receiver's link can be read", links.receiver.unreadable),
-        law("no capture lost a frame, as the run itself says", lost_frames.into()),
-    ]
 }
 
 /// One text line for each link and SPI of the recorded outcome: link, SPI, packets, first and last number, whether they grow.

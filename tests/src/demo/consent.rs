@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use traffic::ah::{self, Number};
-use traffic::algorithm::{IcvAlgorithm, IcvKey};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::packet::IpPacket;
 
 use super::line::Line;
@@ -58,7 +58,7 @@ fn try_it(site: &Site) -> io::Result<Line> {
 
 /// Packets under the key of the unasked permission.
 fn accomplice() -> io::Result<Vec<Vec<u8>>> {
-    let key = IcvKey::new(IcvAlgorithm::HmacSha256_128, &KEY).map_err(io::Error::other)?;
+    let key = IcvKey::new(MacAlgorithm::HmacSha256_128, &KEY).map_err(io::Error::other)?;
     let clear = packet::udp((Ipv4.sender(), source_port(PORT)), (Ipv4.receiver(), PORT), b"from an accomplice")?;
     let clear = IpPacket::parse(&clear).map_err(io::Error::other)?;
     let protected = |number| {

@@ -100,10 +100,13 @@ fn captured(site: &Site, victim: Victim) -> io::Result<Vec<Vec<u8>>> {
     Ok(packets.get(newest..).unwrap_or_default().to_vec())
 }
 
-/// Magic number and common header of a GIST Query of another signalling application; `mark` stands for the rest.
+/// Magic number and common header of a GIST Query of another signalling application; `mark` stands for the rest, with zeros
+/// before it up to whole words.
 pub(super) fn query_of(nslp_id: u16, mark: &[u8]) -> Vec<u8> {
     let [high, low] = nslp_id.to_be_bytes();
-    [&MAGIC[..], &[1, 16, 0, 0, high, low, 0x80, 0x40], mark].concat()
+    let words = mark.len().div_ceil(4);
+    let zeros = vec![0; words * 4 - mark.len()];
+    [&MAGIC[..], &[1, 16, 0, u8::try_from(words).unwrap_or(u8::MAX), high, low, 0x80, 0x40], &zeros, mark].concat()
 }
 
 fn make_up_spi(packet: &mut [u8], ah: usize) {

@@ -20,7 +20,8 @@ const FILE: usize = 1 << 20;
 pub(super) fn before_permission(site: &mut Site) -> io::Result<Vec<Line>> {
     site.start_router(Program::Router)?;
     site.start_receiver(Program::Host)?;
-    let line = try_few(site, "before-permission", "UDP from a host that does not ask", 9000, ("router", &["no_permission"]))?;
+    let mut line = try_few(site, "before-permission", "UDP from a host that does not ask", 9000, ("router", &["no_permission"]))?;
+    line.before_rules = true;
     site.start_sender(Program::Host)?;
     Ok(vec![line])
 }
@@ -30,7 +31,9 @@ pub(super) fn granted(site: &mut Site) -> io::Result<Vec<Line>> {
     let associations = site.associations(&site.router)?;
     let mut cold = transfer_file(site, "granted", "1 MiB file over UDP, no association yet", Ipv4, 9001)?;
     cold.must(associations == 0, format!("{associations} associations were there before: this was not a cold start"));
-    let warm = transfer_file(site, "granted-again", "1 MiB file over UDP, associations alive", Ipv4, 9002)?;
+    let alive = site.associations(&site.router)?;
+    let mut warm = transfer_file(site, "granted-again", "1 MiB file over UDP, associations alive", Ipv4, 9002)?;
+    warm.must(alive >= 2, format!("the router had {alive} associations instead of one to each host: this was a cold start"));
     let ipv6 = transfer_file(site, "granted-ipv6", "1 MiB file over UDP and IPv6", Ipv6, 9004)?;
     Ok(vec![cold, warm, ipv6])
 }
@@ -70,14 +73,15 @@ fn transfer_file(site: &Site, name: &'static str, tried: &str, family: Family, p
     let (socket, receiver) = trial.sockets()?;
     let to = trial.destination();
     let receiving = std::thread::spawn(move || transfer::receive_file(&receiver, FILE, Duration::from_secs(5)));
-    let started = Instant::now();
+    let (started, started_us) = (Instant::now(), site.now_us());
     // The first datagram asks; the others follow when it has arrived, as a program with an answer to wait for would do.
     socket.send_to(&transfer::first_datagram(&file), to)?;
     trial.await_grant();
     trial.line.sent = 1 + transfer::send_file(&socket, to, &file, Duration::from_micros(150))?;
     let received = receiving.join().map_err(|_| io::Error::other("the receiving thread panicked"))??;
+    trial.measure_grant(started_us);
     if let Some(first) = received.first {
-        trial.line.measure(format!("first packet to arrival {:.1} ms", first.duration_since(started).as_secs_f64() * 1e3));
+        trial.line.measure(format!("arrival after {:.1} ms", first.duration_since(started).as_secs_f64() * 1e3));
     }
     let mut line = trial.finish()?;
     line.must(received.file == file, "the file did not arrive intact");

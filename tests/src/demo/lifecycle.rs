@@ -10,7 +10,7 @@ use super::line::Line;
 use super::restart::Flow;
 use super::site::{REFRESH, Site};
 use super::trial::{Trial, source_port};
-use crate::network::topology::Family::Ipv4;
+use crate::network::topology::Family::{self, Ipv4, Ipv6};
 use crate::process::Daemon;
 
 /// A flow that was granted long before, after the last restart of the sender.
@@ -19,10 +19,17 @@ const OLD: u16 = 9003;
 const RELEASED: u16 = 9021;
 /// The flow that its receiver takes back.
 const REVOKED: u16 = 9022;
+/// The same over IPv6.
+const REVOKED6: u16 = 9023;
 
 /// Given back by the sender, taken back by the receiver.
 pub(super) fn ended(site: &mut Site) -> io::Result<Vec<Line>> {
-    Ok(vec![released(site)?, revoked(site)?])
+    let released = released(site)?;
+    let revoked = [
+        revoked(site, "revoked", "receiver takes a permission back under a running flow", Ipv4, REVOKED)?,
+        revoked(site, "revoked-ipv6", "receiver takes a permission back under a running flow, IPv6", Ipv6, REVOKED6)?,
+    ];
+    Ok([released].into_iter().chain(revoked).collect())
 }
 
 /// The program stops first: one that goes on would ask anew at once, which is its right.
@@ -32,7 +39,7 @@ fn released(site: &Site) -> io::Result<Line> {
     let flow = Flow::start(socket, trial.destination());
     trial.await_grant();
     trial.line.sent = flow.stop();
-    ask(&site.sender, "release", RELEASED)?;
+    ask(&site.sender, "release", Ipv4, RELEASED)?;
     let mut line = trial.finish()?;
     must_be_gone(site, &mut line, RELEASED)?;
     line.must_be_under_ah();
@@ -40,14 +47,14 @@ fn released(site: &Site) -> io::Result<Line> {
 }
 
 /// The program goes on; the hold-down keeps it from asking anew for at least a second.
-fn revoked(site: &Site) -> io::Result<Line> {
-    let mut trial = Trial::start(site, "revoked", "receiver takes a permission back under a running flow", Ipv4, REVOKED)?;
+fn revoked(site: &Site, name: &'static str, tried: &str, family: Family, port: u16) -> io::Result<Line> {
+    let mut trial = Trial::start(site, name, tried, family, port)?;
     let (socket, _receiver) = trial.sockets()?;
     let flow = Flow::start(socket, trial.destination());
     trial.await_grant();
     std::thread::sleep(SETTLE);
     let ordered_us = site.now_us();
-    ask(&site.receiver, "revoke", REVOKED)?;
+    ask(&site.receiver, "revoke", family, port)?;
     std::thread::sleep(Duration::from_millis(900));
     let last_us = trial.last_arrival_us().unwrap_or(ordered_us);
     trial.line.sent = flow.stop();
@@ -55,7 +62,7 @@ fn revoked(site: &Site) -> io::Result<Line> {
     let still = Duration::from_micros(last_us.saturating_sub(ordered_us));
     line.measure(format!("last packet {:.0} ms after the order", still.as_secs_f64() * 1e3));
     line.must(still < Duration::from_millis(800), format!("packets still passed {still:?} after the order"));
-    must_be_gone(site, &mut line, REVOKED)?;
+    must_be_gone(site, &mut line, port)?;
     line.must_be_under_ah();
     Ok(line)
 }
@@ -94,12 +101,12 @@ pub(super) fn refreshed(site: &mut Site) -> io::Result<Vec<Line>> {
     Ok(vec![line])
 }
 
-fn ask(daemon: &Option<Daemon>, command: &str, port: u16) -> io::Result<Value> {
+fn ask(daemon: &Option<Daemon>, command: &str, family: Family, port: u16) -> io::Result<Value> {
     let daemon = daemon.as_ref().ok_or_else(|| io::Error::other("the daemon does not run"))?;
     daemon.ask(&json!({
         "command": command,
-        "source": Ipv4.sender(),
-        "destination": Ipv4.receiver(),
+        "source": family.sender(),
+        "destination": family.receiver(),
         "protocol": 17,
         "source_port": source_port(port),
         "destination_port": port,

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Evidence, Watch};
 use crate::audit::links::Links;
 
+/// How long the whole demonstration may take, in seconds.
+pub const LIMIT: f64 = 90.0;
+
 /// Packets that one node dropped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
@@ -35,6 +38,9 @@ pub struct Line {
     pub measured: String,
     /// Which packets the line is about.
     pub watch: Option<Watch>,
+    /// Whether it was tried before the sender's host had its rules: what its programs sent was then in the clear.
+    #[serde(default)]
+    pub before_rules: bool,
     /// What the capture on the sender's link shows of them.
     pub sender_link: Evidence,
     /// What the capture on the receiver's link shows of them.
@@ -56,6 +62,7 @@ impl Line {
             dropped: Vec::new(),
             measured: String::new(),
             watch: None,
+            before_rules: false,
             sender_link: Evidence::default(),
             receiver_link: Evidence::default(),
             holds: true,
@@ -104,7 +111,7 @@ pub struct Outcome {
     pub lines: Vec<Line>,
     /// What whole captures show, whatever the lines look at.
     pub links: Links,
-    /// Whether every line holds and no capture lost a frame.
+    /// Whether every line holds, no capture lost a frame, and it took less than [`LIMIT`].
     pub holds: bool,
     /// Frames that captures could not keep; figures are only as good as this is zero.
     pub lost_frames: u32,
@@ -113,6 +120,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Judges a run that took `seconds`.
+    pub fn new(lines: Vec<Line>, links: Links, lost_frames: u32, seconds: f64) -> Self {
+        let holds = lost_frames == 0 && seconds < LIMIT && lines.iter().all(|line| line.holds);
+        Self { lines, links, holds, lost_frames, seconds }
+    }
+
     /// The table a person reads.
     pub fn table(&self) -> String {
         let mut text = String::new();
@@ -132,6 +145,9 @@ impl Outcome {
         }
         let held = self.lines.iter().filter(|line| line.holds).count();
         let _ = write!(text, "{held} of {} lines hold, {:.1} s", self.lines.len(), self.seconds);
+        if self.seconds >= LIMIT {
+            let _ = write!(text, "; it must take less than {LIMIT:.0} s");
+        }
         if self.lost_frames > 0 {
             let _ = write!(text, "; captures lost {} frames: no figure above is to be believed", self.lost_frames);
         }
@@ -147,11 +163,22 @@ mod tests {
     fn a_broken_line_says_so_in_the_table_and_names_what_broke() {
         let mut line = Line::new("forged", "wrong key");
         line.must(1 + 1 == 3, "one packet arrived");
-        let outcome = Outcome { holds: line.holds, lines: vec![line], links: Links::default(), lost_frames: 0, seconds: 1.0 };
+        let outcome = Outcome::new(vec![line], Links::default(), 0, 1.0);
+        assert!(!outcome.holds);
         let table = outcome.table();
         assert!(
             table.contains("BROKEN") && table.contains("!! forged: one packet arrived") && table.contains("0 of 1 lines hold"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_run_that_takes_too_long_or_loses_frames_does_not_hold() {
+        let run = |lost_frames, seconds| Outcome::new(vec![Line::new("granted", "a file")], Links::default(), lost_frames, seconds);
+        assert!(run(0, 89.9).holds);
+        for late in [run(0, 90.0), run(1, 1.0)] {
+            assert!(!late.holds, "{}", late.table());
+        }
+        assert!(run(0, 90.0).table().ends_with("it must take less than 90 s"));
     }
 }

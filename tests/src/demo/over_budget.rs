@@ -20,11 +20,27 @@ const PACKET: u64 = 20 + 28 + 8 + PAYLOAD as u64;
 
 /// Both senders in turn.
 pub(super) fn both_senders(site: &mut Site) -> io::Result<Vec<Line>> {
-    let mut honest = overrun(site, "over-budget", "honest sender, more than allowed", 9010)?;
+    let trial = Trial::start(site, "over-budget", "honest sender, more than allowed", Ipv4, 9010)?;
+    let mut highest = None;
+    let mut honest = overrun(site, trial, || {
+        // It gives up a permission that is used up, so it is watched while it sends.
+        if let Some(flow) = site.flow(&site.sender, 9010)? {
+            let figures = (figure(&flow, "counted"), figure(&flow, "allowed"));
+            highest = highest.max(Some(figures));
+        }
+        Ok(())
+    })?;
+    let (counted, allowed) = highest.unwrap_or_default();
+    honest.measure(format!("sender counted {} of {}", counted.unwrap_or_default(), allowed.unwrap_or_default()));
+    let within = counted.is_some_and(|counted| counted > SMALL_BUDGET / 2 && counted <= SMALL_BUDGET) && allowed == Some(SMALL_BUDGET);
+    honest.must(within, format!("the sender counted up to {counted:?} of {allowed:?}"));
+    let octets = honest.sender_link.there.octets;
+    honest.must(octets <= SMALL_BUDGET, format!("{octets} octets left the sender, {SMALL_BUDGET} were allowed"));
     let left = honest.sender_link.there.packets;
     honest.must(left == honest.arrived, format!("{left} packets left the sender, {} arrived", honest.arrived));
     site.start_sender(Program::LyingHost)?;
-    let mut liar = overrun(site, "lying-sender", "lying sender (right key), more than allowed", 9011)?;
+    let trial = Trial::start(site, "lying-sender", "lying sender (right key), more than allowed", Ipv4, 9011)?;
+    let mut liar = overrun(site, trial.of_liar(), || Ok(()))?;
     let dropped = liar.dropped_at("router", "over_budget");
     let beyond = liar.sent - liar.arrived;
     liar.must(dropped == beyond && dropped > 0, format!("the router dropped {dropped} of {beyond} beyond the budget"));
@@ -32,8 +48,8 @@ pub(super) fn both_senders(site: &mut Site) -> io::Result<Vec<Line>> {
     Ok(vec![honest, liar])
 }
 
-fn overrun(site: &Site, name: &'static str, tried: &str, port: u16) -> io::Result<Line> {
-    let mut trial = Trial::start(site, name, tried, Ipv4, port)?;
+/// Sends more than the small budget, and looks each time.
+fn overrun(site: &Site, mut trial: Trial<'_>, mut look: impl FnMut() -> io::Result<()>) -> io::Result<Line> {
     let (socket, _receiver) = trial.sockets()?;
     socket.send_to(&[0; PAYLOAD], trial.destination())?;
     trial.line.sent = 1;
@@ -42,6 +58,7 @@ fn overrun(site: &Site, name: &'static str, tried: &str, port: u16) -> io::Resul
         if socket.send_to(&[0; PAYLOAD], trial.destination()).is_ok() {
             trial.line.sent += 1;
         }
+        look()?;
         std::thread::sleep(Duration::from_millis(2));
     }
     // Held packets are given up after a second.
@@ -52,16 +69,24 @@ fn overrun(site: &Site, name: &'static str, tried: &str, port: u16) -> io::Resul
     line.must(octets <= SMALL_BUDGET, format!("{octets} octets passed, {SMALL_BUDGET} were allowed"));
     line.must(octets + PACKET > SMALL_BUDGET, format!("only {octets} octets passed: one more packet would have fitted"));
     line.must_be_under_ah();
-    for (node, daemon) in [("router", &site.router), ("receiver", &site.receiver)] {
-        let (counted, allowed) = (figure(site, daemon, port, "counted")?, figure(site, daemon, port, "allowed")?);
-        line.must(
-            counted == Some(octets) && allowed == Some(SMALL_BUDGET),
-            format!("{node} counted {counted:?} of {allowed:?}, the capture shows {octets}"),
-        );
-    }
+    must_count(site, &mut line, "router", &site.router, octets)?;
+    must_count(site, &mut line, "receiver", &site.receiver, octets)?;
     Ok(line)
 }
 
-fn figure(site: &Site, node: &Option<Daemon>, port: u16, name: &str) -> io::Result<Option<u64>> {
-    Ok(site.flow(node, port)?.and_then(|flow| flow.get(name).and_then(Value::as_u64)))
+/// The node must have counted what the capture beside it shows, and allow the small budget.
+fn must_count(site: &Site, line: &mut Line, node: &str, daemon: &Option<Daemon>, octets: u64) -> io::Result<()> {
+    let port = line.watch.as_ref().map_or(0, |watch| watch.port);
+    let flow = site.flow(daemon, port)?;
+    let read = |name: &str| flow.as_ref().and_then(|flow| figure(flow, name));
+    let (counted, allowed) = (read("counted"), read("allowed"));
+    line.must(
+        counted == Some(octets) && allowed == Some(SMALL_BUDGET),
+        format!("{node} counted {counted:?} of {allowed:?}, the capture shows {octets}"),
+    );
+    Ok(())
+}
+
+fn figure(flow: &Value, name: &str) -> Option<u64> {
+    flow.get(name).and_then(Value::as_u64)
 }

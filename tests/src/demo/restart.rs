@@ -1,4 +1,4 @@
-//! The router dies: nothing passes. It comes back: traffic resumes by itself.
+//! The router dies: nothing passes. It comes back: traffic resumes by itself, and nothing from before passes again.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,11 +11,14 @@ use super::SETTLE;
 use super::line::Line;
 use super::site::{REFRESH, Site};
 use super::trial::Trial;
+use crate::network::frame;
 use crate::network::topology::Family::Ipv4;
 use crate::process::Program;
 
 /// The flow that keeps sending all the time.
 const PORT: u16 = 9020;
+/// How long it is captured.
+const CAPTURED: Duration = Duration::from_millis(500);
 
 /// Kills the router under a running flow and starts it again.
 pub(super) fn router_killed(site: &mut Site) -> io::Result<Vec<Line>> {
@@ -23,9 +26,21 @@ pub(super) fn router_killed(site: &mut Site) -> io::Result<Vec<Line>> {
     let (socket, _receiver) = warm_up.sockets()?;
     let flow = Flow::start(socket, warm_up.destination());
     let runs = warm_up.await_arrival(Duration::from_secs(10)).is_some();
+    std::thread::sleep(CAPTURED);
+    let capture = capture(site);
     let killed = killed(site, &flow, runs)?;
     let restarted = restarted(site, &flow)?;
-    Ok(vec![killed, restarted])
+    flow.stop();
+    let replayed = replayed(site, &capture)?;
+    Ok(vec![killed, restarted, replayed])
+}
+
+/// Every packet of the flow that was on the sender's link so far.
+fn capture(site: &Site) -> Vec<Vec<u8>> {
+    let of_flow = |ip: &&[u8]| {
+        frame::read(ip).is_some_and(|seen| seen.ports.1 == PORT && seen.destination == Ipv4.receiver() && seen.authentication.is_some())
+    };
+    site.left.look(|frames| frames.iter().filter_map(|frame| frame.ip()).filter(of_flow).map(<[u8]>::to_vec).collect())
 }
 
 fn killed(site: &mut Site, flow: &Flow, runs: bool) -> io::Result<Line> {
@@ -61,6 +76,24 @@ fn restarted(site: &mut Site, flow: &Flow) -> io::Result<Line> {
     let mut line = trial.finish()?;
     line.sent = flow.sent() - before;
     line.must_be_under_ah();
+    Ok(line)
+}
+
+/// The restarted router has seen none of these packets, and SPI and key are those from before. What keeps them out is the number
+/// that the sender's Query named.
+fn replayed(site: &Site, capture: &[Vec<u8>]) -> io::Result<Line> {
+    let tried = "replayed to it: a capture from before";
+    let mut trial = Trial::start(site, "replayed-after-restart", tried, Ipv4, PORT)?;
+    trial.line.sent = site.attacker.send(capture)?;
+    let mut line = trial.finish()?;
+    let on_link = line.sender_link.there.packets;
+    line.must(
+        line.sent >= 10 && on_link == line.sent,
+        format!("{on_link} of {} captured packets were on the sender's link", capture.len()),
+    );
+    line.must(line.arrived == 0, "packets passed that were used before");
+    let dropped = line.dropped_at("router", "replayed");
+    line.must(dropped == line.sent, format!("the router dropped {dropped} of {} as replayed", line.sent));
     Ok(line)
 }
 

@@ -1,6 +1,7 @@
 //! The steps of the demonstration in their order, and which of them others build upon.
 
 use std::io;
+use std::time::Duration;
 
 use super::line::Line;
 use super::site::Site;
@@ -9,33 +10,42 @@ use super::{consent, expiry, forged, grant, lifecycle, over_budget, restart, sig
 /// Some lines that are tried together.
 pub(super) struct Step {
     name: &'static str,
+    /// What a person is told.
+    pub(super) what: &'static str,
+    /// The longest that it can take: the sum of what it waits for.
+    pub(super) at_most: Duration,
     /// Earlier steps without which this one cannot be tried.
     needs: &'static [&'static str],
     /// Tries them.
     pub(super) run: fn(&mut Site) -> io::Result<Vec<Line>>,
 }
 
-const fn step(name: &'static str, needs: &'static [&'static str], run: fn(&mut Site) -> io::Result<Vec<Line>>) -> Step {
-    Step { name, needs, run }
+const fn step(
+    name: &'static str,
+    (what, at_most_s): (&'static str, u64),
+    needs: &'static [&'static str],
+    run: fn(&mut Site) -> io::Result<Vec<Line>>,
+) -> Step {
+    Step { name, what, at_most: Duration::from_secs(at_most_s), needs, run }
 }
 
 /// Those that wait for time to pass begin early and look late; those that need other daemons come last.
 static STEPS: [Step; 15] = [
-    step("before", &[], grant::before_permission),
-    step("granted", &["before"], grant::granted),
-    step("forged", &["granted"], forged::attacks),
-    step("abandoned", &["before"], expiry::abandon),
-    step("denied", &["before"], grant::denied),
-    step("tcp", &["before"], tcp::files),
-    step("sizes", &["before"], sizes::large_and_unfragmentable),
-    step("signalling", &["before"], signalling::passed_on),
-    step("ended", &["before"], lifecycle::ended),
-    step("expiry", &["abandoned"], expiry::expired),
-    step("refreshed", &["sizes"], lifecycle::refreshed),
-    step("over-budget", &["before"], over_budget::both_senders),
-    step("router-killed", &["before"], restart::router_killed),
-    step("tampered", &["before"], tampered::permissions),
-    step("consent", &["before"], consent::unasked),
+    step("before", ("starting router and receiver; sending without asking", 35), &[], grant::before_permission),
+    step("granted", ("asking for permissions, sending files over UDP", 50), &["before"], grant::granted),
+    step("forged", ("attacks against living permissions and signalling", 20), &["granted"], forged::attacks),
+    step("abandoned", ("permissions whose ends will vanish", 60), &["before"], expiry::abandon),
+    step("denied", ("what is not asked for, what is declined", 10), &["before"], grant::denied),
+    step("tcp", ("sending files over TCP", 110), &["before"], tcp::files),
+    step("sizes", ("large datagrams, and such as must not be fragmented", 35), &["before"], sizes::large_and_unfragmentable),
+    step("signalling", ("signalling of another application", 5), &["before"], signalling::passed_on),
+    step("ended", ("giving permissions back, taking them back", 40), &["before"], lifecycle::ended),
+    step("expiry", ("waiting until dead ends have been silent for 3.5 T", 20), &["abandoned"], expiry::expired),
+    step("refreshed", ("waiting until a permission is older than 3.5 T", 20), &["sizes"], lifecycle::refreshed),
+    step("over-budget", ("sending more than allowed, honestly and lying", 45), &["before"], over_budget::both_senders),
+    step("router-killed", ("killing the router, starting it again", 50), &["before"], restart::router_killed),
+    step("tampered", ("a router that tampers with Permissions", 40), &["before"], tampered::permissions),
+    step("consent", ("a Permission that nobody asked for", 30), &["before"], consent::unasked),
 ];
 
 /// The steps called so with all that they need, in order; every step if none is called.

@@ -27,11 +27,12 @@ fn transfer_file(site: &Site, name: &'static str, tried: &str, family: Family, p
     let file = transfer::make_file(FILE)?;
     let listener = site.chain.receiver.run(|| TcpListener::bind((family.receiver(), port)))?;
     let receiving = std::thread::spawn(move || receive(&listener));
-    let started = Instant::now();
+    let (started, started_us) = (Instant::now(), site.now_us());
     let to = trial.destination();
     let connected = site.chain.sender.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)));
     match connected {
         Ok(stream) => {
+            trial.measure_grant(started_us);
             trial.line.measure(format!("connected after {:.1} ms", started.elapsed().as_secs_f64() * 1e3));
             let sending = Instant::now();
             let sent = send(stream, &file);

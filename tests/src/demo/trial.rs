@@ -5,12 +5,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::Value;
 
 use super::SETTLE;
-use super::evidence::{Evidence, Figures, Watch};
+use super::evidence::{Evidence, Figures, Watch, Way};
 use super::line::Line;
 use super::site::{Drops, Site};
-use crate::network::capture::Capture;
+use crate::network::capture::{Capture, Frame};
 use crate::network::topology::Family;
 
 /// How long a permission may take before the demonstration calls it missing.
@@ -24,6 +25,7 @@ pub struct Trial<'a> {
     site: &'a Site,
     before: Drops,
     watch: Watch,
+    lying: bool,
     /// The line as far as it is known.
     pub line: Line,
 }
@@ -33,7 +35,13 @@ impl<'a> Trial<'a> {
     pub fn start(site: &'a Site, name: &'static str, tried: impl Into<String>, family: Family, port: u16) -> io::Result<Self> {
         let from_us = site.now_us();
         let watch = Watch { family, port, payload: None, from_us, to_us: u64::MAX };
-        Ok(Self { site, before: site.drops()?, watch, line: Line::new(name, tried) })
+        Ok(Self { site, before: site.drops()?, watch, lying: false, line: Line::new(name, tried) })
+    }
+
+    /// The sender's own node may count more than it is allowed: it lies.
+    pub fn of_liar(mut self) -> Self {
+        self.lying = true;
+        self
     }
 
     /// Looks only at packets whose payload holds these octets.
@@ -86,6 +94,17 @@ impl<'a> Trial<'a> {
         None
     }
 
+    /// How long after `from` the flow's first packet under AH was on the sender's link, in microseconds since the captures started:
+    /// the sender holds it until it has the permission, and then sends it at once. If there is none, the line does not hold.
+    pub fn measure_grant(&mut self, from_us: u64) {
+        let of_flow = |frame: &&Frame| self.watch.sees(frame).is_some_and(|(way, seen)| way == Way::There && seen.authentication.is_some());
+        let first = self.site.left.look(|frames| frames.iter().find(of_flow).map(|frame| frame.at));
+        match first.and_then(|at| at.checked_sub(Duration::from_micros(from_us))) {
+            Some(after) => self.line.measure(format!("grant after {:.1} ms", after.as_secs_f64() * 1e3)),
+            None => self.line.must(false, "no packet under AH left the sender: there is no grant to time"),
+        }
+    }
+
     /// When the last packet of the flow so far was on the receiver's link, in microseconds since the captures started.
     pub fn last_arrival_us(&self) -> Option<u64> {
         let last = self.site.right.look(|frames| frames.iter().rev().find(|frame| self.watch.sees(frame).is_some()).map(|frame| frame.at));
@@ -100,8 +119,27 @@ impl<'a> Trial<'a> {
         self.line.sender_link = self.gather(&self.site.left);
         self.line.receiver_link = self.gather(&self.site.right);
         self.line.arrived = self.line.receiver_link.there.packets;
+        self.must_stay_within_budget()?;
         self.line.watch = Some(self.watch);
         Ok(self.line)
+    }
+
+    /// No node may have counted more for the flow than it allows (INV-02), nor may more have passed the router since the trial
+    /// began.
+    fn must_stay_within_budget(&mut self) -> io::Result<()> {
+        let octets = self.line.receiver_link.there.octets;
+        for (node, daemon) in [("sender", &self.site.sender), ("router", &self.site.router), ("receiver", &self.site.receiver)] {
+            let Some(flow) = self.site.flow(daemon, self.watch.port)? else { continue };
+            if node == "sender" && self.lying {
+                continue;
+            }
+            let figure = |name: &str| flow.get(name).and_then(Value::as_u64);
+            let (counted, allowed) = (figure("counted"), figure("allowed"));
+            let within = |volume: Option<u64>| volume.zip(allowed).is_some_and(|(volume, allowed)| volume <= allowed);
+            self.line.must(within(counted), format!("{node} counted {counted:?}, it allows {allowed:?}"));
+            self.line.must(within(Some(octets)), format!("{octets} octets passed, {node} allows {allowed:?}"));
+        }
+        Ok(())
     }
 
     fn gather(&self, capture: &Capture) -> Evidence {

@@ -33,6 +33,11 @@ impl Frame {
         let kind = self.bytes.get(12..14)?;
         (kind == [0x08, 0x00] || kind == [0x86, 0xdd]).then(|| self.bytes.get(14..)).flatten()
     }
+
+    /// The hardware address that sent the frame.
+    pub fn source(&self) -> Option<[u8; 6]> {
+        self.bytes.get(6..)?.first_chunk().copied()
+    }
 }
 
 /// A running capture on one interface.

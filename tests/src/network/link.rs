@@ -117,7 +117,8 @@ fn set(host: &Namespace, link: rtnetlink::LinkMessageBuilder<LinkUnspec>) -> io:
     host.run_async(|| async move { open()?.link().set(message).execute().await.map_err(io::Error::other) })
 }
 
-fn add_address(host: &Namespace, interface: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+/// Adds an address with the length of its prefix.
+pub fn add_address(host: &Namespace, interface: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     host.run_async(|| async move {
         let index = nix::net::if_::if_nametoindex(interface)?;
         open()?.address().add(index, address, prefix).execute().await.map_err(io::Error::other)

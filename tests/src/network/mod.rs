@@ -3,8 +3,10 @@
 pub mod capture;
 pub mod firewall;
 pub mod frame;
+pub mod graph;
 pub mod link;
 pub mod namespace;
+pub mod relay;
 pub mod topology;
 
 pub(crate) mod sys;

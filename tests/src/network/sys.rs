@@ -1,4 +1,5 @@
-//! The laboratory's only unsafe code: packet sockets bound to one interface, children inside a namespace, handles on processes.
+//! The laboratory's only unsafe code: packet sockets bound to one interface, interfaces that finish packets, children inside a
+//! namespace, handles on processes.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -30,6 +31,38 @@ pub(crate) fn packet_socket(index: u32, receive: bool) -> io::Result<Socket> {
     };
     socket.bind(&address)?;
     Ok(socket)
+}
+
+/// Lets an interface of the calling thread's namespace send every packet finished: with its checksum, and no longer than its MTU
+/// (`ethtool -K … tx off tso off gso off`).
+pub(crate) fn finish_packets(interface: &str) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    /// Of linux/ethtool.h: a command that takes one value.
+    #[repr(C)]
+    struct Setting {
+        command: u32,
+        value: u32,
+    }
+    const SET_SEGMENTATION: u32 = 0x1f;
+    const SET_CHECKSUMS: u32 = 0x17;
+    const SET_LATE_SEGMENTATION: u32 = 0x24;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    for command in [SET_SEGMENTATION, SET_CHECKSUMS, SET_LATE_SEGMENTATION] {
+        let mut setting = Setting { command, value: 0 };
+        // SAFETY: all zero is a valid ifreq.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // One place stays zero: the name must end in it.
+        let places = request.ifr_name.len().saturating_sub(1);
+        for (place, byte) in request.ifr_name.iter_mut().take(places).zip(interface.bytes()) {
+            *place = byte as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = (&raw mut setting).cast();
+        // SAFETY: the request is complete, and the kernel reads and writes only `setting` through it, which outlives the call.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Frames that the kernel could not hand to a packet socket since the last call.
@@ -67,19 +100,17 @@ pub(crate) fn initialised(byte: &std::mem::MaybeUninit<u8>) -> u8 {
     unsafe { byte.assume_init() }
 }
 
-/// Makes every datagram of an IPv4 socket carry "do not fragment"; what does not fit the path is then refused (ip(7)).
+/// Keeps every datagram of a socket from being fragmented, on IPv4 by "do not fragment"; what does not fit the path is then refused
+/// (ip(7), ipv6(7)).
 pub(crate) fn forbid_fragments(socket: &std::net::UdpSocket) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let value = libc::IP_PMTUDISC_DO;
+    let (level, option, value) = match socket.local_addr()? {
+        std::net::SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        std::net::SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+    };
     // SAFETY: pointer and length describe `value`, which outlives the call.
     let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -57,7 +57,8 @@ fn an_answer_that_is_none_is_an_error_that_names_the_socket() {
 #[test]
 fn a_command_line_that_is_none_is_an_error() {
     for program in [Router, Host] {
-        for arguments in [&["fly"][..], &["run"], &["check"], &["open", "--yes"], &["status", "--colour"], &["run", "--config"]] {
+        for arguments in [&["fly"][..], &["run"], &["check"], &["open", "--yes", "--config"], &["status", "--colour"], &["run", "--config"]]
+        {
             end(command(program, arguments[0]).args(&arguments[1..])).must_say(2, &["error: ", "For more information"]);
         }
         assert_eq!(end(&mut command(program, "--help")).code, Some(0));

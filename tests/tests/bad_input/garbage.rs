@@ -1,10 +1,13 @@
 //! Garbage on the ports of running daemons: they live on, their tables stay as they are, and they count it.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use pbs_lab::attack::injector::Injector;
 use pbs_lab::attack::packet;
 use pbs_lab::network::capture::Capture;
@@ -186,6 +189,18 @@ fn no_permission(router: &Daemon) -> u64 {
     reasons.iter().find(|entry| entry["reason"] == "no_permission").unwrap()["packets"].as_u64().unwrap()
 }
 
+/// Connects as only a privileged program can: the rules of the node it runs on let no other use the port of associations.
+fn connect_privileged(remote: SocketAddr) -> io::Result<TcpStream> {
+    let family = if remote.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::Mark, &traffic::rules::ASSOCIATION_MARK)?;
+    // The limit for sending is that for connecting too.
+    let limit = TimeVal::seconds(2);
+    setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(remote))?;
+    Ok(TcpStream::from(socket))
+}
+
 #[test]
 fn garbage_on_the_association_port_leaves_host_and_router_as_they_were() {
     if !pbs_lab::may_make_networks() {
@@ -198,7 +213,7 @@ fn garbage_on_the_association_port_leaves_host_and_router_as_they_were() {
     for (daemon, from, address) in cases {
         let failed = daemon.gist("handshakes_failed");
         let remote = SocketAddr::new(address, ASSOCIATION_PORT);
-        let connect = || from.run(|| TcpStream::connect_timeout(&remote, Duration::from_secs(2))).unwrap();
+        let connect = || from.run(|| connect_privileged(remote)).unwrap();
         let mut random = vec![0; 4096];
         SystemRandom::new().fill(&mut random).unwrap();
         // A TLS record that promises more than comes, one of a kind that does not exist, and a GIST message in the clear.
@@ -228,7 +243,7 @@ fn connections_that_say_nothing_do_not_keep_a_neighbour_out() {
     let site = Site::build();
     let (receiver, router) = (site.start_receiver(), site.start_router());
     let remote = SocketAddr::new(RECEIVER, ASSOCIATION_PORT);
-    let connect = || site.chain.router.run(|| TcpStream::connect_timeout(&remote, Duration::from_secs(2))).unwrap();
+    let connect = || site.chain.router.run(|| connect_privileged(remote)).unwrap();
     let silent: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
     wait_until("more than a source may have are refused", || receiver.gist("handshakes_refused") > 0);
     let sender = site.start_sender();

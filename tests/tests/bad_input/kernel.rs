@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::process::Program::{self, Host, Router};
 use traffic::queue::{Queue, QueueConfig};
+use traffic::rules::Role;
 
 use crate::support::capability::{self, Capability};
 use crate::support::daemon::Daemon;
@@ -48,15 +49,62 @@ fn a_second_daemon_in_a_namespace_leaves_the_first_ones_rules_alone() {
         let host = Namespace::create("node").unwrap();
         let (files, others) = (Files::of(first), Files::of(second));
         let daemon = Daemon::start(&host, first, &files, "node");
-        let before = host.run(|| traffic::rules::counters().map_err(io::Error::other)).unwrap();
+        let before = rule_names(&host);
         run(&host, second, &others).must_say(2, &["error: TCP port 270 is held: another pbs or pbs-router runs"]);
-        let after = host.run(|| traffic::rules::counters().map_err(io::Error::other)).unwrap();
-        let names = |counters: &[traffic::rules::RuleCounter]| -> Vec<String> {
-            counters.iter().map(|counter| format!("{} {} {}", counter.family, counter.chain, counter.rule)).collect()
-        };
-        assert_eq!(names(&before), names(&after));
+        assert_eq!(before, rule_names(&host));
         assert_eq!(daemon.ask("status")["name"], "node");
     }
+}
+
+#[test]
+fn a_host_beside_a_dead_router_leaves_the_routers_rules_standing_and_opens_only_its_own() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for (dead, second) in [(Router, Host), (Host, Router)] {
+        let node = Namespace::create("node").unwrap();
+        let (files, others) = (Files::of(dead), Files::of(second));
+        drop(Daemon::start(&node, dead, &files, "node"));
+        let closed = rule_names(&node);
+        assert!(!closed.is_empty());
+        drop(Daemon::start(&node, second, &others, "node"));
+        let both = rule_names(&node);
+        assert!(closed.iter().all(|rule| both.contains(rule)), "{closed:?} {both:?}");
+        assert!(both.len() > closed.len());
+        end_in(&node, with_config(second, "open", others.path("node.toml")).arg("--yes")).must_say(0, &[]);
+        assert_eq!(rule_names(&node), closed);
+        end_in(&node, with_config(dead, "open", files.path("node.toml")).arg("--yes")).must_say(0, &[]);
+        assert_eq!(rule_names(&node), [""; 0]);
+    }
+}
+
+/// what the configuration exempts stands in the rules of both daemons.
+#[test]
+fn exemptions_of_the_configuration_stand_in_the_rules() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let ssh = "\n[[exempt]]\nname = \"ssh\"\nprotocol = \"tcp\"\nport = 22\nat = \"self\"\nrate = 100\nburst = 100\n";
+    for (program, role) in [(Router, Role::Router), (Host, Role::Host)] {
+        let node = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        files.write("node.toml", good(program) + ssh);
+        let _daemon = Daemon::start(&node, program, &files, "node");
+        for family in ["ip", "ip6"] {
+            let rule = format!("{family} {} in-exempt-ssh within the bucket", role.table());
+            assert!(rule_names(&node).contains(&rule), "{rule}");
+        }
+    }
+}
+
+/// Table, chain and name of every counted rule of either role.
+fn rule_names(host: &Namespace) -> Vec<String> {
+    let names = |role: Role| -> io::Result<Vec<String>> {
+        let counters = traffic::rules::counters(role).map_err(io::Error::other)?;
+        Ok(counters.iter().map(|counter| format!("{} {} {} {}", counter.family, role.table(), counter.chain, counter.rule)).collect())
+    };
+    let (router, host) = host.run(|| Ok((names(Role::Router)?, names(Role::Host)?))).unwrap();
+    [router, host].concat()
 }
 
 #[test]
@@ -154,7 +202,8 @@ fn a_user_without_privileges_is_told_which_one_is_missing() {
         assert!(!has_rules(&host), "nothing was changed");
 
         let daemon = Daemon::start(&host, program, &files, "node");
-        as_nobody("open", &["--yes"]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
+        as_nobody("open", &["--yes"]).must_say(2, &["error: control socket ", "Permission denied"]);
+        as_nobody("open", &["--yes", "--control", "/nowhere.sock"]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
         assert!(has_rules(&host), "nobody opens without the privilege");
         let mut status = named(&copy, program, "status");
         status.uid(65534).gid(65534).arg("--control").arg(daemon.control());

@@ -6,6 +6,7 @@ mod command_line;
 mod configuration;
 mod ending;
 mod garbage;
+mod guard;
 mod identity;
 mod kernel;
 mod peers;

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::process::Program;
-use traffic::rules::{Installed, installed};
+use traffic::rules::{Installed, Role, installed};
 
 /// Longest time that a program which is to end at once may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -96,10 +96,12 @@ pub(crate) fn end_apart(command: &mut Command, rules: bool) -> Ended {
     ended
 }
 
-/// Whether the filter rules stand in a namespace, in both families or in none.
+/// Whether the filter rules of either role stand in a namespace, in both families or in none.
 #[track_caller]
 pub(crate) fn has_rules(host: &Namespace) -> bool {
-    let Installed { ipv4, ipv6 } = host.run(|| installed().map_err(io::Error::other)).unwrap();
-    assert_eq!(ipv4, ipv6);
-    ipv4
+    [Role::Router, Role::Host].into_iter().any(|role| {
+        let Installed { ipv4, ipv6 } = host.run(|| installed(role).map_err(io::Error::other)).unwrap();
+        assert_eq!(ipv4, ipv6);
+        ipv4
+    })
 }

@@ -1,0 +1,90 @@
+//! Somebody in the middle who has the flow's shared key.
+
+use std::io;
+use std::time::Duration;
+
+use traffic::ah::{self, Number};
+use traffic::packet::IpPacket;
+
+use super::site::{PORT, Site, of_flow};
+use crate::attack::packet;
+use crate::demo::trial::source_port;
+use crate::leaking::{self, Leaked};
+use crate::network::relay::{Way, with_packet};
+use crate::network::topology::{RECEIVER, SENDER};
+
+/// How the attacker came by the key, for the outcome.
+pub(super) const WITH_KEY: &str = "on the link, with the flow's shared key, which a dishonest router gave away: every router on the path \
+                                   learns it, and the laboratory's leaking router writes it into a file";
+
+/// The octets that each of the attacker's payloads begins with. As the position in a file they are far beyond its end.
+pub(super) const MARK: &[u8; 8] = b"injected";
+
+/// Who makes packets under the flow's key.
+pub(super) struct Attacker {
+    pub(super) leaked: Leaked,
+    header: [u8; 14],
+}
+
+impl Attacker {
+    /// Takes the newest key that `router` gave away.
+    pub(super) fn with_key_of(site: &Site, router: &str) -> io::Result<Self> {
+        Ok(Self { leaked: leaking::newest(&site.config(router), PORT)?, header: site.frame_header()? })
+    }
+
+    /// A packet of the flow with `payload` octets, rightly authenticated under `number`.
+    pub(super) fn forge(&self, number: u32, payload: usize) -> io::Result<Vec<u8>> {
+        let inner = inner(payload)?;
+        let parsed = IpPacket::parse(&inner).map_err(io::Error::other)?;
+        let mut packet = Vec::new();
+        ah::insert(&parsed, self.leaked.spi, Number { low: number, high: None }, &self.leaked.key, &mut packet)
+            .map_err(io::Error::other)?;
+        Ok(packet)
+    }
+
+    /// Puts packets on the link towards the receiver, `pause` apart. Returns how many octets they have in all.
+    pub(super) fn inject(&self, site: &Site, packets: impl IntoIterator<Item = io::Result<Vec<u8>>>, pause: Duration) -> io::Result<Sent> {
+        let mut sent = Sent::default();
+        for packet in packets {
+            let packet = packet?;
+            site.relay.inject(Way::There, &with_packet(&self.header, &packet))?;
+            sent.packets += 1;
+            sent.octets += packet.len() as u64;
+            std::thread::sleep(pause);
+        }
+        Ok(sent)
+    }
+}
+
+/// Packets sent, or seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) packets: u64,
+    pub(super) octets: u64,
+}
+
+/// The attacker's datagram as a program of the sender would have sent it.
+pub(super) fn inner(payload: usize) -> io::Result<Vec<u8>> {
+    let mut octets = vec![0x66; payload];
+    for (place, byte) in octets.iter_mut().zip(MARK) {
+        *place = *byte;
+    }
+    packet::udp((SENDER, source_port(PORT)), (RECEIVER, PORT), &octets)
+}
+
+/// The highest number of the flow's packets under `spi` that passed the middle so far.
+pub(super) fn highest_number(site: &Site, spi: u32) -> u32 {
+    let [_, right] = &site.middle;
+    right.look(|frames| {
+        let numbers = frames.iter().filter_map(of_flow).filter_map(|seen| seen.authentication).filter(|ah| ah.spi == spi);
+        numbers.map(|ah| ah.sequence).max().unwrap_or(0)
+    })
+}
+
+/// The attacker's packets behind the second router, since `from`.
+pub(super) fn got_through(site: &Site, from: Duration) -> Sent {
+    site.last.look(|frames| {
+        let injected = frames.iter().filter(|frame| frame.at >= from).filter_map(of_flow).filter(|seen| seen.payload.starts_with(MARK));
+        injected.fold(Sent::default(), |sum, seen| Sent { packets: sum.packets + 1, octets: sum.octets + seen.length as u64 })
+    })
+}

@@ -1,0 +1,73 @@
+//! Scenarios: one attack each, on the kernel's own packets, against real daemons with two routers between them; what must follow,
+//! and how long that took (requirements, machines §8; draft-hong-nsis-pbs-nslp-04 figures 4 to 6).
+
+mod attacker;
+mod figure_4;
+mod flow;
+mod outcome;
+mod site;
+mod story;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use outcome::{Check, Detected, Outcome};
+pub use story::Told;
+
+use site::{Site, Terms};
+
+/// What a run can be told.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where captures, logs and the outcome are written.
+    pub keep: Option<PathBuf>,
+    /// Seed of everything random but keys and payloads.
+    pub seed: u64,
+}
+
+/// One scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it tries, and what must follow.
+    pub what: &'static str,
+    terms: Terms,
+    run: fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>,
+}
+
+/// Every scenario.
+pub static SCENARIOS: [Scenario; 1] = [figure_4::SCENARIO];
+
+/// The scenario called so.
+pub fn find(name: &str) -> io::Result<&'static Scenario> {
+    let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    found.ok_or_else(|| io::Error::other(format!("no scenario is called `{name}`; there are {}", names())))
+}
+
+/// Runs a scenario. `progress` is told what is being tried.
+pub fn run(scenario: &Scenario, options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
+    let started = Instant::now();
+    if let Some(directory) = &options.keep {
+        // Better told now than when there is something to lose.
+        std::fs::create_dir_all(directory).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+    }
+    progress("building four hosts, somebody between two of them, certificates; starting four daemons");
+    let mut site = Site::build(scenario.terms)?;
+    let mut outcome = Outcome::new(scenario.name, scenario.what, options.seed);
+    let ran = (scenario.run)(&site, &mut outcome, &progress);
+    outcome.story = site.story()?.into_lines();
+    if let Err(error) = ran {
+        outcome.check("the scenario can be played to its end", false, error.to_string());
+    }
+    outcome.lost_frames = site.lost_frames();
+    outcome.seconds = started.elapsed().as_secs_f64();
+    outcome.judge();
+    if let Some(directory) = &options.keep {
+        site.keep(directory)?;
+        std::fs::write(directory.join("outcome.json"), serde_json::to_string_pretty(&outcome)?)?;
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,146 @@
+//! What a scenario must show, and what it showed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::story::Told;
+use crate::demo::line::Dropped;
+
+/// How a scenario came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub name: &'static str,
+    /// What it tries.
+    pub tried: &'static str,
+    /// Seed of everything random in it but keys and payloads.
+    pub seed: u64,
+    /// Who attacks, and how he got what he has.
+    pub attacker: String,
+    /// The first evidence, if there was to be one.
+    pub detected: Option<Detected>,
+    /// Octets of the attacker's IP packets that got to the receiver's link, or of the flow's that did not, in all.
+    pub octets_through: u64,
+    /// Other figures.
+    pub figures: BTreeMap<&'static str, u64>,
+    /// What the nodes' own counters say was dropped since the attack began.
+    pub dropped: Vec<Dropped>,
+    /// What must be true.
+    pub checks: Vec<Check>,
+    /// What the daemons said.
+    pub story: Vec<Told>,
+    /// Frames lost by captures and relay; figures are only as good as this is zero.
+    pub lost_frames: u64,
+    /// How long the run took, in seconds.
+    pub seconds: f64,
+    /// Whether everything came out as it must.
+    pub holds: bool,
+}
+
+/// The first evidence of an attack.
+#[derive(Debug, Clone, Serialize)]
+pub struct Detected {
+    /// The rule of the receiver's state machine.
+    pub rule: String,
+    /// What it says, test and numbers.
+    pub evidence: String,
+    /// From the attack's first packet until the evidence, in refresh periods.
+    pub periods: f64,
+}
+
+/// One thing that must be true.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What must be.
+    pub must: String,
+    /// What was found.
+    pub found: String,
+    /// Whether it is so.
+    pub holds: bool,
+}
+
+impl Outcome {
+    pub(super) fn new(name: &'static str, tried: &'static str, seed: u64) -> Self {
+        Self {
+            name,
+            tried,
+            seed,
+            attacker: "nobody".to_owned(),
+            detected: None,
+            octets_through: 0,
+            figures: BTreeMap::new(),
+            dropped: Vec::new(),
+            checks: Vec::new(),
+            story: Vec::new(),
+            lost_frames: 0,
+            seconds: 0.0,
+            holds: false,
+        }
+    }
+
+    /// States something that must be true, and what was found.
+    pub(super) fn check(&mut self, must: impl Into<String>, holds: bool, found: impl Into<String>) {
+        self.checks.push(Check { must: must.into(), found: found.into(), holds });
+    }
+
+    /// Packets dropped at a node for a reason since the attack began.
+    pub(super) fn dropped_at(&self, node: &str, reason: &str) -> u64 {
+        self.dropped.iter().filter(|dropped| dropped.at == node && dropped.reason == reason).map(|dropped| dropped.packets).sum()
+    }
+
+    /// Judges. Without a check nothing has been shown.
+    pub(super) fn judge(&mut self) {
+        self.holds = self.lost_frames == 0 && !self.checks.is_empty() && self.checks.iter().all(|check| check.holds);
+    }
+
+    /// What a person reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}: {}", self.name, self.tried);
+        let _ = writeln!(text, "attacker: {}", self.attacker);
+        if let Some(detected) = &self.detected {
+            let _ = writeln!(text, "detected: {} {}, after {:.2} refresh periods", detected.rule, detected.evidence, detected.periods);
+        }
+        let _ = writeln!(text, "octets of the attacker that got through: {}", self.octets_through);
+        for (name, figure) in &self.figures {
+            let _ = writeln!(text, "{name}: {figure}");
+        }
+        for Dropped { at, reason, packets } in &self.dropped {
+            let _ = writeln!(text, "dropped since the attack began: {at} {reason} {packets}");
+        }
+        for told in self.story.iter().filter(|told| told.at >= 0.0) {
+            let _ = writeln!(text, "  {:7.3} s  {:8}  {:5}  {}", told.at, told.node, told.rule, told.message);
+        }
+        for check in &self.checks {
+            let verdict = if check.holds { "holds " } else { "BROKEN" };
+            let _ = writeln!(text, "{verdict}  {}: {}", check.must, check.found);
+        }
+        let held = self.checks.iter().filter(|check| check.holds).count();
+        let _ = write!(text, "{held} of {} checks hold, {:.1} s", self.checks.len(), self.seconds);
+        if self.lost_frames > 0 {
+            let _ = write!(text, "; {} frames were lost: no figure above is to be believed", self.lost_frames);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_holds_only_if_something_was_checked_everything_holds_and_no_frame_was_lost() {
+        let judged = |checks: &[bool], lost_frames| {
+            let mut outcome = Outcome { lost_frames, ..Outcome::new("name", "tried", 1) };
+            checks.iter().for_each(|holds| outcome.check("it", *holds, "that"));
+            outcome.judge();
+            outcome.holds
+        };
+        assert!(judged(&[true, true], 0));
+        assert!(!judged(&[], 0));
+        assert!(!judged(&[true, false], 0));
+        assert!(!judged(&[true], 1));
+    }
+}

@@ -1,0 +1,310 @@
+//! The site of a scenario: four hosts with their daemons, somebody on one link, captures on every link.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::{Value, json};
+
+use super::story::{Clock, Story};
+use crate::attack::injector;
+use crate::demo::line::Dropped;
+use crate::demo::trial::source_port;
+use crate::ground::ASSOCIATION_PORT;
+use crate::network::capture::{Capture, Frame};
+use crate::network::frame::{self, Seen};
+use crate::network::graph::{self, Place, TwoRouters};
+use crate::network::link;
+use crate::network::namespace::Namespace;
+use crate::network::relay::Relay;
+use crate::network::topology::{RECEIVER, SENDER};
+use crate::pki::{Authority, KeyKind};
+use crate::process::{Daemon, Program};
+use crate::remains::Remainder;
+
+/// Refresh period T: the shortest there is.
+pub(super) const REFRESH: Duration = Duration::from_secs(5);
+/// The flow's destination port.
+pub(super) const PORT: u16 = 9001;
+/// How long a first permission may take.
+const GRANT_LIMIT: Duration = Duration::from_secs(10);
+/// Octets that may wait for the receiving program.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// The nodes in the order of the path.
+pub(super) const NODES: [&str; 4] = ["sender", "router1", "router2", "receiver"];
+
+/// What a scenario needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// Which link somebody sits on.
+    pub place: Place,
+    /// Bytes asked for and granted.
+    pub volume: u64,
+    /// Keys of section `[reactions]` of the receiver, a line each; what is left out has its default.
+    pub reactions: &'static str,
+    /// Which router gives the shared keys away, if one does.
+    pub leaking: Option<&'static str>,
+}
+
+/// Everything that runs.
+pub(super) struct Site {
+    directory: PathBuf,
+    clock: Clock,
+    pub(super) hosts: TwoRouters,
+    /// On the first router's side of the sender's link.
+    pub(super) first: Capture,
+    /// On both sides of the middle, towards the sender and towards the receiver.
+    pub(super) middle: [Capture; 2],
+    /// On the link behind the second router, as that router sends it.
+    pub(super) last: Capture,
+    /// In the middle.
+    pub(super) relay: Relay,
+    daemons: Vec<Daemon>,
+    /// Removes the directory, last of all.
+    remainder: Option<Remainder>,
+}
+
+impl Site {
+    /// Builds network, keys and configurations, and starts all four daemons.
+    pub(super) fn build(terms: Terms) -> io::Result<Self> {
+        let directory = std::env::temp_dir().join(format!("pbs-lab-scenario-{}", std::process::id()));
+        let remainder = Remainder::directory(&directory)?;
+        // Private keys will lie in it.
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
+            Some(remainder)
+        } else {
+            remainder.keep();
+            None
+        };
+        issue_certificates(&directory)?;
+        write_configurations(&directory, terms)?;
+        let hosts = TwoRouters::build(terms.place)?;
+        let clock = Clock::start()?;
+        let capture = |host: &Namespace, interface| Capture::start(host, interface, clock.started);
+        let first = capture(&hosts.router1, graph::LEFT_LINK)?;
+        let middle = [capture(&hosts.middle, graph::MIDDLE_LEFT)?, capture(&hosts.middle, graph::MIDDLE_RIGHT)?];
+        let last = capture(&hosts.router2, graph::RIGHT_LINK)?;
+        let relay = Relay::start(&hosts.middle, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT)?;
+        let mut site = Self { directory, clock, hosts, first, middle, last, relay, daemons: Vec::new(), remainder };
+        for name in ["router1", "router2", "receiver", "sender"] {
+            let program = match name {
+                _ if terms.leaking == Some(name) => Program::LeakingRouter,
+                "router1" | "router2" => Program::Router,
+                _ => Program::Host,
+            };
+            site.daemons.push(Daemon::start(site.host(name), program, &site.directory, name)?);
+        }
+        Ok(site)
+    }
+
+    fn host(&self, name: &str) -> &Namespace {
+        match name {
+            "sender" => &self.hosts.sender,
+            "router1" => &self.hosts.router1,
+            "router2" => &self.hosts.router2,
+            _ => &self.hosts.receiver,
+        }
+    }
+
+    /// Time since the captures started, as they and the story tell it.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.started.elapsed()
+    }
+
+    /// Configuration file of a node.
+    pub(super) fn config(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.toml"))
+    }
+
+    /// What the daemons have logged so far.
+    pub(super) fn story(&self) -> io::Result<Story> {
+        Story::read(&self.directory, &self.clock)
+    }
+
+    /// Looks again and again until `find` finds something in the story, or `limit` is over.
+    pub(super) fn await_story<T>(&self, limit: Duration, mut find: impl FnMut(&Story) -> Option<T>) -> io::Result<Option<T>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = find(&self.story()?) {
+                return Ok(Some(found));
+            }
+            if Instant::now() > deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    }
+
+    /// The flow's sockets: plain programs that know nothing of permissions.
+    pub(super) fn sockets(&self) -> io::Result<(UdpSocket, UdpSocket)> {
+        let receiver = self.hosts.receiver.run(|| UdpSocket::bind((RECEIVER, PORT)))?;
+        setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+        let sender = self.hosts.sender.run(|| UdpSocket::bind((SENDER, source_port(PORT))))?;
+        Ok((sender, receiver))
+    }
+
+    /// Where the flow goes.
+    pub(super) fn destination(&self) -> SocketAddr {
+        SocketAddr::new(RECEIVER, PORT)
+    }
+
+    /// Waits until a packet of the flow has left the second router.
+    pub(super) fn await_grant(&self) -> io::Result<()> {
+        let deadline = Instant::now() + GRANT_LIMIT;
+        while self.last.look(|frames| !frames.iter().any(|frame| of_flow(frame).is_some())) {
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("nothing arrived within {} s: no permission", GRANT_LIMIT.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// The flow as a node's table shows it; `None` if it has none with a permission.
+    pub(super) fn flow(&self, name: &str) -> io::Result<Option<Value>> {
+        let flows = self.ask(name, "flows")?;
+        let wanted = |entry: &&Value| {
+            entry.pointer("/flow/destination_port").and_then(Value::as_u64) == Some(u64::from(PORT))
+                && entry.get("spi").is_some_and(|spi| !spi.is_null())
+        };
+        Ok(flows.as_array().into_iter().flatten().find(wanted).cloned())
+    }
+
+    /// Drop counters of every node.
+    pub(super) fn drops(&self) -> io::Result<Drops> {
+        let mut drops = Drops::default();
+        for name in NODES {
+            let counters = self.ask(name, "counters")?;
+            for queue in counters.as_object().into_iter().flat_map(|queues| queues.values()) {
+                for entry in queue.get("dropped").and_then(Value::as_array).into_iter().flatten() {
+                    let reason = entry.get("reason").and_then(Value::as_str).unwrap_or_default();
+                    let packets = entry.get("packets").and_then(Value::as_u64).unwrap_or_default();
+                    *drops.0.entry((name, reason.to_owned())).or_default() += packets;
+                }
+            }
+        }
+        Ok(drops)
+    }
+
+    fn ask(&self, name: &str, command: &str) -> io::Result<Value> {
+        let daemon = self.daemons.iter().find(|daemon| daemon.name() == name);
+        daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))?.ask(&json!({ "command": command }))
+    }
+
+    /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.
+    pub(super) fn frame_header(&self) -> io::Result<[u8; 14]> {
+        let (host, interface) = match self.hosts.place {
+            Place::BetweenRouters => (&self.hosts.router2, graph::LEFT_LINK),
+            Place::LastLink => (&self.hosts.receiver, graph::RECEIVER_LINK),
+        };
+        let (_, destination) = link::identify(host, interface)?;
+        let mut header = [0; 14];
+        for (place, byte) in header.iter_mut().zip(destination.into_iter().chain(injector::HARDWARE_ADDRESS).chain([0x08, 0x00])) {
+            *place = byte;
+        }
+        Ok(header)
+    }
+
+    /// Writes one capture a link.
+    pub(super) fn keep(&mut self, directory: &Path) -> io::Result<()> {
+        let [left, right] = &mut self.middle;
+        for (capture, name) in
+            [(&mut self.first, "sender-link"), (left, "middle-left"), (right, "middle-right"), (&mut self.last, "behind-router2")]
+        {
+            capture.end();
+            capture.write(&directory.join(format!("{name}.pcap")))?;
+        }
+        for name in NODES {
+            std::fs::copy(self.directory.join(format!("{name}.log")), directory.join(format!("{name}.log")))?;
+        }
+        Ok(())
+    }
+
+    /// Frames that captures could not keep, or the relay could not carry.
+    pub(super) fn lost_frames(&self) -> u64 {
+        let captures = [&self.first, &self.last].into_iter().chain(&self.middle);
+        captures.map(|capture| u64::from(capture.lost())).sum::<u64>() + self.relay.failed()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.daemons.clear();
+        drop(self.remainder.take());
+    }
+}
+
+/// The packet in a frame, if it is one of the flow, on its way to the receiver.
+pub(super) fn of_flow(frame: &Frame) -> Option<Seen<'_>> {
+    is_of_flow(frame.ip()?)
+}
+
+/// The same for a packet.
+pub(super) fn is_of_flow(packet: &[u8]) -> Option<Seen<'_>> {
+    frame::read(packet).filter(|seen| (seen.destination, seen.ports.1) == (RECEIVER, PORT))
+}
+
+/// Drop counters by node and reason at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Drops(BTreeMap<(&'static str, String), u64>);
+
+impl Drops {
+    /// What was dropped since `before`.
+    pub(super) fn since(&self, before: &Self) -> Vec<Dropped> {
+        let then = |key| before.0.get(key).copied().unwrap_or(0);
+        let fresh = self.0.iter().map(|(key, now)| (key, now.saturating_sub(then(key))));
+        let entry = |((at, reason), packets): (&(&str, String), u64)| Dropped { at: (*at).to_owned(), reason: reason.clone(), packets };
+        fresh.filter(|(_, packets)| *packets > 0).map(entry).collect()
+    }
+}
+
+fn issue_certificates(directory: &Path) -> io::Result<()> {
+    let authority = Authority::create("pbs-lab authority")?;
+    std::fs::write(directory.join("ca.crt"), authority.certificate())?;
+    let nodes: [(&str, &[IpAddr]); 4] = [
+        ("sender", &[SENDER]),
+        ("router1", &[graph::ROUTER1_LEFT, graph::ROUTER1_RIGHT]),
+        ("router2", &[graph::ROUTER2_LEFT, graph::ROUTER2_RIGHT]),
+        ("receiver", &[RECEIVER]),
+    ];
+    for (node, addresses) in nodes {
+        // Both kinds of signatures cross the network.
+        let kind = if node == "receiver" { KeyKind::P256 } else { KeyKind::Ed25519 };
+        authority.issue(directory, node, addresses, kind)?;
+    }
+    Ok(())
+}
+
+fn write_configurations(directory: &Path, terms: Terms) -> io::Result<()> {
+    let (refresh, volume) = (REFRESH.as_secs(), terms.volume);
+    for name in NODES {
+        let common = format!(
+            "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
+             [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
+             [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n\
+             [[gist.peer]]\ndns_name = \"router1.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
+             [[gist.peer]]\ndns_name = \"router2.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
+             [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
+        );
+        let own = match name {
+            "sender" => format!(
+                "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\nvolume = {volume}\n"
+            ),
+            "receiver" => format!(
+                "[reactions]\n{}\n[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
+                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n",
+                terms.reactions
+            ),
+            _ => String::new(),
+        };
+        std::fs::write(directory.join(format!("{name}.toml")), common + &own)?;
+    }
+    Ok(())
+}
