@@ -3,6 +3,8 @@
 //! Each command carries a [`Token`] that comes back in [`Event::Applied`] or [`Event::Failed`]. Commands must be carried
 //! out in the order given. A Permission goes on, or leaves, only when its command has been applied (INV-11, P-144).
 
+use core::time::Duration;
+
 use bytes::Bytes;
 use gist::time::Instant;
 
@@ -68,6 +70,8 @@ pub enum Command {
         spi: u32,
         /// The sender's last number N.
         up_to: u32,
+        /// How much longer than data the Query that named it may have travelled.
+        delay: Duration,
     },
     /// Asks for the counted volume and the highest number, and changes nothing.
     Snapshot {

@@ -100,8 +100,9 @@ impl Receiver {
         }) else {
             return;
         };
+        let delay = self.config.reactions.thresholds.delay;
         let token = self.node.token();
-        self.node.command(Command::Compare { token, flow: key.flow, spi, up_to });
+        self.node.command(Command::Compare { token, flow: key.flow, spi, up_to, delay });
         self.wait_for(key, token, pending);
     }
 

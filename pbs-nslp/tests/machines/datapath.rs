@@ -15,8 +15,8 @@ pub(crate) struct Entry {
     /// just that.
     pub(crate) ceiling: u64,
     pub(crate) highest: u32,
-    /// Numbers that have passed, with their packets' lengths.
-    pub(crate) seen: BTreeMap<u32, u64>,
+    /// Numbers that have passed, with their packets' lengths and times.
+    pub(crate) seen: BTreeMap<u32, (u64, Instant)>,
     /// Whether two right ICVs came under one number (E4).
     pub(crate) second_holder: bool,
     /// Sequence numbers used at a sender start over with each SPI.
@@ -50,7 +50,7 @@ pub(crate) struct Datapath {
 }
 
 impl Datapath {
-    pub(crate) fn apply(&mut self, command: &Command) {
+    pub(crate) fn apply(&mut self, command: &Command, now: Instant) {
         let token = command.token();
         let key = match command {
             Command::Install { grant, .. } => (grant.flow, grant.spi),
@@ -66,7 +66,9 @@ impl Datapath {
         let (counted, highest) = self.table.get(&key).map_or(before, |entry| (entry.counted, entry.highest));
         let event = match result {
             Ok(()) => match command {
-                Command::Compare { up_to, .. } => Event::Compared { token, count: self.count(key, *up_to) },
+                Command::Compare { up_to, delay, .. } => {
+                    Event::Compared { token, count: self.count(key, *up_to, now.saturating_sub(*delay)) }
+                }
                 _ => Event::Applied { token, counted, highest },
             },
             Err(reason) => Event::Failed { token, reason: reason.to_owned() },
@@ -75,13 +77,14 @@ impl Datapath {
     }
 
     /// What the packet side of a receiver would tell, to the byte.
-    fn count(&self, key: (FlowId, u32), up_to: u32) -> Count {
+    fn count(&self, key: (FlowId, u32), up_to: u32, then: Instant) -> Count {
         let Some(entry) = self.table.get(&key) else {
             return Count::default();
         };
-        let exact = entry.seen.range(..=up_to).map(|(_, length)| length).sum();
+        let exact = entry.seen.range(..=up_to).map(|(_, (length, _))| length).sum();
+        let ahead = entry.seen.iter().filter(|(number, (_, at))| **number > up_to && *at < then).map(|(_, (length, _))| length).sum();
         let covered = Some(Covered { at_least: exact, at_most: exact });
-        Count { counted: entry.counted, highest: entry.highest, covered, second_holder: entry.second_holder, late: 0 }
+        Count { counted: entry.counted, highest: entry.highest, covered, ahead, second_holder: entry.second_holder, late: 0 }
     }
 
     pub(crate) fn resume(&mut self) {
@@ -166,7 +169,7 @@ impl Datapath {
         }
         entry.counted += length;
         entry.highest = entry.highest.max(number);
-        entry.seen.insert(number, length);
+        entry.seen.insert(number, (length, now));
         true
     }
 }

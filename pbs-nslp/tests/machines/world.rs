@@ -316,7 +316,7 @@ impl World {
             Output::AdoptPeer { peer, .. } => self.adopted.push((place, peer)),
             Output::Datapath(command) => {
                 self.trace.push(format!("{} {place} {command:?}", self.now));
-                self.datapaths[place].apply(&command);
+                self.datapaths[place].apply(&command, self.now);
             }
             Output::Ask(ask) => self.trace.push(format!("{} {place} {ask:?}", self.now)),
             Output::Report(report) => {

@@ -1,6 +1,7 @@
 //! Between the words of the NSLP and those of the packet side. The two crates do not know each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gist::time::Instant;
 use pbs_nslp::credentials::SignatureScheme;
@@ -27,7 +28,9 @@ pub(crate) fn update(command: Command, own: &Arc<dyn PacketSigner>) -> Result<Up
         }
         Command::Remove { flow, spi, .. } => Update::Remove { token, flow: self::flow(flow), spi },
         Command::Drain { flow, spi, until, .. } => Update::Drain { token, flow: self::flow(flow), spi, until: instant(until) },
-        Command::Compare { flow, spi, up_to, .. } => Update::Compare { token, flow: self::flow(flow), spi, up_to },
+        Command::Compare { flow, spi, up_to, delay, .. } => {
+            Update::Compare { token, flow: self::flow(flow), spi, up_to, delay: smoltcp::time::Duration::from_micros(micros(delay)) }
+        }
         Command::Snapshot { flow, spi, .. } => Update::Snapshot { token, flow: self::flow(flow), spi },
         Command::Expect { flow, until, .. } => Update::Expect { token, flow: self::flow(flow), until: instant(until) },
         Command::ReleaseHeld { flow, .. } => Update::ReleaseHeld { token, flow: self::flow(flow) },
@@ -95,7 +98,7 @@ fn grant(grant: &Grant, own: &Arc<dyn PacketSigner>) -> Result<update::Grant, Ke
 
 fn count(counted: u64, highest: u32, tally: Tally) -> Count {
     let covered = tally.covered.map(|covered| Covered { at_least: covered.at_least, at_most: covered.at_most });
-    Count { counted, highest, covered, second_holder: tally.second_holder, late: tally.late }
+    Count { counted, highest, covered, ahead: tally.ahead, second_holder: tally.second_holder, late: tally.late }
 }
 
 fn flow(flow: FlowId) -> Flow {
@@ -110,6 +113,10 @@ fn flow(flow: FlowId) -> Flow {
 
 fn flow_id(flow: Flow) -> Option<FlowId> {
     FlowId::new(flow.source, flow.destination, flow.protocol, flow.source_port, flow.destination_port).ok()
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn instant(instant: Instant) -> smoltcp::time::Instant {

@@ -7,18 +7,20 @@
 
 use std::collections::VecDeque;
 
+use smoltcp::time::Instant;
+
 /// Numbers in one bucket.
 pub const BUCKET: u32 = 256;
 /// One number in so many is remembered with its ICV.
 pub const SAMPLE: u32 = 64;
-/// Buckets kept at most unless told otherwise: 524,288 numbers, or more than 6 s of full packets at 1 Gbit/s, in 48 KiB.
+/// Buckets kept at most unless told otherwise: 524,288 numbers, or more than 6 s of full packets at 1 Gbit/s, in 64 KiB.
 pub const DEFAULT_CAPACITY: usize = 2048;
 
 const SAMPLES: usize = (BUCKET / SAMPLE) as usize;
 
 /// Bytes counted, by number.
 ///
-/// Memory grows with the numbers that came and stops at the capacity: 24 octets a bucket.
+/// Memory grows with the numbers that came and stops at the capacity: 32 octets a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     capacity: usize,
@@ -35,11 +37,17 @@ pub struct Ledger {
     buckets: VecDeque<Bucket>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bucket {
     bytes: u32,
+    /// When the last of them came.
+    last: Instant,
     /// First octets of the ICV of each sampled number; all zero for one that was not counted.
     tags: [[u8; 4]; SAMPLES],
+}
+
+impl Bucket {
+    const EMPTY: Self = Self { bytes: 0, last: Instant::ZERO, tags: [[0; 4]; SAMPLES] };
 }
 
 /// How much of what was counted lies up to some number.
@@ -70,7 +78,7 @@ impl Ledger {
     }
 
     /// Takes note of a packet that was counted: its number, its length in bytes, and the first octets of its ICV.
-    pub fn count(&mut self, number: u32, length: u32, tag: [u8; 4]) {
+    pub fn count(&mut self, number: u32, length: u32, tag: [u8; 4], now: Instant) {
         self.total = self.total.saturating_add(length.into());
         self.highest = self.highest.max(number);
         let index = number / BUCKET;
@@ -83,6 +91,7 @@ impl Ledger {
             return;
         };
         bucket.bytes = bucket.bytes.saturating_add(length);
+        bucket.last = now;
         if let Some(kept) = sample.and_then(|sample| bucket.tags.get_mut(sample)) {
             // All zero means "not counted"; one ICV in 2^32 is remembered as its neighbour.
             *kept = if tag == [0; 4] { [0, 0, 0, 1] } else { tag };
@@ -98,6 +107,16 @@ impl Ledger {
         let older = self.buckets.iter().take(own).fold(self.before, |sum, bucket| sum.saturating_add(bucket.bytes.into()));
         let within = self.buckets.get(own).map_or(0, |bucket| u64::from(bucket.bytes));
         Some(Covered { at_least: older, at_most: older.saturating_add(within) })
+    }
+
+    /// Bytes counted under numbers beyond `number` that had come before `then`: at a number that a Query names as the last one
+    /// used, what had come long before the Query. The number's own bucket, and others that were still being filled at `then`,
+    /// are left out: in the sender's favour.
+    pub fn ahead_of(&self, number: u32, then: Instant) -> u64 {
+        let behind =
+            (number / BUCKET).checked_sub(self.first).map_or(0, |own| usize::try_from(own).unwrap_or(usize::MAX).saturating_add(1));
+        let ahead = self.buckets.iter().skip(behind).filter(|bucket| bucket.last < then);
+        ahead.fold(0, |sum, bucket| sum.saturating_add(bucket.bytes.into()))
     }
 
     /// What is known of a number left of the window, whose packet carries the ICV that begins with `tag`.
@@ -146,7 +165,7 @@ impl Ledger {
                 self.before = self.before.saturating_add(oldest.bytes.into());
                 self.first = self.first.saturating_add(1);
             }
-            self.buckets.push_back(Bucket::default());
+            self.buckets.push_back(Bucket::EMPTY);
         }
     }
 
@@ -170,7 +189,7 @@ mod tests {
         ) {
             let mut ledger = Ledger::new(capacity, 7);
             for (number, length) in &packets {
-                ledger.count(*number, *length, number.to_be_bytes());
+                ledger.count(*number, *length, number.to_be_bytes(), Instant::ZERO);
             }
             let exact: u64 = packets.iter().filter(|(number, _)| **number <= asked).map(|(_, length)| u64::from(*length)).sum();
             if let Some(covered) = ledger.up_to(asked) {
@@ -191,11 +210,11 @@ mod tests {
             packets.dedup_by_key(|packet| packet.0);
             let mut in_order = Ledger::new(100, 0);
             let mut backwards = Ledger::new(100, 0);
-            packets.iter().for_each(|(number, length)| in_order.count(*number, *length, [1; 4]));
+            packets.iter().for_each(|(number, length)| in_order.count(*number, *length, [1; 4], Instant::ZERO));
             // The first packet begins the ledger; the others may come in any order behind it.
             let (first, rest) = packets.split_first().unwrap();
-            backwards.count(first.0, first.1, [1; 4]);
-            rest.iter().rev().for_each(|(number, length)| backwards.count(*number, *length, [1; 4]));
+            backwards.count(first.0, first.1, [1; 4], Instant::ZERO);
+            rest.iter().rev().for_each(|(number, length)| backwards.count(*number, *length, [1; 4], Instant::ZERO));
             prop_assert_eq!(in_order.up_to(asked), backwards.up_to(asked));
         }
 
@@ -203,8 +222,8 @@ mod tests {
         fn no_numbers_make_it_panic_or_grow(packets in proptest::collection::vec((any::<u32>(), any::<u32>()), 0..200), capacity in 0usize..10) {
             let mut ledger = Ledger::new(capacity, 9);
             for (number, length) in packets {
-                ledger.count(number, length, [0; 4]);
-                let _ = (ledger.up_to(number), ledger.late(number, [0; 4]));
+                ledger.count(number, length, [0; 4], Instant::ZERO);
+                let _ = (ledger.up_to(number), ledger.late(number, [0; 4]), ledger.ahead_of(number, Instant::from_secs(1)));
                 prop_assert!(ledger.buckets.len() <= capacity.max(1));
             }
         }
@@ -214,7 +233,7 @@ mod tests {
     fn a_number_that_the_ledger_no_longer_goes_back_to_gives_no_answer() {
         let mut ledger = Ledger::new(4, 0);
         for number in 1..=BUCKET * 10 {
-            ledger.count(number, 100, [1; 4]);
+            ledger.count(number, 100, [1; 4], Instant::ZERO);
         }
         assert_eq!(ledger.up_to(BUCKET), None);
         assert!(ledger.up_to(BUCKET * 8).is_some());
@@ -226,7 +245,7 @@ mod tests {
     fn one_number_in_64_tells_a_copy_from_another_packet_long_after_the_window_has_passed() {
         let mut ledger = Ledger::new(16, 5);
         for number in (1..1000).filter(|number| *number != 69) {
-            ledger.count(number, 100, number.to_be_bytes());
+            ledger.count(number, 100, number.to_be_bytes(), Instant::ZERO);
         }
         let mut sampled = 0;
         for number in 1..1000u32 {
@@ -240,5 +259,25 @@ mod tests {
             }
         }
         assert_eq!(sampled, 15);
+    }
+
+    #[test]
+    fn what_came_long_before_a_query_that_does_not_know_of_it_is_told_from_what_came_just_now() {
+        let mut ledger = Ledger::new(64, 0);
+        let (long_ago, now) = (Instant::from_millis(1_000), Instant::from_millis(5_000));
+        for number in 1..=1000 {
+            ledger.count(number, 100, [1; 4], long_ago);
+        }
+        // Sent after the Query, arrived before it; and injected far ahead, long before.
+        for number in 1001..=3000 {
+            ledger.count(number, 100, [1; 4], now);
+        }
+        for number in 9000..9500 {
+            ledger.count(number, 100, [1; 4], long_ago);
+        }
+        let then = Instant::from_millis(4_500);
+        assert_eq!(ledger.ahead_of(1000, then), 500 * 100);
+        assert_eq!(ledger.ahead_of(9500, then), 0);
+        assert_eq!(ledger.ahead_of(1000, long_ago), 0);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
@@ -67,6 +67,8 @@ pub enum Update {
         spi: u32,
         /// The sender's last number N.
         up_to: u32,
+        /// How much longer than data the Query that named it may have travelled.
+        delay: Duration,
     },
     /// Reads counter and highest number without changing anything.
     Snapshot {
@@ -167,6 +169,8 @@ impl Applied {
 pub struct Tally {
     /// How much was counted up to the number asked for; `None` if that is no longer known.
     pub covered: Option<Covered>,
+    /// Bytes under numbers beyond it that had come even before the delay.
+    pub ahead: u64,
     /// Whether two right ICVs came under one number (E4, X-42).
     pub second_holder: bool,
     /// Bytes of authenticated packets that came too late for the window and are no copies, estimated from a sample (T3).

@@ -120,7 +120,7 @@ impl Verifier {
                     (Action::MoveWindow, Ok(entry), Ok(verified)) => {
                         entry.association.commit(*verified);
                         if let Some(ledger) = &mut entry.ledger {
-                            ledger.count(short(verified.number), short(length), verified.tag);
+                            ledger.count(short(verified.number), short(length), verified.tag, now);
                         }
                     }
                     (Action::Pass, Ok(_), Ok(_)) => verdict = Ok(()),

@@ -103,9 +103,10 @@ impl Entry {
         Applied::new(token, counted, highest)
     }
 
-    fn tally(&self, up_to: u32) -> Tally {
+    fn tally(&self, up_to: u32, then: Instant) -> Tally {
         let covered = self.ledger.as_ref().and_then(|ledger| ledger.up_to(up_to));
-        Tally { covered, second_holder: self.second_holder, late: self.late }
+        let ahead = self.ledger.as_ref().map_or(0, |ledger| ledger.ahead_of(up_to, then));
+        Tally { covered, ahead, second_holder: self.second_holder, late: self.late }
     }
 
     fn last(&self) -> Last {
@@ -186,10 +187,10 @@ impl InboundTable {
                 })
                 .map_err(refuse),
             Update::Snapshot { flow, spi, .. } => self.change(token, flow, spi, |_| ()).map_err(refuse),
-            Update::Compare { flow, spi, up_to, .. } => {
+            Update::Compare { flow, spi, up_to, delay, .. } => {
                 let key = self.owned(&flow, spi).ok_or(refuse(Refusal::UnknownPermission))?;
                 let entry = self.entries.get(&key).ok_or(refuse(Refusal::UnknownPermission))?;
-                Ok(Applied { tally: Some(entry.tally(up_to)), ..entry.applied(token) })
+                Ok(Applied { tally: Some(entry.tally(up_to, now - delay)), ..entry.applied(token) })
             }
             Update::Remove { flow, spi, .. } => {
                 let removed = self.owned(&flow, spi).and_then(|key| self.remove(key, now));
