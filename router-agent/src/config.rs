@@ -8,6 +8,8 @@ use daemon::logging::Form;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
 
+use crate::limits::{self, Limit};
+
 /// Everything `pbs-router` can be told.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +33,9 @@ pub(crate) struct Config {
     /// What passes without permission besides signalling and what links need.
     #[serde(default)]
     pub exempt: Vec<Exempt>,
+    /// What hosts may permit each other through this router.
+    #[serde(default)]
+    pub limit: Vec<Limit>,
 }
 
 /// Section `[datapath]`.
@@ -64,6 +69,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     let mut config: Config = source.parse()?;
     config.gist.check(source)?;
     exempt::check(&config.exempt, config.gist.association_port, source)?;
+    limits::check(&config.limit, source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
         return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
     }
@@ -108,17 +114,32 @@ mod tests {
         assert_eq!(config.identity.trust_anchors, Path::new("/ca.crt"));
     }
 
+    /// The sample with one of its commented sections taken for real.
+    fn sample_with(section: &str) -> Config {
+        let mut inside = false;
+        let lines = SAMPLE.lines().map(|line| {
+            inside = if inside { line.starts_with("# ") } else { line == format!("# [[{section}]]") };
+            if inside { line.trim_start_matches("# ") } else { line }
+        });
+        read(&lines.collect::<Vec<_>>().join("\n")).unwrap()
+    }
+
     /// the sample's examples are entries that hold when the comment signs are taken away.
     #[test]
     fn the_samples_exemptions_hold_once_they_are_no_comments() {
-        let mut inside = false;
-        let lines = SAMPLE.lines().map(|line| {
-            inside = if inside { line.starts_with("# ") } else { line == "# [[exempt]]" };
-            if inside { line.trim_start_matches("# ") } else { line }
-        });
-        let config = read(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let config = sample_with("exempt");
         assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns"]);
         assert_eq!(read(SAMPLE).unwrap().exempt, []);
+    }
+
+    #[test]
+    fn the_samples_limits_hold_once_they_are_no_comments() {
+        let config = sample_with("limit");
+        assert_eq!(
+            config.limit.iter().map(|limit| (limit.permit, limit.volume)).collect::<Vec<_>>(),
+            [(true, Some(1_048_576)), (false, None)]
+        );
+        assert_eq!(read(SAMPLE).unwrap().limit, []);
     }
 
     #[test]
@@ -130,6 +151,14 @@ mod tests {
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:7: invalid value: integer `65536`, expected u16"),
             ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:7: invalid type: string \"2\", expected u16"),
             ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:7: gist.nslp_id: 7 is outside the private range 32704-32767"),
+            ("[[limit]]\npermit = false\nvolume = 1\n", "/etc/pbs/r.toml:7: limit.permit: is false: volume and ttl would limit nothing"),
+            ("[[limit]]\nvolume = 0\n", "/etc/pbs/r.toml:7: limit.volume: 0 permits nothing: say permit = false"),
+            ("[[limit]]\nttl = \"0s\"\n", "/etc/pbs/r.toml:7: limit.ttl: 0 permits nothing: say permit = false"),
+            (
+                "[[limit]]\nsource = \"192.0.2.0/24\"\ndestination = \"::/0\"\n",
+                "/etc/pbs/r.toml:8: limit.destination: is of another IP version than source: no flow is",
+            ),
+            ("[[limit]]\nbytes = 1\n", "/etc/pbs/r.toml:7: unknown field `bytes`"),
             ("[[ask]]\n", "/etc/pbs/r.toml:6: unknown field `ask`"),
         ];
         for (rest, expected) in cases {

@@ -3,6 +3,7 @@
 
 mod config;
 mod core;
+mod limits;
 mod run;
 mod signalling;
 

@@ -17,6 +17,7 @@ use traffic::verifier::{self, Verifier, VerifierConfig};
 use crate::Parts;
 use crate::config::Config;
 use crate::core::RouterCore;
+use crate::limits;
 use crate::signalling::{self, Applications};
 
 /// Runs the router until it is asked to end.
@@ -35,7 +36,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let applications = Applications { own: NslpId(config.gist.nslp_id), foreign };
     let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone(), &start.threads)?;
 
-    let router = RouterConfig::with_sessions(node, capacity);
+    let router = RouterConfig { policy: limits::policy(&config.limit), ..RouterConfig::with_sessions(node, capacity) };
     let authority = start.credentials.authority.clone();
     let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
     tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped");

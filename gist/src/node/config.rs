@@ -28,7 +28,8 @@ pub struct NodeConfig {
     pub inactivity: Duration,
     /// How long opening an association may take, the handshakes of TCP and TLS included, 10 s by default.
     pub connect_timeout: Duration,
-    /// How long an MA-Hello with a request may stay unanswered, 10 s by default (G-296).
+    /// How long an MA-Hello with a request may stay unanswered, 10 s by default (G-296). A peer that is gone without a word is
+    /// noticed after `hold_time` and this, whatever is sent to it.
     pub hello_timeout: Duration,
     /// How long an association that a peer opened may confirm nothing, 10 s by default: until then it costs a place that
     /// others need.

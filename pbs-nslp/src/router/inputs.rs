@@ -90,7 +90,7 @@ impl Router {
         };
         self.node.adopt_peer_of(received);
         let owner = Owner { peer: received.principal, signer: verified.key_hash };
-        let guards = Guards { full: self.is_full(key, owner), ..Guards::default() };
+        let guards = Guards { full: self.is_full(key, owner), forbidden: self.config.policy.forbids(&key.flow), ..Guards::default() };
         let cause = Cause::Query { received, signed, key_hash: verified.key_hash, source: SourceKey::of(&verified) };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
@@ -115,6 +115,7 @@ impl Router {
             Event::RxPermission
         };
         let guards = association.as_ref().map(|association| self.guards(key, association)).unwrap_or_default();
+        let guards = Guards { forbidden: self.config.policy.is_exceeded_by(permission), ..guards };
         let cause = Cause::Permission { received, signed, key_hash: verified.key_hash, association };
         self.take(event, guards, Step::new(key, cause, now));
     }
@@ -129,6 +130,7 @@ impl Router {
             || self.removals.holds(&key.flow, association.spi());
         Guards {
             full: false,
+            forbidden: false,
             replaces: self.sessions_of(&key.flow).any(|(other, _)| *other != key),
             spi_taken: taken,
             same_spi: active.is_some_and(|active| active.spi() == association.spi()),

@@ -4,6 +4,7 @@
 
 mod effects;
 mod inputs;
+mod policy;
 mod rows;
 mod session;
 
@@ -28,6 +29,8 @@ use crate::timers::Timers;
 use session::Session;
 use table::{Event, Guards, Outcome, State, Timer};
 
+pub use policy::{LimitRule, Limits, RouterPolicy};
+
 /// The state machine, as generated from its table.
 pub mod table {
     include!(concat!(env!("OUT_DIR"), "/pbs_router.rs"));
@@ -47,6 +50,8 @@ pub struct RouterConfig {
     pub pending_per_peer: usize,
     /// How long a Permission is waited for (appendix A).
     pub wait: Duration,
+    /// What hosts may permit each other through this router.
+    pub policy: RouterPolicy,
 }
 
 impl RouterConfig {
@@ -58,7 +63,14 @@ impl RouterConfig {
     /// The profile's constants with another size: an eighth of the sessions may be pending, half of these from one peer.
     pub fn with_sessions(node: NodeConfig, sessions: usize) -> Self {
         let pending = (sessions / 8).max(1);
-        Self { node, sessions, pending, pending_per_peer: (pending / 2).max(1), wait: Duration::from_secs(30) }
+        Self {
+            node,
+            sessions,
+            pending,
+            pending_per_peer: (pending / 2).max(1),
+            wait: Duration::from_secs(30),
+            policy: RouterPolicy::default(),
+        }
     }
 }
 

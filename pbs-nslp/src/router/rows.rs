@@ -162,6 +162,7 @@ impl Router {
             Action::NotifyOverload | Action::NotifyRefused => self.notify(step, NotifyCode::Overload, 0),
             Action::NotifyNoState => self.notify(step, NotifyCode::NoState, 1),
             Action::NotifySpiCollision => self.notify(step, NotifyCode::SpiCollision, 0),
+            Action::NotifyPolicy => self.notify(step, NotifyCode::LocalPolicy, 0),
             Action::NotifyKeySwap => self.notify(step, NotifyCode::BadValue, 0),
             Action::NotifyRouteChanged => self.notify(step, NotifyCode::RouteChanged, 0),
             Action::ReportGranted => self.report_granted(step),

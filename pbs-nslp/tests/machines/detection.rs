@@ -24,11 +24,16 @@ fn want(world: &mut World) {
     world.settle();
 }
 
-/// A world in which 40 MB are granted over two routers.
+/// A world in which 40 MB are granted over two routers, and 400 in all.
 fn busy(reactions: Reactions) -> World {
+    busy_within(400 * MB, reactions)
+}
+
+/// The same with another limit over all epochs.
+fn busy_within(limit: u64, reactions: Reactions) -> World {
     let mut world = World::new(2);
     let mut config = ReceiverConfig { reactions, ..receiver_config() };
-    config.policy.rules[0].terms = Terms { volume: Volume(40 * MB), limit: Volume(400 * MB), ttl: TTL, refresh: T };
+    config.policy.rules[0].terms = Terms { volume: Volume(40 * MB), limit: Volume(limit), ttl: TTL, refresh: T };
     let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
     world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), [9; 32], START_UNIX, world.now);
     want(&mut world);
@@ -303,4 +308,18 @@ fn an_operator_may_choose_to_revoke_at_the_first_evidence() {
     world.run(2 * T);
     world.took(world.end(), &["FR-31", "FR-44"]);
     assert!(world.is_clean());
+}
+
+#[test]
+fn an_escalation_that_must_wait_for_the_end_of_the_old_epoch_is_reported_all_the_same() {
+    // FR-40 with the default limit, the volume itself: nothing is left for two epochs at a time.
+    let mut world = busy_within(40 * MB, Reactions::default());
+    send(&mut world, MB, |_| true);
+    inject(&mut world, 5000..5040);
+    // The old one ends at once: for a round trip the sender still uses what the receiver has taken away.
+    world.disturb();
+    until(&mut world, 2 * T, |world| !reactions(world).is_empty());
+    let spi = spi(&world);
+    assert!(matches!(reactions(&world)[..], [Reaction::Escalated { spi: new, .. }] if new == spi), "{:?}", reactions(&world));
+    assert!(matches!(protection(&world, world.end(), spi), Some(Protection::SignedBy(_))));
 }

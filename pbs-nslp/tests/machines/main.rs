@@ -21,6 +21,7 @@ mod forge;
 mod grace;
 mod invariants;
 mod lifetimes;
+mod limits;
 mod policy;
 mod real;
 mod refresh;

@@ -120,5 +120,11 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
 pub fn counters(counters: &Counters) -> Value {
     let refused: serde_json::Map<String, Value> =
         counters.refused.iter().map(|(code, count)| (format!("{code:?}"), (*count).into())).collect();
-    json!({ "rules": counters.rules, "not_acted_upon": counters.not_acted_upon, "refused": refused, "ignored": counters.ignored })
+    json!({
+        "rules": counters.rules,
+        "not_acted_upon": counters.not_acted_upon,
+        "refused": refused,
+        "refused_silently": counters.refused_silently,
+        "ignored": counters.ignored,
+    })
 }
