@@ -16,6 +16,10 @@ use crate::output::Output;
 use crate::report::ReportEvent;
 use crate::wire::{MessageKind, Permission};
 
+/// How long GIST keeps the way of a session that has ended (X-114 says 0): what was sent over it before the end was known, such as
+/// a denial repeated, is still heard, and refused by the machine rather than answered with a GIST error.
+const LINGER: Duration = Duration::from_secs(1);
+
 impl Router {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
         let Cause::Query { received, signed, key_hash, source } = &step.cause else {
@@ -69,7 +73,7 @@ impl Router {
     }
 
     pub(super) fn leave_route(&mut self, key: SessionKey) {
-        self.want_route(key, Duration::ZERO);
+        self.want_route(key, LINGER);
     }
 
     fn want_route(&mut self, key: SessionKey, wanted: Duration) {

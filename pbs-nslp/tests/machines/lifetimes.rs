@@ -15,6 +15,9 @@ use crate::world::{L, LATENCY, SENDER, World, flow, flow_to, seconds, terms};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// What GIST was told last at a node about the only session there has been.
+/// How long a router keeps the way of a session that has ended.
+const LINGER: Duration = Duration::from_secs(1);
+
 fn wanted(world: &World, place: usize) -> Option<Duration> {
     let mut of_place = world.lifetimes.iter().filter(|((at, _), _)| *at == place).map(|(_, lifetime)| *lifetime);
     let lifetime = of_place.next();
@@ -36,7 +39,7 @@ fn the_way_is_wanted_while_a_permission_lives_and_not_when_it_is_revoked() {
     assert_eq!((wanted(&world, SENDER), wanted(&world, 1)), (Some(L), Some(L)));
     world.receiver.revoke(flow(), world.now);
     world.run(seconds(3));
-    assert_eq!((wanted(&world, SENDER), wanted(&world, 1)), (Some(Duration::ZERO), Some(Duration::ZERO)));
+    assert_eq!((wanted(&world, SENDER), wanted(&world, 1)), (Some(Duration::ZERO), Some(LINGER)));
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn the_way_of_a_denied_question_is_given_up_at_once() {
     world.run(LATENCY * 8);
     for router in [1, 2] {
         world.took(router, &["FN-07"]);
-        assert_eq!(wanted(&world, router), Some(Duration::ZERO), "router {router}");
+        assert_eq!(wanted(&world, router), Some(LINGER), "router {router}");
     }
     world.took(SENDER, &["FS-06"]);
     assert_eq!(wanted(&world, SENDER), Some(Duration::ZERO));
@@ -62,7 +65,7 @@ fn the_way_of_an_unanswered_question_is_wanted_for_as_long_as_the_answer_is_wait
     world.run(seconds(50));
     world.took(1, &["FN-09"]);
     world.took(SENDER, &["FS-10"]);
-    assert_eq!((wanted(&world, SENDER), wanted(&world, 1)), (Some(Duration::ZERO), Some(Duration::ZERO)));
+    assert_eq!((wanted(&world, SENDER), wanted(&world, 1)), (Some(Duration::ZERO), Some(LINGER)));
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn the_way_of_a_question_that_a_newer_one_replaces_is_given_up() {
     world.tell(1, Indication::Received(query_from(SENDER, newer, &query(number), &forge::sender())));
     world.settle();
     world.took(1, &["FN-71"]);
-    assert_eq!(world.lifetimes.get(&(1, old)), Some(&Duration::ZERO));
+    assert_eq!(world.lifetimes.get(&(1, old)), Some(&LINGER));
     assert_eq!(world.lifetimes.get(&(1, newer)), Some(&WAIT));
 }
 

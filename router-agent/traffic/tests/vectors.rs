@@ -208,7 +208,26 @@ fn removing_ah_gives_the_original_and_inserting_it_again_the_packet() {
         // Where the other side pads as the RFC says and puts AH where we do, the packets are the same.
         if out.len() == bytes.len() && view.reserved() == 0 && out == bytes {
             inserted += 1;
+        } else {
+            let d: Vec<_> =
+                out.iter().zip(&bytes).enumerate().filter(|(_, (a, b))| a != b).map(|(i, (a, b))| format!("{i}:{a:02x}/{b:02x}")).collect();
+            println!(
+                "DIFF {} {} ah@{} v{} alg {} extra {} | {}",
+                line["id"],
+                line["cat"],
+                packet_ah(&bytes),
+                bytes[0] >> 4,
+                line["alg"],
+                line["note"],
+                d.join(" ")
+            );
         }
     }
     assert!(removed > 150 && inserted > 50, "{removed} {inserted}");
+}
+
+fn packet_ah(bytes: &[u8]) -> usize {
+    let p = IpPacket::parse(bytes).unwrap();
+    let v = p.ah().unwrap();
+    bytes.windows(4).position(|w| w == v.spi().to_be_bytes()).unwrap() - 4
 }

@@ -19,10 +19,14 @@ pub const ROUTER2_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 254));
 
 /// Interface of the sender.
 pub const SENDER_LINK: &str = "s0";
-/// Interface of each router towards the sender.
-pub const LEFT_LINK: &str = "r0";
-/// Interface of each router towards the receiver.
-pub const RIGHT_LINK: &str = "r1";
+/// Interface of the first router towards the sender.
+pub const ROUTER1_LEFT_LINK: &str = "p0";
+/// Interface of the first router towards the second.
+pub const ROUTER1_RIGHT_LINK: &str = "p1";
+/// Interface of the second router towards the first.
+pub const ROUTER2_LEFT_LINK: &str = "q0";
+/// Interface of the second router towards the receiver.
+pub const ROUTER2_RIGHT_LINK: &str = "q1";
 /// Interface of the receiver.
 pub const RECEIVER_LINK: &str = "d0";
 /// Interface in the middle of a link, towards the sender.
@@ -77,17 +81,17 @@ impl TwoRouters {
         let Self { sender, router1, router2, receiver, .. } = &network;
         link::join(
             End { host: sender, interface: SENDER_LINK, addresses: &[(SENDER, 24)] },
-            End { host: router1, interface: LEFT_LINK, addresses: &[(ROUTER1_LEFT, 24)] },
+            End { host: router1, interface: ROUTER1_LEFT_LINK, addresses: &[(ROUTER1_LEFT, 24)] },
             MTU,
         )?;
         network.join(
             Place::BetweenRouters,
-            End { host: router1, interface: RIGHT_LINK, addresses: &[(ROUTER1_RIGHT, 24)] },
-            End { host: router2, interface: LEFT_LINK, addresses: &[(ROUTER2_LEFT, 24)] },
+            End { host: router1, interface: ROUTER1_RIGHT_LINK, addresses: &[(ROUTER1_RIGHT, 24)] },
+            End { host: router2, interface: ROUTER2_LEFT_LINK, addresses: &[(ROUTER2_LEFT, 24)] },
         )?;
         network.join(
             Place::LastLink,
-            End { host: router2, interface: RIGHT_LINK, addresses: &[(ROUTER2_RIGHT, 24)] },
+            End { host: router2, interface: ROUTER2_RIGHT_LINK, addresses: &[(ROUTER2_RIGHT, 24)] },
             End { host: receiver, interface: RECEIVER_LINK, addresses: &[(RECEIVER, 24)] },
         )?;
         link::add_default_route(sender, ROUTER1_LEFT)?;

@@ -153,7 +153,10 @@ impl Carrier {
                 let fate = rule.lock().unwrap_or_else(PoisonError::into_inner)(self.way, &frame);
                 self.dispose(frame, fate);
             }
-            while let Some((_, frame)) = self.held.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            let now = Instant::now();
+            while self.held.front().is_some_and(|(due, _)| *due <= now)
+                && let Some((_, frame)) = self.held.pop_front()
+            {
                 self.send(&frame);
             }
         }

@@ -1,17 +1,21 @@
 //! Somebody in the middle who has the flow's shared key.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use smoltcp::wire::{IpProtocol, Ipv4Packet};
 use traffic::ah::{self, Number};
 use traffic::packet::IpPacket;
 
-use super::site::{PORT, Site, of_flow};
+use super::site::{PORT, Site, is_of_flow, of_flow};
 use crate::attack::packet;
 use crate::demo::trial::source_port;
 use crate::leaking::{self, Leaked};
-use crate::network::relay::{Way, with_packet};
+use crate::network::relay::{Fate, Way, packet as packet_of, with_packet};
 use crate::network::topology::{RECEIVER, SENDER};
+use crate::transfer;
 
 /// How the attacker came by the key, for the outcome.
 pub(super) const WITH_KEY: &str = "on the link, with the flow's shared key, which a dishonest router gave away: every router on the path \
@@ -19,6 +23,12 @@ pub(super) const WITH_KEY: &str = "on the link, with the flow's shared key, whic
 
 /// The octets that each of the attacker's payloads begins with. As the position in a file they are far beyond its end.
 pub(super) const MARK: &[u8; 8] = b"injected";
+
+const IPV4_HEADER: usize = 20;
+const UDP: u8 = 17;
+const SIGNATURE: usize = 64;
+/// Octets of an Authentication Header with such a signature.
+const AH_WITH_SIGNATURE: usize = 12 + SIGNATURE;
 
 /// Who makes packets under the flow's key.
 pub(super) struct Attacker {
@@ -42,18 +52,54 @@ impl Attacker {
         Ok(packet)
     }
 
-    /// Puts packets on the link towards the receiver, `pause` apart. Returns how many octets they have in all.
+    /// Replaces each packet of the flow under the stolen key by a forged one of the same number and length, which goes first; the
+    /// true one follows.
+    pub(super) fn substitute(self, site: &Site) -> Arc<AtomicU64> {
+        let replaced = Arc::new(AtomicU64::new(0));
+        let count = replaced.clone();
+        site.relay.set(move |way, frame| {
+            let seen = packet_of(frame).and_then(is_of_flow).filter(|_| way == Way::There);
+            let Some((number, length)) = seen.and_then(|seen| {
+                let ah = seen.authentication.filter(|ah| ah.spi == self.leaked.spi)?;
+                Some((ah.sequence, seen.payload.len()))
+            }) else {
+                return Fate::Pass;
+            };
+            let Ok(forged) = self.forge(number, length) else { return Fate::Pass };
+            count.fetch_add(1, Ordering::Relaxed);
+            Fate::Instead(vec![with_packet(&self.header, &forged), frame.to_vec()])
+        });
+        replaced
+    }
+
+    /// Puts packets on the link towards the receiver, one each `pause`. Returns how many octets they have in all.
     pub(super) fn inject(&self, site: &Site, packets: impl IntoIterator<Item = io::Result<Vec<u8>>>, pause: Duration) -> io::Result<Sent> {
-        let mut sent = Sent::default();
+        let (begun, mut sent) = (Instant::now(), Sent::default());
         for packet in packets {
             let packet = packet?;
             site.relay.inject(Way::There, &with_packet(&self.header, &packet))?;
             sent.packets += 1;
             sent.octets += packet.len() as u64;
-            std::thread::sleep(pause);
+            // Against the clock, so that the rate is right whatever a sleep takes.
+            let due = begun + Duration::from_secs_f64(pause.as_secs_f64() * sent.packets as f64);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         Ok(sent)
     }
+}
+
+/// A packet of the flow with a made-up signature of 64 octets.
+pub(super) fn pretend(spi: u32, number: u32, payload: usize) -> io::Result<Vec<u8>> {
+    let mut packet = inner(payload)?;
+    let signature = transfer::make_file(SIGNATURE)?;
+    let header = [&[UDP, (AH_WITH_SIGNATURE / 4 - 2) as u8, 0, 0][..], &spi.to_be_bytes(), &number.to_be_bytes(), &signature].concat();
+    packet.splice(IPV4_HEADER..IPV4_HEADER, header);
+    let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
+    let mut ip = Ipv4Packet::new_unchecked(&mut packet);
+    ip.set_total_len(length);
+    ip.set_next_header(IpProtocol::IpSecAh);
+    ip.fill_checksum();
+    Ok(packet)
 }
 
 /// Packets sent, or seen.

@@ -7,7 +7,7 @@ use super::Scenario;
 use super::attacker::{self, Attacker, Sent};
 use super::flow::{self, Programs};
 use super::outcome::Outcome;
-use super::site::{REFRESH, Site, Terms};
+use super::site::{SHORTEST, Site, Terms};
 use crate::network::graph::Place;
 
 /// Bytes granted.
@@ -28,7 +28,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "figure-4",
     what: "10 MB granted, 1 MB sent, 2 MB injected with the shared key between the routers: signed packets follow, and the second router \
            drops the rest",
-    terms: Terms { place: Place::BetweenRouters, volume: GRANTED, reactions: "", leaking: Some("router1") },
+    terms: Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: GRANTED, reactions: "", leaking: Some("router1") },
     run,
 };
 
@@ -37,9 +37,9 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     progress("asking, sending 1 MB");
     let programs = Programs::start(site)?;
     programs.ask(site)?;
-    let first = programs.transfer(site, FILE, Duration::from_micros(300))?;
+    let first = programs.transfer(FILE, Duration::from_micros(300))?;
     outcome.check("1 MB arrives intact before the attack", first.intact, format!("{} datagrams", first.sent));
-    let agreed = flow::await_rule(site, "receiver", &["FR-32"], site.now(), REFRESH * 2)?;
+    let agreed = flow::await_rule(site, "receiver", &["FR-32"], site.now(), site.refresh * 2)?;
     outcome.check("the volumes agree before the attack", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
 
     progress("injecting 2 MB with the shared key (14 s)");
@@ -60,7 +60,7 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     std::thread::sleep(SETTLE);
     outcome.dropped = site.drops()?.since(&before);
     account(site, outcome, injected, (from, reaction));
-    let agreed = flow::await_rule(site, "receiver", &["FR-32"], site.now(), REFRESH * 2)?;
+    let agreed = flow::await_rule(site, "receiver", &["FR-32"], site.now(), site.refresh * 2)?;
     outcome.check("the volumes agree again afterwards", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
     Ok(())
 }
@@ -72,7 +72,7 @@ fn react(site: &Site, outcome: &mut Outcome, programs: &Programs, from: Duration
     let reaction = escalated.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
     outcome.must_follow(site, "sender", "FS-24", reaction, Duration::from_secs(2))?;
     progress("the sender signs; sending 0.5 MB more while the attack goes on");
-    let second = programs.transfer(site, SECOND_FILE, Duration::from_millis(2))?;
+    let second = programs.transfer(SECOND_FILE, Duration::from_millis(2))?;
     outcome.check("the flow goes on intact under attack", second.intact, format!("{} datagrams", second.sent));
     let signed = flow::by_icv_length(&site.first, reaction + SETTLE);
     let all_signed = signed.keys().eq([&64]);

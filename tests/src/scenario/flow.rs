@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use super::attacker::MARK;
 use super::outcome::{Detected, Outcome};
-use super::site::{REFRESH, Site, of_flow};
+use super::site::{PORT, Site, of_flow};
 use super::story::Told;
-use crate::network::capture::Capture;
+use crate::network::capture::{Capture, Frame};
 use crate::transfer;
 
 /// How long the receiving program waits for the next datagram.
@@ -20,6 +24,34 @@ pub(super) struct Programs {
     pub(super) receiver: UdpSocket,
 }
 
+/// Payload octets of each datagram of a steady flow.
+pub(super) const STEADY: usize = 1208;
+
+/// A flow that goes on until it is told to end.
+pub(super) struct Steady {
+    stop: Arc<AtomicBool>,
+    sending: JoinHandle<io::Result<u64>>,
+    receiving: JoinHandle<io::Result<Delivered>>,
+}
+
+/// What the receiving program got.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Delivered {
+    /// Datagrams that were sent.
+    pub(super) sent: u64,
+    /// Datagrams of the honest program.
+    pub(super) own: u64,
+    /// The attacker's.
+    pub(super) foreign: u64,
+}
+
+impl Delivered {
+    /// How many of a hundred datagrams arrived.
+    pub(super) fn goodput(&self) -> f64 {
+        self.own as f64 * 100.0 / self.sent.max(1) as f64
+    }
+}
+
 /// How a file arrived.
 pub(super) struct Transfer {
     pub(super) sent: u64,
@@ -27,28 +59,83 @@ pub(super) struct Transfer {
 }
 
 impl Programs {
+    /// The programs of the flow that is attacked.
     pub(super) fn start(site: &Site) -> io::Result<Self> {
-        let (sender, receiver) = site.sockets()?;
+        Self::start_on(site, PORT)
+    }
+
+    pub(super) fn start_on(site: &Site, port: u16) -> io::Result<Self> {
+        let (sender, receiver) = site.sockets(port)?;
         Ok(Self { sender, receiver })
     }
 
     /// Asks with a first datagram, waits for the permission, and takes that datagram off the receiver's socket.
     pub(super) fn ask(&self, site: &Site) -> io::Result<()> {
-        self.sender.send_to(b"may I?", site.destination())?;
+        self.sender.send(b"may I?")?;
         site.await_grant()?;
         self.receiver.set_read_timeout(Some(PATIENCE))?;
         self.receiver.recv(&mut [0; 64]).map(drop)
     }
 
+    /// Sends a datagram of [`STEADY`] octets each `pause` from now on.
+    pub(super) fn steady(&self, pause: Duration) -> io::Result<Steady> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = (self.sender.try_clone()?, self.receiver.try_clone()?);
+        let (ended, heard) = (stop.clone(), stop.clone());
+        let sending = std::thread::spawn(move || {
+            let (begun, mut sent) = (Instant::now(), 0_u32);
+            while !ended.load(Ordering::Relaxed) {
+                sender.send(&[0; STEADY])?;
+                sent += 1;
+                // Against the clock, so that the rate is right whatever a sleep takes.
+                std::thread::sleep((begun + pause * sent).saturating_duration_since(Instant::now()));
+            }
+            Ok(sent.into())
+        });
+        receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let receiving = std::thread::spawn(move || {
+            let (mut delivered, mut buffer) = (Delivered::default(), [0; 2048]);
+            loop {
+                match receiver.recv(&mut buffer) {
+                    Ok(_) if buffer.starts_with(MARK) => delivered.foreign += 1,
+                    Ok(_) => delivered.own += 1,
+                    // The last ones have had their time to arrive.
+                    Err(_) if heard.load(Ordering::Relaxed) => return Ok(delivered),
+                    Err(_) => {}
+                }
+            }
+        });
+        Ok(Steady { stop, sending, receiving })
+    }
+
     /// Sends a file of `octets`, a datagram each `pause`, and receives it.
-    pub(super) fn transfer(&self, site: &Site, octets: usize, pause: Duration) -> io::Result<Transfer> {
+    pub(super) fn transfer(&self, octets: usize, pause: Duration) -> io::Result<Transfer> {
         let file = transfer::make_file(octets)?;
         let receiver = self.receiver.try_clone()?;
         let receiving = std::thread::spawn(move || transfer::receive_file(&receiver, octets, PATIENCE));
-        let sent = transfer::send_file(&self.sender, site.destination(), &file, pause)?;
+        let sent = transfer::send_file(&self.sender, self.sender.peer_addr()?, &file, pause)?;
         let received = receiving.join().map_err(|_| io::Error::other("the receiving thread panicked"))??;
         Ok(Transfer { sent, intact: received.file == file })
     }
+}
+
+impl Steady {
+    /// Ends the flow.
+    pub(super) fn end(self) -> io::Result<Delivered> {
+        self.stop.store(true, Ordering::Relaxed);
+        let panicked = |_| io::Error::other("a thread of the flow panicked");
+        let sent = self.sending.join().map_err(panicked)??;
+        Ok(Delivered { sent, ..self.receiving.join().map_err(panicked)?? })
+    }
+}
+
+/// Octets of the flow that came to the middle and not further, between two moments.
+pub(super) fn octets_lost(site: &Site, from: Duration, to: Duration) -> u64 {
+    let [before, behind] = site.middle.each_ref().map(|capture| {
+        let within = |frame: &&Frame| (from..=to).contains(&frame.at);
+        capture.look(|frames| frames.iter().filter(within).filter_map(of_flow).map(|seen| seen.length as u64).sum::<u64>())
+    });
+    before.saturating_sub(behind)
 }
 
 /// Packets of the flow by length of the integrity check value, since `from`, without those of an attacker.
@@ -56,7 +143,7 @@ pub(super) fn by_icv_length(capture: &Capture, from: Duration) -> BTreeMap<usize
     let mut lengths = BTreeMap::new();
     capture.look(|frames| {
         for seen in frames.iter().filter(|frame| frame.at >= from).filter_map(of_flow) {
-            if !seen.payload.starts_with(super::attacker::MARK) {
+            if !seen.payload.starts_with(MARK) {
                 *lengths.entry(seen.authentication.map_or(0, |ah| ah.icv.len())).or_insert(0) += 1;
             }
         }
@@ -75,9 +162,9 @@ pub(super) fn await_rule(site: &Site, node: &str, rules: &[&str], from: Duration
 impl Outcome {
     /// The first evidence under one of `rules` at the receiver since `from`, which must come within `periods`.
     pub(super) fn must_detect(&mut self, site: &Site, rules: &[&str], from: Duration, periods: f64) -> io::Result<Option<Told>> {
-        let limit = REFRESH.mul_f64(periods).saturating_sub(site.now().saturating_sub(from)) + Duration::from_secs(1);
+        let limit = site.refresh.mul_f64(periods).saturating_sub(site.now().saturating_sub(from)) + Duration::from_secs(1);
         let told = await_rule(site, "receiver", rules, from, limit)?;
-        let after = told.as_ref().map(|told| (told.at - from.as_secs_f64()) / REFRESH.as_secs_f64());
+        let after = told.as_ref().map(|told| (told.at - from.as_secs_f64()) / site.refresh.as_secs_f64());
         self.check(
             format!("evidence at the receiver within {periods} refresh periods"),
             after.is_some_and(|after| after <= periods),

@@ -4,9 +4,12 @@
 mod attacker;
 mod figure_4;
 mod flow;
+mod losing;
 mod outcome;
+mod signed;
 mod site;
 mod story;
+mod substitution;
 
 use std::io;
 use std::path::PathBuf;
@@ -34,11 +37,24 @@ pub struct Scenario {
     /// What it tries, and what must follow.
     pub what: &'static str,
     terms: Terms,
-    run: fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>,
+    run: Play,
 }
 
+/// Plays a scenario; the last argument hears what is being tried.
+type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
+
 /// Every scenario.
-pub static SCENARIOS: [Scenario; 1] = [figure_4::SCENARIO];
+pub static SCENARIOS: [Scenario; 9] = [
+    figure_4::SCENARIO,
+    substitution::SCENARIO,
+    substitution::UPSTREAM,
+    losing::DATA,
+    losing::ALL,
+    losing::BELOW,
+    losing::ABOVE,
+    signed::SCENARIO,
+    signed::FLOOD,
+];
 
 /// The scenario called so.
 pub fn find(name: &str) -> io::Result<&'static Scenario> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,10 +27,12 @@ use crate::pki::{Authority, KeyKind};
 use crate::process::{Daemon, Program};
 use crate::remains::Remainder;
 
-/// Refresh period T: the shortest there is.
-pub(super) const REFRESH: Duration = Duration::from_secs(5);
+/// The shortest refresh period T there is.
+pub(super) const SHORTEST: Duration = Duration::from_secs(5);
 /// The flow's destination port.
 pub(super) const PORT: u16 = 9001;
+/// That of another flow between the same hosts, which nobody attacks.
+pub(super) const OTHER_PORT: u16 = 9002;
 /// How long a first permission may take.
 const GRANT_LIMIT: Duration = Duration::from_secs(10);
 /// Octets that may wait for the receiving program.
@@ -44,6 +46,8 @@ pub(super) const NODES: [&str; 4] = ["sender", "router1", "router2", "receiver"]
 pub(super) struct Terms {
     /// Which link somebody sits on.
     pub place: Place,
+    /// Refresh period T, whole seconds.
+    pub refresh: Duration,
     /// Bytes asked for and granted.
     pub volume: u64,
     /// Keys of section `[reactions]` of the receiver, a line each; what is left out has its default.
@@ -56,6 +60,8 @@ pub(super) struct Terms {
 pub(super) struct Site {
     directory: PathBuf,
     clock: Clock,
+    /// Refresh period T.
+    pub(super) refresh: Duration,
     pub(super) hosts: TwoRouters,
     /// On the first router's side of the sender's link.
     pub(super) first: Capture,
@@ -88,11 +94,12 @@ impl Site {
         let hosts = TwoRouters::build(terms.place)?;
         let clock = Clock::start()?;
         let capture = |host: &Namespace, interface| Capture::start(host, interface, clock.started);
-        let first = capture(&hosts.router1, graph::LEFT_LINK)?;
+        let first = capture(&hosts.router1, graph::ROUTER1_LEFT_LINK)?;
         let middle = [capture(&hosts.middle, graph::MIDDLE_LEFT)?, capture(&hosts.middle, graph::MIDDLE_RIGHT)?];
-        let last = capture(&hosts.router2, graph::RIGHT_LINK)?;
+        let last = capture(&hosts.router2, graph::ROUTER2_RIGHT_LINK)?;
         let relay = Relay::start(&hosts.middle, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT)?;
-        let mut site = Self { directory, clock, hosts, first, middle, last, relay, daemons: Vec::new(), remainder };
+        let refresh = terms.refresh;
+        let mut site = Self { directory, clock, refresh, hosts, first, middle, last, relay, daemons: Vec::new(), remainder };
         for name in ["router1", "router2", "receiver", "sender"] {
             let program = match name {
                 _ if terms.leaking == Some(name) => Program::LeakingRouter,
@@ -142,17 +149,13 @@ impl Site {
         }
     }
 
-    /// The flow's sockets: plain programs that know nothing of permissions.
-    pub(super) fn sockets(&self) -> io::Result<(UdpSocket, UdpSocket)> {
-        let receiver = self.hosts.receiver.run(|| UdpSocket::bind((RECEIVER, PORT)))?;
+    /// Sockets of plain programs that know nothing of permissions, for a flow to `port`.
+    pub(super) fn sockets(&self, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
+        let receiver = self.hosts.receiver.run(|| UdpSocket::bind((RECEIVER, port)))?;
         setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        let sender = self.hosts.sender.run(|| UdpSocket::bind((SENDER, source_port(PORT))))?;
+        let sender = self.hosts.sender.run(|| UdpSocket::bind((SENDER, source_port(port))))?;
+        sender.connect((RECEIVER, port))?;
         Ok((sender, receiver))
-    }
-
-    /// Where the flow goes.
-    pub(super) fn destination(&self) -> SocketAddr {
-        SocketAddr::new(RECEIVER, PORT)
     }
 
     /// Waits until a packet of the flow has left the second router.
@@ -201,7 +204,7 @@ impl Site {
     /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.
     pub(super) fn frame_header(&self) -> io::Result<[u8; 14]> {
         let (host, interface) = match self.hosts.place {
-            Place::BetweenRouters => (&self.hosts.router2, graph::LEFT_LINK),
+            Place::BetweenRouters => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
             Place::LastLink => (&self.hosts.receiver, graph::RECEIVER_LINK),
         };
         let (_, destination) = link::identify(host, interface)?;
@@ -283,7 +286,7 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
 }
 
 fn write_configurations(directory: &Path, terms: Terms) -> io::Result<()> {
-    let (refresh, volume) = (REFRESH.as_secs(), terms.volume);
+    let (refresh, volume) = (terms.refresh.as_secs(), terms.volume);
     for name in NODES {
         let common = format!(
             "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\

@@ -20,6 +20,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// Reads both clocks: the only way to tell log lines from before and after what captures show.
+    #[allow(clippy::disallowed_methods)]
     pub(super) fn start() -> io::Result<Self> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
         let midnight_us = u64::try_from(since.as_micros() % u128::from(DAY)).map_err(io::Error::other)?;

@@ -1,0 +1,67 @@
+//! Scenarios as a program: what the two figures of the draft must show within two refresh periods, and that nothing is left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs a scenario, which must hold.
+fn play(name: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["scenario", name, "--json"]).output().unwrap();
+    let outcome: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)));
+    let broken: Vec<&Value> = outcome["checks"].as_array().unwrap().iter().filter(|check| check["holds"] != true).collect();
+    assert!(broken.is_empty(), "{broken:#?}\n{:#?}", outcome["story"]);
+    assert_eq!((output.status.code(), &outcome["holds"], &outcome["lost_frames"]), (Some(0), &Value::from(true), &Value::from(0)));
+    assert!(outcome["seconds"].as_f64().unwrap() < 40.0, "{}", outcome["seconds"]);
+    outcome
+}
+
+fn dropped(outcome: &Value, node: &str, reason: &str) -> u64 {
+    let entries = outcome["dropped"].as_array().unwrap().iter();
+    entries.filter(|entry| entry["at"] == node && entry["reason"] == reason).map(|entry| entry["packets"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn injected_packets_are_noticed_within_two_periods_and_the_second_router_drops_what_is_left_of_them() {
+    // draft-04 figure 4; FR-31, FR-40, FS-24.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("figure-4");
+    assert!(outcome["detected"]["periods"].as_f64().unwrap() <= 2.0, "{}", outcome["detected"]);
+    let (injected, through) = (outcome["figures"]["octets injected"].as_u64().unwrap(), outcome["octets_through"].as_u64().unwrap());
+    assert!(injected >= 2_000_000 && through < injected, "{through} of {injected}");
+    assert!(dropped(&outcome, "router2", "unknown_spi") > 0, "{}", outcome["dropped"]);
+}
+
+#[test]
+fn dropped_data_makes_the_receiver_ask_for_another_path_after_two_periods() {
+    // draft-04 figure 6; FR-35, FR-36, FR-42, FS-26.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("data-drop");
+    let periods = outcome["detected"]["periods"].as_f64().unwrap();
+    assert!((1.0..=2.6).contains(&periods), "two periods in a row, and what may still arrive: {periods}");
+    let rules: Vec<&str> = outcome["story"].as_array().unwrap().iter().map(|told| told["rule"].as_str().unwrap()).collect();
+    for rule in ["FR-35", "FR-36", "FR-42", "FS-26"] {
+        assert!(rules.contains(&rule), "{rule} is not among {rules:?}");
+    }
+}
+
+#[test]
+fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
+    let lab = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("scenario").args(arguments).output().unwrap();
+    let list = lab(&["--list"]);
+    let listed = String::from_utf8(list.stdout).unwrap();
+    assert_eq!(list.status.code(), Some(0));
+    for name in ["figure-4", "substitution", "data-drop", "black-hole", "loss-below", "loss-above", "injection-signed"] {
+        assert!(listed.lines().any(|line| line.split(' ').next() == Some(name)), "{name}: {listed}");
+    }
+    let unknown = lab(&["figure-9"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let words = String::from_utf8(unknown.stderr).unwrap();
+    assert!(words.contains("figure-9") && words.contains("figure-4, substitution"), "{words}");
+    assert_eq!(lab(&[]).status.code(), Some(2));
+}
