@@ -131,7 +131,7 @@ impl Sender {
     fn give_back(&mut self, farewell: &Farewell, now: Instant) {
         let (sent, context) = farewell.last_report.unzip();
         let query = self.query(farewell.key.flow, Some(Volume::ZERO), sent, context, now);
-        self.emit_to(farewell.key, &farewell.mri, &query, "", answer_timeout(1));
+        self.emit_to(farewell.key, &farewell.mri, &query, "", answer_timeout(1, None));
     }
 
     fn query(
@@ -159,7 +159,8 @@ impl Sender {
     fn emit(&mut self, key: SessionKey, query: &Query, rule: &'static str) -> Option<MessageHandle> {
         let session = self.sessions.get(&key.flow)?;
         let repairing = self.timers.expiry(key.flow, Timer::Repair).is_some();
-        let timeout = if repairing { REPAIR } else { answer_timeout(session.attempt.tries) };
+        let timeout =
+            if repairing { REPAIR } else { answer_timeout(session.attempt.tries, session.epoch.as_ref().map(|epoch| epoch.refresh)) };
         let mri = session.mri.clone();
         self.emit_to(key, &mri, query, rule, timeout)
     }

@@ -61,7 +61,7 @@ impl Sender {
         self.want(flow, volume, now)?;
         if self.outgoing(flow, now) == Outgoing::Waiting {
             let token = self.node.token();
-            let until = now + answer_timeout(1) + answer_timeout(2);
+            let until = now + answer_timeout(1, None) + answer_timeout(2, None);
             self.node.command(Command::Expect { token, flow, until });
         }
         Ok(())

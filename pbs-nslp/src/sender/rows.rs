@@ -110,7 +110,7 @@ impl Sender {
             Action::Update => self.update(step),
             Action::Expect => {
                 let token = self.node.token();
-                self.node.command(Command::Expect { token, flow, until: step.now + answer_timeout(1) });
+                self.node.command(Command::Expect { token, flow, until: step.now + answer_timeout(1, None) });
             }
             Action::Remove => self.remove(step),
             Action::LengthenHold => self.lengthen_hold(step),
@@ -181,7 +181,10 @@ impl Sender {
         let session = self.sessions.get(&step.flow);
         let permission = step.cause.permission().map(|(permission, _)| permission);
         let period = match timer {
-            Timer::Answer => answer_timeout(session.map_or(1, |session| session.attempt.tries)),
+            Timer::Answer => {
+                let refresh = session.and_then(|session| session.epoch.as_ref()).map(|epoch| epoch.refresh);
+                answer_timeout(session.map_or(1, |session| session.attempt.tries), refresh)
+            }
             Timer::Refresh => self.refresh_period(step.flow, step.now),
             Timer::Ttl => permission.map_or(Duration::ZERO, |permission| permission.ttl.min(TTL_MAXIMUM)),
             Timer::Life => permission.map_or(Duration::ZERO, |permission| lifetime(permission.refresh)),
@@ -234,9 +237,12 @@ impl Sender {
     }
 }
 
-/// T.O.: 5 s, then 10 s.
-pub(super) fn answer_timeout(tries: u32) -> Duration {
-    if tries > 1 { ANSWER_TIMEOUT.saturating_mul(2) } else { ANSWER_TIMEOUT }
+/// T.O.: 5 s, then 10 s. Under a permission that is refreshed every `refresh`, two fifths less at most, so that both tries
+/// fail before the permission's lifetime of 3.5 T ends: otherwise a path could never be changed in time (FS-31).
+pub(super) fn answer_timeout(tries: u32, refresh: Option<Duration>) -> Duration {
+    const LEAST: Duration = Duration::from_secs(3);
+    let first = refresh.map_or(ANSWER_TIMEOUT, |refresh| (refresh.saturating_mul(4) / 5).clamp(LEAST, ANSWER_TIMEOUT));
+    if tries > 1 { first.saturating_mul(2) } else { first }
 }
 
 /// Rows that do not accept the Permission they are taken for.

@@ -104,12 +104,14 @@ fn a_flow_whose_packet_waits_asks_again_when_the_time_limit_ends_its_permission(
 
 #[test]
 fn a_flow_whose_packet_waits_asks_again_when_no_refresh_came() {
-    // FS-29 with data waiting.
+    // FS-29 with data waiting: both tries of the refresh have failed by then, and the packet asks once more.
     let mut world = World::new(1);
     let asked_at = world.now;
     world.want();
     world.run(seconds(3));
     let first = world.session();
+    world.down.insert(2);
+    world.run(Duration::from_millis(14_300));
     use_up_unanswered(&mut world);
     world.run((asked_at + L).saturating_duration_since(world.now));
     assert_eq!((world.sender_state().as_str(), world.session()), ("Permitted", first));

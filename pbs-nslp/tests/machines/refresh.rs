@@ -8,7 +8,7 @@ use pbs_nslp::receiver::Terms;
 use pbs_nslp::report::ReportEvent;
 use pbs_nslp::wire::{MessageKind, Volume};
 
-use crate::world::{LATENCY, LIMIT, SENDER, T, TTL, Transit, VOLUME, World, flow, seconds, terms};
+use crate::world::{L, LATENCY, LIMIT, SENDER, T, TTL, Transit, VOLUME, World, flow, seconds, terms};
 
 #[test]
 fn the_exchange_repeats_within_every_soft_state_period() {
@@ -100,6 +100,19 @@ fn an_unanswered_refresh_is_repeated_and_then_reported_while_the_grant_lives() {
     assert!(world.saw(SENDER, |event| *event == ReportEvent::Unanswered));
     assert_eq!(world.sender_state(), "Permitted");
     assert_eq!(world.datapaths[SENDER].table.len(), 1, "the grant is still live");
+}
+
+#[test]
+fn with_the_shortest_period_too_both_tries_fail_before_the_permission_ends() {
+    // FS-31, FS-32: T = 5 s, L = 17.5 s; whatever the phase of the next Query.
+    for seed in 1..20 {
+        let mut world = World::with_seed(1, seed);
+        world.want();
+        world.run(seconds(1));
+        world.down.insert(2);
+        world.run(L);
+        world.took(SENDER, &["FS-30", "FS-32"]);
+    }
 }
 
 #[test]
