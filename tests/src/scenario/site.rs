@@ -1,10 +1,8 @@
 //! The site of a scenario: four hosts with their daemons, somebody on one link, captures on every link.
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -79,10 +77,7 @@ pub(super) struct Site {
 impl Site {
     /// Builds network, keys and configurations, and starts all four daemons.
     pub(super) fn build(terms: Terms) -> io::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("pbs-lab-scenario-{}", std::process::id()));
-        let remainder = Remainder::directory(&directory)?;
-        // Private keys will lie in it.
-        std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        let (remainder, directory) = Remainder::temporary("pbs-lab-scenario")?;
         let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
             Some(remainder)
         } else {
