@@ -6,7 +6,7 @@ use gist::time::Instant;
 
 use super::session::Session;
 use crate::datapath::Protection;
-use crate::detection::{Acknowledged, Before, Claim, Count, Finding, Thresholds};
+use crate::detection::{Acknowledged, Before, Claim, Count, Finding, Test, Thresholds};
 use crate::wire::Volume;
 
 /// What is kept from one comparison to the next.
@@ -110,6 +110,13 @@ impl Session {
             acknowledged: self.acknowledged(),
         };
         let mut finding = thresholds.compare(&claim, count);
+        // A sender without Vol-Context names nothing that E1 to E3 could rest on: two periods in a row have to do.
+        if let Finding::Suspicion { excess, tolerated } = finding
+            && claim.highest.is_none()
+            && matches!(self.watch.finding(), Finding::Suspicion { .. })
+        {
+            finding = Finding::Injection { test: Test::T1, excess, tolerated };
+        }
         let refresh = self.terms.map(|terms| terms.refresh).unwrap_or_default();
         if matches!(finding, Finding::Missing { .. }) && !self.watch.judges_missing(refresh, now) {
             finding = Finding::Agreement;

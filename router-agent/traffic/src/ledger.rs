@@ -62,11 +62,12 @@ pub struct Covered {
 /// What is known of a number whose packet comes too late for the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
-    /// Nothing: it is not one of those remembered.
-    Unsampled,
+    /// Nothing: it is not one of those remembered, or was not counted. Late is no evidence: the network may have held the packet
+    /// back, and anybody can send it again.
+    Unknown,
     /// It was counted with this very ICV: a copy.
     Copy,
-    /// It was counted with another ICV, or not at all.
+    /// It was counted with another ICV: if this one is right too, two hold the key.
     Other,
 }
 
@@ -126,7 +127,7 @@ impl Ledger {
             .and_then(|place| usize::try_from(place).ok())
             .and_then(|place| self.buckets.get(place));
         match bucket.zip(self.sample(number)).and_then(|(bucket, sample)| bucket.tags.get(sample)) {
-            None => Late::Unsampled,
+            None | Some([0, 0, 0, 0]) => Late::Unknown,
             Some(kept) if *kept == tag || (tag == [0; 4] && *kept == [0, 0, 0, 1]) => Late::Copy,
             Some(_) => Late::Other,
         }
@@ -250,15 +251,16 @@ mod tests {
         let mut sampled = 0;
         for number in 1..1000u32 {
             match ledger.late(number, number.to_be_bytes()) {
-                Late::Unsampled => assert_eq!(ledger.late(number, [9; 4]), Late::Unsampled),
+                Late::Unknown => assert_eq!(ledger.late(number, [9; 4]), Late::Unknown),
                 Late::Copy => {
                     sampled += 1;
                     assert_eq!(ledger.late(number, [9; 4]), Late::Other);
                 }
-                Late::Other => assert_eq!(number, 69, "not counted at all"),
+                Late::Other => panic!("{number}"),
             }
         }
         assert_eq!(sampled, 15);
+        assert_eq!(ledger.late(69, [9; 4]), Late::Unknown, "sampled, but not counted");
     }
 
     #[test]
