@@ -146,6 +146,13 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
         return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }
+    for (key, number) in
+        [("datapath.outbound_queue", config.datapath.outbound_queue), ("datapath.inbound_queue", config.datapath.inbound_queue)]
+    {
+        if number == daemon::claim::QUEUE {
+            return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));
+        }
+    }
     if config.datapath.mark.count_ones() != 1 {
         return Err(source.wrong("datapath.mark", "must be a single bit, such as 0x08000000"));
     }
@@ -259,6 +266,8 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_with_line_and_key() {
         let cases = [
+            ("[datapath]\noutbound_queue = 65535\n", "7: datapath.outbound_queue: is the queue by which daemons keep each other out"),
+            ("[datapath]\ninbound_queue = 65535\n", "7: datapath.inbound_queue: is the queue by which daemons keep each other out"),
             ("[datapath]\ninbound_queue = 3\n", "7: datapath.inbound_queue: is the outbound queue's number too"),
             ("[datapath]\nmark = 3\n", "7: datapath.mark: must be a single bit"),
             ("[datapath]\nmark = 0\n", "7: datapath.mark: must be a single bit"),

@@ -9,7 +9,6 @@ use daemon::status;
 use gist::api::Indication;
 use gist::time::Instant;
 use pbs_nslp::datapath::Event;
-use pbs_nslp::flow::FlowId;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::output::Output;
 use pbs_nslp::wire::Volume;
@@ -62,10 +61,9 @@ impl Core for HostCore {
     }
 
     fn flows(&self, now: Instant) -> Vec<Row> {
-        let sent = self.host.sender().sessions();
-        let sent = sent.iter().map(|session| Row::new(OUTBOUND, session, now));
-        let received = self.host.receiver().sessions();
-        sent.chain(received.iter().map(|session| Row::new(INBOUND, session, now))).collect()
+        let sent = self.host.sender().sessions().into_iter().map(|session| Row::new(OUTBOUND, session, now));
+        let received = self.host.receiver().sessions().into_iter().map(|session| Row::new(INBOUND, session, now));
+        sent.chain(received).collect()
     }
 
     fn answer(&mut self, request: &Request, now: Instant) -> Result<Value, String> {
@@ -78,12 +76,15 @@ impl Core for HostCore {
             })),
             "request" => {
                 let volume = request.body.get("volume").and_then(Value::as_u64).ok_or("the request names no volume")?;
-                let flow = flow(request)?;
+                let flow = request.flow()?;
+                let sessions = self.host.sender().sessions();
+                let before = sessions.iter().find(|session| session.flow == flow).and_then(|session| session.permission.as_ref());
+                let allowed = before.map(|permission| permission.allowed.0);
                 self.host.want(flow, Volume(volume), now).map_err(|error| format!("{flow}: {error}"))?;
-                Ok(json!({ "asked": flow.to_string() }))
+                Ok(json!({ "asked": flow.to_string(), "allowed": allowed }))
             }
             "release" => {
-                let flow = flow(request)?;
+                let flow = request.flow()?;
                 if !self.host.sender().sessions().iter().any(|session| session.flow == flow) {
                     return Err(format!("{flow} has no session here"));
                 }
@@ -91,23 +92,11 @@ impl Core for HostCore {
                 Ok(json!({ "released": flow.to_string() }))
             }
             "revoke" => {
-                let flow = flow(request)?;
+                let flow = request.flow()?;
                 let revoked = self.host.revoke(flow, now);
                 revoked.then(|| json!({ "revoked": flow.to_string() })).ok_or_else(|| format!("{flow} has no permission of this host"))
             }
             other => Err(format!("unknown command `{other}`")),
         }
     }
-}
-
-fn flow(request: &Request) -> Result<FlowId, String> {
-    let address = |field: &'static str| -> Result<IpAddr, String> {
-        let text = request.text(field).ok_or(format!("the request names no {field}"))?;
-        text.parse().map_err(|_| format!("{field} `{text}` is not an address"))
-    };
-    let number = |field: &'static str| request.body.get(field).and_then(Value::as_u64).unwrap_or(0);
-    let port = |field| u16::try_from(number(field)).map_err(|_| format!("{field} is not a port"));
-    let protocol = u8::try_from(number("protocol")).map_err(|_| "protocol is not a number up to 255".to_owned())?;
-    let (source, destination) = (address("source")?, address("destination")?);
-    FlowId::new(source, destination, protocol, port("source_port")?, port("destination_port")?).map_err(|error| error.to_string())
 }

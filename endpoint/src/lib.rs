@@ -22,6 +22,7 @@ use daemon::drive::Around;
 use daemon::logging::Form;
 use daemon::source::ConfigError;
 use daemon::start::Settings;
+use daemon::{control, outcomes};
 use serde_json::{Value, json};
 use traffic::checks::{Checks, Strict};
 use traffic::netlink::NetlinkError;
@@ -41,13 +42,17 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(Common),
-    /// As a sender: asks for a permission now, without waiting for the first packet.
+    /// As a sender: asks for a permission now, without waiting for the first packet, and says what comes of it: 0 granted, 1 not, and
+    /// why. It takes 20 s at most.
     Request {
         #[command(flatten)]
         flow: FlowArguments,
         /// Bytes to ask for.
         #[arg(long)]
         volume: u64,
+        /// Only asks; what comes of it is in the log and in `flows`.
+        #[arg(long)]
+        no_wait: bool,
         #[command(flatten)]
         show: Show,
     },
@@ -134,12 +139,17 @@ pub fn main_with(arguments: impl Iterator<Item = OsString>, parts: Parts) -> Exi
     let host = Host { parts };
     match arguments.command {
         Command::Common(common) => cli::execute(&host, common),
-        Command::Request { flow, volume, show } => {
+        Command::Request { flow, volume, no_wait, show } => {
             let mut request = flow.request("request");
             if let Some(fields) = request.as_object_mut() {
                 fields.insert("volume".to_owned(), volume.into());
+                fields.insert("wait".to_owned(), (!no_wait).into());
             }
-            cli::finish(cli::ask(&host, &show, &request))
+            cli::finish(if no_wait {
+                cli::ask(&host, &show, &request)
+            } else {
+                cli::ask_patiently(&host, &show, &request, outcomes::LONGEST.saturating_add(control::PATIENCE), outcomes::refusal)
+            })
         }
         Command::Release { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("release"))),
         Command::Revoke { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("revoke"))),

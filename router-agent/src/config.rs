@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use daemon::claim;
 use daemon::config::{Gist, Identity};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
@@ -72,6 +73,13 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     limits::check(&config.limit, source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
         return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
+    }
+    for (key, number) in
+        [("datapath.signalling_queue", config.datapath.signalling_queue), ("datapath.data_queue", config.datapath.data_queue)]
+    {
+        if number == claim::QUEUE {
+            return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));
+        }
     }
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
@@ -147,6 +155,11 @@ mod tests {
         let cases = [
             ("[datapath]\ndata_queue = 1\n", "/etc/pbs/r.toml:7: datapath.data_queue: is the signalling queue's number too"),
             ("[datapath]\nsignalling_queue = 2\n", "/etc/pbs/r.toml:6: datapath.data_queue: is the signalling queue's number too"),
+            (
+                "[datapath]\ndata_queue = 65535\n",
+                "/etc/pbs/r.toml:7: datapath.data_queue: is the queue by which daemons keep each other out",
+            ),
+            ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:7: datapath.signalling_queue: is the queue by which daemons"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:7: datapath.permissions: 0 leaves no room for any permission"),
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:7: invalid value: integer `65536`, expected u16"),
             ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:7: invalid type: string \"2\", expected u16"),

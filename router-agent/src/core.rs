@@ -12,7 +12,7 @@ use gist::time::Instant;
 use pbs_nslp::datapath::Event;
 use pbs_nslp::output::Output;
 use pbs_nslp::router::Router;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::signalling;
 
@@ -58,7 +58,11 @@ impl Core for RouterCore {
     }
 
     fn flows(&self, now: Instant) -> Vec<Row> {
-        self.router.sessions().iter().map(|session| Row::new(DATA, session, now)).collect()
+        self.router.sessions().into_iter().map(|session| Row::new(DATA, session, now)).collect()
+    }
+
+    fn counters(&self) -> Map<String, Value> {
+        Map::from_iter([("signalling".to_owned(), self.signalling.drops())])
     }
 
     fn answer(&mut self, request: &Request, _: Instant) -> Result<Value, String> {

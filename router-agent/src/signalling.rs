@@ -11,11 +11,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use daemon::datapath::KernelDrops;
 use daemon::threads::Threads;
 use gist::io::{ForwardError, Handle, forwarded, intercepted};
 use gist::wire::NslpId;
 use nfq::{Message, Queue, Verdict};
 use serde_json::{Value, json};
+use traffic::reason::DropReason;
 use traffic::rules::SIGNALLING_PASSED;
 
 /// Packets that may wait for the thread; the kernel drops what is beyond.
@@ -32,8 +34,9 @@ pub(crate) struct SignallingError {
 }
 
 /// What happened on the signalling queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
+    number: u16,
     taken: AtomicU64,
     taken_and_lost: AtomicU64,
     passed_on: AtomicU64,
@@ -43,6 +46,28 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    fn new(number: u16) -> Self {
+        let zero = AtomicU64::default;
+        let (taken, taken_and_lost, passed_on) = (zero(), zero(), zero());
+        Self { number, taken, taken_and_lost, passed_on, hop_count_exhausted: zero(), ordinary: zero(), refused: zero() }
+    }
+
+    /// What came to the queue and went no further, for `counters`; in the words of [`show`](Self::show), and of the packet side for what
+    /// the kernel dropped. Bytes are not counted.
+    pub(crate) fn drops(&self) -> Value {
+        let kernel = KernelDrops::of(self.number);
+        let row = |reason: &str, packets: Value| json!({ "reason": reason, "packets": packets });
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed).into();
+        json!({
+            "dropped": [
+                row("hop_count_exhausted", read(&self.hop_count_exhausted)),
+                row("taken_and_lost", read(&self.taken_and_lost)),
+                row(DropReason::QueueFull.word(), kernel.beside(0)),
+            ],
+            "kernel_drops": kernel.show(),
+        })
+    }
+
     /// As JSON.
     pub(crate) fn show(&self) -> Value {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -75,7 +100,7 @@ pub(crate) fn start(number: u16, applications: Applications, gist: Handle, threa
     queue.set_fail_open(number, false).map_err(failed)?;
     queue.set_copy_range(number, COPY_RANGE).map_err(failed)?;
     queue.set_queue_max_len(number, QUEUE_LENGTH).map_err(failed)?;
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(Counters::new(number));
     let shared = counters.clone();
     let serve = move || {
         loop {
@@ -224,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refuses_is_counted_and_survived_and_a_queue_that_fails_is_not() {
-        let counters = Counters::default();
+        let counters = Counters::new(1);
         let mut errors = [libc::ENOENT, libc::EINVAL, libc::ENOBUFS, libc::EINTR, libc::EBADF].into_iter();
         let failed = next::<()>(|| Err(io::Error::from_raw_os_error(errors.next().unwrap())), &counters).unwrap_err();
         assert_eq!(failed.raw_os_error(), Some(libc::EBADF));

@@ -2,44 +2,98 @@
 //! two kinds each would drop what the other lets pass.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use socket2::{Domain, Socket, Type};
+use traffic::queue::{Queue, QueueConfig, QueueError};
 
-/// TCP port 270, which GIST does not use: only a privileged process can hold it, each network namespace has its own, and the
-/// kernel frees it with the process, however that ends. Nobody listens there.
-const PORT: u16 = 270;
+/// The packet queue that a daemon holds and to which no rule leads. Only who may set filter rules can hold a packet queue, each
+/// network namespace has its own, the kernel gives a number to one holder alone, and takes it back with the process, however that
+/// ends. No port is as good: programs without privilege may hold those from `net.ipv4.ip_unprivileged_port_start` on.
+pub const QUEUE: u16 = u16::MAX;
+
+/// From this port on programs without privilege may bind, in the network namespace of whoever reads it.
+const FIRST_UNPRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+/// The UDP port of GIST (RFC 5971 §9), whose datagrams need no permission (X-58).
+const GIST_PORT: u32 = 270;
 
 /// Why this network namespace cannot be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another daemon runs here.
-    #[error("TCP port {PORT} is held: another pbs or pbs-router runs in this network namespace; its filter rules are left alone")]
+    #[error("packet queue {QUEUE} is held: another pbs or pbs-router runs in this network namespace; its filter rules are left alone")]
     Taken,
-    /// The process may not hold the port.
-    #[error("cannot hold TCP port {PORT}: root, or CAP_NET_BIND_SERVICE, is needed")]
+    /// The process may not hold the queue.
+    #[error("cannot hold packet queue {QUEUE}: root, or CAP_NET_ADMIN, is needed")]
     NotPrivileged,
     /// Anything else.
-    #[error("cannot hold TCP port {PORT}: {0}")]
-    System(std::io::Error),
+    #[error("cannot hold packet queue {QUEUE}: {0}")]
+    System(QueueError),
 }
 
 /// The right to this network namespace's filter rules, for as long as it is held.
 #[derive(Debug)]
 pub struct Claim {
-    _socket: Socket,
+    _queue: Queue,
 }
 
 impl Claim {
     /// Claims the network namespace of the calling thread.
     pub fn take() -> Result<Self, ClaimError> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(ClaimError::System)?;
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        socket.bind(&address.into()).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => ClaimError::Taken,
-            ErrorKind::PermissionDenied => ClaimError::NotPrivileged,
-            _ => ClaimError::System(error),
+        let unused = QueueConfig { capacity: 1, socket_buffer: 4096, ..QueueConfig::new(QUEUE) };
+        let queue = Queue::open(unused).map_err(|error| match error {
+            QueueError::Taken(_) => ClaimError::Taken,
+            QueueError::NotPrivileged(_) => ClaimError::NotPrivileged,
+            QueueError::Failed { .. } => ClaimError::System(error),
         })?;
-        Ok(Self { _socket: socket })
+        Ok(Self { _queue: queue })
+    }
+}
+
+/// Why the port of GIST does not tell who sends.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Anybody here may use it.
+    #[error(
+        "any program here may bind UDP port {GIST_PORT} (net.ipv4.ip_unprivileged_port_start is {first}) and would send and receive \
+         without permission; set it to 1024, in a container from outside"
+    )]
+    Unprivileged {
+        /// The first port that needs no privilege.
+        first: u32,
+    },
+    /// Nobody knows.
+    #[error("cannot tell whether any program here may bind UDP port {GIST_PORT}: {FIRST_UNPRIVILEGED}: {0}")]
+    Unknown(String),
+}
+
+/// Makes sure that only privileged programs can use GIST's port, since the filter rules know signalling by it (X-58).
+pub fn gist_port_is_privileged() -> Result<(), PortError> {
+    judge(std::fs::read_to_string(Path::new(FIRST_UNPRIVILEGED)))
+}
+
+fn judge(setting: std::io::Result<String>) -> Result<(), PortError> {
+    let text = match setting {
+        Ok(text) => text,
+        // Kernels before 4.11 have no such setting.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(PortError::Unknown(error.to_string())),
+    };
+    let first: u32 = text.trim().parse().map_err(|_| PortError::Unknown(format!("{text:?} is not a number")))?;
+    if first > GIST_PORT { Ok(()) } else { Err(PortError::Unprivileged { first }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_gist_is_privileged_only_below_the_first_that_is_not() {
+        let first = |text: &str| judge(Ok(text.to_owned()));
+        assert!(first("1024\n").is_ok() && first("271\n").is_ok());
+        assert!(matches!(first("270\n"), Err(PortError::Unprivileged { first: 270 })));
+        assert!(matches!(first("0\n"), Err(PortError::Unprivileged { first: 0 })));
+        assert!(matches!(first("none\n"), Err(PortError::Unknown(_))));
+        assert!(judge(Err(ErrorKind::NotFound.into())).is_ok());
+        assert!(matches!(judge(Err(ErrorKind::PermissionDenied.into())), Err(PortError::Unknown(_))));
     }
 }

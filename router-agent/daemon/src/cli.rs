@@ -125,7 +125,7 @@ fn run<P: Program>(program: &P, config: &Path) -> Result<u8, Box<dyn Error>> {
 fn close<P: Program>(error: &ConfigError) -> Box<dyn Error> {
     let became = match Claim::take() {
         Err(claim @ ClaimError::Taken) => claim.to_string(),
-        // Without the port nobody else holds it either; what the kernel then says of the rules says enough.
+        // Without the claim nobody else has it either; what the kernel then says of the rules says enough.
         Ok(_) | Err(ClaimError::NotPrivileged | ClaimError::System(_)) => match traffic::rules::close(P::ROLE) {
             Ok(true) => format!("the filter rules now drop everything; `{} open --yes` opens", P::NAME),
             Ok(false) => format!("the filter rules that stood stay; `{} open --yes` opens", P::NAME),
@@ -191,18 +191,36 @@ pub fn finish(done: Result<u8, Box<dyn Error>>) -> ExitCode {
 }
 
 /// Asks the daemon and shows the answer. A refusal is a "no".
-pub fn ask<P: Program>(_: &P, show: &Show, request: &Value) -> Result<u8, Box<dyn Error>> {
+pub fn ask<P: Program>(program: &P, show: &Show, request: &Value) -> Result<u8, Box<dyn Error>> {
+    ask_patiently(program, show, request, control::PATIENCE, |_| None)
+}
+
+/// The same for an answer that may take as long as `patience`, and that may be a "no" itself: `refusal` says so, and why.
+pub fn ask_patiently<P: Program>(
+    _: &P,
+    show: &Show,
+    request: &Value,
+    patience: Duration,
+    refusal: impl FnOnce(&Value) -> Option<String>,
+) -> Result<u8, Box<dyn Error>> {
     let socket = show.control.as_deref().unwrap_or(Path::new(P::STANDARD_SOCKET));
-    match runtime()?.block_on(control::ask(socket, request)) {
-        Ok(answer) if show.json => say(&format!("{answer:#}"))?,
-        Ok(answer) => say(&table::show(&answer))?,
-        Err(control::ControlError::Refused(why)) => {
-            complain(&format!("no: {why}"));
-            return Ok(NO);
+    let (answer, refused) = match runtime()?.block_on(control::ask_patiently(socket, request, patience)) {
+        Ok(answer) => {
+            let refused = refusal(&answer);
+            (Some(answer), refused)
         }
+        Err(ControlError::Refused(why)) => (None, Some(why)),
         Err(error) => return Err(error.into()),
+    };
+    match answer {
+        Some(answer) if show.json => say(&format!("{answer:#}"))?,
+        Some(answer) if refused.is_none() => say(&table::show(&answer))?,
+        _ => {}
     }
-    Ok(YES)
+    Ok(refused.map_or(YES, |why| {
+        complain(&format!("no: {why}"));
+        NO
+    }))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -3,13 +3,19 @@
 //! A request is an object with the field `command`; an answer is `{"ok": …}` or `{"error": "…"}`. The socket is a Unix socket
 //! that only its owner may open.
 
+use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::net::IpAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::stat::{Mode, fchmod};
+use pbs_nslp::flow::FlowId;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,8 +25,14 @@ const REQUEST_LIMIT: u64 = 64 * 1024;
 const ANSWER_LIMIT: u64 = 64 * 1024 * 1024;
 /// Clients served at once; further ones wait in the kernel's backlog.
 const CLIENTS: usize = 16;
-/// A client that neither asks nor reads for so long is let go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Clients that may wait in the kernel's backlog.
+const BACKLOG: i32 = 128;
+/// A client that neither asks nor reads for so long is let go; a daemon that does not answer for so long is given up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a client that waits for its answer is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Longest time in which a daemon answers anything.
+const LONGEST_ANSWER: Duration = crate::outcomes::LONGEST.saturating_add(PATIENCE);
 
 /// Why the control socket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +89,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request, and the place where its answer appears.
+    pub fn new(body: Value) -> (Self, oneshot::Receiver<Result<Value, String>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { body, reply }, answer)
+    }
+
     /// The name of the command, or nothing if the request has none.
     pub fn command(&self) -> &str {
         self.body.get("command").and_then(Value::as_str).unwrap_or_default()
@@ -87,14 +105,68 @@ impl Request {
         self.body.get(field).and_then(Value::as_str)
     }
 
+    /// The flow that the request names.
+    pub fn flow(&self) -> Result<FlowId, String> {
+        let address = |field: &'static str| -> Result<IpAddr, String> {
+            let text = self.text(field).ok_or(format!("the request names no {field}"))?;
+            text.parse().map_err(|_| format!("{field} `{text}` is not an address"))
+        };
+        let number = |field: &'static str| self.body.get(field).and_then(Value::as_u64).unwrap_or(0);
+        let port = |field| u16::try_from(number(field)).map_err(|_| format!("{field} is not a port"));
+        let protocol = u8::try_from(number("protocol")).map_err(|_| "protocol is not a number up to 255".to_owned())?;
+        let (source, destination) = (address("source")?, address("destination")?);
+        FlowId::new(source, destination, protocol, port("source_port")?, port("destination_port")?).map_err(|error| error.to_string())
+    }
+
+    /// Whether whoever asked has gone.
+    pub fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     /// Answers the request. A client that has gone is not missed.
     pub fn answer(self, answer: Result<Value, String>) {
         let _ = self.reply.send(answer);
     }
 }
 
-/// Opens the socket and serves it until the returned receiver is dropped. A socket left by a dead daemon is replaced.
-pub async fn listen(path: &Path) -> Result<mpsc::Receiver<Request>, ControlError> {
+/// A control socket that is served. Its file goes with this value.
+#[derive(Debug)]
+pub struct Control {
+    requests: mpsc::Receiver<Request>,
+    _file: SocketFile,
+}
+
+impl Control {
+    /// The next request; `None` if nobody serves the socket any more.
+    pub async fn recv(&mut self) -> Option<Request> {
+        self.requests.recv().await
+    }
+}
+
+/// The file of a socket of ours, which goes with this value.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn identity(found: &Metadata) -> (u64, u64) {
+        (found.dev(), found.ino())
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have put a file of another's there.
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| Self::identity(&found) == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens the socket and serves it until the returned value is dropped. A socket left by a dead daemon is replaced.
+pub async fn listen(path: &Path) -> Result<Control, ControlError> {
     let socket = |source| ControlError::Socket { path: path.to_owned(), source };
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -111,11 +183,22 @@ pub async fn listen(path: &Path) -> Result<mpsc::Receiver<Request>, ControlError
         let failed = |source| ControlError::Directory { path: path.to_owned(), directory: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(socket)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(socket)?;
+    let listener = bind(path).map_err(socket)?;
+    let identity = SocketFile::identity(&std::fs::symlink_metadata(path).map_err(socket)?);
     let (requests, receiver) = mpsc::channel(CLIENTS);
     tokio::spawn(accept(listener, requests));
-    Ok(receiver)
+    Ok(Control { requests: receiver, _file: SocketFile { path: path.to_owned(), identity } })
+}
+
+/// A socket that only its owner may open, from its first moment on: a file of a socket gets the mode that the socket has when it is
+/// bound.
+fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())
 }
 
 async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
@@ -129,7 +212,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
                 let requests = requests.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    let _ = tokio::time::timeout(PATIENCE, serve(stream, requests)).await;
+                    let _ = serve(stream, requests).await;
                 });
             }
             Err(error) => {
@@ -143,29 +226,54 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
 async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(reader).take(REQUEST_LIMIT).read_line(&mut line).await?;
+    let mut reader = BufReader::new(reader).take(REQUEST_LIMIT);
+    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
         Ok(body) => {
-            let (reply, answer) = oneshot::channel();
-            match requests.send(Request { body, reply }).await {
-                Ok(()) => answer.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())),
-                Err(_) => Err("the daemon is stopping".to_owned()),
+            let (request, answer) = Request::new(body);
+            let answered = async {
+                match requests.send(request).await {
+                    Ok(()) => answer.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())),
+                    Err(_) => Err("the daemon is stopping".to_owned()),
+                }
+            };
+            tokio::select! {
+                answer = tokio::time::timeout(LONGEST_ANSWER, answered) => answer?,
+                () = is_gone(&writer) => return Ok(()),
             }
         }
         Err(error) => Err(format!("the request is not JSON: {error}")),
     };
-    let mut text = match answer {
-        Ok(value) => json!({ "ok": value }),
-        Err(error) => json!({ "error": error }),
-    }
-    .to_string();
-    text.push('\n');
-    writer.write_all(text.as_bytes()).await?;
+    // A table of many flows is long: the loop of the daemon, which runs on this thread, does not wait for it.
+    let text = tokio::task::spawn_blocking(|| {
+        let answer = match answer {
+            Ok(value) => json!({ "ok": value }),
+            Err(error) => json!({ "error": error }),
+        };
+        format!("{answer}\n")
+    });
+    let text = text.await?;
+    tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await??;
     writer.shutdown().await
 }
 
-/// Sends one request to a daemon and returns its answer.
+/// Ends when the client has closed its socket. One that only says no more still listens.
+async fn is_gone(writer: &OwnedWriteHalf) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if writer.ready(Interest::WRITABLE).await.is_ok_and(|ready| ready.is_write_closed()) {
+            return;
+        }
+    }
+}
+
+/// Sends one request to a daemon and returns its answer, which must come soon.
 pub async fn ask(path: &Path, body: &Value) -> Result<Value, ControlError> {
+    ask_patiently(path, body, PATIENCE).await
+}
+
+/// The same for an answer that may take as long as `patience`.
+pub async fn ask_patiently(path: &Path, body: &Value, patience: Duration) -> Result<Value, ControlError> {
     let socket = |source| ControlError::Socket { path: path.to_owned(), source };
     let wrong = |what: String| ControlError::Answer { path: path.to_owned(), what };
     let stream = UnixStream::connect(path).await.map_err(socket)?;
@@ -173,8 +281,8 @@ pub async fn ask(path: &Path, body: &Value) -> Result<Value, ControlError> {
     writer.write_all(format!("{body}\n").as_bytes()).await.map_err(socket)?;
     let mut line = String::new();
     let mut reader = BufReader::new(reader).take(ANSWER_LIMIT);
-    let read = tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await;
-    read.map_err(|_| wrong(format!("no answer within {} s", PATIENCE.as_secs())))?.map_err(socket)?;
+    let read = tokio::time::timeout(patience, reader.read_line(&mut line)).await;
+    read.map_err(|_| wrong(format!("no answer within {} s", patience.as_secs())))?.map_err(socket)?;
     let mut answer: Value = serde_json::from_str(&line).map_err(|error| wrong(format!("the answer is not JSON: {error}")))?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
         return Err(ControlError::Refused(error.to_owned()));
@@ -224,12 +332,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_left_by_a_dead_daemon_is_replaced_and_nobody_else_may_open_it() {
+    async fn a_socket_left_by_a_dead_daemon_is_replaced() {
         let path = path("stale");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&*path).unwrap());
         let _requests = listen(&path).await.unwrap();
-        assert_eq!(std::fs::metadata(&*path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(UnixStream::connect(&*path).await.is_ok());
+    }
+
+    /// Nothing is done to the file after it has come to be, and still only its owner may open it.
+    #[tokio::test]
+    async fn nobody_else_may_open_the_socket_from_its_first_moment_on() {
+        let path = path("mode");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let before = nix::sys::stat::umask(Mode::empty());
+        let bound = bind(&path);
+        nix::sys::stat::umask(before);
+        assert_eq!(std::fs::metadata(&*path).unwrap().mode() & 0o777, 0o600);
+        drop(bound.unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_file_goes_with_the_daemon_but_not_that_of_another() {
+        let path = path("end");
+        drop(listen(&path).await.unwrap());
+        assert!(!path.exists());
+        let control = listen(&path).await.unwrap();
+        std::fs::remove_file(&*path).unwrap();
+        std::fs::write(&*path, "dear to somebody").unwrap();
+        drop(control);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_abandons_its_request() {
+        let path = path("gone");
+        let mut control = listen(&path).await.unwrap();
+        let mut stream = UnixStream::connect(&*path).await.unwrap();
+        stream.write_all(b"{\"command\":\"flows\"}\n").await.unwrap();
+        let request = control.recv().await.unwrap();
+        assert!(!request.is_abandoned());
+        drop(stream);
+        while !request.is_abandoned() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use traffic::algorithm::PacketSigner;
 use traffic::counters::{Count, Counters};
 use traffic::processor::PacketProcessor;
-use traffic::queue::{Queue, QueueConfig, QueueError, kernel_statistics};
+use traffic::queue::{KernelStatistics, Queue, QueueConfig, QueueError, kernel_statistics};
 use traffic::reason::DropReason;
 use traffic::update::Update;
 use traffic::worker::{SendError, Stopped, Up, Worker, WorkerConfig};
@@ -39,6 +39,8 @@ pub struct Datapath {
     worker: Worker,
     counters: Arc<Counters>,
     waiting: VecDeque<Update>,
+    /// Commands that are not answered yet.
+    open: usize,
     /// Signs the packets of this node's own flows.
     own: Arc<dyn PacketSigner>,
 }
@@ -57,7 +59,7 @@ impl Datapath {
         let (number, queue) = (queue.number, Queue::open(queue)?);
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), own })
+        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, own })
     }
 
     /// Name of the direction, as `counters` shows it.
@@ -76,6 +78,7 @@ impl Datapath {
         match translate::update(command, &self.own) {
             Ok(update) => {
                 self.waiting.push_back(update);
+                self.open = self.open.saturating_add(1);
                 self.flush();
                 None
             }
@@ -98,6 +101,11 @@ impl Datapath {
         !self.waiting.is_empty()
     }
 
+    /// Whether every command has been answered.
+    pub fn is_idle(&self) -> bool {
+        self.open == 0
+    }
+
     /// The next thing that the worker has said to the NSLP.
     ///
     /// Fails when the worker has ended: its packets are dropped from then on, and the daemon cannot go on.
@@ -106,6 +114,9 @@ impl Datapath {
         while let Some(up) = self.worker.receive() {
             if let Up::Stopped(why) = up {
                 return Err(why);
+            }
+            if matches!(up, Up::Applied(_) | Up::Refused(_)) {
+                self.open = self.open.saturating_sub(1);
             }
             self.flush();
             if let Some(event) = translate::event(up) {
@@ -116,24 +127,22 @@ impl Datapath {
     }
 
     /// Counters and faults as JSON: what was accepted, what was dropped why.
-    ///
-    /// What the kernel dropped because queue or socket were full never reached the worker; it is counted here, without bytes.
     pub fn counters(&self) -> Value {
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
-        let kernel = kernel_statistics(self.number).ok().flatten();
-        let never_seen = kernel.map_or(0, |kernel| kernel.dropped_queue_full.saturating_add(kernel.dropped_socket_full));
+        let kernel = KernelDrops::of(self.number);
         let dropped: Vec<Value> = self
             .counters
             .all_dropped()
             .map(|(reason, count)| {
-                let more = if reason == DropReason::QueueFull { never_seen } else { 0 };
-                json!({ "reason": reason.word(), "packets": count.packets.saturating_add(more), "bytes": count.bytes })
+                let packets = if reason == DropReason::QueueFull { kernel.beside(count.packets) } else { count.packets.into() };
+                json!({ "reason": reason.word(), "packets": packets, "bytes": count.bytes })
             })
             .collect();
         let faults = self.worker.faults();
         json!({
             "accepted": count(self.counters.accepted()),
             "dropped": dropped,
+            "kernel_drops": kernel.show(),
             "faults": {
                 "overruns": faults.overruns,
                 "unreadable": faults.unreadable,
@@ -141,5 +150,59 @@ impl Datapath {
                 "events_lost": faults.events_lost,
             },
         })
+    }
+}
+
+/// What the kernel dropped because a queue or its socket was full: that never reached the daemon, and its bytes are not known. Or why
+/// even their number is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelDrops(Result<u64, String>);
+
+impl KernelDrops {
+    /// Those of the queue with this number, in the network namespace of the calling thread.
+    pub fn of(number: u16) -> Self {
+        Self::from(number, kernel_statistics(number))
+    }
+
+    fn from(number: u16, read: std::io::Result<Option<KernelStatistics>>) -> Self {
+        Self(match read {
+            Ok(Some(kernel)) => Ok(kernel.dropped_queue_full.saturating_add(kernel.dropped_socket_full)),
+            Ok(None) => Err(format!("the kernel does not list queue {number}")),
+            Err(error) => Err(format!("the kernel's list of queues cannot be read: {error}")),
+        })
+    }
+
+    /// Together with those that the daemon counted itself, as JSON; null if nobody knows.
+    pub fn beside(&self, own: u64) -> Value {
+        self.0.as_ref().map_or(Value::Null, |drops| drops.saturating_add(own).into())
+    }
+
+    /// As JSON: the number, or null and why.
+    pub fn show(&self) -> Value {
+        match &self.0 {
+            Ok(packets) => json!({ "packets": packets }),
+            Err(why) => json!({ "packets": null, "not_known_because": why }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What cannot be read must not look like no drops.
+    #[test]
+    fn kernel_drops_that_nobody_knows_are_null_and_say_why() {
+        let full = KernelStatistics { waiting: 0, dropped_queue_full: 3, dropped_socket_full: 4 };
+        let known = KernelDrops::from(7, Ok(Some(full)));
+        assert_eq!((known.beside(2), known.show()), (json!(9), json!({ "packets": 7 })));
+        let cases = [
+            (Ok(None), "the kernel does not list queue 7"),
+            (Err(std::io::ErrorKind::PermissionDenied.into()), "the kernel's list of queues cannot be read: permission denied"),
+        ];
+        for (read, why) in cases {
+            let unknown = KernelDrops::from(7, read);
+            assert_eq!((unknown.beside(2), unknown.show()), (Value::Null, json!({ "packets": null, "not_known_because": why })));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The loop of a daemon: GIST's indications, the packet side's events, requests of people, and time go into the NSLP's core;
 //! what the core wants done is done. Whatever part of the daemon ends, the daemon ends with an error.
 
+mod farewell;
+
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +13,23 @@ use gist::io::{Handle, RequestError, Stopped as GistStopped};
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::output::Output;
-use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Interval;
 
+use self::farewell::Wishes;
 use crate::clock::{self, Clock};
-use crate::control::Request;
+use crate::control::{Control, Request};
 use crate::datapath::Datapath;
+use crate::expiry::Finding;
 use crate::flows::{Flows, Row};
 use crate::identity::Credentials;
+use crate::outcomes::Outcomes;
 use crate::routing::Followed;
 use crate::rules::Rules;
 use crate::threads::{Ended, Threads};
 
-/// How long a daemon that was asked to end may go on to say good-bye.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// How often the core is told the wall clock.
+/// How often the core is told the wall clock, and the node's certificate is looked at.
 const WALL_CLOCK: Duration = Duration::from_secs(10);
 
 /// Which packet worker something concerns, by its place in the daemon's list.
@@ -51,7 +55,11 @@ pub trait Core {
     fn poll_timeout(&self) -> Option<Instant>;
     /// The sessions, for `flows`.
     fn flows(&self, now: Instant) -> Vec<Row>;
-    /// Answers any other request of a person.
+    /// What the core counts besides, for `counters`, under names that no packet worker has.
+    fn counters(&self) -> Map<String, Value> {
+        Map::new()
+    }
+    /// Answers any other request of a person. That to `request` says under `allowed` what the flow was allowed before.
     fn answer(&mut self, request: &Request, now: Instant) -> Result<Value, String>;
 }
 
@@ -75,6 +83,14 @@ pub enum DriveError {
     /// The signalling transport has ended.
     #[error(transparent)]
     Gist(#[from] GistStopped),
+    /// The node's own certificate has ended (FS-60).
+    #[error("{}: the certificate ended on {date}; the sessions are given up", path.display())]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// Its end.
+        date: String,
+    },
     /// Signals of the system cannot be received.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -96,7 +112,7 @@ pub struct Parts {
     /// Notified by the workers.
     pub wake: Arc<Notify>,
     /// Requests of people.
-    pub control: mpsc::Receiver<Request>,
+    pub control: Control,
     /// The clock that core and workers share.
     pub clock: Clock,
     /// The filter rules.
@@ -118,7 +134,7 @@ pub struct Drive {
     indications: mpsc::Receiver<Indication>,
     datapaths: Vec<Datapath>,
     wake: Arc<Notify>,
-    control: mpsc::Receiver<Request>,
+    control: Control,
     clock: Clock,
     rules: Rules,
     routing: Followed,
@@ -126,6 +142,9 @@ pub struct Drive {
     threads: Threads,
     ended: mpsc::Receiver<Ended>,
     flows: Flows,
+    outcomes: Outcomes,
+    /// Requests to GIST that it had no room for and of which the core does not hear.
+    lost: u64,
 }
 
 impl Drive {
@@ -146,21 +165,22 @@ impl Drive {
             threads,
             ended,
             flows: Flows::default(),
+            outcomes: Outcomes::default(),
+            lost: 0,
         }
     }
 
-    /// Runs until the process is asked to end.
+    /// Runs until the process is asked to end, or the node's certificate ends.
     pub async fn run(mut self) -> Result<(), DriveError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DriveError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DriveError::Signals)?;
+        let mut wishes = Wishes::new()?;
         let mut wall_clock = tokio::time::interval(WALL_CLOCK);
         loop {
             self.perform().await?;
             let behind = self.datapaths.iter().any(Datapath::is_behind);
-            let due = self.core.poll_timeout().map(|instant| tokio::time::Instant::from_std(self.clock.at(instant)));
+            let due = [self.core.poll_timeout(), self.outcomes.poll_timeout()].into_iter().flatten().min();
+            let due = due.map(|instant| tokio::time::Instant::from_std(self.clock.at(instant)));
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = wishes.next() => break,
                 () = self.wake.notified() => self.hear_workers()?,
                 Some(ended) = self.ended.recv() => return Err(DriveError::Thread(ended)),
                 addresses = self.routing.addresses() => self.hear_addresses(addresses).await?,
@@ -169,12 +189,51 @@ impl Drive {
                     let indication = indication.ok_or(GistStopped)?;
                     self.core.handle_indication(indication, self.clock.now());
                 }
-                () = sleep_until(due) => self.core.handle_timeout(self.clock.now()),
-                _ = wall_clock.tick() => self.core.set_wall_clock(clock::unix_seconds(), self.clock.now()),
+                () = std::future::ready(()), if self.flows.is_ready() => self.step_flows(),
+                () = sleep_until_due(due) => self.handle_timeout(),
+                _ = wall_clock.tick() => if let Some(expired) = self.look_at_wall_clock(&mut wall_clock) {
+                    tracing::error!("{expired}; the filter rules {}", self.what_rules_do());
+                    self.say_farewell(&mut wishes).await?;
+                    return Err(expired);
+                },
             }
         }
-        tracing::info!("asked to end; the filter rules {}", if self.rules.is_opened() { "are gone already" } else { "stay" });
-        self.say_farewell().await
+        tracing::info!("asked to end; the filter rules {}", self.what_rules_do());
+        self.say_farewell(&mut wishes).await
+    }
+
+    fn what_rules_do(&self) -> &'static str {
+        if self.rules.is_opened() { "are gone already" } else { "stay" }
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.clock.now();
+        self.outcomes.handle_timeout(now);
+        self.core.handle_timeout(now);
+    }
+
+    /// Tells the core the wall clock; answers if the node's certificate has ended, else has the clock looked at no later than that.
+    fn look_at_wall_clock(&mut self, wall_clock: &mut Interval) -> Option<DriveError> {
+        let unix = clock::unix_seconds();
+        self.core.set_wall_clock(unix, self.clock.now());
+        let expiry = &mut self.credentials.expiry;
+        let (path, date) = (expiry.path().to_owned(), expiry.date().to_owned());
+        match expiry.look(unix) {
+            Finding::Over => return Some(DriveError::Expired { path, date }),
+            Finding::Soon(seconds) => {
+                let days = seconds / (24 * 60 * 60);
+                tracing::warn!(path = %path.display(), date, days, "the certificate ends soon: with it this daemon ends, and nothing passes");
+            }
+            Finding::Quiet => {}
+        }
+        wall_clock.reset_after(WALL_CLOCK.min(Duration::from_secs(expiry.left(unix))));
+        None
+    }
+
+    fn step_flows(&mut self) {
+        for (direction, command) in self.flows.step(|| self.core.flows(self.clock.now())) {
+            self.command(direction, command);
+        }
     }
 
     /// Does everything the core wants done.
@@ -182,7 +241,10 @@ impl Drive {
         while let Some((direction, output)) = self.core.poll_output() {
             match output {
                 Output::Datapath(command) => self.command(direction, command),
-                Output::Report(report) => crate::report::log(&report),
+                Output::Report(report) => {
+                    crate::report::log(&report);
+                    self.outcomes.hear(&report);
+                }
                 Output::Ask(ask) => tracing::warn!(flow = %ask.flow, "nobody decides about this Query; it is declined in time"),
                 other => {
                     if let Some(request) = other.into_gist_request() {
@@ -219,10 +281,20 @@ impl Drive {
             Err(RequestError::Backlog) => {
                 if let Some(indication) = undelivered {
                     self.core.handle_indication(indication, self.clock.now());
+                } else {
+                    self.lose_request();
                 }
             }
         }
         Ok(())
+    }
+
+    /// What is lost so are news for GIST's table: it forgets a session later, or follows a new peer with the next message.
+    fn lose_request(&mut self) {
+        self.lost = self.lost.saturating_add(1);
+        if self.lost.is_power_of_two() {
+            tracing::warn!(times = self.lost, "GIST has a backlog: a request about its routing state was not carried out");
+        }
     }
 
     fn hear_workers(&mut self) -> Result<(), DriveError> {
@@ -244,15 +316,10 @@ impl Drive {
     }
 
     async fn answer(&mut self, request: Request) {
-        if request.command() == "flows" {
-            let rows = self.core.flows(self.clock.now());
-            for (direction, command) in self.flows.ask(request, rows) {
-                self.command(direction, command);
-            }
-            return;
-        }
         let answer = match request.command() {
-            "counters" => Ok(self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.counters())).collect()),
+            "flows" => return self.flows.ask(request),
+            "request" if request.body.get("wait") == Some(&Value::Bool(true)) => return self.answer_later(request),
+            "counters" => Ok(self.counters()),
             "gist" => self.gist.snapshot().await.map(|snapshot| crate::status::gist(&snapshot)).map_err(|error| error.to_string()),
             "open" => self
                 .rules
@@ -265,34 +332,42 @@ impl Drive {
         request.answer(answer);
     }
 
+    /// Answers a request for a permission when it is known what comes of it.
+    fn answer_later(&mut self, request: Request) {
+        let now = self.clock.now();
+        let asked = self.core.answer(&request, now).and_then(|asked| Ok((request.flow()?, asked)));
+        match asked {
+            Ok((flow, asked)) => self.outcomes.wait(request, flow, asked.get("allowed").and_then(Value::as_u64), now),
+            Err(error) => request.answer(Err(error)),
+        }
+    }
+
+    /// What each packet worker counted, then the core, then the kernel's filter rules.
+    fn counters(&self) -> Value {
+        let mut counters: Map<String, Value> =
+            self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.counters())).collect();
+        counters.extend(self.core.counters());
+        counters.extend(self.rules.counters());
+        counters.into()
+    }
+
     /// A core's status with what the daemon knows besides: whether the rules stand, what has become of routes, and which threads run.
     fn with_status(&self, mut status: Value) -> Value {
         let workers = self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.runs().into()));
         let threads: serde_json::Map<String, Value> = self.threads.show().into_iter().chain(workers).collect();
         if let Some(fields) = status.as_object_mut() {
+            let expiry = &self.credentials.expiry;
+            fields.insert("certificate".to_owned(), json!({ "file": expiry.path(), "ends": expiry.date() }));
+            fields.insert("gist_requests_lost".to_owned(), self.lost.into());
             fields.insert("rules".to_owned(), self.rules.show());
             fields.insert("routes".to_owned(), self.routing.show());
             fields.insert("threads_running".to_owned(), threads.into());
         }
         status
     }
-
-    /// Tells neighbours what ends, for as long as that takes but not longer than [`FAREWELL`].
-    async fn say_farewell(mut self) -> Result<(), DriveError> {
-        self.core.shut_down(self.clock.now());
-        let end = tokio::time::Instant::now() + FAREWELL;
-        while tokio::time::Instant::now() < end {
-            self.perform().await?;
-            tokio::select! {
-                () = self.wake.notified() => self.hear_workers()?,
-                () = tokio::time::sleep_until(end) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
-async fn sleep_until(due: Option<tokio::time::Instant>) {
+async fn sleep_until_due(due: Option<tokio::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

@@ -14,8 +14,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::{PrivateKeyDer, UnixTime};
 use traffic::algorithm::{PacketSigner, SignatureAlgorithm};
 
-use crate::clock;
 use crate::config::{Gist, Identity};
+use crate::expiry::Expiry;
+use crate::{clock, memory};
 
 /// Why an identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum IdentityError {
         /// What is wrong with it.
         source: AnchorError,
     },
+    /// The process's memory cannot be kept from core dumps.
+    #[error("cannot keep keys from core dumps: {0}")]
+    Exposed(nix::errno::Errno),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -87,13 +91,16 @@ pub struct Credentials {
     pub signer: Arc<X509Signer>,
     /// Verifies the messages of others.
     pub authority: Arc<X509Authority>,
+    /// When the certificate ends.
+    pub expiry: Expiry,
     /// The addresses that the certificate names.
     addresses: Vec<IpAddr>,
 }
 
 impl Credentials {
-    /// Reads the files of a configuration. Each error names file and cause.
+    /// Reads the files of a configuration, after the process's memory has been made private. Each error names file and cause.
     pub fn load(identity: &Identity) -> Result<Self, IdentityError> {
+        memory::keep_private().map_err(IdentityError::Exposed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds()));
         let certificates = tls::read_certificates(&identity.certificate, now)?;
         let anchors = tls::read_anchors(&identity.trust_anchors, now)?;
@@ -113,8 +120,9 @@ impl Credentials {
             X509Authority::new(&der(&anchors)).map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
         // What cannot be read here is refused by every peer; the chain has been parsed already.
         let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
+        let expiry = Expiry::of(&identity.certificate, &certificates);
         let tls = tls::configs(certificates, key, anchors)?;
-        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), addresses })
+        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), expiry, addresses })
     }
 
     /// Signs packets, when a receiver asks for it (Solution 3).

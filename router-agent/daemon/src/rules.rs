@@ -8,9 +8,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use traffic::netlink::NetlinkError;
-use traffic::rules::{Author, Install, Role, Watch};
+use traffic::rules::{Author, Install, Role, RuleCounter, Watch};
 
 use crate::threads::Threads;
 
@@ -80,6 +80,12 @@ impl Rules {
         lock(&self.state).opened
     }
 
+    /// For `counters`: what came to each filter rule, or null and why that is not known. Rules named "above the bucket" drop, like
+    /// "not exempt" and "closed"; which interface a packet came by they do not tell.
+    pub fn counters(&self) -> Map<String, Value> {
+        shown(traffic::rules::counters(self.role))
+    }
+
     /// For `status`: whether the rules stand in both families, whether somebody has asked to open, how often they were put
     /// back and how often that failed, and who made it necessary last.
     pub fn show(&self) -> Value {
@@ -93,6 +99,23 @@ impl Rules {
             "last_changed_by": state.last_changed_by,
         })
     }
+}
+
+fn shown(counters: Result<Vec<RuleCounter>, NetlinkError>) -> Map<String, Value> {
+    let row = |counter: &RuleCounter| {
+        json!({
+            "family": counter.family.to_string(),
+            "chain": counter.chain,
+            "rule": counter.rule,
+            "packets": counter.packets,
+            "bytes": counter.bytes,
+        })
+    };
+    let fields = match counters {
+        Ok(counters) => vec![("rules".to_owned(), counters.iter().map(row).collect())],
+        Err(error) => vec![("rules".to_owned(), Value::Null), ("rules_not_known_because".to_owned(), error.to_string().into())],
+    };
+    fields.into_iter().collect()
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -179,6 +202,15 @@ mod tests {
     use traffic::rules::{HostRules, Installed};
 
     use super::*;
+
+    #[test]
+    fn counters_that_cannot_be_read_are_null_and_say_why() {
+        let unread = shown(Err(NetlinkError::NoAnswer("list the rules".into())));
+        assert!(unread["rules"].is_null() && unread["rules_not_known_because"].as_str().unwrap().contains("list the rules"));
+        let counter = RuleCounter { family: traffic::rules::Family::Ipv6, chain: "c".into(), rule: "r".into(), packets: 2, bytes: 100 };
+        let expected = json!({ "rules": [{ "family": "ip6", "chain": "c", "rule": "r", "packets": 2, "bytes": 100 }] });
+        assert_eq!(Value::Object(shown(Ok(vec![counter]))), expected);
+    }
 
     #[test]
     fn what_cannot_be_undone_keeps_nobody_from_opening_and_is_told() {

@@ -16,10 +16,10 @@ use traffic::processor::PacketProcessor;
 use traffic::queue::QueueConfig;
 use traffic::rules::{ASSOCIATION_MARK, Install, Role};
 
-use crate::claim::Claim;
+use crate::claim::{self, Claim, ClaimError};
 use crate::clock::Clock;
 use crate::config::{Gist, Identity};
-use crate::control::{self, Request};
+use crate::control::{self, Control};
 use crate::datapath::{Datapath, DatapathError};
 use crate::drive::{Core, Drive, Parts};
 use crate::identity::{self, Credentials};
@@ -49,7 +49,7 @@ pub struct Start {
     claim: Claim,
     rules: Rules,
     ended: mpsc::Receiver<Ended>,
-    control: mpsc::Receiver<Request>,
+    control: Control,
     wake: Arc<Notify>,
 }
 
@@ -69,11 +69,17 @@ impl Start {
     /// Claims the network namespace and puts the filter rules in place; only then reads the identity and opens the control
     /// socket.
     pub async fn begin(settings: &impl Settings, role: Role, install: Install, undo: Undo) -> Result<Self, Box<dyn Error>> {
-        let claim = Claim::take()?;
+        let claim = Claim::take().inspect_err(|error| {
+            // Beside another daemon the rules are its own. Nobody else has set any, if this kernel has no packet queues, or no room.
+            if !matches!(error, ClaimError::Taken) {
+                let _ = traffic::rules::close(role);
+            }
+        })?;
         let (threads, ended) = Threads::new();
         // From here on nothing passes that no queue has accepted, whatever becomes of this process: an expired certificate must
         // not leave the node open.
         let rules = Rules::start(role, install, undo, &threads)?;
+        claim::gist_port_is_privileged()?;
         let credentials = Credentials::load(settings.identity())?;
         let control = control::listen(settings.control_socket()).await?;
         let (clock, wake) = (Clock::start(), Arc::new(Notify::new()));

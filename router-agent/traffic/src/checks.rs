@@ -1,4 +1,5 @@
-//! The four checks that stand between a packet and its being forwarded, each in one replaceable place.
+//! The checks that stand between a packet and its being forwarded, and the seal that one of them looks for, each in one replaceable
+//! place.
 //!
 //! Daemons use [`Strict`]. The laboratory starts a daemon with one method replaced to show that its scenarios notice;
 //! no configuration of a daemon can do that.
@@ -7,16 +8,32 @@ use std::fmt;
 
 use smoltcp::time::Instant;
 
-use crate::ah;
+use crate::ah::{self, InsertError, Number};
 use crate::algorithm::IcvKey;
+use crate::flow::Flow;
 use crate::packet::IpPacket;
 use crate::replay::{Replay, Window};
 
 /// The checks of the packet path. Every method's own body is the real check.
 pub trait Checks: Send + Sync + fmt::Debug {
+    /// Whether a packet of `flow` may go under the SPI of the permission for `granted`: only if all five values are the same
+    /// (P-038).
+    fn is_of_flow(&self, granted: &Flow, flow: &Flow) -> bool {
+        granted == flow
+    }
+
     /// Whether the packet's ICV is right (RFC 4302 §3.4.4); `high` as in [`ah::icv_matches`].
     fn icv_matches(&self, packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
         ah::icv_matches(packet, key, high)
+    }
+
+    /// Puts AH with the right ICV around a packet; as [`ah::insert`].
+    ///
+    /// # Errors
+    ///
+    /// See [`InsertError`]; `out` is then left empty.
+    fn seal(&self, packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out: &mut Vec<u8>) -> Result<(), InsertError> {
+        ah::insert(packet, spi, number, key, out)
     }
 
     /// Whether the window lets a whole sequence number through (RFC 4302 §3.4.3).

@@ -18,6 +18,14 @@ impl Pair {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    fn take(&self, bytes: usize) {
+        let less = |counter: &AtomicU64, by: u64| {
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| Some(value.saturating_sub(by)));
+        };
+        less(&self.packets, 1);
+        less(&self.bytes, bytes as u64);
+    }
+
     fn read(&self) -> Count {
         Count { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
@@ -52,6 +60,12 @@ impl Counters {
         }
     }
 
+    /// A packet that was counted as going on did not: from now on it counts as dropped. `bytes` as they were counted.
+    pub(crate) fn count_not_accepted(&self, bytes: usize) {
+        self.accepted.take(bytes);
+        self.count_dropped(DropReason::VerdictFailed, bytes);
+    }
+
     /// What went on so far.
     pub fn accepted(&self) -> Count {
         self.accepted.read()
@@ -81,5 +95,8 @@ mod tests {
         assert_eq!(counters.accepted(), Count { packets: 1, bytes: 100 });
         assert_eq!(counters.dropped(DropReason::BadIcv), Count { packets: 2, bytes: 100 });
         assert_eq!(counters.all_dropped().filter(|(_, count)| count.packets > 0).count(), 1);
+        counters.count_not_accepted(100);
+        assert_eq!(counters.accepted(), Count::default());
+        assert_eq!(counters.dropped(DropReason::VerdictFailed), Count { packets: 1, bytes: 100 });
     }
 }

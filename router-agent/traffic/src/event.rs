@@ -10,7 +10,7 @@ use crate::flow::Flow;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Traffic of a flow without permission wants out and policy says to ask (sender; FS-01).
-    /// Raised once for as long as packets of the flow are held.
+    /// Raised again once a second for as long as packets of the flow are held and nobody has answered: it may have been lost.
     FirstPacket(Flow),
     /// A sender has used up three quarters of what is allowed: time to ask for more (X-36, FS-33). Raised once for each
     /// allowed volume.

@@ -64,6 +64,8 @@ drop_reasons! {
     VerificationBudget = "verification_budget",
     /// The host's own key gave no signature for the packet (Solution 3).
     NotSigned = "not_signed",
+    /// It was to pass, but the kernel did not take the verdict, or had let the packet go by then, as it does when a link goes down.
+    VerdictFailed = "verdict_failed",
 }
 
 impl DropReason {

@@ -173,7 +173,7 @@ fn associate<'t>(
         return Err(if table.covers(&flow) { DropReason::MissingAh } else { DropReason::NoPermission });
     };
     let entry = table.get_mut((flow.destination, ah.spi())).ok_or(DropReason::UnknownSpi)?;
-    if entry.flow != flow {
+    if !checks.is_of_flow(&entry.flow, &flow) {
         return Err(DropReason::FlowMismatch);
     }
     if !checks.is_live(entry.expires_at, now) {

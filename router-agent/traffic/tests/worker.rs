@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use namespace::{A4, B4, Namespace, QUIET, SOON, address, eventually, pair, privileged, receive};
+use namespace::{A4, B4, Namespace, QUIET, SOON, address, eventually, pair, privileged, receive, set_link};
 use smoltcp::time::Instant;
-use traffic::counters::Counters;
+use traffic::counters::{Count, Counters};
 use traffic::event::Event;
 use traffic::flow::Flow;
 use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
@@ -199,6 +199,26 @@ fn a_datagram_over_the_copy_limit_is_dropped_and_counted_without_being_judged() 
     assert_eq!(receive(&receiver, SOON).unwrap(), b"small");
     let dropped = counters.dropped(DropReason::TooLarge);
     assert_eq!((dropped.packets, dropped.bytes), (1, 65_535));
+}
+
+/// Whoever takes a link down takes the packets along that wait for a verdict, and the kernel refuses the verdicts.
+#[test]
+fn a_packet_whose_verdict_the_kernel_refuses_is_counted_as_dropped_and_not_as_accepted() {
+    if !privileged() {
+        return;
+    }
+    let counters = Arc::new(Counters::default());
+    let mut scene = Scene::start(|config| config.counters = Arc::clone(&counters));
+    scene.sender.send_to(b"hold", address(B4, 5001)).unwrap();
+    eventually("the packet waits", || scene.b.run(|| kernel_statistics(IN).unwrap().unwrap().waiting) == 1);
+    scene.b.run(|| set_link("right", false));
+    // As a processor does before it gives its verdict.
+    counters.count_accepted(20 + 8 + 4);
+    scene.worker.send(update(RELEASE)).unwrap();
+    assert_eq!(scene.next_up(), Up::Applied(applied(RELEASE)));
+    eventually("the refusal is heard of", || scene.worker.faults().verdicts == 1);
+    eventually("it is counted", || counters.dropped(DropReason::VerdictFailed) == Count { packets: 1, bytes: 32 });
+    assert_eq!(counters.accepted(), Count::default());
 }
 
 /// A host with a worker on its inbound queue, and a neighbour.

@@ -147,7 +147,7 @@ impl Inserter {
                 Action::TakeNumber => entry.highest = entry.highest.saturating_add(1),
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
-                    attempt = match ah::insert(packet, entry.spi, number, &entry.key, &mut self.out) {
+                    attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out) {
                         Ok(()) => Attempt::Send,
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
                         Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
@@ -191,7 +191,7 @@ impl Inserter {
             return Attempt::Drop(DropReason::QueueFull);
         }
         if matches!(attempt, Attempt::Ask) {
-            self.questions.want(flow, owner);
+            self.questions.want(flow, owner, now);
         }
         attempt
     }
@@ -233,7 +233,7 @@ impl Inserter {
                     let ends = self.live_until(&flow, now);
                     self.held.put_back(flow, owner, waiting, ends);
                     if matches!(attempt, Attempt::Ask) {
-                        self.questions.want(flow, owner);
+                        self.questions.want(flow, owner, now);
                     }
                     return;
                 }
@@ -248,7 +248,7 @@ impl Inserter {
             Attempt::Drop(reason) => self.drop_held(&flow, reason),
             Attempt::Ask => {
                 self.held.set_end(&flow, None);
-                self.questions.want(flow, self.held.owner(&flow));
+                self.questions.want(flow, self.held.owner(&flow), now);
             }
             Attempt::Hold | Attempt::Send => self.held.set_end(&flow, None),
         }

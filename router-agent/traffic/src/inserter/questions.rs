@@ -36,6 +36,10 @@ impl Default for QuestionLimits {
 /// After which time nobody answers any more: the sender tries twice, for 5 s and for 10 s.
 const ANSWER: Duration = Duration::from_secs(16);
 
+/// A question that nobody has answered is put again after this time if the flow still wants to ask: the former one may not have been
+/// heard. Not earlier, or a single flow would use up the rate with the packets that it has waiting.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A user may have this many times as many questions open as may still be opened.
 const FREE_SHARE: usize = 3;
 
@@ -75,9 +79,11 @@ impl Questions {
         }
     }
 
-    /// A flow of this user wants to ask.
-    pub(super) fn want(&mut self, flow: Flow, owner: Owner) {
-        if !self.wanting.contains_key(&flow) {
+    /// A flow of this user wants to ask. Whoever has asked just before has to want it again later.
+    pub(super) fn want(&mut self, flow: Flow, owner: Owner, now: Instant) {
+        // An open question ends [`ANSWER`] after it was put.
+        let just_asked = self.open.get(&flow).is_some_and(|(_, until)| after(now, ANSWER - AGAIN) < *until);
+        if !just_asked && !self.wanting.contains_key(&flow) {
             self.began = self.began.saturating_add(1);
             self.wanting.insert(flow, (owner, self.began));
             self.by_user.entry(owner).or_default().insert(self.began, flow);

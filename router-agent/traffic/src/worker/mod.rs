@@ -11,6 +11,7 @@
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 
+mod passed;
 mod thread;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -111,7 +112,8 @@ pub struct Faults {
     pub overruns: u64,
     /// Messages from the kernel that could not be understood.
     pub unreadable: u64,
-    /// Verdicts that could not be sent or that the kernel refused; their packets did not pass.
+    /// Verdicts that could not be sent or that the kernel refused; their packets did not pass, and those that were to pass are counted
+    /// as dropped ([`DropReason::VerdictFailed`](crate::reason::DropReason::VerdictFailed)).
     pub verdicts: u64,
     /// Events lost because nobody read them.
     pub events_lost: u64,
@@ -200,6 +202,7 @@ impl Worker {
             queue,
             processor,
             marks: hashbrown::HashMap::new(),
+            passed: passed::Passed::new(),
             clock: config.clock,
             counters: config.counters,
             updates: incoming,

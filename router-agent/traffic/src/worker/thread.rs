@@ -15,6 +15,7 @@ use crate::queue::{Decision, Deliveries, Delivery, Packet, Queue, ReceiveBuffer,
 use crate::reason::DropReason;
 use crate::update::Update;
 
+use super::passed::Passed;
 use super::{Answer, Clock, Notify, Shared, Stopped, count};
 
 /// Packets judged before timers and the wish to stop are looked at again.
@@ -26,6 +27,8 @@ pub(super) struct Work {
     pub(super) processor: Box<dyn PacketProcessor>,
     /// The marks of held packets that have one: never more than the queue holds packets.
     pub(super) marks: HashMap<PacketId, u32>,
+    /// What the processor has counted as going on lately.
+    pub(super) passed: Passed,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
     pub(super) updates: Receiver<Update>,
@@ -116,12 +119,15 @@ impl Work {
                 Delivery::Refused { id, errno } => {
                     tracing::debug!(id = id.0, %errno, "the kernel refused a verdict");
                     count(&self.shared.faults.verdicts);
+                    if let Some(bytes) = self.passed.take(id) {
+                        self.counters.count_not_accepted(bytes);
+                    }
                 }
                 Delivery::Unreadable { id } => {
                     count(&self.shared.faults.unreadable);
                     if let Some(id) = id {
                         self.counters.count_dropped(DropReason::Malformed, 0);
-                        give(&mut self.queue, &self.shared, id, Decision::Drop);
+                        self.outlet().drop(id);
                     }
                 }
             }
@@ -131,25 +137,26 @@ impl Work {
     fn handle_packet(&mut self, packet: &Packet<'_>) {
         if packet.is_cut() {
             self.counters.count_dropped(DropReason::TooLarge, packet.len);
-            give(&mut self.queue, &self.shared, packet.id, Decision::Drop);
+            self.outlet().drop(packet.id);
             return;
         }
-        let decision = match self.processor.process_sent(packet.id, packet.user, packet.payload, self.clock.now()) {
-            Verdict::Accept => Some(Decision::Accept),
-            Verdict::Replace { payload, mark } => Some(Decision::Replace { payload, mark: mark.map(|bits| packet.mark | bits) }),
+        let mut outlet = Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed };
+        match self.processor.process_sent(packet.id, packet.user, packet.payload, self.clock.now()) {
+            // Processors count a packet as it is with AH: the longer of what came and what goes on.
+            Verdict::Accept => outlet.pass(packet.id, Decision::Accept, packet.len),
+            Verdict::Replace { payload, mark } => {
+                let decision = Decision::Replace { payload, mark: mark.map(|bits| packet.mark | bits) };
+                outlet.pass(packet.id, decision, packet.len.max(payload.len()));
+            }
             Verdict::Drop(reason) => {
                 tracing::trace!(id = packet.id.0, %reason, "dropped");
-                Some(Decision::Drop)
+                outlet.drop(packet.id);
             }
             Verdict::Hold => {
                 if packet.mark != 0 {
                     self.marks.insert(packet.id, packet.mark);
                 }
-                None
             }
-        };
-        if let Some(decision) = decision {
-            give(&mut self.queue, &self.shared, packet.id, decision);
         }
         self.drain();
     }
@@ -158,14 +165,16 @@ impl Work {
     fn drain(&mut self) {
         while let Some((id, released)) = self.processor.poll_released() {
             let own = self.marks.remove(&id).unwrap_or(0);
-            let decision = match &released {
-                Released::Replace { payload, mark } => Decision::Replace { payload, mark: mark.map(|bits| own | bits) },
+            match &released {
+                Released::Replace { payload, mark } => {
+                    let decision = Decision::Replace { payload, mark: mark.map(|bits| own | bits) };
+                    self.outlet().pass(id, decision, payload.len());
+                }
                 Released::Drop(reason) => {
                     tracing::trace!(id = id.0, %reason, "dropped");
-                    Decision::Drop
+                    self.outlet().drop(id);
                 }
-            };
-            give(&mut self.queue, &self.shared, id, decision);
+            }
         }
         let mut told = false;
         while let Some(event) = self.processor.poll_event() {
@@ -179,6 +188,10 @@ impl Work {
         }
     }
 
+    fn outlet(&mut self) -> Outlet<'_> {
+        Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed }
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let due: Instant = self.processor.poll_timeout()?;
         let now = self.clock.now();
@@ -186,14 +199,37 @@ impl Work {
     }
 }
 
-/// Gives a verdict. If it cannot be sent the packet is dropped, and if that cannot be sent either it goes on waiting: in no
-/// case does it pass.
-fn give(queue: &mut Queue, shared: &Shared, id: PacketId, decision: Decision<'_>) {
-    if let Err(errno) = queue.verdict(id, decision) {
-        tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
-        count(&shared.faults.verdicts);
-        if decision != Decision::Drop {
-            let _ = queue.verdict(id, Decision::Drop);
+/// Where verdicts go, and what is kept of them.
+struct Outlet<'a> {
+    queue: &'a mut Queue,
+    shared: &'a Shared,
+    counters: &'a Counters,
+    passed: &'a mut Passed,
+}
+
+impl Outlet<'_> {
+    /// Lets a packet go on that the processor has counted with so many bytes. If the verdict cannot be sent the packet is dropped, and
+    /// counted so.
+    fn pass(&mut self, id: PacketId, decision: Decision<'_>, bytes: usize) {
+        if self.give(id, decision) {
+            self.passed.remember(id, bytes);
+        } else {
+            self.counters.count_not_accepted(bytes);
+            self.drop(id);
         }
+    }
+
+    /// Drops a packet. If the verdict cannot be sent it goes on waiting: in no case does it pass.
+    fn drop(&mut self, id: PacketId) {
+        self.give(id, Decision::Drop);
+    }
+
+    fn give(&mut self, id: PacketId, decision: Decision<'_>) -> bool {
+        let given = self.queue.verdict(id, decision);
+        if let Err(errno) = given {
+            tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
+            count(&self.shared.faults.verdicts);
+        }
+        given.is_ok()
     }
 }
