@@ -33,7 +33,8 @@ enum Command {
         /// Writes one capture a link and the outcome as JSON into this directory, for `audit`.
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
-        /// Takes one check out of the router: the lines that stand for it must break, and the exit code is 1.
+        /// Takes one check out of the router (`coverage`: out of every node): the lines that stand for it must break, and the exit code
+        /// is 1.
         #[arg(long, value_enum, value_name = "CHECK")]
         sabotage: Option<Sabotage>,
         /// Tries only these steps and those that they need.

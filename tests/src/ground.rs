@@ -1,10 +1,8 @@
 //! What the demonstration and a standing network have in common: three hosts in a row with firewalls of their own, certificates,
 //! and a configuration for each daemon.
 
-use std::fs::Permissions;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,12 +34,26 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Builds network, keys and configurations.
-    pub fn lay(directory: &Path) -> io::Result<Self> {
+    /// Builds network, keys and configurations, with a directory among temporary files that nobody else can look into or guess.
+    pub fn lay() -> io::Result<Self> {
+        let (remainder, directory) = Remainder::temporary("pbs-lab")?;
+        Self::in_directory(directory, remainder)
+    }
+
+    /// The same with files in `directory`, which is not there yet, or is the caller's own, empty and no link.
+    pub fn lay_in(directory: &Path) -> io::Result<Self> {
         let directory = std::path::absolute(directory)?;
-        let remainder = Remainder::directory(&directory)?;
-        // Private keys will lie in it.
-        std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        if let Some(above) = directory.parent() {
+            std::fs::create_dir_all(above)?;
+        }
+        let remainder = match Remainder::directory(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Remainder::adopted_directory(&directory)?,
+            made => made?,
+        };
+        Self::in_directory(directory, remainder)
+    }
+
+    fn in_directory(directory: PathBuf, remainder: Remainder) -> io::Result<Self> {
         let chain = Chain::build()?;
         firewall::set(&chain.sender, &[(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)])?;
         firewall::set(&chain.receiver, &[(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT), (7000, 7000), (9000, 9999)])?;

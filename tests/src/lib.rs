@@ -19,6 +19,7 @@ pub mod standing;
 mod tampering;
 pub mod transfer;
 mod unasked;
+mod uncovered;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
@@ -42,6 +43,25 @@ impl Authority {
 
     /// Issues a certificate for a node and writes `<node>.crt` and `<node>.key` into `directory`.
     pub fn issue(&self, directory: &Path, node: &str, addresses: &[IpAddr], kind: KeyKind) -> io::Result<()> {
+        self.issue_with(directory, node, addresses, kind, |_| {})
+    }
+
+    /// The same with an Ed25519 key, for a certificate that lives a minute and ends at `end`.
+    pub fn issue_until(&self, directory: &Path, node: &str, addresses: &[IpAddr], end: SystemTime) -> io::Result<()> {
+        self.issue_with(directory, node, addresses, KeyKind::Ed25519, |parameters| {
+            parameters.not_before = (end - Duration::from_secs(60)).into();
+            parameters.not_after = end.into();
+        })
+    }
+
+    fn issue_with(
+        &self,
+        directory: &Path,
+        node: &str,
+        addresses: &[IpAddr],
+        kind: KeyKind,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> io::Result<()> {
         let mut parameters = CertificateParams::new(vec![format!("{node}.pbs.test")]).map_err(io::Error::other)?;
         parameters.distinguished_name.push(DnType::CommonName, node);
         parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
@@ -51,6 +71,7 @@ impl Authority {
             KeyKind::Ed25519 => &rcgen::PKCS_ED25519,
             KeyKind::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
         };
+        change(&mut parameters);
         let key = KeyPair::generate_for(algorithm).map_err(io::Error::other)?;
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         std::fs::write(directory.join(format!("{node}.crt")), certificate.pem())?;

@@ -72,7 +72,7 @@ impl Daemon {
         Self::start_as(host, program.name(), directory, name)
     }
 
-    /// Starts the router `program` with one check taken out.
+    /// Starts `program` with one check taken out.
     pub fn start_sabotaged(host: &Namespace, program: Program, sabotage: Sabotage, directory: &Path, name: &str) -> io::Result<Self> {
         Self::start_as(host, &format!("{}+{}", program.name(), sabotage.word()), directory, name)
     }

@@ -11,32 +11,34 @@ use crate::{leaking, lying, tampering, unasked};
 /// Exit code of a program that cannot be started.
 const ERROR: u8 = 2;
 
-/// Runs the daemon called `name`; `None` if no daemon is called so. A name may end in the check that is taken out of the router:
-/// `pbs-router+icv`.
+/// Runs the daemon called `name`; `None` if no daemon is called so. A name may end in the check that is taken out: `pbs-router+icv`.
 pub(crate) fn run(name: &str, arguments: &[OsString]) -> Option<ExitCode> {
     let given = arguments.iter().cloned();
     let (program, without) = name.split_once('+').map_or((name, None), |(program, check)| (program, Some(check)));
-    Some(match (program, without) {
-        ("pbs-router", None) => router_agent::main(given),
-        ("pbs", None) => endpoint::main(given),
-        ("pbs-lying", None) => endpoint::main_with(given, lying::parts()),
-        ("pbs-unasked", None) => match config(arguments).and_then(unasked::parts) {
-            Ok(parts) => endpoint::main_with(given, parts),
-            Err(error) => refuse(name, &error.to_string()),
+    let config = || config(arguments);
+    let router = |parts: io::Result<router_agent::Parts>| match (parts, without.map(Sabotage::from_word)) {
+        (Ok(parts), None) => router_agent::main_with(given.clone(), parts),
+        (Ok(parts), Some(Some(sabotage))) => router_agent::main_with(given.clone(), sabotage.apply(parts)),
+        (Ok(_), Some(None)) => refuse(name, "no such check"),
+        (Err(error), _) => refuse(name, &error.to_string()),
+    };
+    let host = |parts: io::Result<endpoint::Parts>| match (parts, without.map(Sabotage::from_word)) {
+        (Ok(parts), None) => endpoint::main_with(given.clone(), parts),
+        (Ok(parts), Some(sabotage)) => match sabotage.and_then(|sabotage| sabotage.apply_to_host(parts)) {
+            Some(parts) => endpoint::main_with(given.clone(), parts),
+            None => refuse(name, "no such check of a host"),
         },
-        ("pbs-router-leaking", None) => match config(arguments) {
-            Ok(config) => router_agent::main_with(given, leaking::parts(config)),
-            Err(error) => refuse(name, &error.to_string()),
-        },
-        ("pbs-router" | "pbs-router-tampering", without) => {
-            let parts = router_agent::Parts::default();
-            let parts = if program == "pbs-router" { parts } else { tampering::parts(parts) };
-            match without.map(Sabotage::from_word) {
-                None => router_agent::main_with(given, parts),
-                Some(Some(sabotage)) => router_agent::main_with(given, sabotage.apply(parts)),
-                Some(None) => refuse(name, "no such check"),
-            }
-        }
+        (Err(error), _) => refuse(name, &error.to_string()),
+    };
+    Some(match program {
+        "pbs-router" if without.is_none() => router_agent::main(given),
+        "pbs-router" => router(Ok(router_agent::Parts::default())),
+        "pbs-router-tampering" => router(Ok(tampering::parts(router_agent::Parts::default()))),
+        "pbs-router-leaking" => router(config().map(leaking::parts)),
+        "pbs" if without.is_none() => endpoint::main(given),
+        "pbs" => host(Ok(endpoint::Parts::default())),
+        "pbs-lying" => host(Ok(lying::parts())),
+        "pbs-unasked" => host(config().and_then(unasked::parts)),
         _ => return None,
     })
 }

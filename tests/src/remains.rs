@@ -1,16 +1,21 @@
 //! What must not be left behind: processes, directories, mounts. Each goes when its owner lets go of it, and all of them go when
 //! the laboratory is ended by a signal.
 
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often a directory is removed again if something was written into it meanwhile.
 const ATTEMPTS: u32 = 5;
+/// Mode of a directory in which private keys will lie.
+const PRIVATE: u32 = 0o700;
 
 /// Whoever holds this lock may make something that must not be left behind. A signal takes it and never gives it back.
 static REMAINS: Mutex<Remains> = Mutex::new(Remains { next: 0, entries: Vec::new(), kept: false });
@@ -56,10 +61,36 @@ impl Remnant {
 pub struct Remainder(u64);
 
 impl Remainder {
-    /// Makes a directory with everything above it. What lies in it goes with it.
+    /// Makes a directory that its owner alone may look into. That something is there already is an error, be it a link. What lies
+    /// in it goes with it.
     pub fn directory(path: &Path) -> io::Result<Self> {
         let mut remains = lock();
-        std::fs::create_dir_all(path)?;
+        DirBuilder::new().mode(PRIVATE).create(path).map_err(naming(path))?;
+        Ok(remains.add(Remnant::Directory(path.to_owned())))
+    }
+
+    /// Makes such a directory among temporary files, under a name that begins with `what` and that nobody can guess: whoever may
+    /// write there as well cannot put something in its place beforehand.
+    pub fn temporary(what: &str) -> io::Result<(Self, PathBuf)> {
+        let mut random = [0; 8];
+        SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("the system gives no random octets"))?;
+        let path = std::path::absolute(std::env::temp_dir())?.join(format!("{what}-{}", hex::encode(random)));
+        Ok((Self::directory(&path)?, path))
+    }
+
+    /// Takes a directory that is there for one's own: it must be empty, no link, and belong to who runs this, and from now on its
+    /// owner alone may look into it. What lies in it goes with it.
+    pub fn adopted_directory(path: &Path) -> io::Result<Self> {
+        let mut remains = lock();
+        let directory = File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path).map_err(naming(path))?;
+        if directory.metadata()?.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(naming(path)(io::Error::other("it belongs to somebody else")));
+        }
+        directory.set_permissions(Permissions::from_mode(PRIVATE))?;
+        // Only now can nobody else put something into it.
+        if std::fs::read_dir(path)?.next().is_some() {
+            return Err(naming(path)(io::Error::other("it is not empty")));
+        }
         Ok(remains.add(Remnant::Directory(path.to_owned())))
     }
 
@@ -129,6 +160,11 @@ impl Remains {
         let at = self.entries.iter().position(|(entry, _)| *entry == number)?;
         Some(self.entries.remove(at).1)
     }
+}
+
+/// Adds to an error what it is about.
+fn naming(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn lock() -> MutexGuard<'static, Remains> {
@@ -215,8 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_let_go_of_is_removed_and_what_is_kept_stays() {
-        let path = std::env::temp_dir().join(format!("pbs-lab-remains-{}", std::process::id()));
-        let directory = Remainder::directory(&path).unwrap();
+        let (directory, path) = Remainder::temporary("pbs-lab-remains").unwrap();
         let (file, _) = Remainder::file(&path.join("kept")).unwrap();
         assert!(Remainder::file(&path.join("kept")).is_err(), "it is there already");
         file.keep();
@@ -226,6 +261,30 @@ mod tests {
         assert!(!Path::new(&format!("/proc/{id}")).exists());
         assert!(path.join("kept").exists());
         drop(directory);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_for_keys_is_private_and_never_what_somebody_has_put_in_its_place() {
+        let (above, path) = Remainder::temporary("pbs-lab-remains").unwrap();
+        let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o700);
+        let (theirs, link) = (path.join("theirs"), path.join("link"));
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::set_permissions(&theirs, Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink(&theirs, &link).unwrap();
+        for taken in [&theirs, &link] {
+            assert_eq!(Remainder::directory(taken).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{}", taken.display());
+        }
+        assert!(Remainder::adopted_directory(&link).is_err(), "a link is not followed");
+        let adopted = Remainder::adopted_directory(&theirs).unwrap();
+        assert_eq!(mode(&theirs), 0o700, "an own and empty one may be used once nobody else can look into it");
+        drop(adopted);
+        assert!(!theirs.exists());
+        std::fs::create_dir_all(theirs.join("something")).unwrap();
+        assert!(Remainder::adopted_directory(&theirs).is_err(), "what lies in a used one would be removed");
+        assert!(theirs.join("something").exists());
+        drop(above);
         assert!(!path.exists());
     }
 }

@@ -1,5 +1,5 @@
-//! A demonstration that could not fail would show nothing. Each of these takes one check out of the router, and the lines that
-//! stand for that check must break, and only they. `pbs-lab sabotages` tries them one after the other, each against the whole
+//! A demonstration that could not fail would show nothing. Each of these takes one check out of the router (one, that the ICV covers
+//! the payload, out of every node: they must agree), and the lines that stand for that check must break, and only they. `pbs-lab sabotages` tries them one after the other, each against the whole
 //! demonstration.
 //!
 //! The laboratory's own program starts the router's library with a replaced part, under a name that says so
@@ -14,18 +14,24 @@ use router_agent::Parts;
 use smoltcp::time::Instant;
 use traffic::algorithm::IcvKey;
 use traffic::checks::Checks;
+use traffic::flow::Flow;
 use traffic::netlink::{Batch, CREATE, NetlinkError, Socket, Writer};
 use traffic::packet::IpPacket;
 use traffic::replay::{Replay, Window};
 use traffic::rules::{Role, RouterRules, SIGNALLING_PASSED};
 
 use crate::demo::{self, line};
+use crate::uncovered::Uncovered;
 
 /// The check that is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sabotage {
     /// Every ICV is taken for right.
     Icv,
+    /// The payload is left out of the ICV, by every node.
+    Coverage,
+    /// A packet of any flow may go under the SPI of any permission for its destination.
+    Binding,
     /// Every sequence number is taken for new.
     Window,
     /// No volume is ever used up.
@@ -43,6 +49,8 @@ impl Sabotage {
     pub fn word(self) -> &'static str {
         match self {
             Self::Icv => "icv",
+            Self::Coverage => "coverage",
+            Self::Binding => "binding",
             Self::Window => "window",
             Self::Budget => "budget",
             Self::Consent => "consent",
@@ -54,11 +62,22 @@ impl Sabotage {
     /// The lines of the demonstration that stand for the check.
     pub fn lines(self) -> &'static [&'static str] {
         match self {
-            Self::Icv => &["wrong-key", "wrong-key-ipv6"],
-            Self::Window => &["replayed", "replayed-ipv6", "replayed-after-restart"],
-            Self::Budget => &["lying-sender"],
+            Self::Icv => &["wrong-key", "wrong-key-ipv6", "bit-flipped", "bit-flipped-ipv6"],
+            Self::Coverage => &["bit-flipped", "bit-flipped-ipv6"],
+            Self::Binding => &[
+                "other-port",
+                "other-source-port",
+                "other-address",
+                "other-protocol",
+                "other-port-ipv6",
+                "other-source-port-ipv6",
+                "other-address-ipv6",
+                "other-protocol-ipv6",
+            ],
+            Self::Window => &["replayed", "replayed-ipv6", "replayed-after-restart", "replayed-after-restart-ipv6"],
+            Self::Budget => &["lying-sender", "lying-sender-ipv6"],
             Self::Consent => &["consent"],
-            Self::FailClosed => &["router-killed"],
+            Self::FailClosed => &["router-killed", "router-killed-ipv6"],
             Self::Expiry => &["expiry"],
         }
     }
@@ -76,10 +95,32 @@ impl Sabotage {
         Self::value_variants().iter().copied().find(|sabotage| sabotage.word() == word)
     }
 
+    /// Whether hosts run without the check as well.
+    pub(crate) fn is_of_hosts_too(self) -> bool {
+        self == Self::Coverage
+    }
+
+    /// Who runs without it, with the verb.
+    pub(crate) fn who(self) -> &'static str {
+        if self.is_of_hosts_too() { "every node runs" } else { "the router runs" }
+    }
+
+    /// A host's parts without this check; `None` if it is one of routers alone.
+    pub(crate) fn apply_to_host(self, parts: endpoint::Parts) -> Option<endpoint::Parts> {
+        let endpoint::Parts { outbound_checks, inbound_checks, around } = parts;
+        self.is_of_hosts_too().then(|| endpoint::Parts {
+            outbound_checks: Arc::new(Uncovered(outbound_checks)),
+            inbound_checks: Arc::new(Uncovered(inbound_checks)),
+            around,
+        })
+    }
+
     /// A router's parts without this check.
     pub(crate) fn apply(self, mut parts: Parts) -> Parts {
         match self {
             Self::Icv => parts.checks = Arc::new(AnyIcv),
+            Self::Coverage => parts.checks = Arc::new(Uncovered(parts.checks)),
+            Self::Binding => parts.checks = Arc::new(AnyFlow),
             Self::Window => parts.checks = Arc::new(AnyNumber),
             Self::Budget => parts.checks = Arc::new(AnyVolume),
             Self::Consent => parts.table = without_consent,
@@ -90,6 +131,24 @@ impl Sabotage {
             }
         }
         parts
+    }
+}
+
+/// What hosts check and how they seal, in a demonstration without this check.
+pub(crate) fn checks_of_hosts(sabotage: Option<Sabotage>) -> Arc<dyn Checks> {
+    let parts = endpoint::Parts::default();
+    match sabotage.and_then(|sabotage| sabotage.apply_to_host(parts.clone())) {
+        Some(parts) => parts.outbound_checks,
+        None => parts.outbound_checks,
+    }
+}
+
+#[derive(Debug)]
+struct AnyFlow;
+
+impl Checks for AnyFlow {
+    fn is_of_flow(&self, _: &Flow, _: &Flow) -> bool {
+        true
     }
 }
 

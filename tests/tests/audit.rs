@@ -223,7 +223,7 @@ impl Run {
     /// Writes down what the captures show, as the run itself does.
     fn record(&mut self) {
         let line = |name, port, from_us, to_us| {
-            let watch = Watch { family: Ipv4, port, payload: None, from_us, to_us };
+            let watch = Watch { family: Ipv4, source: None, port, payload: None, from_us, to_us };
             let mut line = Line::new(name, name);
             (line.sender_link, line.receiver_link) = (Evidence::gather(&watch, &self.sender), Evidence::gather(&watch, &self.receiver));
             line.sent = line.sender_link.there.packets;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pbs_lab::attack::injector::Injector;
@@ -14,6 +14,7 @@ use pbs_lab::network::link::{self, End};
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::pki::{Authority, KeyKind};
 use pbs_lab::process::{self, Daemon, Program};
+use pbs_lab::remains::Remainder;
 use pbs_lab::transfer;
 use serde_json::{Value, json};
 
@@ -27,17 +28,17 @@ const OTHER: u16 = 9500;
 const PACKETS: usize = 20;
 
 struct Neighbours {
-    directory: PathBuf,
     left: Namespace,
     right: Namespace,
     capture: Capture,
     daemons: Vec<Daemon>,
+    /// Removes the directory.
+    _remainder: Remainder,
 }
 
 impl Neighbours {
     fn start() -> Self {
-        let directory = std::env::temp_dir().join(format!("pbs-neighbours-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let (remainder, directory) = Remainder::temporary("pbs-neighbours").unwrap();
         let (left, right) = (Namespace::create("left").unwrap(), Namespace::create("right").unwrap());
         let end = |host, interface, address| End { host, interface, addresses: address };
         link::join(end(&left, "l0", &[(LEFT, 24)]), end(&right, "q0", &[(RIGHT, 24)]), 1500).unwrap();
@@ -53,7 +54,7 @@ impl Neighbours {
             Daemon::start(&right, Program::Host, &directory, "right").unwrap(),
             Daemon::start(&left, Program::Host, &directory, "left").unwrap(),
         ];
-        Self { directory, left, right, capture, daemons }
+        Self { left, right, capture, daemons, _remainder: remainder }
     }
 
     /// Inbound packets that the receiver has dropped for `reason`.
@@ -75,7 +76,6 @@ impl Neighbours {
 impl Drop for Neighbours {
     fn drop(&mut self) {
         self.daemons.clear();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

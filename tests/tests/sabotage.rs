@@ -64,7 +64,17 @@ fn with_every_check_in_place_every_line_holds() {
 
 #[test]
 fn without_the_icv_check_packets_under_a_wrong_key_pass() {
-    breaks_its_lines(Sabotage::Icv, "forged");
+    breaks_its_lines(Sabotage::Icv, "forged,flipped");
+}
+
+#[test]
+fn without_the_payload_under_the_icv_packets_changed_on_the_way_pass() {
+    breaks_its_lines(Sabotage::Coverage, "granted,forged,tcp,flipped,lying-sender,consent,misused");
+}
+
+#[test]
+fn without_binding_an_spi_to_its_flow_a_key_holder_sends_whatever_it_likes() {
+    breaks_its_lines(Sabotage::Binding, "forged,misused");
 }
 
 #[test]
@@ -74,7 +84,7 @@ fn without_the_replay_window_a_capture_passes_again() {
 
 #[test]
 fn without_the_budget_a_lying_sender_goes_on() {
-    breaks_its_lines(Sabotage::Budget, "over-budget");
+    breaks_its_lines(Sabotage::Budget, "over-budget,lying-sender");
 }
 
 #[test]

@@ -4,9 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use traffic::ah::{self, Number};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
-use traffic::packet::IpPacket;
 
 use super::line::Line;
 use super::site::Site;
@@ -42,13 +40,15 @@ fn try_it(site: &Site) -> io::Result<Line> {
     while rows(&site.router)? == before && site.flow(&site.router, PORT)?.is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let unasked = rows(&site.router)? - before;
+    let rows = rows(&site.router)?;
+    trial.line.must(rows >= before, format!("the router took row {ROW} {rows} times, {before} times before: it was started anew"));
+    let unasked = rows.saturating_sub(before);
     trial.line.measure(format!("{unasked} such Permission refused by row {ROW}"));
     let held = site.flow(&site.router, PORT)?.is_some();
     trial.line.must(!held, "the router holds a permission that the flow's source did not ask for");
     trial.line.must(held || unasked > 0, "the Permission did not come to the router");
     trial.line.must(site.flow(&site.sender, PORT)?.is_none(), "the sender holds a permission that it did not ask for");
-    trial.line.sent = site.attacker.send(&accomplice()?)?;
+    trial.line.sent = site.attacker.send(&accomplice(site)?)?;
     let mut line = trial.finish()?;
     line.must(line.arrived == 0, "packets passed under a permission that nobody asked for");
     let dropped = line.dropped_at("router", "unknown_spi");
@@ -57,16 +57,10 @@ fn try_it(site: &Site) -> io::Result<Line> {
 }
 
 /// Packets under the key of the unasked permission.
-fn accomplice() -> io::Result<Vec<Vec<u8>>> {
+fn accomplice(site: &Site) -> io::Result<Vec<Vec<u8>>> {
     let key = IcvKey::new(MacAlgorithm::HmacSha256_128, &KEY).map_err(io::Error::other)?;
     let clear = packet::udp((Ipv4.sender(), source_port(PORT)), (Ipv4.receiver(), PORT), b"from an accomplice")?;
-    let clear = IpPacket::parse(&clear).map_err(io::Error::other)?;
-    let protected = |number| {
-        let mut packet = Vec::new();
-        ah::insert(&clear, SPI, Number { low: number, high: None }, &key, &mut packet).map_err(io::Error::other)?;
-        Ok(packet)
-    };
-    (1..=PACKETS).map(protected).collect()
+    (1..=PACKETS).map(|number| site.seal(&clear, SPI, number, &key)).collect()
 }
 
 /// How often the router has taken the row for a Permission without a Query.

@@ -1,6 +1,7 @@
 //! What captures show about one line of the table: the same figures for the run itself and for a later audit.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,9 @@ use crate::network::topology::Family;
 pub struct Watch {
     /// IP version.
     pub family: Family,
+    /// Who sends, where that is not the sender.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<IpAddr>,
     /// The receiver's port.
     pub port: u16,
     /// Octets that the payload holds (hex), where the port alone does not tell the packets from signalling.
@@ -42,7 +46,7 @@ impl Watch {
             return None;
         }
         let seen = frame::read(frame.ip()?)?;
-        let (sender, receiver) = (self.family.sender(), self.family.receiver());
+        let (sender, receiver) = (self.source.unwrap_or(self.family.sender()), self.family.receiver());
         let way = if (seen.source, seen.destination, seen.ports.1) == (sender, receiver, self.port) {
             Way::There
         } else if (seen.source, seen.destination, seen.ports.0) == (receiver, sender, self.port) {

@@ -3,18 +3,22 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::SETTLE;
 use super::line::Line;
 use super::site::Site;
 use super::trial::Trial;
 use crate::network::topology::Family::{self, Ipv4, Ipv6};
-use crate::process::Program;
+use crate::process::{Daemon, Program};
 use crate::transfer;
 
 /// Datagrams that ask for nothing: a few are enough to see whether one gets through.
 const FEW: u64 = 20;
 /// Octets of a file over UDP.
 const FILE: usize = 1 << 20;
+/// The receiver's row for a Query that its policy declines.
+const DECLINED: &str = "FR-06";
 
 /// Nothing arrives before there is a permission.
 pub(super) fn before_permission(site: &mut Site) -> io::Result<Vec<Line>> {
@@ -41,10 +45,22 @@ pub(super) fn granted(site: &mut Site) -> io::Result<Vec<Line>> {
 /// What nobody asks for, and what the receiver declines.
 pub(super) fn denied(site: &mut Site) -> io::Result<Vec<Line>> {
     let not_asked = try_few(site, "not-asked", "UDP that the sender's policy does not ask for", 7000, ("sender", &["not_asked"]))?;
-    // Whoever waits longer for the answer than a packet is held gives it up a little earlier.
+    // Whoever waits longer for the answer than a packet is held gives it up a little earlier: the receiver must have said no.
     let reasons = ["no_permission", "held_too_long"];
-    let declined = try_few(site, "declined", "UDP that the receiver declines", 9900, ("sender", &reasons))?;
+    let before = denials(&site.receiver)?;
+    let mut declined = try_few(site, "declined", "UDP that the receiver declines", 9900, ("sender", &reasons))?;
+    let denials = denials(&site.receiver)?;
+    let denied = denials.checked_sub(before);
+    declined.must(denied > Some(0), format!("the receiver has declined {denials} times, {before} times before"));
+    declined.measure(format!("{} declined by the receiver's row {DECLINED}", denied.unwrap_or(0)));
     Ok(vec![not_asked, declined])
+}
+
+/// How often the receiver has taken the row for a Query that its policy declines.
+fn denials(receiver: &Option<Daemon>) -> io::Result<u64> {
+    let Some(receiver) = receiver else { return Ok(0) };
+    let status = receiver.ask(&serde_json::json!({ "command": "status" }))?;
+    Ok(status.pointer(&format!("/receiving/nslp/rules/{DECLINED}")).and_then(Value::as_u64).unwrap_or(0))
 }
 
 fn try_few(site: &Site, name: &'static str, tried: &str, port: u16, (at, reasons): (&str, &[&str])) -> io::Result<Line> {

@@ -53,9 +53,9 @@ pub struct Line {
 
 impl Line {
     /// Starts a line that so far holds.
-    pub fn new(name: &'static str, tried: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, tried: impl Into<String>) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             tried: tried.into(),
             sent: 0,
             arrived: 0,
@@ -86,8 +86,8 @@ impl Line {
         self.measured.push_str(figure.as_ref());
     }
 
-    /// The line's packets must all have been under AH on both links, each SPI with growing numbers, and every one that left the
-    /// sender must have arrived unless it was counted as dropped.
+    /// The line's packets must all have been under AH on both links, each SPI with growing numbers, and every one that entered the
+    /// router must have left it, or be counted there as dropped.
     pub fn must_be_under_ah(&mut self) {
         for (link, evidence) in [("sender's", self.sender_link.clone()), ("receiver's", self.receiver_link.clone())] {
             let clear = evidence.clear();
@@ -96,6 +96,13 @@ impl Line {
             let growing = evidence.there.spis.values().chain(evidence.back.spis.values()).all(|spi| spi.growing);
             self.must(growing, format!("{link} link: numbers of an SPI do not grow"));
         }
+        let entered = self.sender_link.there.packets + self.receiver_link.back.packets;
+        let left = self.receiver_link.there.packets + self.sender_link.back.packets;
+        let dropped: u64 = self.dropped.iter().filter(|dropped| dropped.at == "router").map(|dropped| dropped.packets).sum();
+        self.must(
+            entered.checked_sub(left) == Some(dropped),
+            format!("{entered} packets entered the router and {left} left it, {dropped} are counted there as dropped"),
+        );
     }
 
     /// Packets dropped at `at` for `reason`.
@@ -157,6 +164,7 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::{Figures, Spi};
     use super::*;
 
     #[test]
@@ -170,6 +178,23 @@ mod tests {
             table.contains("BROKEN") && table.contains("!! forged: one packet arrived") && table.contains("0 of 1 lines hold"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_packet_that_is_lost_without_being_counted_breaks_the_line_and_so_does_one_that_is_counted_without_being_lost() {
+        let spi = || Spi { packets: 10, first: 1, last: 10, growing: true };
+        let evidence = |packets| {
+            let there = Figures { packets, spis: [("0x00000100".to_owned(), spi())].into(), ..Figures::default() };
+            Evidence { there, back: Figures::default() }
+        };
+        let judged = |entered, left, packets| {
+            let dropped = vec![Dropped { at: "router".to_owned(), reason: "unknown_spi".to_owned(), packets }];
+            let mut line = Line { sender_link: evidence(entered), receiver_link: evidence(left), dropped, ..Line::new("tcp", "a file") };
+            line.must_be_under_ah();
+            line.holds
+        };
+        assert!(judged(10, 10, 0) && judged(10, 8, 2));
+        assert!(!judged(10, 9, 0) && !judged(10, 10, 1) && !judged(9, 10, 0));
     }
 
     #[test]

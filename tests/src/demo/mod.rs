@@ -3,10 +3,13 @@
 mod consent;
 pub mod evidence;
 mod expiry;
+mod flipped;
 mod forged;
 mod grant;
+mod held_back;
 mod lifecycle;
 pub mod line;
+mod misused;
 mod over_budget;
 mod restart;
 mod signalling;
@@ -40,7 +43,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Where one capture a link and the outcome are written.
     pub keep: Option<PathBuf>,
-    /// Which check the router runs without.
+    /// Which check the router, or every node, runs without.
     pub sabotage: Option<Sabotage>,
     /// The steps to try, with those that they need; all if none is named.
     pub only: Vec<String>,
@@ -51,7 +54,7 @@ pub fn run(options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
     let started = Instant::now();
     let steps = steps::chosen(&options.only)?;
     if let Some(sabotage) = options.sabotage {
-        progress(&format!("sabotage: the router runs without its check `{}`", sabotage.word()));
+        progress(&format!("sabotage: {} without the check `{}`", sabotage.who(), sabotage.word()));
     }
     if let Some(directory) = &options.keep {
         // Better told now than when there is something to lose.

@@ -7,49 +7,67 @@ use serde_json::Value;
 
 use super::line::Line;
 use super::site::{SMALL_BUDGET, Site};
-use super::trial::Trial;
-use crate::network::topology::Family::Ipv4;
+use super::trial::{Trial, of_family};
+use crate::network::topology::Family::{self, Ipv4, Ipv6};
 use crate::process::{Daemon, Program};
 
 /// Datagrams offered: about two and a half times the small budget.
 const OFFERED: u64 = 80;
 /// Payload octets of each.
 const PAYLOAD: usize = 1200;
-/// Octets of one packet on a link: IPv4, AH, UDP, payload.
-const PACKET: u64 = 20 + 28 + 8 + PAYLOAD as u64;
 
-/// Both senders in turn.
-pub(super) fn both_senders(site: &mut Site) -> io::Result<Vec<Line>> {
-    let trial = Trial::start(site, "over-budget", "honest sender, more than allowed", Ipv4, 9010)?;
+/// An honest sender, with each IP version.
+pub(super) fn honest_sender(site: &mut Site) -> io::Result<Vec<Line>> {
+    Ok(vec![honest(site, Ipv4, 9010)?, honest(site, Ipv6, 9012)?])
+}
+
+/// A lying sender, with each IP version.
+pub(super) fn lying_sender(site: &mut Site) -> io::Result<Vec<Line>> {
+    site.start_sender(Program::LyingHost)?;
+    let lines = vec![lying(site, Ipv4, 9011)?, lying(site, Ipv6, 9013)?];
+    site.start_sender(Program::Host)?;
+    Ok(lines)
+}
+
+fn honest(site: &Site, family: Family, port: u16) -> io::Result<Line> {
+    let (name, tried) = of_family(family, "over-budget", "honest sender, more than allowed");
+    let trial = Trial::start(site, name, tried, family, port)?;
     let mut highest = None;
-    let mut honest = overrun(site, trial, || {
+    let mut line = overrun(site, trial, family, || {
         // It gives up a permission that is used up, so it is watched while it sends.
-        if let Some(flow) = site.flow(&site.sender, 9010)? {
+        if let Some(flow) = site.flow(&site.sender, port)? {
             let figures = (figure(&flow, "counted"), figure(&flow, "allowed"));
             highest = highest.max(Some(figures));
         }
         Ok(())
     })?;
     let (counted, allowed) = highest.unwrap_or_default();
-    honest.measure(format!("sender counted {} of {}", counted.unwrap_or_default(), allowed.unwrap_or_default()));
+    line.measure(format!("sender counted {} of {}", counted.unwrap_or_default(), allowed.unwrap_or_default()));
     let within = counted.is_some_and(|counted| counted > SMALL_BUDGET / 2 && counted <= SMALL_BUDGET) && allowed == Some(SMALL_BUDGET);
-    honest.must(within, format!("the sender counted up to {counted:?} of {allowed:?}"));
-    let octets = honest.sender_link.there.octets;
-    honest.must(octets <= SMALL_BUDGET, format!("{octets} octets left the sender, {SMALL_BUDGET} were allowed"));
-    let left = honest.sender_link.there.packets;
-    honest.must(left == honest.arrived, format!("{left} packets left the sender, {} arrived", honest.arrived));
-    site.start_sender(Program::LyingHost)?;
-    let trial = Trial::start(site, "lying-sender", "lying sender (right key), more than allowed", Ipv4, 9011)?;
-    let mut liar = overrun(site, trial.of_liar(), || Ok(()))?;
-    let dropped = liar.dropped_at("router", "over_budget");
-    let beyond = liar.sent - liar.arrived;
-    liar.must(dropped == beyond && dropped > 0, format!("the router dropped {dropped} of {beyond} beyond the budget"));
-    site.start_sender(Program::Host)?;
-    Ok(vec![honest, liar])
+    line.must(within, format!("the sender counted up to {counted:?} of {allowed:?}"));
+    let octets = line.sender_link.there.octets;
+    line.must(octets <= SMALL_BUDGET, format!("{octets} octets left the sender, {SMALL_BUDGET} were allowed"));
+    let left = line.sender_link.there.packets;
+    line.must(left == line.arrived, format!("{left} packets left the sender, {} arrived", line.arrived));
+    Ok(line)
+}
+
+fn lying(site: &Site, family: Family, port: u16) -> io::Result<Line> {
+    let (name, tried) = of_family(family, "lying-sender", "lying sender (right key), more than allowed");
+    let trial = Trial::start(site, name, tried, family, port)?;
+    let mut line = overrun(site, trial.of_liar(), family, || Ok(()))?;
+    let dropped = line.dropped_at("router", "over_budget");
+    let (sent, arrived) = (line.sent, line.arrived);
+    let beyond = sent.checked_sub(arrived);
+    line.must(
+        dropped > 0 && beyond == Some(dropped),
+        format!("the router dropped {dropped} beyond the budget, {arrived} of {sent} arrived"),
+    );
+    Ok(line)
 }
 
 /// Sends more than the small budget, and looks each time.
-fn overrun(site: &Site, mut trial: Trial<'_>, mut look: impl FnMut() -> io::Result<()>) -> io::Result<Line> {
+fn overrun(site: &Site, mut trial: Trial<'_>, family: Family, mut look: impl FnMut() -> io::Result<()>) -> io::Result<Line> {
     let (socket, _receiver) = trial.sockets()?;
     socket.send_to(&[0; PAYLOAD], trial.destination())?;
     trial.line.sent = 1;
@@ -67,11 +85,20 @@ fn overrun(site: &Site, mut trial: Trial<'_>, mut look: impl FnMut() -> io::Resu
     let octets = line.receiver_link.there.octets;
     line.measure(format!("{octets} of {SMALL_BUDGET} octets passed"));
     line.must(octets <= SMALL_BUDGET, format!("{octets} octets passed, {SMALL_BUDGET} were allowed"));
-    line.must(octets + PACKET > SMALL_BUDGET, format!("only {octets} octets passed: one more packet would have fitted"));
+    line.must(octets + packet_on_link(family) > SMALL_BUDGET, format!("only {octets} octets passed: one more packet would have fitted"));
     line.must_be_under_ah();
     must_count(site, &mut line, "router", &site.router, octets)?;
     must_count(site, &mut line, "receiver", &site.receiver, octets)?;
     Ok(line)
+}
+
+/// Octets of one packet on a link: IP, AH, UDP, payload.
+fn packet_on_link(family: Family) -> u64 {
+    let headers = match family {
+        Ipv4 => 20 + 28,
+        Ipv6 => 40 + 32,
+    };
+    headers + 8 + PAYLOAD as u64
 }
 
 /// The node must have counted what the capture beside it shows, and allow the small budget.

@@ -10,48 +10,61 @@ use std::time::{Duration, Instant};
 use super::SETTLE;
 use super::line::Line;
 use super::site::{REFRESH, Site};
-use super::trial::Trial;
+use super::trial::{Trial, of_family};
 use crate::network::frame;
-use crate::network::topology::Family::Ipv4;
+use crate::network::topology::Family::{self, Ipv4, Ipv6};
 use crate::process::Program;
 
-/// The flow that keeps sending all the time.
-const PORT: u16 = 9020;
 /// How long it is captured.
 const CAPTURED: Duration = Duration::from_millis(500);
+/// How long the router stays dead.
+const DEAD: Duration = Duration::from_secs(1);
 
-/// Kills the router under a running flow and starts it again.
+/// A flow that keeps sending all the time.
+#[derive(Clone, Copy)]
+struct Running {
+    family: Family,
+    port: u16,
+}
+
+/// Kills the router under a running flow and starts it again, with each IP version.
 pub(super) fn router_killed(site: &mut Site) -> io::Result<Vec<Line>> {
-    let warm_up = Trial::start(site, "", "", Ipv4, PORT)?;
+    let mut lines = under(site, Running { family: Ipv4, port: 9020 })?;
+    lines.extend(under(site, Running { family: Ipv6, port: 9024 })?);
+    Ok(lines)
+}
+
+fn under(site: &mut Site, running: Running) -> io::Result<Vec<Line>> {
+    let warm_up = Trial::start(site, "", "", running.family, running.port)?;
     let (socket, _receiver) = warm_up.sockets()?;
     let flow = Flow::start(socket, warm_up.destination());
     let runs = warm_up.await_arrival(Duration::from_secs(10)).is_some();
     std::thread::sleep(CAPTURED);
-    let capture = capture(site);
-    let killed = killed(site, &flow, runs)?;
-    let restarted = restarted(site, &flow)?;
-    flow.stop();
-    let replayed = replayed(site, &capture)?;
+    let capture = capture(site, running);
+    let killed = killed(site, running, &flow, runs)?;
+    let restarted = restarted(site, running, flow)?;
+    let replayed = replayed(site, running, &capture)?;
     Ok(vec![killed, restarted, replayed])
 }
 
 /// Every packet of the flow that was on the sender's link so far.
-fn capture(site: &Site) -> Vec<Vec<u8>> {
+fn capture(site: &Site, Running { family, port }: Running) -> Vec<Vec<u8>> {
     let of_flow = |ip: &&[u8]| {
-        frame::read(ip).is_some_and(|seen| seen.ports.1 == PORT && seen.destination == Ipv4.receiver() && seen.authentication.is_some())
+        frame::read(ip).is_some_and(|seen| seen.ports.1 == port && seen.destination == family.receiver() && seen.authentication.is_some())
     };
     site.left.look(|frames| frames.iter().filter_map(|frame| frame.ip()).filter(of_flow).map(<[u8]>::to_vec).collect())
 }
 
-fn killed(site: &mut Site, flow: &Flow, runs: bool) -> io::Result<Line> {
+fn killed(site: &mut Site, Running { family, port }: Running, flow: &Flow, runs: bool) -> io::Result<Line> {
     if let Some(mut router) = site.router.take() {
         router.kill()?;
     }
     std::thread::sleep(SETTLE);
-    let mut trial = Trial::start(site, "router-killed", "router killed under a running flow (SIGKILL)", Ipv4, PORT)?;
+    let (name, tried) = of_family(family, "router-killed", "router killed under a running flow (SIGKILL)");
+    let mut trial = Trial::start(site, name, tried, family, port)?;
     trial.line.must(runs, "the flow did not run before the router was killed");
     let before = flow.sent();
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(DEAD);
     let mut line = trial.finish()?;
     // The program went on while the captures settled.
     line.sent = flow.sent() - before;
@@ -60,10 +73,11 @@ fn killed(site: &mut Site, flow: &Flow, runs: bool) -> io::Result<Line> {
     Ok(line)
 }
 
-fn restarted(site: &mut Site, flow: &Flow) -> io::Result<Line> {
+fn restarted(site: &mut Site, Running { family, port }: Running, flow: Flow) -> io::Result<Line> {
     let (before, started) = (flow.sent(), Instant::now());
     site.start_router(Program::Router)?;
-    let mut trial = Trial::start(site, "router-restarted", "router started again, nobody touches anything", Ipv4, PORT)?;
+    let (name, tried) = of_family(family, "router-restarted", "router started again, nobody touches anything");
+    let mut trial = Trial::start_between_packets(site, name, tried, family, port)?;
     let resumed = trial.await_arrival(REFRESH * 3).map(|_| started.elapsed());
     match resumed {
         Some(after) => {
@@ -73,17 +87,19 @@ fn restarted(site: &mut Site, flow: &Flow) -> io::Result<Line> {
         None => trial.line.must(false, format!("nothing passed within {} s", (REFRESH * 3).as_secs())),
     }
     std::thread::sleep(Duration::from_secs(1));
+    // All that left it must be counted when the trial ends.
+    let sent = flow.stop();
     let mut line = trial.finish()?;
-    line.sent = flow.sent() - before;
+    line.sent = sent - before;
     line.must_be_under_ah();
     Ok(line)
 }
 
 /// The restarted router has seen none of these packets, and SPI and key are those from before. What keeps them out is the number
 /// that the sender's Query named.
-fn replayed(site: &Site, capture: &[Vec<u8>]) -> io::Result<Line> {
-    let tried = "replayed to it: a capture from before";
-    let mut trial = Trial::start(site, "replayed-after-restart", tried, Ipv4, PORT)?;
+fn replayed(site: &Site, Running { family, port }: Running, capture: &[Vec<u8>]) -> io::Result<Line> {
+    let (name, tried) = of_family(family, "replayed-after-restart", "replayed to it: a capture from before");
+    let mut trial = Trial::start(site, name, tried, family, port)?;
     trial.line.sent = site.attacker.send(capture)?;
     let mut line = trial.finish()?;
     let on_link = line.sender_link.there.packets;

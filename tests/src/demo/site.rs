@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use traffic::ah::Number;
+use traffic::algorithm::IcvKey;
+use traffic::packet::IpPacket;
 
 use super::expiry::Abandoned;
 use super::line::{Dropped, Outcome};
@@ -16,10 +19,11 @@ use crate::ground::Ground;
 pub use crate::ground::{ASSOCIATION_PORT, LISTED_NSLP, REFRESH, SMALL_BUDGET};
 use crate::network::capture::{Capture, Frame};
 use crate::network::frame;
+use crate::network::namespace::Namespace;
 use crate::network::topology::{self, Chain};
 use crate::process::{Daemon, Program};
 use crate::remains::Remainder;
-use crate::sabotage::Sabotage;
+use crate::sabotage::{self, Sabotage};
 
 /// An NSLP that the router does not know.
 pub const UNLISTED_NSLP: u16 = 0x7ff0;
@@ -51,10 +55,9 @@ pub struct Site {
 }
 
 impl Site {
-    /// Builds network, keys and configurations. No daemon runs yet; the router will run without the check that is sabotaged.
+    /// Builds network, keys and configurations. No daemon runs yet; they will run without the check that is sabotaged.
     pub fn build(sabotage: Option<Sabotage>) -> io::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("pbs-lab-{}", std::process::id()));
-        let Ground { directory, chain, remainder } = Ground::lay(&directory)?;
+        let Ground { directory, chain, remainder } = Ground::lay()?;
         let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
             Some(remainder)
         } else {
@@ -88,15 +91,22 @@ impl Site {
     /// Starts `pbs` of the receiver, honest or not, in place of the one that runs.
     pub fn start_receiver(&mut self, program: Program) -> io::Result<()> {
         drop(self.receiver.take());
-        self.receiver = Some(Daemon::start(&self.chain.receiver, program, &self.directory, "receiver")?);
+        self.receiver = Some(self.start_host(&self.chain.receiver, program, "receiver")?);
         Ok(())
     }
 
     /// Starts `pbs` of the sender, honest or lying.
     pub fn start_sender(&mut self, program: Program) -> io::Result<()> {
         drop(self.sender.take());
-        self.sender = Some(Daemon::start(&self.chain.sender, program, &self.directory, "sender")?);
+        self.sender = Some(self.start_host(&self.chain.sender, program, "sender")?);
         Ok(())
+    }
+
+    fn start_host(&self, host: &Namespace, program: Program, name: &str) -> io::Result<Daemon> {
+        match self.sabotage.filter(|sabotage| sabotage.is_of_hosts_too()) {
+            Some(sabotage) => Daemon::start_sabotaged(host, program, sabotage, &self.directory, name),
+            None => Daemon::start(host, program, &self.directory, name),
+        }
     }
 
     /// Drop counters of every running node, by node and reason.
@@ -127,11 +137,16 @@ impl Site {
     pub fn flow(&self, node: &Option<Daemon>, port: u16) -> io::Result<Option<Value>> {
         let Some(daemon) = node else { return Ok(None) };
         let flows = daemon.ask(&json!({ "command": "flows" }))?;
-        let wanted = |entry: &&Value| {
-            entry.pointer("/flow/destination_port").and_then(Value::as_u64) == Some(u64::from(port))
-                && entry.get("spi").is_some_and(|spi| !spi.is_null())
-        };
-        Ok(flows.as_array().into_iter().flatten().find(wanted).cloned())
+        Ok(entry(&flows, port).cloned())
+    }
+
+    /// Puts AH around a packet, as the hosts of this site do it.
+    pub fn seal(&self, clear: &[u8], spi: u32, number: u32, key: &IcvKey) -> io::Result<Vec<u8>> {
+        let clear = IpPacket::parse(clear).map_err(io::Error::other)?;
+        let mut packet = Vec::new();
+        let number = Number { low: number, high: None };
+        sabotage::checks_of_hosts(self.sabotage).seal(&clear, spi, number, key, &mut packet).map_err(io::Error::other)?;
+        Ok(packet)
     }
 
     /// Ends the captures, and gives what they show as a whole.
@@ -161,6 +176,15 @@ impl Site {
     pub fn lost_frames(&self) -> u32 {
         self.left.lost() + self.right.lost()
     }
+}
+
+/// The entry of the flow to `port` in what a node answers about its flows, if it holds a permission for it.
+pub(super) fn entry(flows: &Value, port: u16) -> Option<&Value> {
+    let wanted = |entry: &&Value| {
+        entry.pointer("/flow/destination_port").and_then(Value::as_u64) == Some(u64::from(port))
+            && entry.get("spi").is_some_and(|spi| !spi.is_null())
+    };
+    flows.as_array().into_iter().flatten().find(wanted)
 }
 
 impl Drop for Site {

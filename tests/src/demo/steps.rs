@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::line::Line;
 use super::site::Site;
-use super::{consent, expiry, forged, grant, lifecycle, over_budget, restart, signalling, sizes, tampered, tcp};
+use super::{consent, expiry, flipped, forged, grant, lifecycle, misused, over_budget, restart, signalling, sizes, tampered, tcp};
 
 /// Some lines that are tried together.
 pub(super) struct Step {
@@ -30,7 +30,7 @@ const fn step(
 }
 
 /// Those that wait for time to pass begin early and look late; those that need other daemons come last.
-static STEPS: [Step; 15] = [
+static STEPS: [Step; 18] = [
     step("before", ("starting router and receiver; sending without asking", 35), &[], grant::before_permission),
     step("granted", ("asking for permissions, sending files over UDP", 50), &["before"], grant::granted),
     step("forged", ("attacks against living permissions and signalling", 20), &["granted"], forged::attacks),
@@ -40,12 +40,15 @@ static STEPS: [Step; 15] = [
     step("sizes", ("large datagrams, and such as must not be fragmented", 35), &["before"], sizes::large_and_unfragmentable),
     step("signalling", ("signalling of another application", 5), &["before"], signalling::passed_on),
     step("ended", ("giving permissions back, taking them back", 40), &["before"], lifecycle::ended),
+    step("flipped", ("packets held back on the way, changed, and sent on", 30), &["before"], flipped::on_the_way),
+    step("over-budget", ("sending more than allowed, honestly", 40), &["before"], over_budget::honest_sender),
     step("expiry", ("waiting until dead ends have been silent for 3.5 T", 20), &["abandoned"], expiry::expired),
     step("refreshed", ("waiting until a permission is older than 3.5 T", 20), &["sizes"], lifecycle::refreshed),
-    step("over-budget", ("sending more than allowed, honestly and lying", 45), &["before"], over_budget::both_senders),
-    step("router-killed", ("killing the router, starting it again", 50), &["before"], restart::router_killed),
+    step("lying-sender", ("sending more than allowed, lying", 60), &["before"], over_budget::lying_sender),
+    step("router-killed", ("killing the router, starting it again", 100), &["before"], restart::router_killed),
     step("tampered", ("a router that tampers with Permissions", 40), &["before"], tampered::permissions),
     step("consent", ("a Permission that nobody asked for", 30), &["before"], consent::unasked),
+    step("misused", ("the key of a living permission, used for something else", 35), &["before"], misused::by_key_holder),
 ];
 
 /// The steps called so with all that they need, in order; every step if none is called.

@@ -1,7 +1,7 @@
 //! One thing being tried: from the counters before to the evidence afterwards.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -16,6 +16,10 @@ use crate::network::topology::Family;
 
 /// How long a permission may take before the demonstration calls it missing.
 const GRANT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long no packet of a running flow may be on the link when a trial about it begins, and how often such a gap is looked for.
+const GAP: Duration = Duration::from_millis(4);
+const GAPS: usize = 100;
 
 /// Octets that may wait for the receiving program.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -32,10 +36,39 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Starts a trial about the flow from the sender to `port` of the receiver.
-    pub fn start(site: &'a Site, name: &'static str, tried: impl Into<String>, family: Family, port: u16) -> io::Result<Self> {
+    pub fn start(site: &'a Site, name: impl Into<String>, tried: impl Into<String>, family: Family, port: u16) -> io::Result<Self> {
         let from_us = site.now_us();
-        let watch = Watch { family, port, payload: None, from_us, to_us: u64::MAX };
+        let watch = Watch { family, source: None, port, payload: None, from_us, to_us: u64::MAX };
         Ok(Self { site, before: site.drops()?, watch, lying: false, line: Line::new(name, tried) })
+    }
+
+    /// Starts a trial about a flow that is running, between two of its packets: none may be counted before the trial and seen in
+    /// it, or the other way round.
+    pub fn start_between_packets(
+        site: &'a Site,
+        name: impl Into<String>,
+        tried: impl Into<String>,
+        family: Family,
+        port: u16,
+    ) -> io::Result<Self> {
+        let mut trial = Self::start(site, name, tried, family, port)?;
+        for _ in 0..GAPS {
+            trial.watch.from_us = site.now_us();
+            trial.before = site.drops()?;
+            std::thread::sleep(GAP);
+            let (gap, from_us) = (u64::try_from(GAP.as_micros()).unwrap_or(u64::MAX), trial.watch.from_us);
+            let around = Watch { from_us: from_us.saturating_sub(gap), ..trial.watch.clone() };
+            if !site.left.look(|frames| frames.iter().rev().any(|frame| around.sees(frame).is_some())) {
+                return Ok(trial);
+            }
+        }
+        Err(io::Error::other(format!("the flow to port {port} leaves no gap of {GAP:?} to begin in")))
+    }
+
+    /// Looks at packets of this source instead of the sender's.
+    pub fn only_source(mut self, source: IpAddr) -> Self {
+        self.watch.source = Some(source);
+        self
     }
 
     /// The sender's own node may count more than it is allowed: it lies.
@@ -150,4 +183,12 @@ impl<'a> Trial<'a> {
 /// The sender's port for a flow to `port`.
 pub fn source_port(port: u16) -> u16 {
     port.saturating_add(20_000)
+}
+
+/// Name and description of a line of which there is one for each IP version.
+pub fn of_family(family: Family, name: &str, tried: &str) -> (String, String) {
+    match family {
+        Family::Ipv4 => (name.to_owned(), tried.to_owned()),
+        Family::Ipv6 => (format!("{name}-ipv6"), format!("{tried}, IPv6")),
+    }
 }

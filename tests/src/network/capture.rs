@@ -18,6 +18,9 @@ use super::sys;
 /// Frames that one capture keeps; more are counted as lost.
 const FRAMES: usize = 400_000;
 
+/// How long frames are still taken in when a capture ends, on a link that is never idle.
+const LAST_FRAMES: Duration = Duration::from_millis(200);
+
 /// One frame on a link.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -112,10 +115,20 @@ impl Drop for Capture {
 }
 
 fn listen(socket: &socket2::Socket, started: Instant, frames: &Mutex<Vec<Frame>>, lost: &AtomicU32, stop: &AtomicBool) {
+    // The kernel forgets this figure when it gives it.
+    let count_lost = || lost.fetch_add(sys::lost_frames(socket).unwrap_or(1), Ordering::Relaxed);
     let mut buffer = vec![MaybeUninit::new(0_u8); 66_000];
-    while !stop.load(Ordering::Relaxed) {
+    let mut until = None;
+    while until.is_none_or(|until| Instant::now() < until) {
+        // What waits in the socket when the end comes was on the link before it.
+        if until.is_none() && stop.load(Ordering::Relaxed) {
+            until = Some(Instant::now() + LAST_FRAMES);
+        }
         let Ok(length) = socket.recv(&mut buffer) else {
-            lost.fetch_add(sys::lost_frames(socket).unwrap_or(1), Ordering::Relaxed);
+            count_lost();
+            if until.is_some() {
+                return;
+            }
             continue;
         };
         let bytes = buffer.iter().take(length).map(sys::initialised).collect();
@@ -126,5 +139,53 @@ fn listen(socket: &socket2::Socket, started: Instant, frames: &Mutex<Vec<Frame>>
         } else {
             lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+    // A link that is never idle: what came since the last time it was.
+    count_lost();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::link::End;
+    use std::net::UdpSocket;
+
+    const ENDS: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
+
+    #[test]
+    fn frames_that_are_lost_while_the_link_is_never_idle_are_counted_at_the_end() {
+        if !crate::may_make_networks() {
+            return;
+        }
+        let hosts = [Namespace::create("a").unwrap(), Namespace::create("b").unwrap()];
+        let [one, other] = ENDS.map(|address| address.parse::<std::net::IpAddr>().unwrap());
+        let end = |host, interface, addresses| End { host, interface, addresses };
+        link::join(end(&hosts[0], "a0", &[(one, 24)]), end(&hosts[1], "b0", &[(other, 24)]), 1500).unwrap();
+        let (index, _) = link::identify(&hosts[1], "b0").unwrap();
+        let socket = hosts[1].run(|| sys::packet_socket(index, true)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let sender = hosts[0].run(|| UdpSocket::bind((one, 0))).unwrap();
+        let send = || assert_eq!(sender.send_to(&[0; 1000], (other, 9)).unwrap(), 1000);
+        (0..100).for_each(|_| send());
+        std::thread::sleep(Duration::from_millis(50));
+        let (frames, lost, stop) = (Mutex::new(Vec::new()), AtomicU32::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let end = scope.spawn(|| {
+                let ended = Instant::now() + LAST_FRAMES / 2;
+                while Instant::now() < ended {
+                    send();
+                }
+                stop.store(true, Ordering::Relaxed);
+                let ended = Instant::now() + LAST_FRAMES * 2;
+                while Instant::now() < ended {
+                    send();
+                }
+            });
+            listen(&socket, Instant::now(), &frames, &lost, &stop);
+            assert!(!end.is_finished(), "there was no idle moment to count in");
+        });
+        let kept = frames.into_inner().unwrap().len();
+        assert!(kept > 0 && lost.into_inner() > 0, "{kept} frames were kept, and none counted as lost");
     }
 }

@@ -38,7 +38,7 @@ pub fn up(name: &str, directory: Option<PathBuf>) -> Result<Standing, StandingEr
     let mut record = Record { boot, directory: directory.clone(), namespaces, processes: Vec::new() };
     locked.write(&record).map_err(StandingError::at(path.display()))?;
 
-    let ground = Ground::lay(&directory).map_err(StandingError::at("building the network"))?;
+    let ground = Ground::lay_in(&directory).map_err(StandingError::at("building the network"))?;
     let mut mounts = Vec::new();
     for (host, namespace) in [&ground.chain.sender, &ground.chain.router, &ground.chain.receiver].into_iter().zip(&record.namespaces) {
         mounts.push(host.publish(namespace).map_err(StandingError::at("naming a namespace"))?);

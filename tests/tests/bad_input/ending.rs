@@ -2,8 +2,9 @@
 
 use std::net::UdpSocket;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::RECEIVER;
 use pbs_lab::process::Program::{Host, Router};
@@ -73,6 +74,55 @@ fn a_daemon_whose_log_nobody_reads_goes_on() {
             assert_eq!(daemon.terminate().code(), Some(0));
         }
     }
+}
+
+/// Whoever asks twice does not want to wait for neighbours that do not answer; the socket's file goes in any case.
+#[test]
+fn a_daemon_ends_as_soon_as_it_has_said_farewell_and_at_once_when_asked_again() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for program in [Router, Host] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        let daemon = Daemon::start(&host, program, &files, "node");
+        assert!(files.path("node.sock").exists());
+        let started = Instant::now();
+        assert_eq!(daemon.terminate().code(), Some(0));
+        assert!(started.elapsed() < Duration::from_millis(400), "nobody is to be told: {:?}", started.elapsed());
+        assert!(!files.path("node.sock").exists(), "the file goes with the daemon");
+    }
+    let site = Site::build();
+    let application = site.application(RECEIVER);
+    let (receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    must_pass(&application);
+    // It stands still and closes no association.
+    kill(router.pid(), Signal::SIGSTOP).unwrap();
+    let started = Instant::now();
+    kill(sender.pid(), Signal::SIGTERM).unwrap();
+    sender.wait_for_log(&["asked to end"]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(sender.terminate().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let log = site.files.read("sender.log");
+    assert!(log.contains("asked again: ending at once"), "{log}");
+    kill(router.pid(), Signal::SIGCONT).unwrap();
+    drop((receiver, router));
+}
+
+/// FS-60: what the farewell says has been written before the process ends.
+#[test]
+fn neighbours_hear_of_the_end() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let application = site.application(RECEIVER);
+    let (receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    must_pass(&application);
+    assert_eq!((router.permissions().len(), receiver.permissions().len()), (1, 1));
+    assert_eq!(sender.terminate().code(), Some(0));
+    wait_until("router and receiver have no permission any more", || router.permissions().is_empty() && receiver.permissions().is_empty());
 }
 
 /// A pipe whose other end is closed.

@@ -1,10 +1,21 @@
-//! Wrong certificates, keys and trust anchors: each error names the file; none quotes key material. `check` finds them all.
+//! Wrong certificates, keys and trust anchors: each error names the file; none quotes key material. `check` finds them all. A
+//! certificate that ends ends its daemon, and keys stay in the daemon's memory.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use daemon::clock::unix_seconds;
+
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::topology::{RECEIVER, SENDER, SENDER6};
 use pbs_lab::process::Program::{self, Host, Router};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
+use crate::support::capability::{self, Capability};
+use crate::support::daemon::{Daemon, wait_until};
 use crate::support::files::Files;
-use crate::support::{end, end_apart, with_config};
+use crate::support::site::Site;
+use crate::support::{end, end_apart, has_rules, with_config};
 
 #[track_caller]
 fn must_refuse(program: Program, files: &Files, file: &str, expected: &str) {
@@ -111,5 +122,72 @@ fn trust_anchors_that_are_missing_or_no_authorities_are_refused() {
         must_refuse(program, &files, "ca.crt", ": trust anchor is not a CA certificate: CN=node");
         std::fs::remove_file(files.path("ca.crt")).unwrap();
         must_refuse(program, &files, "ca.crt", ": cannot be read: No such file");
+    }
+}
+
+/// FS-60: what a node may say no longer it does not hold any longer. The rules stay.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the certificate ends soon, by the clock on the wall")]
+fn a_daemon_ends_with_its_certificate_after_it_has_given_its_sessions_back() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let ends = UNIX_EPOCH + Duration::from_secs(unix_seconds() + 9);
+    site.authority.issue_until(&site.files.path(""), "sender", &[SENDER, SENDER6], ends).unwrap();
+    let (receiver, router) = (site.start_receiver(), site.start_router());
+    let sender = site.start_sender();
+    let application = site.application(RECEIVER);
+    wait_until("a datagram arrives", || {
+        application.send();
+        application.arrives(Duration::from_millis(50))
+    });
+    assert_eq!(router.permissions().len(), 1);
+    sender.wait_for_log(&["WARN", "sender.crt", "the certificate ends soon"]);
+    let log = site.files.path("sender.log");
+    let status = sender.wait();
+    assert!(SystemTime::now() >= ends, "not before its time");
+    assert_eq!(status.code(), Some(2));
+    let log = std::fs::read_to_string(log).unwrap();
+    let told = |words: &[&str]| log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    assert_eq!(told(&["ERROR", "sender.crt", "the certificate ended on 20", "the filter rules stay"]), 1, "{log}");
+    assert_eq!(told(&["WARN", "the certificate ends soon"]), 1, "once a day: {log}");
+    assert!(has_rules(&site.chain.sender), "fail closed");
+    wait_until("the router has heard of the end", || router.permissions().is_empty());
+    wait_until("the receiver has heard of the end", || receiver.permissions().is_empty());
+    application.send();
+    assert!(!application.arrives(Duration::from_millis(300)));
+}
+
+/// not in core dumps, nor for other processes to read.
+#[test]
+fn what_a_daemon_has_in_memory_is_in_no_core_dump_and_for_no_other_process() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for program in [Router, Host] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        let work = || {
+            // Whoever may look at any process may look at this one too. From here on nobody may, the daemon neither.
+            capability::withhold(Capability::Trace)?;
+            let daemon = Daemon::start(&host, program, &files, "node");
+            let other = Command::new("sleep").arg("60").spawn()?;
+            let opens = |process: u32| {
+                let mut open = Command::new("sh");
+                open.args(["-c", &format!(": < /proc/{process}/mem")]).stderr(Stdio::null()).status().map(|status| status.success())
+            };
+            let pid = u32::try_from(daemon.pid().as_raw()).map_err(std::io::Error::other)?;
+            let seen = (opens(other.id())?, opens(pid)?);
+            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+            let mut other = other;
+            other.kill()?;
+            other.wait()?;
+            Ok((seen, limits))
+        };
+        let (seen, limits) = host.run(work).unwrap();
+        assert_eq!(seen, (true, false), "another process of the same user, and the daemon");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
     }
 }

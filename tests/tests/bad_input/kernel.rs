@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::namespace::{Lifetime, Namespace};
 use pbs_lab::process::Program::{self, Host, Router};
 use traffic::queue::{Queue, QueueConfig};
 use traffic::rules::Role;
 
 use crate::support::capability::{self, Capability};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, wait_until};
 use crate::support::files::{Files, good};
 use crate::support::{Ended, end, end_in, has_rules, named, with_config};
 
@@ -32,11 +34,80 @@ fn a_control_socket_at_which_a_daemon_answers_is_left_to_it() {
         let files = Files::of(program);
         let daemon = Daemon::start(&host, program, &files, "node");
         let said = format!("error: control socket {}: another daemon already answers there", files.path("node.sock").display());
-        run(&host, program, &files).must_say(2, &["error: TCP port 270 is held"]);
+        run(&host, program, &files).must_say(2, &["error: packet queue 65535 is held"]);
         run(&other, program, &files).must_say(2, &[&said]);
         assert!(has_rules(&host), "those of the daemon that runs");
         assert!(has_rules(&other), "fail closed");
         assert_eq!(daemon.ask("status")["name"], "node");
+    }
+}
+
+/// where programs without privilege may bind the port of GIST, one of them can neither keep a node open by holding a port nor
+/// send what only signalling may.
+#[test]
+fn a_user_who_may_bind_any_port_keeps_no_node_open_and_gets_no_exemption() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    const SETTING: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    for program in [Router, Host] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        host.run(|| std::fs::write(SETTING, "0")).unwrap();
+        // As a program without privilege may.
+        let squatter = host.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 270))).unwrap();
+        let said = ["error: any program here may bind UDP port 270", "ip_unprivileged_port_start is 0", "set it to 1024"];
+        run(&host, program, &files).must_say(2, &said);
+        assert!(has_rules(&host), "fail closed");
+        host.run(|| std::fs::write(SETTING, "1024")).unwrap();
+        let daemon = Daemon::start(&host, program, &files, "node");
+        assert_eq!(daemon.ask("status")["name"], "node", "whoever holds TCP port 270");
+        drop(squatter);
+    }
+}
+
+/// The right to a namespace is as short as the process, however that ends.
+#[test]
+fn a_daemon_starts_at_once_after_one_that_was_killed() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let host = Namespace::create("node").unwrap();
+    let (router, node) = (Files::of(Router), Files::of(Host));
+    for _ in 0..3 {
+        Daemon::start(&host, Router, &router, "node").kill();
+        Daemon::start(&host, Host, &node, "node").kill();
+    }
+}
+
+/// Of two that start at the same time one runs, and the other has changed nothing.
+#[test]
+fn of_daemons_that_start_together_one_runs() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for _ in 0..5 {
+        let host = Namespace::create("node").unwrap();
+        let files: Vec<Files> = (0..4).map(|_| Files::of(Router)).collect();
+        let mut daemons: Vec<Child> = files
+            .iter()
+            .map(|files| {
+                let mut command = with_config(Router, "run", files.path("node.toml"));
+                host.contain(command.stdin(Stdio::null()).stderr(Stdio::null()), Lifetime::Laboratory).unwrap();
+                command.spawn().unwrap()
+            })
+            .collect();
+        let running = |daemons: &mut Vec<Child>| daemons.iter_mut().filter_map(|daemon| daemon.try_wait().unwrap()).count();
+        wait_until("three have ended", || running(&mut daemons) >= 3);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(running(&mut daemons), 3);
+        for mut daemon in daemons {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(2));
+            }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
     }
 }
 
@@ -50,7 +121,7 @@ fn a_second_daemon_in_a_namespace_leaves_the_first_ones_rules_alone() {
         let (files, others) = (Files::of(first), Files::of(second));
         let daemon = Daemon::start(&host, first, &files, "node");
         let before = rule_names(&host);
-        run(&host, second, &others).must_say(2, &["error: TCP port 270 is held: another pbs or pbs-router runs"]);
+        run(&host, second, &others).must_say(2, &["error: packet queue 65535 is held: another pbs or pbs-router runs"]);
         assert_eq!(before, rule_names(&host));
         assert_eq!(daemon.ask("status")["name"], "node");
     }
@@ -198,7 +269,7 @@ fn a_user_without_privileges_is_told_which_one_is_missing() {
             end_in(&host, &mut command)
         };
         assert_eq!(as_nobody("check", &[]).code, Some(0), "checking needs no privilege");
-        as_nobody("run", &[]).must_say(2, &["error: cannot hold TCP port 270: ", "CAP_NET_BIND_SERVICE"]);
+        as_nobody("run", &[]).must_say(2, &["error: cannot hold packet queue 65535: ", "CAP_NET_ADMIN"]);
         assert!(!has_rules(&host), "nothing was changed");
 
         let daemon = Daemon::start(&host, program, &files, "node");
@@ -218,8 +289,8 @@ fn root_without_one_privilege_is_told_which() {
         return;
     }
     let cases = [
-        (Capability::Administration, "CAP_NET_ADMIN", false),
-        (Capability::BindService, "error: cannot hold TCP port 270: ", false),
+        (Capability::Administration, "error: cannot hold packet queue 65535: ", false),
+        (Capability::BindService, "error: cannot bind UDP 0.0.0.0:270: ", true),
         (Capability::RawSockets, "error: cannot open a raw IPv4 socket for Query packets: Operation not permitted", true),
     ];
     for program in [Router, Host] {

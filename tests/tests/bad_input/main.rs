@@ -4,6 +4,7 @@
 
 mod command_line;
 mod configuration;
+mod drops;
 mod ending;
 mod garbage;
 mod guard;

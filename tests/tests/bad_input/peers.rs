@@ -6,10 +6,12 @@ use std::time::Duration;
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::{RECEIVER, RECEIVER_LINK, SENDER};
 use pbs_lab::pki::Authority;
+use pbs_lab::process::Program;
 
 use crate::support::daemon::{Daemon, wait_until};
 use crate::support::files::common;
 use crate::support::site::Site;
+use crate::support::{command, end, end_within};
 
 /// An address that no certificate of the site names.
 const UNNAMED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 5));
@@ -161,6 +163,67 @@ fn a_sender_that_the_routers_list_forbids_is_not_listened_to() {
     asked.must_have_nothing();
     assert_eq!(asked.router.ask("flows").as_array().map(Vec::len), Some(0));
     assert_eq!(asked.router.ask("gist")["associations"], serde_json::json!([]), "torn down");
+}
+
+/// `pbs request` says what comes of it: 0 granted, 1 not and why, 2 cannot be asked.
+#[test]
+fn a_request_waits_for_its_outcome_and_says_which_and_why() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let (_receiver, _router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    let nobody = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 77));
+    let request = |destination: IpAddr, port: u16, protocol: &str, more: &[&str]| {
+        let mut command = command(Program::Host, "request");
+        command.args(["--source", &SENDER.to_string(), "--destination", &destination.to_string(), "--protocol", protocol]);
+        command.args(["--source-port", "9001", "--destination-port", &port.to_string(), "--volume", "50000"]).args(more);
+        end_within(Duration::from_secs(40), command.arg("--control").arg(sender.control()))
+    };
+    std::thread::scope(|scope| {
+        // Where nobody is, the router finds out, and the sender has tried twice.
+        let unreachable = scope.spawn(|| request(nobody, 9000, "17", &[]));
+        let as_data = scope.spawn(|| request(nobody, 9002, "17", &["--json"]));
+        let granted = request(RECEIVER, 9000, "17", &[]);
+        granted.must_say(0, &[]);
+        assert!(granted.output.contains("outcome: granted") && granted.output.contains("granted 50000 bytes"), "{}", granted.output);
+        let denied = request(RECEIVER, 9000, "6", &[]);
+        denied.must_say(1, &["no: denied: ", "192.168.21.4:9000", "denied, not asked again for "]);
+        let held_down = request(RECEIVER, 9000, "6", &[]);
+        held_down.must_say(1, &["no: denied: ", "denied before, may ask again in "]);
+        let asked = request(nobody, 9003, "17", &["--no-wait"]);
+        asked.must_say(0, &[]);
+        assert!(asked.output.contains("asked: "), "{}", asked.output);
+
+        unreachable
+            .join()
+            .unwrap()
+            .must_say(1, &["no: unreachable: ", "192.168.21.77:9000", "nobody answered", "NoState (14/2): no receiver"]);
+        let as_data = as_data.join().unwrap();
+        as_data.must_say(1, &["no: unreachable: "]);
+        let answer: serde_json::Value = serde_json::from_str(&as_data.output).unwrap();
+        assert_eq!((&answer["outcome"], &answer["allowed"]), (&"unreachable".into(), &serde_json::Value::Null));
+        assert!(answer["why"].as_str().unwrap().contains("192.168.20.254 notified NoState (14/2)"), "{answer}");
+    });
+    drop(sender);
+    let mut nowhere = command(Program::Host, "request");
+    nowhere.args(["--source", "192.168.20.1", "--destination", "192.168.21.4", "--protocol", "17", "--volume", "1", "--control"]);
+    end(nowhere.arg(site.files.path("nowhere.sock"))).must_say(2, &["error: control socket"]);
+}
+
+/// A host without a daemon is no receiver, and neither is one that nobody can be connected to.
+#[test]
+fn a_request_to_a_host_without_pbs_is_unreachable() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let (_router, sender) = (site.start_router(), site.start_sender());
+    let mut request = command(Program::Host, "request");
+    request.args(["--source", "192.168.20.1", "--destination", "192.168.21.4", "--protocol", "17", "--volume", "1", "--control"]);
+    let ended =
+        end_within(Duration::from_secs(40), request.args([sender.control()]).args(["--source-port", "5", "--destination-port", "6"]));
+    ended.must_say(1, &["no: unreachable: ", "nobody answered", "no receiver"]);
 }
 
 fn add_address(host: &Namespace, interface: &str, address: IpAddr) {

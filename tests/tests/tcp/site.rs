@@ -12,6 +12,7 @@ use pbs_lab::network::topology::{self, Chain, Family};
 use pbs_lab::network::{firewall, frame};
 use pbs_lab::pki::{Authority, KeyKind};
 use pbs_lab::process::{Daemon, Program};
+use pbs_lab::remains::Remainder;
 use serde_json::{Value, json};
 
 const ASSOCIATION_PORT: u16 = 30270;
@@ -41,12 +42,13 @@ pub(crate) struct Site {
     pub(crate) router: Option<Daemon>,
     pub(crate) sender: Option<Daemon>,
     pub(crate) receiver: Option<Daemon>,
+    /// Removes the directory.
+    _remainder: Remainder,
 }
 
 impl Site {
     pub(crate) fn start() -> Self {
-        let directory = std::env::temp_dir().join(format!("pbs-tcp-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let (remainder, directory) = Remainder::temporary("pbs-tcp").unwrap();
         let chain = Chain::build().unwrap();
         let open = [(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)];
         firewall::set(&chain.sender, &open).unwrap();
@@ -54,7 +56,8 @@ impl Site {
         let started = Instant::now();
         let left = Capture::start(&chain.router, topology::LEFT_LINK, started).unwrap();
         let right = Capture::start(&chain.router, topology::RIGHT_LINK, started).unwrap();
-        let mut site = Self { directory, chain, left, right, router: None, sender: None, receiver: None };
+        let (router, sender, receiver) = (None, None, None);
+        let mut site = Self { directory, chain, left, right, router, sender, receiver, _remainder: remainder };
         site.write_files();
         site.router = Some(Daemon::start(&site.chain.router, Program::Router, &site.directory, "router").unwrap());
         site.start_receiver();
@@ -183,7 +186,6 @@ impl Drop for Site {
             println!("{}", lines.lines().filter(|line| !line.contains("TRACE")).collect::<Vec<_>>().join("\n"));
         }
         (self.sender, self.router, self.receiver) = (None, None, None);
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

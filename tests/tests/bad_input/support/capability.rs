@@ -9,6 +9,7 @@ pub(crate) enum Capability {
     BindService = 10,
     Administration = 12,
     RawSockets = 13,
+    Trace = 19,
 }
 
 /// Programs that the calling thread starts from now on do not get this privilege, even as root.

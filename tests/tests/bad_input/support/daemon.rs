@@ -87,6 +87,17 @@ impl Daemon {
         wait_until_or(found, || format!("no line with {words:?} in the log:\n{}", self.log()));
     }
 
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let mut ended = None;
+        wait_until("the daemon ends", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
     /// Asks it to end (SIGTERM) and waits.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         kill(self.pid(), Signal::SIGTERM).unwrap();

@@ -64,11 +64,17 @@ pub(crate) fn with_config(program: Program, verb: &str, config: impl AsRef<OsStr
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn end(command: &mut Command) -> Ended {
+    end_within(LIMIT, command)
+}
+
+/// The same for one that may take so long.
+#[track_caller]
+pub(crate) fn end_within(limit: Duration, command: &mut Command) -> Ended {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let Ok(output) = receiver.recv_timeout(LIMIT) else {
+    let Ok(output) = receiver.recv_timeout(limit) else {
         kill(pid, Signal::SIGKILL).unwrap();
         panic!("{command:?} did not end");
     };
