@@ -87,7 +87,7 @@ impl Node {
                 self.report_stored(&mut machine.stored, &SendError::TimedOut);
                 self.report_deleted(key, machine);
             }
-            Action::ReportExpired => self.report_expired(&mut machine.stored, now),
+            Action::ReportExpired => self.report_expired(&mut machine.stored, machine.handshake.setback.as_ref(), now),
             Action::ReportPeerChanged => {
                 let new = machine.answer(input).map(|accepted| self.handle_of_responder(&accepted));
                 self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle, new);

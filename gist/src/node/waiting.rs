@@ -64,12 +64,12 @@ impl Node {
         }
     }
 
-    /// The messages that have waited long enough.
-    pub(super) fn report_expired(&mut self, waiting: &mut VecDeque<Stored>, now: Instant) {
+    /// The messages that have waited long enough, and what is known of the reason.
+    pub(super) fn report_expired(&mut self, waiting: &mut VecDeque<Stored>, setback: Option<&SendError>, now: Instant) {
         let is_late = |stored: &Stored| stored.deadline.is_some_and(|deadline| deadline <= now);
         let (mut late, left): (VecDeque<_>, _) = core::mem::take(waiting).into_iter().partition(is_late);
         *waiting = left;
-        self.report_stored(&mut late, &SendError::TimedOut);
+        self.report_stored(&mut late, setback.unwrap_or(&SendError::TimedOut));
     }
 
     /// Nobody wants to hear of them any more.
@@ -95,13 +95,13 @@ impl Node {
         match user {
             User::Querying(key) => {
                 let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
-                self.report_expired(&mut machine.stored, now);
+                self.report_expired(&mut machine.stored, machine.handshake.setback.as_ref(), now);
                 self.resume(machine.route, user, &machine.stored);
                 self.querying.insert(key, machine);
             }
             User::Responding(key) => {
                 let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
-                self.report_expired(&mut machine.stored, now);
+                self.report_expired(&mut machine.stored, None, now);
                 self.resume(Some(machine.path.route), user, &machine.stored);
                 self.responding.insert(key, machine);
             }
