@@ -1,15 +1,20 @@
 //! Captures: what was really on a link, seen by a packet socket beside the kernel's own processing.
 
-use std::io;
-use std::mem::MaybeUninit;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+use socket2::Socket;
 
 use super::link;
 use super::namespace::Namespace;
@@ -18,13 +23,22 @@ use super::sys;
 /// Frames that one capture keeps; more are counted as lost.
 const FRAMES: usize = 400_000;
 
+/// Octets of frames, with what the kernel keeps beside them, that may wait for the laboratory: several seconds of a busy link.
+const SOCKET_BUFFER: usize = 64 << 20;
+
+/// Octets of the longest frame.
+const LONGEST: usize = 66_000;
+
+/// How often a capture looks whether it is to end, in milliseconds.
+const WAIT: u16 = 20;
+
 /// How long frames are still taken in when a capture ends, on a link that is never idle.
 const LAST_FRAMES: Duration = Duration::from_millis(200);
 
 /// One frame on a link.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Since the start of all captures.
+    /// When it was on the link, as the kernel says, since the start of all captures.
     pub at: Duration,
     /// The frame from its Ethernet header on.
     pub bytes: Vec<u8>,
@@ -47,8 +61,7 @@ impl Frame {
 #[derive(Debug)]
 pub struct Capture {
     started: Instant,
-    frames: Arc<Mutex<Vec<Frame>>>,
-    lost: Arc<AtomicU32>,
+    intake: Arc<Mutex<Intake>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,16 +71,21 @@ impl Capture {
     pub fn start(host: &Namespace, interface: &str, started: Instant) -> io::Result<Self> {
         let (index, _) = link::identify(host, interface)?;
         let socket = host.run(|| sys::packet_socket(index, true))?;
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))?;
-        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let frames = Arc::new(Mutex::new(Vec::new()));
-        let lost = Arc::new(AtomicU32::new(0));
+        setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
+        Self::take_from(socket, started)
+    }
+
+    fn take_from(socket: Socket, started: Instant) -> io::Result<Self> {
+        // Without it a frame would be as late as its reader.
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        let intake = Intake { socket, is_open: true, started, frames: Vec::new(), lost: 0, buffer: vec![0; LONGEST] };
+        let intake = Arc::new(Mutex::new(intake));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (frames, lost, stop) = (frames.clone(), lost.clone(), stop.clone());
-            move || listen(&socket, started, &frames, &lost, &stop)
+            let (intake, stop) = (intake.clone(), stop.clone());
+            move || listen(&intake, &stop)
         });
-        Ok(Self { started, frames, lost, stop, thread: Some(thread) })
+        Ok(Self { started, intake, stop, thread: Some(thread) })
     }
 
     /// A moment of this capture, to look only at what comes later.
@@ -75,14 +93,19 @@ impl Capture {
         self.started.elapsed()
     }
 
-    /// Looks at every frame captured so far, in order.
+    /// Looks at every frame that was on the link before the call, in order, whether or not the capture's own thread has had time
+    /// for it.
     pub fn look<T>(&self, at: impl FnOnce(&[Frame]) -> T) -> T {
-        at(&self.frames.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut intake = lock(&self.intake);
+        intake.take_in();
+        at(&intake.frames)
     }
 
     /// Frames that the capture could not keep. A figure taken from a capture that lost frames is not to be believed.
     pub fn lost(&self) -> u32 {
-        self.lost.load(Ordering::Relaxed)
+        let mut intake = lock(&self.intake);
+        intake.count_lost();
+        intake.lost
     }
 
     /// Writes everything captured so far.
@@ -104,6 +127,7 @@ impl Capture {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+            lock(&self.intake).is_open = false;
         }
     }
 }
@@ -114,34 +138,92 @@ impl Drop for Capture {
     }
 }
 
-fn listen(socket: &socket2::Socket, started: Instant, frames: &Mutex<Vec<Frame>>, lost: &AtomicU32, stop: &AtomicBool) {
-    // The kernel forgets this figure when it gives it.
-    let count_lost = || lost.fetch_add(sys::lost_frames(socket).unwrap_or(1), Ordering::Relaxed);
-    let mut buffer = vec![MaybeUninit::new(0_u8); 66_000];
+/// What has been taken from the socket. Whoever looks takes in what waits there first: on a busy machine the capture's own thread
+/// may be late by as much as a whole trial.
+#[derive(Debug)]
+struct Intake {
+    socket: Socket,
+    is_open: bool,
+    started: Instant,
+    frames: Vec<Frame>,
+    lost: u32,
+    buffer: Vec<u8>,
+}
+
+impl Intake {
+    /// Takes in every frame that was on the link before the call. Answers whether the link was idle then.
+    fn take_in(&mut self) -> bool {
+        let until = self.started.elapsed();
+        while self.is_open {
+            match self.take_one() {
+                Some(at) if at > until => return false,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.count_lost();
+        true
+    }
+
+    /// Takes in one frame that waits, and answers when it was on the link.
+    fn take_one(&mut self) -> Option<Duration> {
+        let mut stamp = nix::cmsg_space!(TimeSpec);
+        let mut place = [IoSliceMut::new(&mut self.buffer)];
+        let descriptor = self.socket.as_raw_fd();
+        let message = loop {
+            match recvmsg::<()>(descriptor, &mut place, Some(&mut stamp), MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                other => break other.ok()?,
+            }
+        };
+        let stamped = message.cmsgs().ok().and_then(|mut messages| messages.find_map(time_of));
+        let age = stamped.map(since).unwrap_or_default();
+        let bytes = message.iovs().flatten().copied().collect();
+        // Frames keep their order, whatever the wall clock does.
+        let last = self.frames.last().map_or(Duration::ZERO, |frame| frame.at);
+        let at = self.started.elapsed().saturating_sub(age).max(last);
+        if self.frames.len() < FRAMES {
+            self.frames.push(Frame { at, bytes });
+        } else {
+            self.lost = self.lost.saturating_add(1);
+        }
+        Some(at)
+    }
+
+    /// Asks the kernel what it could not hand over; it forgets the figure when it gives it.
+    fn count_lost(&mut self) {
+        self.lost = self.lost.saturating_add(sys::lost_frames(&self.socket).unwrap_or(1));
+    }
+}
+
+fn time_of(message: ControlMessageOwned) -> Option<SystemTime> {
+    let ControlMessageOwned::ScmTimestampns(time) = message else { return None };
+    SystemTime::UNIX_EPOCH.checked_add(time.into())
+}
+
+/// How long ago that was by the wall clock, the kernel's for frames.
+#[allow(clippy::disallowed_methods, reason = "the laboratory's one look at the clock that frames are stamped by")]
+fn since(moment: SystemTime) -> Duration {
+    SystemTime::now().duration_since(moment).unwrap_or_default()
+}
+
+fn lock(intake: &Mutex<Intake>) -> MutexGuard<'_, Intake> {
+    intake.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(intake: &Mutex<Intake>, stop: &AtomicBool) {
+    let Ok(waiting) = lock(intake).socket.try_clone() else { return };
     let mut until = None;
     while until.is_none_or(|until| Instant::now() < until) {
         // What waits in the socket when the end comes was on the link before it.
         if until.is_none() && stop.load(Ordering::Relaxed) {
             until = Some(Instant::now() + LAST_FRAMES);
         }
-        let Ok(length) = socket.recv(&mut buffer) else {
-            count_lost();
-            if until.is_some() {
-                return;
-            }
-            continue;
-        };
-        let bytes = buffer.iter().take(length).map(sys::initialised).collect();
-        let frame = Frame { at: started.elapsed(), bytes };
-        let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
-        if frames.len() < FRAMES {
-            frames.push(frame);
-        } else {
-            lost.fetch_add(1, Ordering::Relaxed);
+        let _ = poll(&mut [PollFd::new(waiting.as_fd(), PollFlags::POLLIN)], WAIT);
+        if lock(intake).take_in() && until.is_some() {
+            return;
         }
     }
-    // A link that is never idle: what came since the last time it was.
-    count_lost();
 }
 
 #[cfg(test)]
@@ -153,39 +235,84 @@ mod tests {
     const ENDS: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 
     #[test]
+    fn whoever_looks_sees_every_frame_that_was_on_the_link_before_whatever_the_captures_own_thread_has_done() {
+        if !crate::may_make_networks() {
+            return;
+        }
+        let (hosts, sender) = two_hosts();
+        let capture = Capture::start(&hosts[1], "b0", Instant::now()).unwrap();
+        for number in 0_u8..200 {
+            send(&sender, &[b"frame", &[number][..]].concat());
+            let seen = capture.look(|frames| frames.iter().any(|frame| frame.bytes.ends_with(&[b"frame", &[number][..]].concat())));
+            assert!(seen, "the receiver's kernel had datagram {number}, and whoever looked did not see it");
+        }
+        assert_eq!(capture.lost(), 0);
+    }
+
+    #[test]
+    fn a_frame_is_as_old_as_the_kernel_says_however_late_it_is_taken_in() {
+        if !crate::may_make_networks() {
+            return;
+        }
+        let (hosts, sender) = two_hosts();
+        let capture = Capture::start(&hosts[1], "b0", Instant::now()).unwrap();
+        // The kernel begins to note times a moment after it is asked to.
+        let ages: Vec<Duration> = (0..10).map(|_| age_of_a_frame_taken_in_late(&capture, &sender)).collect();
+        assert!(ages.iter().any(|age| *age < Duration::from_millis(50)), "each was taken in after 100 ms or more: {ages:?}");
+    }
+
+    fn age_of_a_frame_taken_in_late(capture: &Capture, sender: &UdpSocket) -> Duration {
+        // Nobody takes in anything while somebody looks.
+        let sent = capture.look(|_| {
+            let sent = capture.mark();
+            send(sender, b"early");
+            std::thread::sleep(Duration::from_millis(100));
+            sent
+        });
+        let of_sender = |frame: &&Frame| frame.bytes.ends_with(b"early");
+        capture.look(|frames| frames.iter().rev().find(of_sender).map(|frame| frame.at)).unwrap().saturating_sub(sent)
+    }
+
+    #[test]
     fn frames_that_are_lost_while_the_link_is_never_idle_are_counted_at_the_end() {
         if !crate::may_make_networks() {
             return;
         }
+        let (hosts, sender) = two_hosts();
+        let (index, _) = link::identify(&hosts[1], "b0").unwrap();
+        let socket = hosts[1].run(|| sys::packet_socket(index, true)).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        (0..100).for_each(|_| send(&sender, &[0; 1000]));
+        let mut capture = Capture::take_from(socket, Instant::now()).unwrap();
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let ended = Instant::now() + LAST_FRAMES * 10;
+                while Instant::now() < ended {
+                    send(&sender, &[0; 1000]);
+                }
+            });
+            std::thread::sleep(LAST_FRAMES / 2);
+            capture.end();
+            assert!(!flood.is_finished(), "there was no idle moment to count in");
+        });
+        let kept = capture.look(<[_]>::len);
+        assert!(kept > 0 && capture.lost() > 0, "{kept} frames were kept, and none counted as lost");
+        assert_eq!(capture.look(<[_]>::len), kept, "a capture that has ended takes in nothing");
+    }
+
+    /// Two hosts on one link, and a socket of the first connected to the second.
+    fn two_hosts() -> ([Namespace; 2], UdpSocket) {
         let hosts = [Namespace::create("a").unwrap(), Namespace::create("b").unwrap()];
         let [one, other] = ENDS.map(|address| address.parse::<std::net::IpAddr>().unwrap());
         let end = |host, interface, addresses| End { host, interface, addresses };
         link::join(end(&hosts[0], "a0", &[(one, 24)]), end(&hosts[1], "b0", &[(other, 24)]), 1500).unwrap();
-        let (index, _) = link::identify(&hosts[1], "b0").unwrap();
-        let socket = hosts[1].run(|| sys::packet_socket(index, true)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
         let sender = hosts[0].run(|| UdpSocket::bind((one, 0))).unwrap();
-        let send = || assert_eq!(sender.send_to(&[0; 1000], (other, 9)).unwrap(), 1000);
-        (0..100).for_each(|_| send());
-        std::thread::sleep(Duration::from_millis(50));
-        let (frames, lost, stop) = (Mutex::new(Vec::new()), AtomicU32::new(0), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            let end = scope.spawn(|| {
-                let ended = Instant::now() + LAST_FRAMES / 2;
-                while Instant::now() < ended {
-                    send();
-                }
-                stop.store(true, Ordering::Relaxed);
-                let ended = Instant::now() + LAST_FRAMES * 2;
-                while Instant::now() < ended {
-                    send();
-                }
-            });
-            listen(&socket, Instant::now(), &frames, &lost, &stop);
-            assert!(!end.is_finished(), "there was no idle moment to count in");
-        });
-        let kept = frames.into_inner().unwrap().len();
-        assert!(kept > 0 && lost.into_inner() > 0, "{kept} frames were kept, and none counted as lost");
+        sender.connect((other, 9)).unwrap();
+        (hosts, sender)
+    }
+
+    /// Nobody listens: what the receiver's kernel says of an earlier datagram is of no interest.
+    fn send(sender: &UdpSocket, payload: &[u8]) {
+        while sender.send(payload).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {}
     }
 }
