@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::sabotage::Sabotage;
-use crate::{audit, demo, remains, sabotage, scenario, standing};
+use crate::{audit, coverage, demo, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -92,6 +92,16 @@ enum Command {
         /// What it is called.
         name: String,
     },
+    /// Says which of the numbered requirements are named by a test, and which are not. Exit code 0 only if no test names one that
+    /// is not listed.
+    Coverage {
+        /// The result as JSON, with the tests of each row.
+        #[arg(long)]
+        json: bool,
+        /// The source tree; otherwise the one that this program was built from.
+        #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
+        tree: PathBuf,
+    },
     /// Runs AH vectors through the code that the router runs on packets.
     Vectors {
         /// Files with one JSON object a line.
@@ -129,6 +139,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
+        Command::Coverage { json, tree } => run_coverage(&tree, json),
         Command::Vectors { files, verbose } => run_vectors(&files, verbose),
     };
     match answer {
@@ -218,6 +229,16 @@ fn run_audit(directory: &Path, json: bool, spi_table: bool) -> std::io::Result<b
         print!("{report}");
     }
     Ok(report.agrees)
+}
+
+fn run_coverage(tree: &Path, json: bool) -> std::io::Result<bool> {
+    let coverage = coverage::read(tree).map_err(std::io::Error::other)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&coverage)?);
+    } else {
+        println!("{coverage}");
+    }
+    Ok(coverage.unknown.is_empty())
 }
 
 fn run_vectors(files: &[PathBuf], verbose: bool) -> std::io::Result<bool> {

@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod audit;
 mod cli;
+pub mod coverage;
 pub mod demo;
 pub mod ground;
 mod leaking;

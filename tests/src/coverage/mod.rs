@@ -1,0 +1,65 @@
+//! How much of what is asked for is shown by a test that says so.
+//!
+//! A requirement counts as shown if a test names it. Whether that test asserts what the row says, a reader decides.
+
+mod naming;
+mod report;
+mod requirement;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use requirement::Requirement;
+
+/// Words that look like identifiers and are none: names of curves and ciphers.
+const OTHERS: [&str; 4] = ["P-256", "P-384", "P-521", "AES-128"];
+
+/// A requirement and who shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shown {
+    /// The row.
+    #[serde(flatten)]
+    pub requirement: Requirement,
+    /// The tests that name it, as `file::function`, sorted.
+    pub tests: Vec<String>,
+}
+
+/// What [`read`] found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Coverage {
+    /// Every requirement, by identifier.
+    pub requirements: Vec<Shown>,
+    /// Identifiers that a test names and no document lists, each with the test.
+    pub unknown: Vec<(String, String)>,
+}
+
+impl Coverage {
+    /// The requirements that no test names.
+    pub fn missing(&self) -> impl Iterator<Item = &Requirement> {
+        self.requirements.iter().filter(|shown| shown.tests.is_empty()).map(|shown| &shown.requirement)
+    }
+}
+
+/// Reads a source tree.
+///
+/// # Errors
+///
+/// What cannot be read, with its path.
+pub fn read(tree: &Path) -> Result<Coverage, String> {
+    let requirements = requirement::read(tree)?;
+    let mut names = naming::read(tree)?;
+    names.retain(|identifier, _| !OTHERS.contains(&identifier.as_str()));
+    let kinds: BTreeSet<String> = requirements.keys().filter_map(|id| id.split_once('-')).map(|(kind, _)| kind.to_owned()).collect();
+    let shown = |requirement: &Requirement| Shown {
+        requirement: requirement.clone(),
+        tests: names.get(&requirement.id).into_iter().flatten().cloned().collect(),
+    };
+    let is_unknown = |id: &str| !requirements.contains_key(id) && id.split_once('-').is_some_and(|(kind, _)| kinds.contains(kind));
+    let unknown = names.iter().filter(|(id, _)| is_unknown(id));
+    Ok(Coverage {
+        requirements: requirements.values().map(shown).collect(),
+        unknown: unknown.flat_map(|(id, tests)| tests.iter().map(|test| (id.clone(), test.clone()))).collect(),
+    })
+}

@@ -1,0 +1,66 @@
+//! What the tests say they show, and what there is to show.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use pbs_lab::coverage::{self, Coverage};
+
+fn tree() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn read() -> Coverage {
+    coverage::read(tree()).unwrap()
+}
+
+fn of<'a>(coverage: &'a Coverage, document: &str) -> Vec<&'a coverage::Shown> {
+    coverage.requirements.iter().filter(|shown| shown.requirement.document == document).collect()
+}
+
+#[test]
+fn every_row_that_a_document_counts_is_read() {
+    let coverage = read();
+    let gist = of(&coverage, "gist.md");
+    let text = std::fs::read_to_string(tree().join("fsm-specs/requirements/gist.md")).unwrap();
+    let counted = |level: &str| gist.iter().filter(|shown| shown.requirement.level.trim_end_matches('*') == level).count();
+    let said = format!("{} rows (MAY {}, MUST {}, SHOULD {})", gist.len(), counted("MAY"), counted("MUST"), counted("SHOULD"));
+    assert!(text.contains(&said), "{said}");
+    for (document, least) in [("pbs.md", 200), ("decisions.md", 110), ("fsm.md", 150)] {
+        assert!(of(&coverage, document).len() >= least, "{document}");
+    }
+}
+
+#[test]
+fn no_test_names_a_requirement_that_no_document_lists() {
+    assert_eq!(read().unknown, []);
+}
+
+/// Rules such as FS-30 are those of the requirements; rows that single packets take stand in a table of their own.
+#[test]
+fn every_rule_of_the_pbs_tables_is_a_requirement_and_every_such_requirement_a_rule() {
+    let names = ["pbs/sender", "pbs/receiver", "pbs/router", "traffic/packet"];
+    let tables = names.map(|name| fsm_specs::load(name).unwrap());
+    let rules: BTreeSet<_> = tables.iter().flat_map(|table| table.rules()).map(str::to_owned).collect();
+    let coverage = read();
+    let is_row = |id: &&str| ["FS-", "FR-", "FN-"].iter().any(|kind| id.starts_with(kind));
+    let rows: BTreeSet<_> = coverage.requirements.iter().map(|shown| &*shown.requirement.id).filter(is_row).map(str::to_owned).collect();
+    assert_eq!(rules.symmetric_difference(&rows).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_command_says_yes_and_gives_each_row_its_tests_as_data() {
+    let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["coverage", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let data: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = data["requirements"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["id"] == "FN-72").unwrap();
+    assert!(
+        row["tests"].as_array().unwrap().iter().any(|test| test.as_str().unwrap().starts_with("pbs-nslp/tests/machines/limits.rs::")),
+        "{row}"
+    );
+    let none = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["coverage", "--tree", "/nowhere"]).output().unwrap();
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("/nowhere/"), "it says which file cannot be read");
+}
