@@ -7,7 +7,7 @@ use crate::flow::Flow;
 /// Something on the packet side that signalling should know.
 ///
 /// Events are hints, not commands: they are rate-bounded, may be lost when their queue is full, and change no state here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Traffic of a flow without permission wants out and policy says to ask (sender; FS-01).
     /// Raised again once a second for as long as packets of the flow are held and nobody has answered: it may have been lost.

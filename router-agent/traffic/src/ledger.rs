@@ -6,8 +6,11 @@
 //! too late for the anti-replay window can still be told from a copy of one that was counted.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use smoltcp::time::Instant;
+
+use crate::state::Micros;
 
 /// Numbers in one bucket.
 pub const BUCKET: u32 = 256;
@@ -21,7 +24,7 @@ const SAMPLES: usize = (BUCKET / SAMPLE) as usize;
 /// Bytes counted, by number.
 ///
 /// Memory grows with the numbers that came and stops at the capacity: 32 octets a bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ledger {
     capacity: usize,
     /// Which number of each [`SAMPLE`] is remembered; nobody outside should know.
@@ -44,6 +47,13 @@ struct Bucket {
     last: Instant,
     /// First octets of the ICV of each sampled number; all zero for one that was not counted.
     tags: [[u8; 4]; SAMPLES],
+}
+
+impl Hash for Bucket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { bytes, last, tags } = self;
+        (bytes, last.in_micros(), tags).hash(state);
+    }
 }
 
 impl Bucket {

@@ -3,6 +3,9 @@
 //!
 //! The packet side never parses a signalling message. Everything that decides about a packet is a
 //! [`processor::PacketProcessor`]: no socket, no clock, no lock; the queue's thread owns it.
+//!
+//! [`verifier::Verifier`] and [`inserter::Inserter`] are values (`Clone + Eq + Hash`), keys included; how ICVs are computed comes in
+//! through [`algorithm::Integrity`] and [`algorithm::PacketSigner`], the checks themselves through [`checks::Checks`].
 
 pub mod ah;
 pub mod algorithm;
@@ -22,6 +25,7 @@ pub mod replay;
 pub mod routes;
 pub mod routing_events;
 pub mod rules;
+mod state;
 pub mod table;
 pub mod update;
 pub mod vectors;

@@ -36,7 +36,7 @@ pub enum Verdict<'a> {
 }
 
 /// The late verdict on a held packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Released {
     /// Let it go on with these bytes.
     Replace {

@@ -12,7 +12,7 @@ pub const DEFAULT_SIZE: u32 = 1024;
 const WORD: u64 = u64::BITS as u64;
 
 /// How an association numbers its packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Numbering {
     /// 32 bits, all of them in the packet.
     Short,
@@ -37,7 +37,7 @@ pub enum Replay {
 pub struct SizeError(pub u32);
 
 /// Which sequence numbers of one association have been seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Window {
     size: u64,
     numbering: Numbering,

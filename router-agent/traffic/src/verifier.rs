@@ -15,13 +15,14 @@ use crate::packet::IpPacket;
 use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
 use crate::reason::DropReason;
 use crate::replay::{self, SizeError};
+use crate::state::Aside;
+use crate::table;
 pub use crate::table::inbound::SignatureBudget;
 use crate::table::inbound::{self, Entry, InboundTable};
-use crate::table::{self};
 use crate::update::{Applied, Refused, Update};
 
 /// Where the verifier stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// On the path: verified packets go on unchanged.
     Router,
@@ -30,7 +31,7 @@ pub enum Role {
 }
 
 /// How a verifier is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VerifierConfig {
     /// Where it stands.
     pub role: Role,
@@ -57,14 +58,17 @@ impl VerifierConfig {
 /// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window,
 /// budget of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a key holder can be
 /// told to have gone past it; what a dear check costs is bounded by the flow's budget of signatures.
-#[derive(Debug)]
+///
+/// A value: two verifiers are equal if they would go on alike. Neither the counters nor the checks count for that, and a clone shares
+/// both.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Verifier {
     config: VerifierConfig,
     table: InboundTable,
-    checks: Arc<dyn Checks>,
-    counters: Arc<Counters>,
+    checks: Aside<Arc<dyn Checks>>,
+    counters: Aside<Arc<Counters>>,
     events: VecDeque<Event>,
-    out: Vec<u8>,
+    out: Aside<Vec<u8>>,
 }
 
 impl Verifier {
@@ -78,7 +82,8 @@ impl Verifier {
         let window = inbound::window(config.window, config.role == Role::Receiver)?;
         let ledger = (config.role == Role::Receiver).then(|| Ledger::new(ledger::DEFAULT_CAPACITY, config.sampling_phase));
         let table = InboundTable::new(config.capacity, window, ledger);
-        Ok(Self { config, table, checks, counters, events: VecDeque::new(), out: Vec::new() })
+        let (checks, counters, out) = (Aside(checks), Aside(counters), Aside(Vec::new()));
+        Ok(Self { config, table, checks, counters, events: VecDeque::new(), out })
     }
 
     /// The permissions.
@@ -88,7 +93,7 @@ impl Verifier {
 
     /// Judges a packet; what passes has been counted and its number noted.
     fn judge(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<(), DropReason> {
-        let checks = self.checks.as_ref();
+        let checks = &*self.checks;
         let length = packet.total_len() as u64;
         let mut entry = associate(&mut self.table, packet, checks, now);
         let verified = match &mut entry {
@@ -248,7 +253,7 @@ impl PacketProcessor for Verifier {
             self.judge(&packet, now)?;
             match self.config.role {
                 Role::Router => Ok(()),
-                Role::Receiver => ah::remove(&packet, &mut self.out).map_err(|_| DropReason::MissingAh),
+                Role::Receiver => ah::remove(&packet, &mut self.out.0).map_err(|_| DropReason::MissingAh),
             }
         });
         match (passed, self.config.role) {
@@ -260,7 +265,7 @@ impl PacketProcessor for Verifier {
                 self.counters.count_accepted(bytes.len());
                 match role {
                     Role::Router => Verdict::Accept,
-                    Role::Receiver => Verdict::Replace { payload: &self.out, mark: None },
+                    Role::Receiver => Verdict::Replace { payload: &self.out.0, mark: None },
                 }
             }
         }

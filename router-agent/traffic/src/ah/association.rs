@@ -55,7 +55,7 @@ pub struct Verified {
 }
 
 /// SPI, key and window.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InboundAssociation {
     spi: u32,
     key: IcvKey,

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::view::AhView;
-use crate::algorithm::{IcvContext, IcvKey};
+use crate::algorithm::{IcvContext, IcvKey, Integrity, Standard};
 use crate::packet::{Extension, IpHeader, IpPacket, Ipv4Header, Ipv6Header, Ipv6Option, Ipv6Options, Routing};
 
 /// What replaces mutable data: as long as the longest of it, a signature.
@@ -17,11 +17,21 @@ const FRAGMENT_HEADER: u16 = 8;
 /// `high` are the high-order bits of an extended sequence number, `None` if the association does not use them.
 /// A packet without AH, and one whose form at its destination cannot be told, never match.
 pub fn icv_matches(packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
-    packet.ah().is_some_and(|ah| input(packet, ah, key, high).is_some_and(|icv| icv.verifies(ah.icv_field())))
+    icv_matches_by::<Standard>(packet, key, high)
+}
+
+/// [`icv_matches`] by other cryptography than the standard one.
+pub fn icv_matches_by<M: Integrity>(packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
+    packet.ah().is_some_and(|ah| input::<M>(packet, ah, key, high).is_some_and(|icv| icv.verifies(ah.icv_field())))
 }
 
 /// The ICV input of a packet, whatever its ICV field holds. `None` if its form at its destination cannot be told.
-pub(super) fn input<'k>(packet: &IpPacket<'_>, ah: &AhView<'_>, key: &'k IcvKey, high: Option<u32>) -> Option<IcvContext<'k>> {
+pub(super) fn input<'k, M: Integrity>(
+    packet: &IpPacket<'_>,
+    ah: &AhView<'_>,
+    key: &'k IcvKey,
+    high: Option<u32>,
+) -> Option<IcvContext<'k, M>> {
     let mut icv = key.begin();
     match packet.header() {
         IpHeader::V4(header) => ipv4(&mut icv, header),
@@ -40,7 +50,7 @@ pub(super) fn input<'k>(packet: &IpPacket<'_>, ah: &AhView<'_>, key: &'k IcvKey,
 }
 
 /// RFC 4302 §3.3.3.1.1.
-fn ipv4(icv: &mut IcvContext<'_>, header: &Ipv4Header<'_>) {
+fn ipv4<M: Integrity>(icv: &mut IcvContext<'_, M>, header: &Ipv4Header<'_>) {
     let mut base = *header.base;
     base[1] = 0; // DSCP, ECN
     base[6..9].fill(0); // flags, fragment offset, TTL
@@ -57,7 +67,7 @@ fn ipv4(icv: &mut IcvContext<'_>, header: &Ipv4Header<'_>) {
 }
 
 /// RFC 4302 §3.3.3.1.2.
-fn ipv6(icv: &mut IcvContext<'_>, header: &Ipv6Header<'_>) -> Option<()> {
+fn ipv6<M: Integrity>(icv: &mut IcvContext<'_, M>, header: &Ipv6Header<'_>) -> Option<()> {
     let fragments = header.extensions().filter(|extension| matches!(extension, Extension::AtomicFragment { .. })).count();
     let mut base = *header.base;
     // Appendix A2: a Fragment header that reassembly left in place is taken out again.
@@ -98,7 +108,7 @@ fn following<'a>(mut next: u8, behind: impl Iterator<Item = &'a Extension<'a>>) 
 }
 
 /// §3.3.3.1.2.2: type and length always count, the data unless a bit of the type says that it may change.
-fn ipv6_options(icv: &mut IcvContext<'_>, options: &[u8]) {
+fn ipv6_options<M: Integrity>(icv: &mut IcvContext<'_, M>, options: &[u8]) {
     const MAY_CHANGE: u8 = 0x20;
     // The parser has walked the same octets to the end, so that no error is left to be found here.
     for option in Ipv6Options::of(options).flatten() {
@@ -118,7 +128,7 @@ fn ipv6_options(icv: &mut IcvContext<'_>, options: &[u8]) {
 
 /// Appendix A2: as it will be when no segment is left. Answers the address under which the packet leaves this header;
 /// `visiting` is the one under which it comes.
-fn routing_header(icv: &mut IcvContext<'_>, routing: &Routing<'_>, next: u8, visiting: Ipv6Addr) -> Option<Ipv6Addr> {
+fn routing_header<M: Integrity>(icv: &mut IcvContext<'_, M>, routing: &Routing<'_>, next: u8, visiting: Ipv6Addr) -> Option<Ipv6Addr> {
     let [len, kind] = routing.len_and_type;
     icv.update(&[next, len, kind, 0]);
     let left = usize::from(routing.segments_left);
@@ -136,6 +146,6 @@ fn routing_header(icv: &mut IcvContext<'_>, routing: &Routing<'_>, next: u8, vis
     Some(Ipv6Addr::from(*last))
 }
 
-fn zeros(icv: &mut IcvContext<'_>, len: usize) {
+fn zeros<M: Integrity>(icv: &mut IcvContext<'_, M>, len: usize) {
     icv.update(ZEROS.get(..len).unwrap_or(&ZEROS));
 }

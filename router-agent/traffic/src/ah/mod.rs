@@ -11,7 +11,7 @@ mod rewrite;
 mod view;
 
 pub use association::{InboundAssociation, Rejection, Verified};
-pub use icv::icv_matches;
+pub use icv::{icv_matches, icv_matches_by};
 pub(crate) use rewrite::overhead;
-pub use rewrite::{InsertError, NoAh, Number, insert, remove};
+pub use rewrite::{InsertError, NoAh, Number, insert, insert_by, remove};
 pub use view::AhView;

@@ -4,7 +4,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 
 use super::icv;
 use super::view::FIXED;
-use crate::algorithm::{IcvAlgorithm, IcvKey};
+use crate::algorithm::{IcvAlgorithm, IcvKey, Integrity, Standard};
 use crate::packet::{IpHeader, IpPacket, PROTOCOL_AH};
 
 /// The sequence number to write.
@@ -54,6 +54,21 @@ pub(crate) const fn overhead(algorithm: IcvAlgorithm, is_ipv6: bool) -> usize {
 ///
 /// See [`InsertError`]; `out` is then left empty.
 pub fn insert(packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out: &mut Vec<u8>) -> Result<(), InsertError> {
+    insert_by::<Standard>(packet, spi, number, key, out)
+}
+
+/// [`insert`] by other cryptography than the standard one.
+///
+/// # Errors
+///
+/// See [`InsertError`]; `out` is then left empty.
+pub fn insert_by<M: Integrity>(
+    packet: &IpPacket<'_>,
+    spi: u32,
+    number: Number,
+    key: &IcvKey,
+    out: &mut Vec<u8>,
+) -> Result<(), InsertError> {
     out.clear();
     if packet.fragment().is_some() {
         return Err(InsertError::Fragment);
@@ -68,7 +83,7 @@ pub fn insert(packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out
     out.extend_from_slice(&number.low.to_be_bytes());
     out.resize(packet.before().len() + ah_len, 0);
     out.extend_from_slice(rest);
-    let written = relink(out, packet, PROTOCOL_AH).and_then(|()| seal(out, packet.before().len(), number, key));
+    let written = relink(out, packet, PROTOCOL_AH).and_then(|()| seal::<M>(out, packet.before().len(), number, key));
     if written.is_err() {
         out.clear();
     }
@@ -76,10 +91,10 @@ pub fn insert(packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out
 }
 
 /// Computes the ICV of a packet whose ICV field is zero and puts it there.
-fn seal(out: &mut [u8], ah_at: usize, number: Number, key: &IcvKey) -> Result<(), InsertError> {
+fn seal<M: Integrity>(out: &mut [u8], ah_at: usize, number: Number, key: &IcvKey) -> Result<(), InsertError> {
     let packet = IpPacket::parse(out).map_err(|_| InsertError::Unpredictable)?;
     let ah = packet.ah().ok_or(InsertError::Unpredictable)?;
-    let icv = icv::input(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?.finish().ok_or(InsertError::NotSigned)?;
+    let icv = icv::input::<M>(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?.finish().ok_or(InsertError::NotSigned)?;
     let at = ah_at + FIXED;
     let field = out.get_mut(at..at + icv.octets().len()).ok_or(InsertError::Unpredictable)?;
     field.copy_from_slice(icv.octets());

@@ -1,12 +1,13 @@
 //! Message authentication codes and their keys (RFC 4868, RFC 2404).
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha1::Sha1;
-use sha2::Sha256;
 use subtle::ConstantTimeEq;
+
+use super::integrity::{Integrity, LONGEST};
+use super::standard::{Prepared, Standard};
 
 /// A message authentication code that this crate computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,7 +56,8 @@ impl fmt::Display for MacAlgorithm {
 /// A key bound to its algorithm, prepared for per-packet use.
 ///
 /// Only the prepared form is kept, not the key's octets: once, on the heap, shared by all clones, and wiped with the last of
-/// them. `Debug` shows the algorithm alone; two keys are compared in constant time.
+/// them. `Debug` shows the algorithm alone. As a value it is its algorithm and its fingerprint, the MAC of a fixed text: by
+/// that keys are compared, in constant time, and hashed, and it tells nothing of the key.
 ///
 /// What is not wiped: copies that the compiler leaves on the stack while a key is prepared (the library's padded key block
 /// among them), until other calls write over them. The state of an ICV under way is wiped when it ends.
@@ -65,13 +67,6 @@ pub struct MacKey {
     algorithm: MacAlgorithm,
     /// MAC of a fixed text: tells two keys apart without keeping either.
     fingerprint: [u8; LONGEST],
-}
-
-/// The states of the hash function behind the two padded keys (RFC 2104 §4). The library wipes them when they are dropped.
-#[derive(Clone)]
-enum Prepared {
-    Sha256(Hmac<Sha256>),
-    Sha1(Hmac<Sha1>),
 }
 
 /// A key whose length its algorithm does not allow.
@@ -94,14 +89,12 @@ impl MacKey {
         if octets.len() != algorithm.key_len() {
             return Err(KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() });
         }
-        let wrong_length = |_| KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
-        let prepared = Arc::new(match algorithm {
-            MacAlgorithm::HmacSha256_128 => Prepared::Sha256(Hmac::new_from_slice(octets).map_err(wrong_length)?),
-            MacAlgorithm::HmacSha1_96 => Prepared::Sha1(Hmac::new_from_slice(octets).map_err(wrong_length)?),
-        });
-        let mut context = MacContext { algorithm, state: prepared.as_ref().clone() };
-        context.update(b"which key is this");
-        Ok(Self { prepared, algorithm, fingerprint: context.finish().value })
+        let prepared = Arc::new(Prepared::new(algorithm, octets)?);
+        let mut key = Self { prepared, algorithm, fingerprint: [0; LONGEST] };
+        let mut context = Standard::begin(&key);
+        Standard::update(&mut context, b"which key is this");
+        key.fingerprint = Standard::finish(context).padded();
+        Ok(key)
     }
 
     /// The algorithm the key is for.
@@ -110,13 +103,13 @@ impl MacKey {
     }
 
     /// The first octets of a MAC of a fixed text: tells, with the algorithm, whether a key is this one, and nothing of the key.
-    pub(super) fn fingerprint(&self) -> [u8; LONGEST] {
+    pub const fn fingerprint(&self) -> [u8; LONGEST] {
         self.fingerprint
     }
 
-    /// Begins an ICV over data that comes in pieces.
-    pub(super) fn begin(&self) -> MacContext {
-        MacContext { algorithm: self.algorithm, state: self.prepared.as_ref().clone() }
+    /// What the standard computation begins with.
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 }
 
@@ -128,60 +121,15 @@ impl PartialEq for MacKey {
 
 impl Eq for MacKey {}
 
+impl Hash for MacKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.algorithm, self.fingerprint).hash(state);
+    }
+}
+
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MacKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
-    }
-}
-
-/// An ICV computation under way.
-pub(crate) struct MacContext {
-    algorithm: MacAlgorithm,
-    state: Prepared,
-}
-
-impl MacContext {
-    /// Takes the next piece of the ICV input.
-    pub(super) fn update(&mut self, piece: &[u8]) {
-        match &mut self.state {
-            Prepared::Sha256(state) => state.update(piece),
-            Prepared::Sha1(state) => state.update(piece),
-        }
-    }
-
-    /// Ends the computation. Neither RFC 4868 nor RFC 2404 asks for implicit padding of the input.
-    pub(super) fn finish(self) -> MacValue {
-        let mut value = [0; LONGEST];
-        let len = self.algorithm.icv_len();
-        let copy = |octets: &[u8], value: &mut [u8]| value.iter_mut().zip(octets).take(len).for_each(|(to, from)| *to = *from);
-        match self.state {
-            Prepared::Sha256(state) => copy(&state.finalize().into_bytes(), &mut value),
-            Prepared::Sha1(state) => copy(&state.finalize().into_bytes(), &mut value),
-        }
-        MacValue { value, len }
-    }
-}
-
-/// Octets of the longest value.
-pub(super) const LONGEST: usize = 16;
-
-/// A computed integrity check value, already cut to its algorithm's length.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MacValue {
-    value: [u8; LONGEST],
-    len: usize,
-}
-
-impl MacValue {
-    /// The value's octets.
-    pub(super) fn octets(&self) -> &[u8] {
-        self.value.get(..self.len).unwrap_or_default()
-    }
-
-    /// Whether `received` begins with exactly this value, in time that does not depend on where they differ.
-    pub(super) fn matches(&self, received: &[u8]) -> bool {
-        let own = self.octets();
-        !own.is_empty() && received.get(..own.len()).is_some_and(|theirs| bool::from(own.ct_eq(theirs)))
     }
 }
 
@@ -191,12 +139,12 @@ mod tests {
 
     fn icv(algorithm: MacAlgorithm, key: &[u8], data: &[u8]) -> String {
         let key = MacKey::new(algorithm, key).unwrap();
-        let mut whole = key.begin();
-        whole.update(data);
-        let mut pieces = key.begin();
-        data.chunks(7).for_each(|piece| pieces.update(piece));
-        let whole = hex::encode(whole.finish().octets());
-        assert_eq!(whole, hex::encode(pieces.finish().octets()), "pieces make no difference");
+        let mut whole = Standard::begin(&key);
+        Standard::update(&mut whole, data);
+        let mut pieces = Standard::begin(&key);
+        data.chunks(7).for_each(|piece| Standard::update(&mut pieces, piece));
+        let whole = hex::encode(Standard::finish(whole).octets());
+        assert_eq!(whole, hex::encode(Standard::finish(pieces).octets()), "pieces make no difference");
         whole
     }
 
@@ -243,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_received_value_shorter_than_the_icv_never_matches() {
-        let icv = MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap().begin().finish();
+        let icv = Standard::finish(Standard::begin(&MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap()));
         assert!(icv.matches(icv.octets()));
         assert!(!icv.matches(&icv.octets()[..11]));
         assert!(!icv.matches(&[]));

@@ -3,18 +3,21 @@
 //! Everything else about AH is the same for a message authentication code and a signature: the input is fed in pieces, and in
 //! the end the value is made, or a received one is judged.
 
+mod integrity;
 mod mac;
 mod signature;
+mod standard;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use integrity::LONGEST;
 
-use mac::{LONGEST, MacContext, MacValue};
-
+pub use integrity::{Integrity, MacValue};
 pub use mac::{KeyLengthError, MacAlgorithm, MacKey};
 pub use signature::{LONGEST_SIGNATURE, PacketSigner, SignatureAlgorithm, VerifyingKey};
+pub use standard::Standard;
 
 /// An integrity algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,16 +89,16 @@ impl IcvKey {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let digest = match self {
             Self::Mac(key) => key.fingerprint(),
-            Self::Verifying(key) => digest(key.octets()),
-            Self::Signing(key) => digest(key.public_key()),
+            Self::Verifying(key) => standard::digest(key.octets()),
+            Self::Signing(key) => standard::digest(key.public_key()),
         };
         Fingerprint { algorithm: self.algorithm(), digest }
     }
 
     /// Begins an ICV over data that comes in pieces.
-    pub(crate) fn begin(&self) -> IcvContext<'_> {
+    pub(crate) fn begin<M: Integrity>(&self) -> IcvContext<'_, M> {
         match self {
-            Self::Mac(key) => IcvContext::Mac(key.begin()),
+            Self::Mac(key) => IcvContext::Mac(M::begin(key)),
             Self::Verifying(_) | Self::Signing(_) => IcvContext::Signature { key: self, input: Vec::with_capacity(2048) },
         }
     }
@@ -115,6 +118,16 @@ impl PartialEq for IcvKey {
 
 impl Eq for IcvKey {}
 
+impl Hash for IcvKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Mac(key) => (0_u8, key).hash(state),
+            Self::Verifying(key) => (1_u8, key).hash(state),
+            Self::Signing(key) => (2_u8, key.algorithm(), key.public_key()).hash(state),
+        }
+    }
+}
+
 impl fmt::Debug for IcvKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IcvKey").field("algorithm", &self.algorithm()).finish_non_exhaustive()
@@ -122,19 +135,15 @@ impl fmt::Debug for IcvKey {
 }
 
 /// What is left of a key when the key is wiped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Fingerprint {
     algorithm: IcvAlgorithm,
     digest: [u8; LONGEST],
 }
 
-fn digest(octets: &[u8]) -> [u8; LONGEST] {
-    Sha256::digest(octets).first_chunk().copied().unwrap_or_default()
-}
-
 /// An ICV computation under way.
-pub(crate) enum IcvContext<'k> {
-    Mac(MacContext),
+pub(crate) enum IcvContext<'k, M: Integrity> {
+    Mac(M::Context),
     /// Signatures are made over the whole input at once: Ed25519 reads it twice.
     Signature {
         key: &'k IcvKey,
@@ -142,11 +151,11 @@ pub(crate) enum IcvContext<'k> {
     },
 }
 
-impl IcvContext<'_> {
+impl<M: Integrity> IcvContext<'_, M> {
     /// Takes the next piece of the ICV input.
     pub(crate) fn update(&mut self, piece: &[u8]) {
         match self {
-            Self::Mac(context) => context.update(piece),
+            Self::Mac(context) => M::update(context, piece),
             Self::Signature { input, .. } => input.extend_from_slice(piece),
         }
     }
@@ -154,7 +163,7 @@ impl IcvContext<'_> {
     /// Makes the value; `None` for a key that cannot.
     pub(crate) fn finish(self) -> Option<Icv> {
         match self {
-            Self::Mac(context) => Some(Icv::Mac(context.finish())),
+            Self::Mac(context) => Some(Icv::Mac(M::finish(context))),
             Self::Signature { key: IcvKey::Signing(signer), input } => {
                 let value = signer.sign(&input).filter(|value| value.len() == signer.algorithm().icv_len())?;
                 Some(Icv::Signature(value))
@@ -166,9 +175,9 @@ impl IcvContext<'_> {
     /// Whether `received` begins with the right value.
     pub(crate) fn verifies(self, received: &[u8]) -> bool {
         match self {
-            Self::Mac(context) => context.finish().matches(received),
+            Self::Mac(context) => M::finish(context).matches(received),
             Self::Signature { key: IcvKey::Verifying(key), input } => {
-                received.get(..key.algorithm().icv_len()).is_some_and(|signature| key.verifies(&input, signature))
+                received.get(..key.algorithm().icv_len()).is_some_and(|signature| M::verifies(key, &input, signature))
             }
             Self::Signature { .. } => false,
         }
@@ -236,13 +245,13 @@ mod tests {
     }
 
     fn of(key: &IcvKey, pieces: &[&[u8]]) -> Option<Icv> {
-        let mut context = key.begin();
+        let mut context = key.begin::<Standard>();
         pieces.iter().for_each(|piece| context.update(piece));
         context.finish()
     }
 
     fn verifies(key: &IcvKey, input: &[u8], value: &[u8]) -> bool {
-        let mut context = key.begin();
+        let mut context = key.begin::<Standard>();
         context.update(input);
         context.verifies(value)
     }

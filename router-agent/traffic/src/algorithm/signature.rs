@@ -6,8 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
-
 /// A signature scheme for packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SignatureAlgorithm {
@@ -48,14 +46,6 @@ impl SignatureAlgorithm {
             Self::RsaPss { .. } => "rsa-pss-sha256",
         }
     }
-
-    fn verification(self) -> &'static dyn VerificationAlgorithm {
-        match self {
-            Self::Ed25519 => &ED25519,
-            Self::EcdsaP256 => &ECDSA_P256_SHA256_FIXED,
-            Self::RsaPss { .. } => &RSA_PSS_2048_8192_SHA256,
-        }
-    }
 }
 
 /// Signs packets with the host's own private key, wherever that is kept.
@@ -71,7 +61,7 @@ pub trait PacketSigner: fmt::Debug + Send + Sync {
 }
 
 /// A sender's public key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VerifyingKey {
     algorithm: SignatureAlgorithm,
     octets: Arc<[u8]>,
@@ -89,13 +79,8 @@ impl VerifyingKey {
     }
 
     /// The key's octets.
-    pub(super) fn octets(&self) -> &[u8] {
+    pub fn octets(&self) -> &[u8] {
         &self.octets
-    }
-
-    /// Whether `signature` is the owner's over `input`.
-    pub(super) fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(self.algorithm.verification(), &self.octets).verify(input, signature).is_ok()
     }
 }
 

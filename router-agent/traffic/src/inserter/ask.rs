@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::flow::Flow;
 
 /// Flows that ask by themselves. Every part that is `None` matches anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct AskRule {
     /// Addresses of the sender.
     pub source: Option<IpNet>,

@@ -1,14 +1,15 @@
 //! Packets that wait for a permission, or for more of one: bounded in number, octets and time (X-51, X-113, appendix A).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
-use hashbrown::HashMap;
 use smoltcp::time::{Duration, Instant};
 
 use super::holders::{Change, Holders, Owner};
 use crate::flow::Flow;
 use crate::processor::PacketId;
 use crate::queue;
+use crate::state::{Map, Micros};
 use crate::table::after;
 
 /// A packet takes up one place for each so many octets begun.
@@ -29,6 +30,13 @@ pub struct HeldLimits {
     pub time: Duration,
 }
 
+impl Hash for HeldLimits {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { places, packets_per_flow, time } = self;
+        (places, packets_per_flow, time.in_micros()).hash(state);
+    }
+}
+
 impl Default for HeldLimits {
     /// Half of the outbound queue; 64 packets a flow and a second.
     fn default() -> Self {
@@ -38,7 +46,7 @@ impl Default for HeldLimits {
 }
 
 /// A packet that waits.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) id: PacketId,
     pub(super) bytes: Vec<u8>,
@@ -48,13 +56,27 @@ pub(super) struct Waiting {
     age: u64,
 }
 
+impl Hash for Waiting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { id, bytes, until, age } = self;
+        (id, bytes, until.in_micros(), age).hash(state);
+    }
+}
+
 /// The waiting packets of a flow, in order.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Line {
     owner: Owner,
     packets: VecDeque<Waiting>,
     /// When the flow's permission ends, if it has one.
     ends: Option<Instant>,
+}
+
+impl Hash for Line {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { owner, packets, ends } = self;
+        (owner, packets, ends.in_micros()).hash(state);
+    }
 }
 
 impl Line {
@@ -70,19 +92,27 @@ impl Line {
 }
 
 /// The waiting packets of every flow.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     limits: HeldLimits,
-    lines: HashMap<Flow, Line>,
+    lines: Map<Flow, Line>,
     deadlines: BTreeSet<(Instant, Flow)>,
     holders: Holders,
     taken: usize,
     ages: u64,
 }
 
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What is due when and who holds how much follows from the lines.
+        let Self { limits, lines, deadlines: _, holders: _, taken: _, ages } = self;
+        (limits, lines, ages).hash(state);
+    }
+}
+
 impl Held {
     pub(super) fn new(limits: HeldLimits) -> Self {
-        Self { limits, lines: HashMap::new(), deadlines: BTreeSet::new(), holders: Holders::default(), taken: 0, ages: 0 }
+        Self { limits, lines: Map::new(), deadlines: BTreeSet::new(), holders: Holders::default(), taken: 0, ages: 0 }
     }
 
     /// Whether anything of the flow waits.

@@ -1,33 +1,34 @@
 //! Who holds how much of what waits, so that room is made at the expense of the biggest holder.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::flow::Flow;
 use crate::processor::UserId;
+use crate::state::Map;
 
 /// Whose packets they are. What the kernel names no user for (packets of its own, sockets already closed) shares one place.
 pub(super) type Owner = Option<UserId>;
 
 /// The flows that have waiting packets, by user and destination.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Holders {
-    users: HashMap<Owner, Destinations>,
+    users: Map<Owner, Destinations>,
     by_weight: BTreeSet<(usize, Owner)>,
 }
 
 /// What one user's packets are for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Destinations {
     weight: usize,
-    piles: HashMap<IpAddr, Pile>,
+    piles: Map<IpAddr, Pile>,
     /// Of equally heavy piles the one with the oldest packet comes last.
     by_weight: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
 }
 
 /// What one user holds for one destination.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Pile {
     weight: usize,
     /// The age of the first packet of each flow; the smaller, the older.

@@ -6,9 +6,9 @@ mod holders;
 mod questions;
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use smoltcp::time::Instant;
 
 pub use self::ask::AskRule;
@@ -26,6 +26,7 @@ use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
 use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
 use crate::reason::DropReason;
+use crate::state::{Aside, Map, Micros};
 use crate::table;
 use crate::table::outbound::OutboundTable;
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
@@ -34,7 +35,7 @@ use crate::update::{Applied, Grant, Refusal, Refused, Update};
 pub const MAX_PACKET: usize = 65_531;
 
 /// How an inserter is set up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InserterConfig {
     /// Which flows ask for a permission by themselves. No rule: none does.
     pub ask: Vec<AskRule>,
@@ -63,19 +64,29 @@ impl Default for InserterConfig {
 /// A local program that sends to whoever does not answer harms itself alone: what waits is bounded well below the queue's
 /// capacity and taken from the biggest holder, and users take turns in asking. That holds as long as the queue's thread keeps up:
 /// of more packets a second than it can judge, the kernel drops without regard to whose they are.
-#[derive(Debug)]
+///
+/// A value, as the [`Verifier`](crate::verifier::Verifier) is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inserter {
     config: InserterConfig,
     table: OutboundTable,
     /// Flows that signalling asks for already, and until when.
-    expected: HashMap<Flow, Instant>,
+    expected: Map<Flow, Instant>,
     held: Held,
     questions: Questions,
     released: VecDeque<(PacketId, Released)>,
-    checks: Arc<dyn Checks>,
-    counters: Arc<Counters>,
+    checks: Aside<Arc<dyn Checks>>,
+    counters: Aside<Arc<Counters>>,
     events: VecDeque<Event>,
-    out: Vec<u8>,
+    out: Aside<Vec<u8>>,
+}
+
+impl Hash for Inserter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { config, table, expected, held, questions, released, checks: _, counters: _, events, out: _ } = self;
+        (config, table, held, questions, released, events, expected.len()).hash(state);
+        expected.in_order().iter().for_each(|(flow, until)| (flow, until.in_micros()).hash(state));
+    }
 }
 
 /// What to do with a packet.
@@ -96,14 +107,14 @@ impl Inserter {
         let questions = QuestionLimits { open: config.questions.open.min(config.capacity / 2).max(1), ..config.questions };
         Self {
             table: OutboundTable::new(config.capacity),
-            expected: HashMap::new(),
+            expected: Map::new(),
             held: Held::new(config.held),
             questions: Questions::new(questions),
             released: VecDeque::new(),
-            checks,
-            counters,
+            checks: Aside(checks),
+            counters: Aside(counters),
             events: VecDeque::new(),
-            out: Vec::new(),
+            out: Aside(Vec::new()),
             config,
         }
     }
@@ -115,7 +126,7 @@ impl Inserter {
 
     /// Decides about a packet that nothing of its flow waits before.
     fn attempt(&mut self, packet: &IpPacket<'_>, flow: Flow, now: Instant) -> Attempt {
-        let checks = self.checks.as_ref();
+        let checks = &*self.checks;
         let entry = self.table.get_mut(&flow);
         let has_ended = entry.is_some();
         let Some(entry) = entry.filter(|entry| checks.is_live(entry.expires_at, now)) else {
@@ -147,7 +158,7 @@ impl Inserter {
                 Action::TakeNumber => entry.highest = entry.highest.saturating_add(1),
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
-                    attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out) {
+                    attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out.0) {
                         Ok(()) => Attempt::Send,
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
                         Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
@@ -224,8 +235,8 @@ impl Inserter {
             };
             match attempt {
                 Attempt::Send => {
-                    self.counters.count_accepted(self.out.len());
-                    let payload = std::mem::take(&mut self.out);
+                    self.counters.count_accepted(self.out.0.len());
+                    let payload = std::mem::take(&mut self.out.0);
                     self.released.push_back((waiting.id, Released::Replace { payload, mark: self.config.mark }));
                 }
                 Attempt::Drop(reason) => self.refuse(&flow, &waiting, reason),
@@ -355,8 +366,8 @@ impl PacketProcessor for Inserter {
         self.ask(now);
         match attempt {
             Attempt::Send => {
-                self.counters.count_accepted(self.out.len());
-                Verdict::Replace { payload: &self.out, mark: self.config.mark }
+                self.counters.count_accepted(self.out.0.len());
+                Verdict::Replace { payload: &self.out.0, mark: self.config.mark }
             }
             Attempt::Hold | Attempt::Ask => Verdict::Hold,
             Attempt::Drop(reason) => {

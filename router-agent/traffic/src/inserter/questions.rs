@@ -5,17 +5,18 @@
 //! as are left; and users who want to ask take turns, so that one who floods waits for itself alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 
-use hashbrown::HashMap;
 use smoltcp::time::{Duration, Instant};
 
 use super::holders::Owner;
 use crate::flow::Flow;
+use crate::state::{Map, Micros};
 use crate::table::after;
 
 /// How much the host's traffic may ask by itself. What was asked for by a command is not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QuestionLimits {
     /// Flows whose answer may be awaited at a time.
     pub open: usize,
@@ -44,18 +45,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 const FREE_SHARE: usize = 3;
 
 /// Questions to be put, and questions put.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Questions {
     limits: QuestionLimits,
     /// Flows that want to ask. As many as have packets waiting, at most.
-    wanting: HashMap<Flow, (Owner, u64)>,
+    wanting: Map<Flow, (Owner, u64)>,
     /// The same by user, in the order in which they began to want.
     by_user: BTreeMap<Owner, BTreeMap<u64, Flow>>,
     began: u64,
     /// Whose turn it was last.
     last_turn: Owner,
-    open: HashMap<Flow, (Owner, Instant)>,
-    open_by_user: HashMap<Owner, usize>,
+    open: Map<Flow, (Owner, Instant)>,
+    open_by_user: Map<Owner, usize>,
     ends: BTreeSet<(Instant, Flow)>,
     /// When the rate would be used up evenly; ahead of now by what is used of the burst.
     paid_until: Instant,
@@ -63,16 +64,25 @@ pub(super) struct Questions {
     due: Option<Instant>,
 }
 
+impl Hash for Questions {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The others are orders of what is wanted and what is open.
+        let Self { limits, wanting, by_user: _, began, last_turn, open, open_by_user: _, ends: _, paid_until, due } = self;
+        (limits, wanting, began, last_turn, paid_until.in_micros(), due.in_micros(), open.len()).hash(state);
+        open.in_order().iter().for_each(|(flow, (owner, until))| (flow, owner, until.in_micros()).hash(state));
+    }
+}
+
 impl Questions {
     pub(super) fn new(limits: QuestionLimits) -> Self {
         Self {
             limits,
-            wanting: HashMap::new(),
+            wanting: Map::new(),
             by_user: BTreeMap::new(),
             began: 0,
             last_turn: None,
-            open: HashMap::new(),
-            open_by_user: HashMap::new(),
+            open: Map::new(),
+            open_by_user: Map::new(),
             ends: BTreeSet::new(),
             paid_until: Instant::from_micros(i64::MIN),
             due: None,

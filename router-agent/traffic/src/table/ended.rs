@@ -17,6 +17,7 @@
 //! [`Grant::highest`]: crate::update::Grant::highest
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use smoltcp::time::{Duration, Instant};
@@ -24,13 +25,14 @@ use smoltcp::time::{Duration, Instant};
 use super::after;
 use super::inbound::Key;
 use crate::algorithm::{Fingerprint, IcvKey};
+use crate::state::Micros;
 
 /// How long the end of an association is remembered: W and the longest TTL, within which no receiver uses its SPI for
 /// another one (X-74, appendix A).
 pub(super) const MEMORY: Duration = Duration::from_secs(300 + 24 * 3600);
 
 /// How far an association has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Last {
     /// Bytes counted.
     pub(super) counted: u64,
@@ -45,7 +47,7 @@ type Name = (IpAddr, u32, Fingerprint);
 ///
 /// At most `limit`. When it is full, the destination that has most of them loses its oldest: whoever ends many associations
 /// makes nobody forget but itself. What is forgotten too early is still kept out by the N of the Query.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
     limit: usize,
     known: BTreeMap<Name, (Last, Instant)>,
@@ -54,6 +56,15 @@ pub(super) struct Ended {
     by_destination: BTreeMap<IpAddr, BTreeSet<(Instant, Name)>>,
     /// How many each destination has.
     by_count: BTreeSet<(usize, IpAddr)>,
+}
+
+impl Hash for Ended {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The other three are orders of what is known.
+        let Self { limit, known, by_time: _, by_destination: _, by_count: _ } = self;
+        (limit, known.len()).hash(state);
+        known.iter().for_each(|(name, (last, until))| (name, last, until.in_micros()).hash(state));
+    }
 }
 
 impl Ended {

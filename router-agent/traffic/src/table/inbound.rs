@@ -1,8 +1,8 @@
 //! Permissions at a router or receiver, by destination address and SPI.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
 use smoltcp::time::Instant;
 
 use super::ended::{Ended, Last};
@@ -11,6 +11,7 @@ use crate::ah::InboundAssociation;
 use crate::flow::Flow;
 use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
+use crate::state::{Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Tally, Update};
 
 /// At most one active and one draining association a flow (INV-09).
@@ -24,7 +25,7 @@ pub type Key = (IpAddr, u32);
 
 /// How many signatures are verified for one flow. Bogus packets with a live SPI and a number that was not seen use up their own
 /// flow's budget, not the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SignatureBudget {
     /// Signatures a second.
     pub per_second: u32,
@@ -38,7 +39,7 @@ impl SignatureBudget {
 }
 
 /// One permission with its association.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The packets it covers.
     pub flow: Flow,
@@ -64,6 +65,16 @@ pub struct Entry {
     signatures: Option<(u64, Instant)>,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { flow, association, allowed, counted, expires_at, draining, lowered, ledger, .. } = self;
+        (flow, association, allowed, counted, expires_at.in_micros(), draining, lowered, ledger).hash(state);
+        let Self { second_holder, late, signatures, reported_at, warned_at, .. } = self;
+        let signatures = signatures.map(|(left, then)| (left, then.in_micros()));
+        (second_holder, late, signatures, reported_at.in_micros(), warned_at.in_micros()).hash(state);
+    }
 }
 
 impl Entry {
@@ -117,24 +128,32 @@ impl Entry {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboundTable {
     capacity: usize,
     window: Window,
     /// What each permission's ledger begins as, if there is to be one.
     ledger: Option<Ledger>,
-    entries: HashMap<Key, Entry>,
+    entries: Map<Key, Entry>,
     /// SPIs of each flow, oldest first.
-    by_flow: HashMap<Flow, Vec<u32>>,
+    by_flow: Map<Flow, Vec<u32>>,
     deadlines: Deadlines<Key>,
     ended: Ended,
+}
+
+impl Hash for InboundTable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // When an entry is to be deleted says the entry.
+        let Self { capacity, window, ledger, entries, by_flow, deadlines: _, ended } = self;
+        (capacity, window, ledger, entries, by_flow, ended).hash(state);
+    }
 }
 
 impl InboundTable {
     /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many that are gone, the
     /// end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
-        let (entries, by_flow) = (HashMap::new(), HashMap::new());
+        let (entries, by_flow) = (Map::new(), Map::new());
         Self { capacity, window, ledger, entries, by_flow, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 

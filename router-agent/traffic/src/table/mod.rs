@@ -22,7 +22,7 @@ pub const LINGER: Duration = Duration::from_secs(10);
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When which entry is to be deleted.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Deadlines<K>(BTreeSet<(Instant, K)>);
 
 impl<K: Ord + Copy> Deadlines<K> {

@@ -1,6 +1,7 @@
 //! Permissions at a sender, by flow.
 
-use hashbrown::HashMap;
+use std::hash::{Hash, Hasher};
+
 use smoltcp::time::Instant;
 
 use super::ended::{Ended, Last};
@@ -8,10 +9,11 @@ use super::inbound::{FIRST_SPI, Key};
 use super::{Deadlines, report_due};
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
+use crate::state::{Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
 /// One permission with its association.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// SPI to send under.
     pub spi: u32,
@@ -35,11 +37,19 @@ pub struct Entry {
 }
 
 /// What is left of an epoch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Final {
     spi: u32,
     counted: u64,
     highest: u32,
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { spi, key, allowed, counted, highest, expires_at, renewal_refused, warned_about, reported_at, previous } = self;
+        (spi, key, allowed, counted, highest, expires_at.in_micros()).hash(state);
+        (renewal_refused, warned_about, reported_at.in_micros(), previous).hash(state);
+    }
 }
 
 impl Entry {
@@ -70,19 +80,27 @@ impl Final {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundTable {
     capacity: usize,
-    entries: HashMap<Flow, Entry>,
+    entries: Map<Flow, Entry>,
     deadlines: Deadlines<Flow>,
     /// Numbers go on where they ended: none is used twice under a key (INV-07).
     ended: Ended,
 }
 
+impl Hash for OutboundTable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // When an entry is to be deleted says the entry.
+        let Self { capacity, entries, deadlines: _, ended } = self;
+        (capacity, entries, ended).hash(state);
+    }
+}
+
 impl OutboundTable {
     /// An empty table of at most `capacity` permissions. Of as many that are gone, the end is remembered.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, entries: HashMap::new(), deadlines: Deadlines::new(), ended: Ended::new(capacity) }
+        Self { capacity, entries: Map::new(), deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
     /// Number of permissions, ended ones that linger included.

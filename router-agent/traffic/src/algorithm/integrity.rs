@@ -1,0 +1,65 @@
+//! What the packet side asks of cryptography, as a trait, and the value that a MAC gives.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use super::{MacAlgorithm, MacKey, VerifyingKey};
+
+/// Computes MACs and judges signatures. Signatures are made behind [`PacketSigner`](super::PacketSigner), where the private key is.
+///
+/// It is a type and not a value: which one computes is settled when the program is compiled, so that nothing is paid for it at a
+/// packet. Daemons use [`Standard`](super::Standard); a model checker may take a function of key and input that is quick and no MAC
+/// ([`Computed`](crate::checks::Computed)).
+pub trait Integrity: fmt::Debug + Send + Sync + 'static {
+    /// A MAC under way.
+    type Context;
+
+    /// Begins a MAC over data that comes in pieces.
+    fn begin(key: &MacKey) -> Self::Context;
+
+    /// Takes the next piece.
+    fn update(context: &mut Self::Context, piece: &[u8]);
+
+    /// Ends the computation.
+    fn finish(context: Self::Context) -> MacValue;
+
+    /// Whether `signature`, which has its algorithm's length, is that of the key's owner over `input`.
+    fn verifies(key: &VerifyingKey, input: &[u8], signature: &[u8]) -> bool;
+}
+
+/// Octets of the longest MAC.
+pub(super) const LONGEST: usize = 16;
+
+/// A message authentication code, cut to its algorithm's length.
+#[derive(Debug, Clone, Copy)]
+pub struct MacValue {
+    value: [u8; LONGEST],
+    len: usize,
+}
+
+impl MacValue {
+    /// The first octets of `computed`, as many as `algorithm` says. What is missing is zero.
+    pub fn cut(algorithm: MacAlgorithm, computed: &[u8]) -> Self {
+        let mut value = [0; LONGEST];
+        let len = algorithm.icv_len();
+        value.iter_mut().zip(computed).take(len).for_each(|(to, from)| *to = *from);
+        Self { value, len }
+    }
+
+    /// The value's octets.
+    pub(super) fn octets(&self) -> &[u8] {
+        self.value.get(..self.len).unwrap_or_default()
+    }
+
+    /// The same, with zeros behind it.
+    pub(super) const fn padded(&self) -> [u8; LONGEST] {
+        self.value
+    }
+
+    /// Whether `received` begins with exactly this value, in time that does not depend on where they differ.
+    pub(super) fn matches(&self, received: &[u8]) -> bool {
+        let own = self.octets();
+        !own.is_empty() && received.get(..own.len()).is_some_and(|theirs| bool::from(own.ct_eq(theirs)))
+    }
+}
