@@ -4,10 +4,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use daemon::datapath::Datapath;
+use daemon::identity::IdentityError;
 use daemon::routing::Routing;
 use daemon::start::{Signalling, Start};
 use daemon::{clock, exempt, identity};
 use gist::node;
+use pbs_nslp::credentials::HmacGenerator;
+use pbs_nslp::entropy::Entropy;
 use pbs_nslp::host::Host;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
@@ -52,16 +55,21 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let (unix, now) = (clock::unix_seconds(), start.clock.now());
     let sessions = config.datapath.permissions;
     let sender = SenderConfig { sessions, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&config.ask)) };
-    let sender = Sender::new(sender, signer.clone(), authority.clone(), identity::seed()?, unix, now);
+    let sender = Sender::new(sender, signer.clone(), authority.clone(), entropy()?, unix, now);
     let receiver = ReceiverConfig {
         sessions,
         reactions: config.reactions.reactions(),
         ..ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant))
     };
-    let receiver = Receiver::new(receiver, signer, authority, identity::seed()?, unix, now);
+    let receiver = Receiver::new(receiver, signer, authority, entropy()?, unix, now);
     tracing::info!(name = config.name, ?addresses, "host runs; what has no permission is dropped");
     let core = (parts.around)(Box::new(HostCore { name: config.name, host: Host::new(sender, receiver) }));
     start.run(core, gist, indications, datapaths, routing).await
+}
+
+/// What a core draws from; never the same twice.
+fn entropy() -> Result<Entropy, IdentityError> {
+    Ok(Entropy::new(Arc::new(HmacGenerator), identity::seed()?))
 }
 
 fn rules(config: &Config) -> Install {

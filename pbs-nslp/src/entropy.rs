@@ -1,34 +1,42 @@
 //! Keys, SPIs, session identifiers and jitter, from one secret seed given at construction.
+//!
+//! The seed is the shell's, and so is what makes more of it: a [`Generator`], as signatures come through
+//! [`Signer`](crate::credentials::Signer).
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
+use std::sync::Arc;
 
-use ring::hmac;
 use zeroize::Zeroizing;
 
-/// HMAC-SHA-256 of a counter under the seed. Whoever does not know the seed cannot tell the output from randomness; with
-/// the same seed and the same calls it is the same, so that a run can be repeated.
+use crate::opaque::Opaque;
+
+/// Makes many unpredictable values of one.
+pub trait Generator: fmt::Debug + Send + Sync {
+    /// 32 bytes that nobody who does not know the seed can tell from random ones; the same for the same seed and number.
+    fn block(&self, seed: &[u8; 32], number: u64) -> Zeroizing<[u8; 32]>;
+}
+
+/// A generator with its seed and a count of what was drawn. With the same seed and the same calls the values are the same, so that
+/// a run can be repeated. Two are equal if they would go on alike under one generator.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Entropy {
+pub struct Entropy {
+    generator: Opaque<dyn Generator>,
     seed: Zeroizing<[u8; 32]>,
     counter: u64,
 }
 
 impl Entropy {
-    pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self { seed: Zeroizing::new(seed), counter: 0 }
+    /// Values from `seed`, which must be secret and never used twice.
+    pub fn new(generator: Arc<dyn Generator>, seed: [u8; 32]) -> Self {
+        Self { generator: Opaque::new(generator), seed: Zeroizing::new(seed), counter: 0 }
     }
 
     /// The next 32 bytes.
     pub(crate) fn block(&mut self) -> Zeroizing<[u8; 32]> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.seed.as_slice());
-        let tag = hmac::sign(&key, &self.counter.to_be_bytes());
+        let block = self.generator.block(&self.seed, self.counter);
         self.counter = self.counter.wrapping_add(1);
-        let mut block = Zeroizing::new([0; 32]);
-        for (to, from) in block.iter_mut().zip(tag.as_ref()) {
-            *to = *from;
-        }
         block
     }
 

@@ -6,6 +6,7 @@
 //! * [`sender`], [`receiver`], [`router`]: the machines, each driven by its table.
 //! * [`detection`]: what was sent against what was counted.
 //! * [`host`]: sender and receiver of one host, and the two directions of its connections.
+//! * [`entropy`]: unpredictable values, from a seed and a trait.
 //! * [`datapath`], [`output`]: what they say to the packet side and to the shell.
 
 pub mod admission;
@@ -14,7 +15,7 @@ mod clock;
 pub mod credentials;
 pub mod datapath;
 pub mod detection;
-mod entropy;
+pub mod entropy;
 pub mod flow;
 pub mod host;
 pub mod node;

@@ -1,7 +1,9 @@
-//! Signatures and certificates: what the machines ask for as traits, and the implementation over X.509.
+//! Signatures and certificates: what the machines ask for as traits, and the implementation over X.509. All cryptography of this
+//! crate is named in here, that of [`entropy`](crate::entropy) included.
 
 mod authority;
 mod cache;
+mod generator;
 mod key;
 mod signer;
 
@@ -14,6 +16,7 @@ use thiserror::Error;
 pub use authority::{AnchorError, X509Authority};
 pub use cache::CertificateCache;
 pub(crate) use cache::validation_weight;
+pub use generator::HmacGenerator;
 pub(crate) use key::{rsa_octets, sha256};
 pub use signer::{SignerError, X509Signer};
 

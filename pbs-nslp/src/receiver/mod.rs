@@ -124,13 +124,12 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that has just started, at Unix time `unix_seconds`. Keys and SPIs come from `seed`, which must be
-    /// secret and never used twice.
+    /// A receiver that has just started, at Unix time `unix_seconds`. Keys and SPIs come from `entropy`.
     pub fn new(
         config: ReceiverConfig,
         signer: Arc<dyn Signer>,
         authority: Arc<dyn Authority>,
-        seed: [u8; 32],
+        entropy: Entropy,
         unix_seconds: u64,
         now: Instant,
     ) -> Self {
@@ -141,7 +140,7 @@ impl Receiver {
             node,
             config,
             signer: Opaque::new(signer),
-            entropy: Entropy::new(seed),
+            entropy,
             numbers: OwnNumbers::new(),
             spis: Spis::new(),
             expected: BTreeMap::new(),

@@ -63,18 +63,24 @@ impl Spis {
 #[cfg(test)]
 mod tests {
     use core::time::Duration;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::credentials::HmacGenerator;
+
+    fn entropy() -> Entropy {
+        Entropy::new(Arc::new(HmacGenerator), [1; 32])
+    }
 
     #[test]
     fn an_spi_in_use_or_at_rest_is_not_drawn() {
         let now = Instant::ZERO;
         let mut spis = Spis::new();
-        let first = spis.draw(&mut Entropy::new([1; 32]), now);
-        let second = spis.draw(&mut Entropy::new([1; 32]), now);
+        let first = spis.draw(&mut entropy(), now);
+        let second = spis.draw(&mut entropy(), now);
         assert_ne!(first, second, "the same seed gives the same candidates");
         spis.rest(first, now + Duration::from_secs(9));
-        assert_ne!(spis.draw(&mut Entropy::new([1; 32]), now + Duration::from_secs(8)), first);
-        assert_eq!(spis.draw(&mut Entropy::new([1; 32]), now + Duration::from_secs(9)), first);
+        assert_ne!(spis.draw(&mut entropy(), now + Duration::from_secs(8)), first);
+        assert_eq!(spis.draw(&mut entropy(), now + Duration::from_secs(9)), first);
     }
 }

@@ -106,13 +106,13 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender that has just started, at Unix time `unix_seconds`. Session identifiers and jitter come from `seed`,
-    /// which must be secret and never used twice.
+    /// A sender that has just started, at Unix time `unix_seconds`. Session identifiers and jitter come from
+    /// `entropy`.
     pub fn new(
         config: SenderConfig,
         signer: Arc<dyn Signer>,
         authority: Arc<dyn Authority>,
-        seed: [u8; 32],
+        entropy: Entropy,
         unix_seconds: u64,
         now: Instant,
     ) -> Self {
@@ -123,7 +123,7 @@ impl Sender {
             holds: Holds::new(config.sessions),
             config,
             signer: Opaque::new(signer),
-            entropy: Entropy::new(seed),
+            entropy,
             numbers: OwnNumbers::new(),
             sessions: BTreeMap::new(),
             timers: Timers::new(),

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use gist::api::{Indication, PeerHandle, Principal, ReceivedMessage, SendMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, NslpId, PeerIdentity};
+use pbs_nslp::credentials::HmacGenerator;
 use pbs_nslp::datapath::Event;
+use pbs_nslp::entropy::Entropy;
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::node::NodeConfig;
@@ -471,8 +473,12 @@ pub(crate) fn host(address: IpAddr, ask: Vec<AskRule>, grant: GrantPolicy, seed:
     let key = if address == asking_address() { 1 } else { 2 };
     let (signer, authority) = (ToySigner::new(address, key), Arc::new(ToyAuthority::default()));
     let sender = SenderConfig::new(node.clone(), vec![address], ask);
-    let sender = Sender::new(sender, signer.clone(), authority.clone(), [seed; 32], unix, now);
+    let sender = Sender::new(sender, signer.clone(), authority.clone(), entropy(seed), unix, now);
     let receiver = ReceiverConfig::new(node, vec![address], grant);
-    let receiver = Receiver::new(receiver, signer, authority, [seed ^ 0x80; 32], unix, now);
+    let receiver = Receiver::new(receiver, signer, authority, entropy(seed ^ 0x80), unix, now);
     Host::new(sender, receiver)
+}
+
+fn entropy(seed: u8) -> Entropy {
+    Entropy::new(Arc::new(HmacGenerator), [seed; 32])
 }

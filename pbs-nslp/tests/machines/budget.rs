@@ -8,13 +8,13 @@ use pbs_nslp::wire::{MessageKind, Query, Volume, VolumeContext};
 use crate::credentials::ToySigner;
 use crate::datapath::Datapath;
 use crate::forge::{self, query_from};
-use crate::world::{LIMIT, SENDER, TTL, VOLUME, World, flow, seconds, sender_address, sender_config, terms};
+use crate::world::{LIMIT, SENDER, TTL, VOLUME, World, entropy, flow, seconds, sender_address, sender_config, terms};
 
 /// Puts another sender in the place of the first, which has forgotten everything but its key.
 fn restart_sender(world: &mut World, seed: u8) {
     world.disturb();
     let signer = ToySigner::new(sender_address(), 1);
-    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), [seed; 32], world.unix(), world.now);
+    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), entropy(seed), world.unix(), world.now);
     world.datapaths[SENDER] = Datapath { is_sender: true, ..Datapath::default() };
 }
 
@@ -191,7 +191,7 @@ fn a_flow_whose_use_cannot_be_remembered_is_refused() {
     let mut world = World::new(0);
     let config = pbs_nslp::receiver::ReceiverConfig { budgets: 0, ..crate::world::receiver_config() };
     let signer = ToySigner::new(crate::world::receiver_address(), 2);
-    world.receiver = pbs_nslp::receiver::Receiver::new(config, signer, world.authority.clone(), [9; 32], world.unix(), world.now);
+    world.receiver = pbs_nslp::receiver::Receiver::new(config, signer, world.authority.clone(), entropy(9), world.unix(), world.now);
     world.want();
     world.run(seconds(1));
     assert_eq!(world.states(), ["Wait P", "Idle"]);

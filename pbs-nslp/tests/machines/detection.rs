@@ -13,7 +13,7 @@ use pbs_nslp::wire::{Defense, MessageKind, Volume};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::datapath::Fate;
-use crate::world::{Place, SENDER, START_UNIX, T, TTL, World, flow, receiver_address, receiver_config, seconds};
+use crate::world::{Place, SENDER, START_UNIX, T, TTL, World, entropy, flow, receiver_address, receiver_config, seconds};
 
 const MB: u64 = 1_000_000;
 const PACKET: u64 = 50_000;
@@ -35,7 +35,7 @@ fn busy_within(limit: u64, reactions: Reactions) -> World {
     let mut config = ReceiverConfig { reactions, ..receiver_config() };
     config.policy.rules[0].terms = Terms { volume: Volume(40 * MB), limit: Volume(limit), ttl: TTL, refresh: T };
     let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
-    world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), [9; 32], START_UNIX, world.now);
+    world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), entropy(9), START_UNIX, world.now);
     want(&mut world);
     world.run(seconds(1));
     world

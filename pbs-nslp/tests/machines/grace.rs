@@ -12,7 +12,7 @@ use pbs_nslp::wire::{Defense, Permission, Query, Volume, VolumeContext};
 use crate::credentials::ToySigner;
 use crate::datapath::Fate;
 use crate::forge::{self, permission, permission_from, query, query_from};
-use crate::world::{L, LATENCY, SENDER, START_UNIX, T, TTL, World, flow, receiver_address, receiver_config, seconds};
+use crate::world::{L, LATENCY, SENDER, START_UNIX, T, TTL, World, entropy, flow, receiver_address, receiver_config, seconds};
 
 const MB: u64 = 1_000_000;
 const PACKET: u64 = 50_000;
@@ -28,7 +28,7 @@ fn granted(reactions: Reactions, terms: Terms) -> World {
     let rule = GrantRule { selector: Selector::default(), terms };
     let config = ReceiverConfig { reactions, policy: GrantPolicy { rules: vec![rule], ask: false }, ..receiver_config() };
     let signer = ToySigner::new(receiver_address(), 2);
-    world.receiver = Receiver::new(config, signer, world.authority.clone(), [9; 32], START_UNIX, world.now);
+    world.receiver = Receiver::new(config, signer, world.authority.clone(), entropy(9), START_UNIX, world.now);
     world.sender.want(flow(), Volume(10 * MB), world.now).unwrap();
     world.run(seconds(1));
     assert_eq!(world.states(), ["Permitted"; 3]);

@@ -11,7 +11,7 @@ use pbs_nslp::wire::{MessageKind, NotifyCode, SaParameters, VolumeContext};
 use crate::credentials::ToySigner;
 use crate::datapath::Datapath;
 use crate::forge::{self, notice_from, permission_from, query_from};
-use crate::world::{LATENCY, SENDER, T, World, flow, receiver_address, receiver_config, seconds, sender_address, sender_config};
+use crate::world::{LATENCY, SENDER, T, World, entropy, flow, receiver_address, receiver_config, seconds, sender_address, sender_config};
 
 #[test]
 fn a_restarted_router_permits_again_within_one_period() {
@@ -147,7 +147,7 @@ fn a_restarted_sender_takes_its_flow_over_under_a_new_session() {
     world.run(seconds(3));
     world.disturb();
     let signer = ToySigner::new(sender_address(), 1);
-    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), [77; 32], world.unix(), now);
+    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), entropy(77), world.unix(), now);
     world.datapaths[SENDER] = Datapath { is_sender: true, ..Datapath::default() };
     world.want();
     world.run(seconds(1));
@@ -188,7 +188,7 @@ fn a_restarted_receiver_grants_anew_at_the_next_query() {
     world.run(seconds(2));
     let signer = ToySigner::new(receiver_address(), 2);
     let (unix, now) = (world.unix(), world.now);
-    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), [78; 32], unix, now);
+    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), entropy(78), unix, now);
     world.datapaths[3] = Datapath::default();
     assert_eq!(world.packet(100), Some(2), "the receiver does not know the old key");
     world.run(T);

@@ -12,7 +12,9 @@ use pbs_nslp::wire::{MessageKind, NotifyCode, Volume};
 use crate::credentials::ToySigner;
 use crate::datapath::Datapath;
 use crate::forge::notice_from;
-use crate::world::{LATENCY, SENDER, VOLUME, World, flow, receiver_address, receiver_config, seconds, sender_address, sender_config};
+use crate::world::{
+    LATENCY, SENDER, VOLUME, World, entropy, flow, receiver_address, receiver_config, seconds, sender_address, sender_config,
+};
 
 const MOMENT: Duration = Duration::from_millis(300);
 
@@ -59,7 +61,7 @@ fn a_receiver_killed_within_a_second_of_a_query_is_found_again_when_that_second_
     world.network(1, NetworkEvent::AssociationLost);
     world.run(seconds(1) - MOMENT);
     let signer = ToySigner::new(receiver_address(), 2);
-    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), [99; 32], world.unix(), world.now);
+    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), entropy(99), world.unix(), world.now);
     world.datapaths[2] = Datapath::default();
     world.down.clear();
     let spi = world.permissions()[SENDER][0].1;
@@ -76,7 +78,7 @@ fn a_receiver_whose_answer_is_refused_as_old_is_asked_again_a_second_later() {
     world.sender.want(flow(), Volume(VOLUME), world.now).unwrap();
     world.run(MOMENT);
     let signer = ToySigner::new(receiver_address(), 2);
-    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), [99; 32], world.unix(), world.now);
+    world.receiver = Receiver::new(receiver_config(), signer, world.authority.clone(), entropy(99), world.unix(), world.now);
     world.datapaths[2] = Datapath::default();
     world.network(1, NetworkEvent::AssociationLost);
     let spi = world.permissions()[SENDER][0].1;
@@ -93,7 +95,7 @@ fn a_sender_restarted_in_the_second_of_its_last_query_is_granted_a_second_later(
     world.run(MOMENT);
     world.disturb();
     let signer = ToySigner::new(sender_address(), 1);
-    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), [77; 32], world.unix(), world.now);
+    world.sender = Sender::new(sender_config(), signer, world.authority.clone(), entropy(77), world.unix(), world.now);
     world.datapaths[SENDER] = Datapath { is_sender: true, ..Datapath::default() };
     world.want();
     world.run(MOMENT);

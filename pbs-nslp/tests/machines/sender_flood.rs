@@ -6,13 +6,13 @@ use pbs_nslp::sender::{Sender, SenderConfig};
 use pbs_nslp::wire::Volume;
 
 use crate::credentials::ToySigner;
-use crate::world::{START_UNIX, VOLUME, World, flow, flow_to, seconds, sender_address, sender_config};
+use crate::world::{START_UNIX, VOLUME, World, entropy, flow, flow_to, seconds, sender_address, sender_config};
 
 /// A world whose sender has room for eight flows.
 fn world() -> World {
     let mut world = World::new(1);
     let config = SenderConfig { sessions: 8, ..sender_config() };
-    world.sender = Sender::new(config, ToySigner::new(sender_address(), 1), world.authority.clone(), [7; 32], START_UNIX, world.now);
+    world.sender = Sender::new(config, ToySigner::new(sender_address(), 1), world.authority.clone(), entropy(7), START_UNIX, world.now);
     world
 }
 

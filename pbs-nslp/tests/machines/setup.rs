@@ -6,7 +6,7 @@ use pbs_nslp::report::{ReportEvent, Setback};
 use pbs_nslp::sender::WantError;
 use pbs_nslp::wire::{MessageKind, NotifyCode, Volume};
 
-use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, flow, flow_to, receiver_address, seconds};
+use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, entropy, flow, flow_to, receiver_address, seconds};
 
 #[test]
 fn a_query_goes_down_the_path_and_the_permission_comes_back_up() {
@@ -289,7 +289,7 @@ fn only_the_host_that_owns_the_destination_answers() {
     let signer = crate::credentials::ToySigner::new(receiver_address(), 2);
     let mut world = World::new(1);
     let authority = world.authority.clone();
-    world.receiver = pbs_nslp::receiver::Receiver::new(config, signer, authority, [9; 32], crate::world::START_UNIX, world.now);
+    world.receiver = pbs_nslp::receiver::Receiver::new(config, signer, authority, entropy(9), crate::world::START_UNIX, world.now);
     world.want();
     world.run(seconds(1));
     world.took(2, &["FR-00"]);

@@ -17,7 +17,7 @@ use pbs_nslp::wire::{MessageKind, NotifyCode, Permission, Query, SaParameters, V
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::forge::{self, credential, denial, permission, permission_from, query, query_from};
-use crate::world::{SENDER, START_UNIX, World, flow, flow_to, receiver_address, receiver_config, router_config, seconds};
+use crate::world::{SENDER, START_UNIX, World, entropy, flow, flow_to, receiver_address, receiver_config, router_config, seconds};
 
 /// Who floods: one address, one key, one certificate.
 const EVE: Principal = Principal([0xee; 32]);
@@ -240,7 +240,7 @@ fn a_receiver_keeps_room_for_other_peers_too() {
     let config = ReceiverConfig { sessions: 16, ..receiver_config() };
     let authority = Arc::new(ToyAuthority::default());
     let signer = ToySigner::new(receiver_address(), 2);
-    let mut receiver = Receiver::new(config, signer, authority, [3; 32], START_UNIX - 1000, start);
+    let mut receiver = Receiver::new(config, signer, authority, entropy(3), START_UNIX - 1000, start);
     let now = start + seconds(1000);
     let number = u32::try_from(START_UNIX).unwrap();
     let mut ask = |port: u16, from: Principal| {

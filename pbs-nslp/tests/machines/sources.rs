@@ -18,7 +18,7 @@ use pbs_nslp::wire::{NotifyCode, Permission, Query, SaParameters};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::forge::{self, credential, permission, permission_from, query, query_from};
-use crate::world::{SENDER, START_UNIX, World, flow, flow_to, receiver_address, receiver_config, router_config, seconds};
+use crate::world::{SENDER, START_UNIX, World, entropy, flow, flow_to, receiver_address, receiver_config, router_config, seconds};
 
 /// The router that all of them are behind.
 const GATEWAY: Principal = Principal([0x61; 32]);
@@ -149,7 +149,7 @@ fn one_sender_does_not_fill_the_receivers_table_for_all_behind_its_last_router()
     let config = ReceiverConfig { sessions: 64, budgets: 64, ..receiver_config() };
     let authority = Arc::new(ToyAuthority::default());
     let signer = ToySigner::new(receiver_address(), 2);
-    let mut receiver = Receiver::new(config, signer, authority, [3; 32], NOW - 1000, start);
+    let mut receiver = Receiver::new(config, signer, authority, entropy(3), NOW - 1000, start);
     let now = start + seconds(1000);
     for n in 1..=100 {
         receiver.handle_message(ask(11, n, number()), now);

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use gist::api::{Indication, MessageHandle, NetworkEvent, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, PeerIdentity, SessionId};
-use pbs_nslp::credentials::{Authority, Signer};
+use pbs_nslp::credentials::{Authority, HmacGenerator, Signer};
+use pbs_nslp::entropy::Entropy;
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::output::Output;
 use pbs_nslp::receiver::Receiver;
@@ -115,9 +116,9 @@ impl World {
         let datapath = |place: Place| Datapath { is_sender: place == SENDER, ..Datapath::default() };
         Self {
             now,
-            sender: Sender::new(sender_config(), asking, trusted.clone(), [seed; 32], START_UNIX, now),
+            sender: Sender::new(sender_config(), asking, trusted.clone(), entropy(seed), START_UNIX, now),
             routers: (0..routers).map(|_| Router::new(router_config(), trusted.clone(), START_UNIX, now)).collect(),
-            receiver: Receiver::new(receiver_config(), granting, trusted, [seed.wrapping_add(1); 32], START_UNIX, now),
+            receiver: Receiver::new(receiver_config(), granting, trusted, entropy(seed.wrapping_add(1)), START_UNIX, now),
             datapaths: (0..routers + 2).map(datapath).collect(),
             wires: VecDeque::new(),
             loses: Box::new(|_| false),
@@ -466,4 +467,9 @@ pub(crate) fn principal(place: Place) -> Principal {
     let mut key_hash = [0; 32];
     key_hash.iter_mut().zip(format!("node {place}").into_bytes()).for_each(|(byte, letter)| *byte = letter);
     Principal(key_hash)
+}
+
+/// What a core draws from.
+pub(crate) fn entropy(seed: u8) -> Entropy {
+    Entropy::new(Arc::new(HmacGenerator), [seed; 32])
 }
