@@ -3,6 +3,7 @@
 
 mod manifest;
 mod source;
+mod state;
 
 use std::path::PathBuf;
 
