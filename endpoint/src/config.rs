@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use daemon::config::{Gist, Identity, Ports, Protocol, Span};
+use daemon::config::{self, Gist, Identity, Ports, Span};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
+use daemon::protocol::Protocol;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
 use traffic::routes::MARK;
-use traffic::rules::ASSOCIATION_MARK;
+use traffic::rules::{ASSOCIATION_MARK, Role};
 
 use crate::reactions::{LONGEST_GRACE, Section};
 
@@ -18,6 +19,8 @@ use crate::reactions::{LONGEST_GRACE, Section};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// Whose file it is.
+    role: Option<config::Role>,
     /// Name of this node in logs and status.
     pub name: String,
     /// Where the control socket lies.
@@ -140,7 +143,9 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
 }
 
 fn parse(source: &Source) -> Result<Config, ConfigError> {
+    config::check_role(source, Role::Host, "pbs")?;
     let mut config: Config = source.parse()?;
+    config::require_role(config.role, source, Role::Host)?;
     config.gist.check(source)?;
     exempt::check(&config.exempt, config.gist.association_port, source)?;
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
@@ -169,9 +174,13 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
         if ask.volume == 0 {
             return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
         }
+        config::check_network(&format!("ask.{place}.destination"), &ask.destination, source)?;
+        config::check_ports(&format!("ask.{place}.destination_ports"), ask.protocol, ask.destination_ports, source)?;
     }
     for (place, grant) in config.grant.iter().enumerate() {
         check_grant(grant).map_err(|(key, message)| source.wrong(&format!("grant.{place}.{key}"), message))?;
+        config::check_network(&format!("grant.{place}.source"), &grant.source, source)?;
+        config::check_ports(&format!("grant.{place}.destination_ports"), grant.protocol, grant.destination_ports, source)?;
     }
     config.control_socket = source.beside(&config.control_socket);
     config.identity.resolve(source);
@@ -203,7 +212,8 @@ mod tests {
     use super::*;
 
     const SAMPLE: &str = include_str!("../pbs.toml");
-    const LEAST: &str = "name = \"h\"\n[identity]\ncertificate = \"h.crt\"\nkey = \"keys/h.key\"\ntrust_anchors = \"/ca.crt\"\n";
+    const LEAST: &str =
+        "role = \"host\"\nname = \"h\"\n[identity]\ncertificate = \"h.crt\"\nkey = \"keys/h.key\"\ntrust_anchors = \"/ca.crt\"\n";
     const GRANT: &str = "[[grant]]\nsource = \"192.0.2.0/24\"\nvolume = 1048576\n";
 
     fn read(text: &str) -> Result<Config, ConfigError> {
@@ -266,36 +276,36 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_with_line_and_key() {
         let cases = [
-            ("[datapath]\noutbound_queue = 65535\n", "7: datapath.outbound_queue: is the queue by which daemons keep each other out"),
-            ("[datapath]\ninbound_queue = 65535\n", "7: datapath.inbound_queue: is the queue by which daemons keep each other out"),
-            ("[datapath]\ninbound_queue = 3\n", "7: datapath.inbound_queue: is the outbound queue's number too"),
-            ("[datapath]\nmark = 3\n", "7: datapath.mark: must be a single bit"),
-            ("[datapath]\nmark = 0\n", "7: datapath.mark: must be a single bit"),
-            ("[reactions]\ngrace = \"4s\"\n", "7: reactions.grace: must be at most 3s"),
-            ("[reactions]\nmissing = { bytes = 1, percent = 101 }\n", "7: 101 percent; it must be 0 to 100"),
-            ("[reactions]\non_attack = \"forgive\"\n", "7: unknown variant `forgive`"),
-            ("[datapath]\nmark = 2\n", "7: datapath.mark: is a bit of the mark of signalling"),
-            ("[datapath]\npermissions = 0\n", "7: datapath.permissions: 0 leaves no room"),
-            ("[datapath]\nlargest_protection = \"huge\"\n", "7: unknown variant `huge`, expected `symmetric` or `public-key`"),
-            ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "8: ask.volume: 0 asks for nothing"),
-            ("[[ask]]\ndestination = \"::/0\"\nvolume = -1\n", "8: invalid value: integer `-1`, expected u64"),
-            ("[[ask]]\ndestination = \"nowhere\"\nvolume = 1\n", "7: invalid IP address syntax"),
-            ("[[ask]]\ndestination = \"::/0\"\n", "6: missing field `volume`"),
-            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nprotocol = \"quic\"\n", "9: `quic` is neither a known protocol nor"),
-            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\ndestination_ports = \"9-1\"\n", "9: `9-1` is not a port or a range"),
-            ("[[grant]]\nsource = \"::/0\"\nvolume = 0\n", "8: grant.volume: 0 grants nothing"),
+            ("[datapath]\noutbound_queue = 65535\n", "8: datapath.outbound_queue: is the queue by which daemons keep each other out"),
+            ("[datapath]\ninbound_queue = 65535\n", "8: datapath.inbound_queue: is the queue by which daemons keep each other out"),
+            ("[datapath]\ninbound_queue = 3\n", "8: datapath.inbound_queue: is the outbound queue's number too"),
+            ("[datapath]\nmark = 3\n", "8: datapath.mark: must be a single bit"),
+            ("[datapath]\nmark = 0\n", "8: datapath.mark: must be a single bit"),
+            ("[reactions]\ngrace = \"4s\"\n", "8: reactions.grace: must be at most 3s"),
+            ("[reactions]\nmissing = { bytes = 1, percent = 101 }\n", "8: 101 percent; it must be 0 to 100"),
+            ("[reactions]\non_attack = \"forgive\"\n", "8: unknown variant `forgive`"),
+            ("[datapath]\nmark = 2\n", "8: datapath.mark: is a bit of the mark of signalling"),
+            ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
+            ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected `symmetric` or `public-key`"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = -1\n", "9: invalid value: integer `-1`, expected u64"),
+            ("[[ask]]\ndestination = \"nowhere\"\nvolume = 1\n", "8: invalid IP address syntax"),
+            ("[[ask]]\ndestination = \"::/0\"\n", "7: missing field `volume`"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nprotocol = \"quic\"\n", "10: `quic` is neither a known protocol"),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\ndestination_ports = \"9-1\"\n", "10: `9-1` is not a port or a range"),
+            ("[[grant]]\nsource = \"::/0\"\nvolume = 0\n", "9: grant.volume: 0 grants nothing"),
         ];
         for (rest, expected) in cases {
             let error = complaint(rest);
             assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
         }
         let cases = [
-            ("limit = 1048575", "12: grant.limit: is less than the volume"),
-            ("refresh = \"4999ms\"", "12: grant.refresh: must lie between 5s and 1h"),
-            ("refresh = \"3600001ms\"", "12: grant.refresh: must lie between 5s and 1h"),
-            ("refresh = \"soon\"", "12: `soon` is not a time such as"),
-            ("ttl = \"59s\"", "12: grant.ttl: must lie between the refresh period and 24h"),
-            ("ttl = \"86400001ms\"", "12: grant.ttl: must lie between the refresh period and 24h"),
+            ("limit = 1048575", "13: grant.limit: is less than the volume"),
+            ("refresh = \"4999ms\"", "13: grant.refresh: must lie between 5s and 1h"),
+            ("refresh = \"3600001ms\"", "13: grant.refresh: must lie between 5s and 1h"),
+            ("refresh = \"soon\"", "13: `soon` is not a time such as"),
+            ("ttl = \"59s\"", "13: grant.ttl: must lie between the refresh period and 24h"),
+            ("ttl = \"86400001ms\"", "13: grant.ttl: must lie between the refresh period and 24h"),
         ];
         for (limit, expected) in cases {
             // The second entry is the wrong one.

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use daemon::cli::{self, Common, Program, Show};
-use daemon::config::Identity;
+use daemon::config::{Gist, Identity};
 use daemon::drive::Around;
 use daemon::logging::Form;
+use daemon::protocol::Protocol;
 use daemon::source::ConfigError;
 use daemon::start::Settings;
 use daemon::{control, outcomes};
@@ -81,9 +82,9 @@ struct FlowArguments {
     /// Address of the receiver.
     #[arg(long)]
     destination: IpAddr,
-    /// Protocol number: 6 TCP, 17 UDP.
+    /// Protocol by name or number: tcp, udp, icmp, icmpv6, sctp, 17 …
     #[arg(long)]
-    protocol: u8,
+    protocol: Protocol,
     /// Port of the sender; 0 for protocols without ports.
     #[arg(long, default_value_t = 0)]
     source_port: u16,
@@ -98,7 +99,7 @@ impl FlowArguments {
             "command": command,
             "source": self.source,
             "destination": self.destination,
-            "protocol": self.protocol,
+            "protocol": self.protocol.0,
             "source_port": self.source_port,
             "destination_port": self.destination_port,
         })
@@ -190,5 +191,9 @@ impl Settings for Config {
 
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn gist(&self) -> &Gist {
+        &self.gist
     }
 }

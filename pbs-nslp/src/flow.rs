@@ -212,8 +212,8 @@ fn full_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// TCP, UDP, DCCP, SCTP and UDP-Lite (P-042).
-fn has_ports(protocol: u8) -> bool {
+/// Whether a protocol has ports: TCP, UDP, DCCP, SCTP and UDP-Lite (P-042).
+pub fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 

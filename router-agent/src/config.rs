@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use daemon::claim;
-use daemon::config::{Gist, Identity};
+use daemon::config::{self, Gist, Identity};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
+use traffic::rules::Role;
 
 use crate::limits::{self, Limit};
 
@@ -15,6 +16,8 @@ use crate::limits::{self, Limit};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// Whose file it is.
+    role: Option<config::Role>,
     /// Name of this node in logs and status.
     pub name: String,
     /// Where the control socket lies.
@@ -67,7 +70,9 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
 }
 
 fn parse(source: &Source) -> Result<Config, ConfigError> {
+    config::check_role(source, Role::Router, "pbs-router")?;
     let mut config: Config = source.parse()?;
+    config::require_role(config.role, source, Role::Router)?;
     config.gist.check(source)?;
     exempt::check(&config.exempt, config.gist.association_port, source)?;
     limits::check(&config.limit, source)?;
@@ -94,7 +99,8 @@ mod tests {
     use super::*;
 
     const SAMPLE: &str = include_str!("../pbs-router.toml");
-    const LEAST: &str = "name = \"r\"\n[identity]\ncertificate = \"r.crt\"\nkey = \"keys/r.key\"\ntrust_anchors = \"/ca.crt\"\n";
+    const LEAST: &str =
+        "role = \"router\"\nname = \"r\"\n[identity]\ncertificate = \"r.crt\"\nkey = \"keys/r.key\"\ntrust_anchors = \"/ca.crt\"\n";
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         parse(&Source::new(Path::new("/etc/pbs/r.toml"), text))
@@ -153,31 +159,31 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_with_line_and_key() {
         let cases = [
-            ("[datapath]\ndata_queue = 1\n", "/etc/pbs/r.toml:7: datapath.data_queue: is the signalling queue's number too"),
-            ("[datapath]\nsignalling_queue = 2\n", "/etc/pbs/r.toml:6: datapath.data_queue: is the signalling queue's number too"),
+            ("[datapath]\ndata_queue = 1\n", "/etc/pbs/r.toml:8: datapath.data_queue: is the signalling queue's number too"),
+            ("[datapath]\nsignalling_queue = 2\n", "/etc/pbs/r.toml:7: datapath.data_queue: is the signalling queue's number too"),
             (
                 "[datapath]\ndata_queue = 65535\n",
-                "/etc/pbs/r.toml:7: datapath.data_queue: is the queue by which daemons keep each other out",
+                "/etc/pbs/r.toml:8: datapath.data_queue: is the queue by which daemons keep each other out",
             ),
-            ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:7: datapath.signalling_queue: is the queue by which daemons"),
-            ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:7: datapath.permissions: 0 leaves no room for any permission"),
-            ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:7: invalid value: integer `65536`, expected u16"),
-            ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:7: invalid type: string \"2\", expected u16"),
-            ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:7: gist.nslp_id: 7 is outside the private range 32704-32767"),
-            ("[[limit]]\npermit = false\nvolume = 1\n", "/etc/pbs/r.toml:7: limit.permit: is false: volume and ttl would limit nothing"),
-            ("[[limit]]\nvolume = 0\n", "/etc/pbs/r.toml:7: limit.volume: 0 permits nothing: say permit = false"),
-            ("[[limit]]\nttl = \"0s\"\n", "/etc/pbs/r.toml:7: limit.ttl: 0 permits nothing: say permit = false"),
+            ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:8: datapath.signalling_queue: is the queue by which daemons"),
+            ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),
+            ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:8: invalid value: integer `65536`, expected u16"),
+            ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:8: invalid type: string \"2\", expected u16"),
+            ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:8: gist.nslp_id: 7 is outside the private range 32704-32767"),
+            ("[[limit]]\npermit = false\nvolume = 1\n", "/etc/pbs/r.toml:8: limit.permit: is false: volume and ttl would limit nothing"),
+            ("[[limit]]\nvolume = 0\n", "/etc/pbs/r.toml:8: limit.volume: 0 permits nothing: say permit = false"),
+            ("[[limit]]\nttl = \"0s\"\n", "/etc/pbs/r.toml:8: limit.ttl: 0 permits nothing: say permit = false"),
             (
                 "[[limit]]\nsource = \"192.0.2.0/24\"\ndestination = \"::/0\"\n",
-                "/etc/pbs/r.toml:8: limit.destination: is of another IP version than source: no flow is",
+                "/etc/pbs/r.toml:9: limit.destination: is of another IP version than source: no flow is",
             ),
-            ("[[limit]]\nbytes = 1\n", "/etc/pbs/r.toml:7: unknown field `bytes`"),
-            ("[[ask]]\n", "/etc/pbs/r.toml:6: unknown field `ask`"),
+            ("[[limit]]\nbytes = 1\n", "/etc/pbs/r.toml:8: unknown field `bytes`"),
+            ("[[ask]]\n", "/etc/pbs/r.toml:7: unknown field `ask`"),
         ];
         for (rest, expected) in cases {
             let error = complaint(rest);
             assert!(error.starts_with(expected), "{error} instead of {expected}");
         }
-        assert!(read("name = \"r\"\n").unwrap_err().to_string().contains("missing field `identity`"));
+        assert!(read("role = \"router\"\nname = \"r\"\n").unwrap_err().to_string().contains("missing field `identity`"));
     }
 }

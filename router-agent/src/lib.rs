@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use daemon::cli::{self, Common, Program};
-use daemon::config::Identity;
+use daemon::config::{Gist, Identity};
 use daemon::drive::Around;
 use daemon::logging::Form;
 use daemon::source::ConfigError;
@@ -104,5 +104,9 @@ impl Settings for Config {
 
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn gist(&self) -> &Gist {
+        &self.gist
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use daemon::config::{Ports, Protocol, Span};
+use daemon::config::{Ports, Span, check_network, check_ports};
+use daemon::protocol::Protocol;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use pbs_nslp::router::{LimitRule, Limits, RouterPolicy};
@@ -48,6 +49,12 @@ pub(crate) fn check(limits: &[Limit], source: &Source) -> Result<(), ConfigError
         if limit.ttl.is_some_and(|ttl| ttl.0.is_zero()) {
             return wrong("ttl", "0 permits nothing: say permit = false");
         }
+        for (key, network) in [("source", &limit.source), ("destination", &limit.destination)] {
+            if let Some(network) = network {
+                check_network(&format!("limit.{place}.{key}"), network, source)?;
+            }
+        }
+        check_ports(&format!("limit.{place}.destination_ports"), limit.protocol, limit.destination_ports.unwrap_or(Ports::ANY), source)?;
         if let (Some(from), Some(to)) = (&limit.source, &limit.destination)
             && from.addr().is_ipv4() != to.addr().is_ipv4()
         {

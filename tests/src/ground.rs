@@ -82,8 +82,9 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
 fn write_configurations(directory: &Path) -> io::Result<()> {
     let common = |name: &str| {
         let gist = if name == "router" { format!("foreign_nslp_ids = [{LISTED_NSLP}]\n") } else { String::new() };
+        let role = if name == "router" { "router" } else { "host" };
         format!(
-            "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\n\
+            "role = \"{role}\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\n\
              [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
              [gist]\nassociation_port = {ASSOCIATION_PORT}\n{gist}\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
              [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"

@@ -54,7 +54,8 @@ impl Authority {
         })
     }
 
-    fn issue_with(
+    /// The same as [`Self::issue`] with a certificate that is changed before it is signed.
+    pub fn issue_with(
         &self,
         directory: &Path,
         node: &str,

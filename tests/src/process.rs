@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use traffic::rules::Role;
 
 use crate::network::namespace::{Lifetime, Namespace};
 use crate::remains::Remainder;
@@ -36,6 +37,14 @@ pub enum Program {
 }
 
 impl Program {
+    /// Whose requests it answers.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Router | Self::TamperingRouter | Self::LeakingRouter => Role::Router,
+            Self::Host | Self::LyingHost | Self::UnaskedHost => Role::Host,
+        }
+    }
+
     /// The name the process is started under.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,6 +63,7 @@ impl Program {
 pub struct Daemon {
     process: Remainder,
     name: String,
+    role: Role,
     control: PathBuf,
     log: PathBuf,
 }
@@ -69,26 +79,26 @@ pub fn laboratory_is(path: &str) {
 impl Daemon {
     /// Starts `program` on `host` with the configuration `<directory>/<name>.toml` and waits until it answers.
     pub fn start(host: &Namespace, program: Program, directory: &Path, name: &str) -> io::Result<Self> {
-        Self::start_as(host, program.name(), directory, name)
+        Self::start_as(host, program, program.name(), directory, name)
     }
 
     /// Starts `program` with one check taken out.
     pub fn start_sabotaged(host: &Namespace, program: Program, sabotage: Sabotage, directory: &Path, name: &str) -> io::Result<Self> {
-        Self::start_as(host, &format!("{}+{}", program.name(), sabotage.word()), directory, name)
+        Self::start_as(host, program, &format!("{}+{}", program.name(), sabotage.word()), directory, name)
     }
 
     /// Starts `program` so that it can be left running, and does not wait for it. Until it is left, dropping it ends it.
     pub fn spawn_standing(host: &Namespace, program: Program, directory: &Path, name: &str) -> io::Result<Self> {
-        Self::spawn(host, program.name(), Lifetime::Own, directory, name)
+        Self::spawn(host, program.role(), program.name(), Lifetime::Own, directory, name)
     }
 
-    fn start_as(host: &Namespace, program: &str, directory: &Path, name: &str) -> io::Result<Self> {
-        let daemon = Self::spawn(host, program, Lifetime::Laboratory, directory, name)?;
+    fn start_as(host: &Namespace, program: Program, called: &str, directory: &Path, name: &str) -> io::Result<Self> {
+        let daemon = Self::spawn(host, program.role(), called, Lifetime::Laboratory, directory, name)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
 
-    fn spawn(host: &Namespace, program: &str, lifetime: Lifetime, directory: &Path, name: &str) -> io::Result<Self> {
+    fn spawn(host: &Namespace, role: Role, program: &str, lifetime: Lifetime, directory: &Path, name: &str) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(LABORATORY.get().map_or("/proc/self/exe", String::as_str));
@@ -97,7 +107,7 @@ impl Daemon {
         command.current_dir("/").stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         host.contain(&mut command, lifetime)?;
         let process = Remainder::process(&mut command)?;
-        Ok(Self { process, name: name.to_owned(), control: directory.join(format!("{name}.sock")), log })
+        Ok(Self { process, name: name.to_owned(), role, control: directory.join(format!("{name}.sock")), log })
     }
 
     /// Waits until the daemon answers on its control socket.
@@ -120,7 +130,7 @@ impl Daemon {
     /// Asks the daemon on its control socket.
     pub fn ask(&self, request: &Value) -> io::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(daemon::control::ask(&self.control, request)).map_err(io::Error::other)
+        runtime.block_on(daemon::control::ask(&self.control, self.role, request)).map_err(io::Error::other)
     }
 
     /// Ends the process at once, as a crash would (SIGKILL).

@@ -70,7 +70,7 @@ impl Drop for Hosts {
 
 fn configure(directory: &Path, name: &str, policy: &str) {
     let text = format!(
-        "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\
+        "role = \"host\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\n\
          [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\
          [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n{policy}"
     );

@@ -84,6 +84,25 @@ fn a_file_that_is_not_there_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_file_that_holds_no_vectors_is_one_error_that_names_file_and_line() {
+    let good = std::fs::read_to_string(shared("replay-shared.jsonl")).unwrap();
+    let first = good.lines().next().unwrap();
+    let contents = [
+        ("other", "# Vectors\n\nNone here.\nNor here.\n".to_owned(), 1),
+        ("pretty", "{\n  \"id\": \"x\"\n}\n".to_owned(), 1),
+        ("cut", format!("{first}\n\n{}\n{first}\n", &first[..100]), 3),
+    ];
+    for (name, content, line) in contents {
+        let file = Temporary::write(name, &content);
+        let output = vectors(std::slice::from_ref(&file.0), &[]);
+        assert_eq!((output.status.code(), said(&output)), (Some(2), String::new()), "{name}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains(&format!("{}:{line}: not a file of vectors", file.0.display())), "{error}");
+    }
+}
+
+#[test]
 fn verbose_names_what_is_skipped_and_what_the_rfc_takes_and_pbs_refuses() {
     let files = FILES.map(shared);
     let (plain, verbose) = (said(&vectors(&files, &[])), said(&vectors(&files, &["--verbose"])));

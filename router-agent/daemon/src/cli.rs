@@ -52,7 +52,8 @@ pub enum Common {
     Counters(Show),
     /// Shows routing state and messaging associations.
     Gist(Show),
-    /// Takes this program's filter rules away: from then on traffic passes unverified. Without --yes it only says so.
+    /// Takes this program's filter rules away, through its daemon if one runs: from then on traffic passes unverified. Without --yes
+    /// it only says so.
     Open {
         /// Really do it.
         #[arg(long)]
@@ -60,7 +61,8 @@ pub enum Common {
         /// The configuration file, which tells where the daemon's control socket lies.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// The daemon's control socket; without it, that of the configuration, or the standard one.
+        /// The daemon's control socket, where a daemon must answer. Without it, that of the configuration, or the standard one; if
+        /// nobody answers there, the rules are removed directly.
         #[arg(long, value_name = "SOCKET")]
         control: Option<PathBuf>,
     },
@@ -136,13 +138,14 @@ fn close<P: Program>(error: &ConfigError) -> Box<dyn Error> {
 }
 
 fn check(program: &impl Program, config: &Path) -> Result<u8, Box<dyn Error>> {
-    Credentials::load(program.load(config)?.identity())?;
+    let settings = program.load(config)?;
+    Credentials::load(settings.identity(), settings.gist())?;
     say(&format!("{}: good", config.display()))?;
     Ok(YES)
 }
 
-/// Through the daemon if one answers, which else would put its rules back; without it directly. Neither a configuration that
-/// cannot be used nor an expired certificate keeps anybody from it.
+/// Through the daemon if one answers, which else would put its rules back; without it directly, unless a socket was named: then
+/// another node may have been meant. Neither a configuration that cannot be used nor an expired certificate keeps anybody from it.
 fn open<P: Program>(program: &P, config: Option<&Path>, control: Option<PathBuf>) -> Result<u8, Box<dyn Error>> {
     let loaded = config.map(|config| program.load(config)).transpose();
     logging::start(loaded.as_ref().ok().and_then(Option::as_ref).map(Settings::log).unwrap_or_default());
@@ -153,22 +156,36 @@ fn open<P: Program>(program: &P, config: Option<&Path>, control: Option<PathBuf>
             None
         }
     };
+    let named = control.is_some();
     let socket = control.or(of_config).unwrap_or_else(|| P::STANDARD_SOCKET.into());
-    let failed = match runtime()?.block_on(control::ask(&socket, &json!({ "command": "open" }))) {
-        Ok(answer) => answer.get("not_undone").and_then(Value::as_str).map(str::to_owned),
+    let at = socket.display();
+    let (failed, how) = match runtime()?.block_on(control::ask(&socket, P::ROLE, &json!({ "command": "open" }))) {
+        Ok(answer) => {
+            let failed = answer.get("not_undone").and_then(Value::as_str).map(str::to_owned);
+            (failed, format!("the daemon at {at} has removed them and watches over them no longer"))
+        }
+        Err(error) if named => {
+            return Err(format!("{error}; nothing was changed (without --control, rules that no daemon watches over are removed)").into());
+        }
         Err(ControlError::Socket { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            open_directly(program)?.map(|error| error.to_string())
+            let (stood, failed) = open_directly(program)?;
+            let what = if stood { "they were removed directly" } else { "there were none" };
+            (failed.map(|error| error.to_string()), format!("no daemon answers at {at}; {what}"))
         }
         Err(error) => return Err(error.into()),
     };
-    tracing::warn!("the filter rules are gone: traffic passes unverified");
+    let table = P::ROLE.table();
+    tracing::warn!(
+        "the filter rules are gone: traffic passes unverified (tables ip {table} and ip6 {table} of this network namespace: {how})"
+    );
     failed.map_or(Ok(YES), |failed| {
         Err(format!("the filter rules are gone, but not all else that was set up could be undone: {failed}").into())
     })
 }
 
-/// Answers what besides the rules could not be undone: whoever wants to open is not kept from it.
-fn open_directly<P: Program>(program: &P) -> Result<Option<NetlinkError>, Box<dyn Error>> {
+/// Answers whether there were rules, and what besides them could not be undone: whoever wants to open is not kept from it.
+fn open_directly<P: Program>(program: &P) -> Result<(bool, Option<NetlinkError>), Box<dyn Error>> {
+    let before = traffic::rules::installed(P::ROLE)?;
     let failed = program.undo().err();
     traffic::rules::remove(P::ROLE)?;
     std::thread::sleep(WATCH);
@@ -176,7 +193,7 @@ fn open_directly<P: Program>(program: &P) -> Result<Option<NetlinkError>, Box<dy
     if installed.ipv4 || installed.ipv6 {
         return Err("a running daemon has put its filter rules back: name its control socket with --control or --config".into());
     }
-    Ok(failed)
+    Ok((before.ipv4 || before.ipv6, failed))
 }
 
 /// The exit code, and the error if there is one.
@@ -204,7 +221,7 @@ pub fn ask_patiently<P: Program>(
     refusal: impl FnOnce(&Value) -> Option<String>,
 ) -> Result<u8, Box<dyn Error>> {
     let socket = show.control.as_deref().unwrap_or(Path::new(P::STANDARD_SOCKET));
-    let (answer, refused) = match runtime()?.block_on(control::ask_patiently(socket, request, patience)) {
+    let (answer, refused) = match runtime()?.block_on(control::ask_patiently(socket, P::ROLE, request, patience)) {
         Ok(answer) => {
             let refused = refusal(&answer);
             (Some(answer), refused)

@@ -9,8 +9,55 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use traffic::rules;
 
+use crate::control::role_name;
+use crate::protocol::Protocol;
 use crate::source::{ConfigError, Source};
+
+/// Refuses the file of the other daemon, before its keys are called unknown. `program` is the daemon that reads it.
+pub fn check_role(config: &Source, own: rules::Role, program: &str) -> Result<(), ConfigError> {
+    let (name, other) = match own {
+        rules::Role::Router => (role_name(own), "host"),
+        rules::Role::Host => (role_name(own), "router"),
+    };
+    match config.text_at("role").as_deref() {
+        Some(found) if found == other => {
+            let others = if other == "host" { "pbs" } else { "pbs-router" };
+            Err(config
+                .wrong("role", format!("is \"{other}\", but this is `{program}`, the daemon of a {name}: run the file with `{others}`")))
+        }
+        // What else it may be, reading the values finds out.
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file that does not say for which daemon it is.
+pub fn require_role(role: Option<Role>, config: &Source, own: rules::Role) -> Result<(), ConfigError> {
+    let name = role_name(own);
+    role.map(drop).ok_or_else(|| {
+        config.wrong("role", format!("is missing: say role = \"{name}\", so that no other daemon takes the file for its own"))
+    })
+}
+
+/// Refuses a prefix whose author may have meant a network or a host: bits set behind its length.
+pub fn check_network(key: &str, network: &IpNet, config: &Source) -> Result<(), ConfigError> {
+    let whole = network.trunc();
+    if *network == whole {
+        return Ok(());
+    }
+    let host = IpNet::from(network.addr());
+    Err(config.wrong(key, format!("{network} has bits set behind its prefix: write {whole} for the network or {host} for the one address")))
+}
+
+/// Refuses ports where the protocol of the same entry has none.
+pub fn check_ports(key: &str, protocol: Option<Protocol>, ports: Ports, config: &Source) -> Result<(), ConfigError> {
+    match protocol {
+        Some(protocol) if !protocol.has_ports() && ports != Ports::ANY => Err(config
+            .wrong(key, format!("{protocol} has no ports: leave this out, or name a protocol that has (tcp, udp, sctp, dccp, udplite)"))),
+        _ => Ok(()),
+    }
+}
 
 /// Section `[identity]`: who this node is. All files are PEM.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,7 +119,7 @@ pub struct Peer {
     pub role: Role,
 }
 
-/// What a neighbour is; see [`Peer::role`].
+/// What a node is: in an entry of the peer database see [`Peer::role`], at the head of a file whose daemon it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -105,6 +152,9 @@ impl Gist {
             if let Some(name) = peer.dns_name.as_deref().filter(|name| !is_name_pattern(name)) {
                 let message = format!("`{name}` is neither a name nor one with a leading `*.`");
                 return Err(config.wrong(&format!("gist.peer.{place}.dns_name"), message));
+            }
+            if let Some(network) = &peer.address {
+                check_network(&format!("gist.peer.{place}.address"), network, config)?;
             }
         }
         Ok(())
@@ -140,46 +190,6 @@ fn parse_span(text: &str) -> Option<Span> {
         _ => return None,
     };
     Some(Span(Duration::from_millis(number.checked_mul(milliseconds)?)))
-}
-
-/// An IP protocol by name or number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Protocol(pub u8);
-
-impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NameOrNumber)
-    }
-}
-
-/// Reads `"udp"`, `"17"` and `17` alike.
-struct NameOrNumber;
-
-impl serde::de::Visitor<'_> for NameOrNumber {
-    type Value = Protocol;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a protocol by name or number")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Protocol, E> {
-        let number = match text {
-            "icmp" => Some(1),
-            "tcp" => Some(6),
-            "udp" => Some(17),
-            "dccp" => Some(33),
-            "icmpv6" => Some(58),
-            "sctp" => Some(132),
-            "udplite" => Some(136),
-            other => other.parse().ok(),
-        };
-        number.map(Protocol).ok_or_else(|| E::custom(format!("`{text}` is neither a known protocol nor a number up to 255")))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Protocol, E> {
-        let known = u8::try_from(number).map(Protocol);
-        known.map_err(|_| E::custom(format!("`{number}` is neither a known protocol nor a number up to 255")))
-    }
 }
 
 /// A range of ports, `"9000"` or `"9000-9999"`.
@@ -320,16 +330,5 @@ mod tests {
             let error = complaint(&format!("[gist]\n{line}\n"));
             assert!(error.starts_with(&format!("x.toml:2: {expected}")), "{error}");
         }
-    }
-
-    #[test]
-    fn protocols_are_known_by_name_and_by_number() {
-        let read = |text: &str| Protocol::deserialize(toml::Value::String(text.to_owned())).map_err(|error| error.to_string());
-        assert_eq!(read("udp"), Ok(Protocol(17)));
-        assert_eq!(read("132"), read("sctp"));
-        let read_number = |number| Protocol::deserialize(toml::Value::Integer(number)).map_err(|error| error.to_string());
-        assert_eq!(read_number(132), read("sctp"));
-        assert!([-1, 256].into_iter().all(|number| read_number(number).unwrap_err().contains("nor a number up to 255")));
-        assert_eq!(read("256").unwrap_err().trim_end(), "`256` is neither a known protocol nor a number up to 255");
     }
 }

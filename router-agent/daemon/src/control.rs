@@ -1,7 +1,8 @@
 //! The control socket: one JSON request a line in, one JSON answer a line out.
 //!
-//! A request is an object with the field `command`; an answer is `{"ok": …}` or `{"error": "…"}`. The socket is a Unix socket
-//! that only its owner may open.
+//! A request is an object with the fields `role` (`"host"` or `"router"`: whom it is meant for) and `command`; an answer is
+//! `{"ok": …}`, or `{"error": "…"}` for a refusal. A daemon carries out nothing that is meant for the other role; then the answer
+//! says `"misdirected": true` besides. The socket is a Unix socket that only its owner may open.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interes
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use traffic::rules::Role;
 
 /// Longest request line in bytes.
 const REQUEST_LIMIT: u64 = 64 * 1024;
@@ -78,6 +80,40 @@ pub enum ControlError {
     /// The daemon refused the request.
     #[error("{0}")]
     Refused(String),
+    /// A daemon of another role answers there.
+    #[error("control socket {}: {why}", path.display())]
+    Misdirected {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What the daemon says.
+        why: String,
+    },
+}
+
+/// The name of a role in requests.
+pub const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Router => "router",
+        Role::Host => "host",
+    }
+}
+
+/// The command line that talks to daemons of a role.
+const fn program(role: Role) -> &'static str {
+    match role {
+        Role::Router => "pbs-router",
+        Role::Host => "pbs",
+    }
+}
+
+/// Refuses what is not meant for a daemon of this role: whoever confuses two sockets must not open the wrong node.
+fn check_role(body: &Value, own: Role) -> Result<(), String> {
+    let (name, program) = (role_name(own), program(own));
+    match body.get("role").and_then(Value::as_str) {
+        Some(asked) if asked == name => Ok(()),
+        Some(asked) => Err(format!("a {name} answers here, and the request is for a {asked}: nothing was done; use `{program}`")),
+        None => Err(format!("a {name} answers here, and the request does not say for which role it is: nothing was done")),
+    }
 }
 
 /// A request that waits for its answer.
@@ -165,8 +201,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens the socket and serves it until the returned value is dropped. A socket left by a dead daemon is replaced.
-pub async fn listen(path: &Path) -> Result<Control, ControlError> {
+/// Opens the socket of a daemon of this role and serves it until the returned value is dropped. A socket left by a dead daemon is
+/// replaced.
+pub async fn listen(path: &Path, role: Role) -> Result<Control, ControlError> {
     let socket = |source| ControlError::Socket { path: path.to_owned(), source };
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -186,7 +223,7 @@ pub async fn listen(path: &Path) -> Result<Control, ControlError> {
     let listener = bind(path).map_err(socket)?;
     let identity = SocketFile::identity(&std::fs::symlink_metadata(path).map_err(socket)?);
     let (requests, receiver) = mpsc::channel(CLIENTS);
-    tokio::spawn(accept(listener, requests));
+    tokio::spawn(accept(listener, role, requests));
     Ok(Control { requests: receiver, _file: SocketFile { path: path.to_owned(), identity } })
 }
 
@@ -201,7 +238,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
+async fn accept(listener: UnixListener, role: Role, requests: mpsc::Sender<Request>) {
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
     while let Ok(place) = places.clone().acquire_owned().await {
         if requests.is_closed() {
@@ -212,7 +249,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
                 let requests = requests.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    let _ = serve(stream, requests).await;
+                    let _ = serve(stream, role, requests).await;
                 });
             }
             Err(error) => {
@@ -223,13 +260,16 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
     }
 }
 
-async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
+async fn serve(stream: UnixStream, role: Role, requests: mpsc::Sender<Request>) -> std::io::Result<()> {
+    let (reader, writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader).take(REQUEST_LIMIT);
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
         Ok(body) => {
+            if let Err(why) = check_role(&body, role) {
+                return finish(writer, &json!({ "error": why, "misdirected": true }).to_string()).await;
+            }
             let (request, answer) = Request::new(body);
             let answered = async {
                 match requests.send(request).await {
@@ -250,10 +290,18 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) -> std::io::
             Ok(value) => json!({ "ok": value }),
             Err(error) => json!({ "error": error }),
         };
-        format!("{answer}\n")
+        answer.to_string()
     });
-    let text = text.await?;
-    tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await??;
+    finish(writer, &text.await?).await
+}
+
+/// Writes the answer, the last thing that goes over a connection.
+async fn finish(mut writer: OwnedWriteHalf, answer: &str) -> std::io::Result<()> {
+    let line = async {
+        writer.write_all(answer.as_bytes()).await?;
+        writer.write_all(b"\n").await
+    };
+    tokio::time::timeout(PATIENCE, line).await??;
     writer.shutdown().await
 }
 
@@ -267,13 +315,17 @@ async fn is_gone(writer: &OwnedWriteHalf) {
     }
 }
 
-/// Sends one request to a daemon and returns its answer, which must come soon.
-pub async fn ask(path: &Path, body: &Value) -> Result<Value, ControlError> {
-    ask_patiently(path, body, PATIENCE).await
+/// Sends one request to a daemon of this role and returns its answer, which must come soon.
+pub async fn ask(path: &Path, role: Role, body: &Value) -> Result<Value, ControlError> {
+    ask_patiently(path, role, body, PATIENCE).await
 }
 
 /// The same for an answer that may take as long as `patience`.
-pub async fn ask_patiently(path: &Path, body: &Value, patience: Duration) -> Result<Value, ControlError> {
+pub async fn ask_patiently(path: &Path, role: Role, body: &Value, patience: Duration) -> Result<Value, ControlError> {
+    let mut body = body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("role".to_owned(), role_name(role).into());
+    }
     let socket = |source| ControlError::Socket { path: path.to_owned(), source };
     let wrong = |what: String| ControlError::Answer { path: path.to_owned(), what };
     let stream = UnixStream::connect(path).await.map_err(socket)?;
@@ -285,6 +337,9 @@ pub async fn ask_patiently(path: &Path, body: &Value, patience: Duration) -> Res
     read.map_err(|_| wrong(format!("no answer within {} s", patience.as_secs())))?.map_err(socket)?;
     let mut answer: Value = serde_json::from_str(&line).map_err(|error| wrong(format!("the answer is not JSON: {error}")))?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
+        if answer.get("misdirected") == Some(&Value::Bool(true)) {
+            return Err(ControlError::Misdirected { path: path.to_owned(), why: error.to_owned() });
+        }
         return Err(ControlError::Refused(error.to_owned()));
     }
     answer.get_mut("ok").map(Value::take).ok_or_else(|| wrong("the answer has neither `ok` nor `error`".to_owned()))
@@ -318,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_gets_its_answer_and_an_error_its_text() {
         let path = path("answer");
-        let mut requests = listen(&path).await.unwrap();
+        let mut requests = listen(&path, Role::Router).await.unwrap();
         tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
                 let answer =
@@ -326,9 +381,24 @@ mod tests {
                 request.answer(answer);
             }
         });
-        assert_eq!(ask(&path, &json!({ "command": "status" })).await.unwrap(), json!({ "name": "router" }));
-        assert_eq!(ask(&path, &json!({ "command": "x" })).await.unwrap_err().to_string(), "unknown command");
-        assert!(matches!(listen(&path).await, Err(ControlError::Taken { .. })), "a live daemon keeps its socket");
+        assert_eq!(ask(&path, Role::Router, &json!({ "command": "status" })).await.unwrap(), json!({ "name": "router" }));
+        assert_eq!(ask(&path, Role::Router, &json!({ "command": "x" })).await.unwrap_err().to_string(), "unknown command");
+        assert!(matches!(listen(&path, Role::Router).await, Err(ControlError::Taken { .. })), "a live daemon keeps its socket");
+    }
+
+    /// Neither the other role's requests nor those of nobody come through to the daemon.
+    #[tokio::test]
+    async fn a_request_for_the_other_role_is_refused() {
+        let path = path("role");
+        let mut requests = listen(&path, Role::Router).await.unwrap();
+        let refused = ask(&path, Role::Host, &json!({ "command": "open" })).await.unwrap_err();
+        assert!(matches!(&refused, ControlError::Misdirected { why, .. } if why.starts_with("a router answers here")), "{refused}");
+        let mut stream = UnixStream::connect(&*path).await.unwrap();
+        stream.write_all(b"{\"command\":\"open\"}\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("does not say for which role"), "{answer}");
+        assert!(requests.requests.try_recv().is_err(), "nothing came through");
     }
 
     #[tokio::test]
@@ -336,7 +406,7 @@ mod tests {
         let path = path("stale");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&*path).unwrap());
-        let _requests = listen(&path).await.unwrap();
+        let _requests = listen(&path, Role::Router).await.unwrap();
         assert!(UnixStream::connect(&*path).await.is_ok());
     }
 
@@ -355,9 +425,9 @@ mod tests {
     #[tokio::test]
     async fn the_file_goes_with_the_daemon_but_not_that_of_another() {
         let path = path("end");
-        drop(listen(&path).await.unwrap());
+        drop(listen(&path, Role::Router).await.unwrap());
         assert!(!path.exists());
-        let control = listen(&path).await.unwrap();
+        let control = listen(&path, Role::Router).await.unwrap();
         std::fs::remove_file(&*path).unwrap();
         std::fs::write(&*path, "dear to somebody").unwrap();
         drop(control);
@@ -367,9 +437,9 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_has_gone_abandons_its_request() {
         let path = path("gone");
-        let mut control = listen(&path).await.unwrap();
+        let mut control = listen(&path, Role::Router).await.unwrap();
         let mut stream = UnixStream::connect(&*path).await.unwrap();
-        stream.write_all(b"{\"command\":\"flows\"}\n").await.unwrap();
+        stream.write_all(b"{\"role\":\"router\",\"command\":\"flows\"}\n").await.unwrap();
         let request = control.recv().await.unwrap();
         assert!(!request.is_abandoned());
         drop(stream);
@@ -383,14 +453,14 @@ mod tests {
         let path = path("file");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&*path, "dear to somebody").unwrap();
-        assert!(matches!(listen(&path).await, Err(ControlError::NotASocket { .. })));
+        assert!(matches!(listen(&path, Role::Router).await, Err(ControlError::NotASocket { .. })));
         assert_eq!(std::fs::read_to_string(&*path).unwrap(), "dear to somebody");
     }
 
     #[tokio::test]
     async fn a_line_that_is_not_json_is_refused_with_a_reason() {
         let path = path("garbage");
-        let _requests = listen(&path).await.unwrap();
+        let _requests = listen(&path, Role::Router).await.unwrap();
         let mut stream = UnixStream::connect(&*path).await.unwrap();
         stream.write_all(b"hello\n").await.unwrap();
         let mut answer = String::new();

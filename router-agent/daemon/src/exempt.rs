@@ -4,7 +4,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use traffic::rules::{self, Bucket, MOST_EXEMPT};
 
-use crate::config::Protocol;
+use crate::config::check_network;
+use crate::protocol::Protocol;
 use crate::source::{ConfigError, Source};
 
 /// One entry `[[exempt]]`.
@@ -73,6 +74,9 @@ pub fn check(entries: &[Exempt], association_port: u16, config: &Source) -> Resu
         if let Err(invalid) = entry.rule().check(association_port) {
             return wrong(invalid.key, invalid.message);
         }
+        if let Some(peer) = &entry.peer {
+            check_network(&format!("exempt.{place}.peer"), peer, config)?;
+        }
         if entries.iter().take(place).any(|earlier| earlier.name == entry.name) {
             return wrong("name", format!("`{}` is the name of another entry too", entry.name));
         }
@@ -136,7 +140,7 @@ mod tests {
             (("port = 22", "port = 65536"), "x.toml:4: invalid value: integer `65536`, expected u16"),
             (("\"self\"", "\"peer\""), "x.toml:1: exempt.peer: is missing"),
             (("\"self\"", "\"here\""), "x.toml:5: unknown variant `here`, expected `self` or `peer`"),
-            (("\"tcp\"", "\"ah\""), "x.toml:3: `ah` is neither a known protocol nor a number"),
+            (("\"tcp\"", "\"ah\""), "x.toml:3: `ah` is neither a known protocol"),
             (("\"tcp\"", "51"), "x.toml:3: exempt.protocol: AH is what permissions are checked by"),
             (("rate = 100\n", ""), "x.toml:1: missing field `rate`"),
             (("rate = 100", "rate = 0"), "x.toml:6: exempt.rate: 0 lets nothing pass"),

@@ -11,11 +11,12 @@ use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole,
 use gist::wire::{NslpId, PeerIdentity};
 use pbs_nslp::credentials::{AnchorError, SignatureScheme, Signer, SignerError, X509Authority, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::{PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use traffic::algorithm::{PacketSigner, SignatureAlgorithm};
 
 use crate::config::{Gist, Identity};
 use crate::expiry::Expiry;
+use crate::leaf::{self, LeafError};
 use crate::{clock, memory};
 
 /// Why an identity cannot be used.
@@ -47,6 +48,16 @@ pub enum IdentityError {
         path: PathBuf,
         /// What is wrong with it.
         source: AnchorError,
+    },
+    /// Nobody would believe the node's own certificate.
+    #[error("{}: certificate 1 ({subject}), the node's own by identity.certificate, {source}", path.display())]
+    Leaf {
+        /// The file.
+        path: PathBuf,
+        /// The subject of the certificate.
+        subject: String,
+        /// What is wrong with it.
+        source: LeafError,
     },
     /// The process's memory cannot be kept from core dumps.
     #[error("cannot keep keys from core dumps: {0}")]
@@ -99,7 +110,8 @@ pub struct Credentials {
 
 impl Credentials {
     /// Reads the files of a configuration, after the process's memory has been made private. Each error names file and cause.
-    pub fn load(identity: &Identity) -> Result<Self, IdentityError> {
+    /// What the certificate must name depends on how peers are listed in `gist`.
+    pub fn load(identity: &Identity, gist: &Gist) -> Result<Self, IdentityError> {
         memory::keep_private().map_err(IdentityError::Exposed)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds()));
         let certificates = tls::read_certificates(&identity.certificate, now)?;
@@ -116,6 +128,7 @@ impl Credentials {
             key: identity.key.clone(),
             source,
         })?;
+        check_leaf(identity, gist, &certificates)?;
         let authority =
             X509Authority::new(&der(&anchors)).map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
         // What cannot be read here is refused by every peer; the chain has been parsed already.
@@ -138,6 +151,19 @@ impl Credentials {
             tracing::warn!(addresses = ?unnamed, "the certificate does not name these addresses of this node: nothing signed for them counts");
         }
     }
+}
+
+fn check_leaf(identity: &Identity, gist: &Gist, certificates: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+    let Some(own) = certificates.first() else { return Ok(()) };
+    // Without a dNSName the name that peers see is the common name.
+    let seen = tls::peer_credentials(Some(certificates)).ok();
+    let common_name = seen.as_ref().and_then(|seen| seen.dns_names.first()).map(String::as_str);
+    let by_name = gist.peer.iter().any(|peer| peer.dns_name.is_some());
+    leaf::check(own, common_name, by_name).map_err(|source| IdentityError::Leaf {
+        path: identity.certificate.clone(),
+        subject: seen.as_ref().map_or_else(String::new, |seen| seen.subject.clone()),
+        source,
+    })
 }
 
 /// 32 bytes that nobody can guess, for a core's seed.

@@ -76,6 +76,13 @@ impl Source {
         ConfigError::Value { path: self.path.clone(), line: self.line_of(key), key: names.join("."), message: message.into() }
     }
 
+    /// The text at a key of the file itself, if there is one: for what must be known before the values are read.
+    pub fn text_at(&self, key: &str) -> Option<String> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let found = document.get_ref().iter().find(|(name, _)| name.get_ref() == key);
+        found.and_then(|(_, value)| value.get_ref().as_str()).map(str::to_owned)
+    }
+
     /// `path` as seen from the directory of the file.
     pub fn beside(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new(".")).join(path)

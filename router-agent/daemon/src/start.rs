@@ -36,6 +36,8 @@ pub trait Settings {
     fn control_socket(&self) -> &Path;
     /// Certificate, key, trust anchors.
     fn identity(&self) -> &Identity;
+    /// The signalling transport, with the peer database.
+    fn gist(&self) -> &Gist;
 }
 
 /// What a daemon holds before it has queues and signalling.
@@ -80,8 +82,8 @@ impl Start {
         // not leave the node open.
         let rules = Rules::start(role, install, undo, &threads)?;
         claim::gist_port_is_privileged()?;
-        let credentials = Credentials::load(settings.identity())?;
-        let control = control::listen(settings.control_socket()).await?;
+        let credentials = Credentials::load(settings.identity(), settings.gist())?;
+        let control = control::listen(settings.control_socket(), role).await?;
         let (clock, wake) = (Clock::start(), Arc::new(Notify::new()));
         Ok(Self { credentials, clock, threads, claim, rules, ended, control, wake })
     }

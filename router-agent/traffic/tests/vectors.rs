@@ -22,7 +22,7 @@ fn report(name: &str) -> Report {
 
 fn report_on(line: &str) -> Report {
     let mut report = Report::default();
-    vectors::run_content("f", line.as_bytes(), &mut report);
+    vectors::run_content("f", line.as_bytes(), &mut report).unwrap();
     report
 }
 
@@ -84,8 +84,6 @@ fn vectors_fail_for_the_reason_that_they_were_made_for() {
 #[test]
 fn a_line_that_is_no_vector_fails_and_names_its_place() {
     for (line, expected) in [
-        ("{", "EOF while parsing"),
-        ("[]", "invalid type"),
         ("{\"id\":\"x\"}", "neither `packet_hex` nor `steps`"),
         ("{\"id\":\"x\",\"packet_hex\":\"00\"}", "missing field"),
         ("{\"id\":\"x\",\"alg\":\"hmac-sha1-96\",\"key_hex\":\"0g\",\"spi\":1,\"packet_hex\":\"00\",\"valid\":false}", "key_hex: "),
@@ -98,6 +96,12 @@ fn a_line_that_is_no_vector_fails_and_names_its_place() {
         assert_eq!((report.passed(), report.failed(), report.skipped()), (0, 1, 0), "{line}");
         let text = report.to_string();
         assert!(text.contains("f:2") && text.contains(expected), "{text}");
+    }
+    for (line, expected) in
+        [("{", "EOF while parsing an object at column 1"), ("[]", "invalid type"), ("hello", "expected value at column 1")]
+    {
+        let error = vectors::run_content("f", format!("\n{line}\n{line}\n").as_bytes(), &mut Report::default()).unwrap_err().to_string();
+        assert!(error.starts_with("f:2: not a file of vectors") && error.contains(expected), "{error}");
     }
     assert!(vectors::run(&["/no/such/file"]).unwrap_err().to_string().starts_with("/no/such/file: "));
 }
@@ -127,12 +131,12 @@ proptest! {
     #[test]
     fn no_content_makes_the_reader_panic(content in proptest::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>(), octet: u8, sequence: bool) {
         let mut report = Report::default();
-        vectors::run_content("f", &content, &mut report);
+        let _ = vectors::run_content("f", &content, &mut report);
         let name = if sequence { "replay-shared.jsonl" } else { "vectors-shared.jsonl" };
         let mut line = FIRST_LINES.with(|lines| lines[usize::from(sequence)].clone());
         let at = at.index(line.len());
         line[at] = octet;
-        vectors::run_content(name, &line, &mut report);
+        let _ = vectors::run_content(name, &line, &mut report);
     }
 }
 

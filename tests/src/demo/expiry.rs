@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use traffic::rules::Role;
 
 use super::held_back;
 use super::line::Line;
@@ -78,7 +79,8 @@ fn look_shortly_before(directory: &Path, holders: &[Holder]) -> io::Result<Vec<S
     let mut against = Vec::new();
     for Holder { node, port, granted } in holders {
         std::thread::sleep((REFRESH * 3).saturating_sub(granted.elapsed()));
-        let holds = holds(&directory.join(format!("{node}.sock")), *port)?;
+        let role = if *node == "router" { Role::Router } else { Role::Host };
+        let holds = holds(&directory.join(format!("{node}.sock")), role, *port)?;
         let age = granted.elapsed();
         if age >= LIFETIME {
             against.push(format!("on this busy machine the {node} was asked {:.1} s after the grant only", age.as_secs_f64()));
@@ -120,8 +122,8 @@ pub(super) fn expired(site: &mut Site) -> io::Result<Vec<Line>> {
 }
 
 /// Whether the node behind a control socket holds a permission for the port.
-fn holds(control: &Path, port: u16) -> io::Result<bool> {
+fn holds(control: &Path, role: Role, port: u16) -> io::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let flows = runtime.block_on(daemon::control::ask(control, &json!({ "command": "flows" }))).map_err(io::Error::other)?;
+    let flows = runtime.block_on(daemon::control::ask(control, role, &json!({ "command": "flows" }))).map_err(io::Error::other)?;
     Ok(site::entry(&flows, port).is_some())
 }

@@ -283,8 +283,9 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
 fn write_configurations(directory: &Path, terms: Terms) -> io::Result<()> {
     let (refresh, volume) = (terms.refresh.as_secs(), terms.volume);
     for name in NODES {
+        let role = if name.starts_with("router") { "router" } else { "host" };
         let common = format!(
-            "name = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
+            "role = \"{role}\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
              [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
              [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n\
              [[gist.peer]]\ndns_name = \"router1.pbs.test\"\nrole = \"router\"\nallow = true\n\n\

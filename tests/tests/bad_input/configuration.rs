@@ -38,8 +38,67 @@ const CASES: &[Case] = &[
     (Router, "data_queue", "[[grant]]", "unknown field `grant`"),
 ];
 
+/// Prefixes whose author may have meant something else, and ports where there are none.
+const NETWORKS_AND_PORTS: &[Case] = &[
+    (
+        Host,
+        "inbound_queue",
+        "[[ask]]\nvolume = 1\ndestination = \"192.0.2.7/24\"",
+        "ask.destination: 192.0.2.7/24 has bits set behind its prefix: write 192.0.2.0/24 for the network or 192.0.2.7/32 for the one address",
+    ),
+    (
+        Host,
+        "inbound_queue",
+        "[[grant]]\nvolume = 1\nsource = \"fd00::1/64\"",
+        "grant.source: fd00::1/64 has bits set behind its prefix: write fd00::/64",
+    ),
+    (Router, "data_queue", "[[limit]]\nvolume = 1\nsource = \"192.0.2.1/31\"", "limit.source: 192.0.2.1/31 has bits set behind its prefix"),
+    (Router, "data_queue", "[[limit]]\nvolume = 1\ndestination = \"192.0.2.1/31\"", "limit.destination: 192.0.2.1/31 has bits set"),
+    (Router, "data_queue", "[[gist.peer]]\nallow = true\naddress = \"192.0.2.1/31\"", "gist.peer.address: 192.0.2.1/31 has bits set"),
+    (
+        Router,
+        "data_queue",
+        "[[exempt]]\nname = \"ssh\"\nprotocol = \"tcp\"\nport = 22\nat = \"self\"\nrate = 1\nburst = 1\npeer = \"192.0.2.1/31\"",
+        "exempt.peer: 192.0.2.1/31 has bits set",
+    ),
+    (
+        Host,
+        "inbound_queue",
+        "[[ask]]\nvolume = 1\ndestination = \"192.0.2.0/24\"\nprotocol = \"icmp\"\ndestination_ports = \"9\"",
+        "ask.destination_ports: icmp has no ports: leave this out",
+    ),
+    (
+        Host,
+        "inbound_queue",
+        "[[grant]]\nvolume = 1\nsource = \"192.0.2.0/24\"\nprotocol = 58\ndestination_ports = \"9-10\"",
+        "grant.destination_ports: icmpv6 has no ports",
+    ),
+    (
+        Router,
+        "data_queue",
+        "[[limit]]\nvolume = 1\nprotocol = \"gre\"\ndestination_ports = \"9\"",
+        "limit.destination_ports: gre has no ports",
+    ),
+    (Host, "inbound_queue", "[[ask]]\nvolume = 1\ndestination = \"192.0.2.0/24\"\nprotocol = \"upd\"", "`upd` is neither a known protocol"),
+];
+
 /// Values replaced in the good file: program, the line as it is, the line as it becomes, what is said about it.
 const REPLACED: &[(Program, &str, &str, &str)] = &[
+    (
+        Router,
+        "role = \"router\"",
+        "role = \"host\"",
+        "role: is \"host\", but this is `pbs-router`, the daemon of a router: run the file with `pbs`",
+    ),
+    (
+        Host,
+        "role = \"host\"",
+        "role = \"router\"",
+        "role: is \"router\", but this is `pbs`, the daemon of a host: run the file with `pbs-router`",
+    ),
+    (Host, "role = \"host\"", "role = \"gateway\"", "unknown variant `gateway`"),
+    (Host, "role = \"host\"", "", "role: is missing: say role = \"host\""),
+    (Router, "role = \"router\"", "", "role: is missing: say role = \"router\""),
     (Router, "data_queue = 2", "data_queue = 1", "datapath.data_queue: is the signalling queue's number too"),
     (Host, "inbound_queue = 4", "inbound_queue = 3", "datapath.inbound_queue: is the outbound queue's number too"),
     (Router, "data_queue = 2", "data_queue = 70000", "invalid value: integer `70000`, expected u16"),
@@ -52,7 +111,7 @@ const REPLACED: &[(Program, &str, &str, &str)] = &[
 
 #[test]
 fn a_wrong_line_is_named_by_file_line_and_key() {
-    for &(program, behind, wrong, expected) in CASES {
+    for &(program, behind, wrong, expected) in CASES.iter().chain(NETWORKS_AND_PORTS) {
         let good = good(program);
         let place = good.lines().position(|line| line.starts_with(behind)).unwrap() + 1;
         let mut lines: Vec<&str> = good.lines().collect();
@@ -61,7 +120,7 @@ fn a_wrong_line_is_named_by_file_line_and_key() {
     }
     for &(program, was, becomes, expected) in REPLACED {
         let text = good(program).replacen(was, becomes, 1);
-        let at = becomes.lines().position(|line| !["[gist]", "[[gist.peer]]"].contains(&line)).unwrap();
+        let at = becomes.lines().position(|line| !["[gist]", "[[gist.peer]]"].contains(&line)).unwrap_or(0);
         let first = good(program).lines().position(|line| line == was).unwrap();
         must_refuse(program, &text, first + at + 1, expected);
     }
@@ -82,7 +141,19 @@ fn must_refuse(program: Program, text: &str, line: usize, expected: &str) {
 fn an_entry_that_names_no_peer_or_two_is_named_by_the_line_it_begins_on() {
     for kinds in ["", "dns_name = \"*.pbs.test\"\naddress = \"192.0.2.0/24\""] {
         let text = good(Router).replacen("dns_name = \"*.pbs.test\"", kinds, 1);
-        must_refuse(Router, &text, 14, "gist.peer: give either dns_name or address");
+        must_refuse(Router, &text, 15, "gist.peer: give either dns_name or address");
+    }
+}
+
+/// Even where its other keys would not fit: the other daemon's sample is called what it is.
+#[test]
+fn the_other_daemons_file_is_refused_as_such() {
+    for (program, sample, role, own) in [
+        (Router, include_str!("../../../endpoint/pbs.toml"), "host", "pbs-router"),
+        (Host, include_str!("../../../router-agent/pbs-router.toml"), "router", "pbs"),
+    ] {
+        let line = sample.lines().position(|line| line.starts_with("role =")).unwrap() + 1;
+        must_refuse(program, sample, line, &format!("role: is \"{role}\", but this is `{own}`"));
     }
 }
 

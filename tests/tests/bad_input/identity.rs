@@ -8,8 +8,9 @@ use daemon::clock::unix_seconds;
 
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::{RECEIVER, SENDER, SENDER6};
+use pbs_lab::pki::KeyKind;
 use pbs_lab::process::Program::{self, Host, Router};
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
 
 use crate::support::capability::{self, Capability};
 use crate::support::daemon::{Daemon, wait_until};
@@ -122,6 +123,44 @@ fn trust_anchors_that_are_missing_or_no_authorities_are_refused() {
         must_refuse(program, &files, "ca.crt", ": trust anchor is not a CA certificate: CN=node");
         std::fs::remove_file(files.path("ca.crt")).unwrap();
         must_refuse(program, &files, "ca.crt", ": cannot be read: No such file");
+    }
+}
+
+/// what nobody would believe is found here, and what is missing is named with who needs it.
+#[test]
+fn a_certificate_that_nobody_would_believe_is_refused_with_what_it_needs() {
+    type Change = fn(&mut CertificateParams);
+    let cases: [(Change, &str); 7] = [
+        (|parameters| parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), "is that of an authority (CA:TRUE)"),
+        (|parameters| parameters.key_usages = vec![KeyUsagePurpose::KeyAgreement], "has a key usage without digitalSignature"),
+        (|parameters| parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth], "without clientAuth"),
+        (|parameters| parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth], "without serverAuth"),
+        (|parameters| parameters.subject_alt_names.retain(|name| matches!(name, SanType::DnsName(_))), "names no iPAddress"),
+        (|parameters| parameters.subject_alt_names.clear(), "names no iPAddress"),
+        (|parameters| parameters.subject_alt_names.retain(|name| matches!(name, SanType::IpAddress(_))), "has no dNSName"),
+    ];
+    for program in [Router, Host] {
+        let files = Files::of(program);
+        let authority = files.authority();
+        for (change, expected) in cases {
+            authority.issue_with(&files.path(""), "node", &[SENDER], KeyKind::Ed25519, change).unwrap();
+            must_refuse(program, &files, "node.crt", ": certificate 1 (CN=node), the node's own by identity.certificate, ");
+            end(&mut with_config(program, "check", files.path("node.toml"))).must_say(2, &[expected]);
+        }
+        // A list by address needs no names, and a common name counts where there is no dNSName.
+        let unnamed: Change = |parameters| parameters.subject_alt_names.retain(|name| matches!(name, SanType::IpAddress(_)));
+        let common_name: Change = |parameters| {
+            parameters.subject_alt_names.retain(|name| matches!(name, SanType::IpAddress(_)));
+            parameters.distinguished_name.push(DnType::CommonName, "node.pbs.test");
+        };
+        authority.issue_with(&files.path(""), "node", &[SENDER], KeyKind::Ed25519, common_name).unwrap();
+        end(&mut with_config(program, "check", files.path("node.toml"))).must_say(0, &[]);
+        authority.issue_with(&files.path(""), "node", &[SENDER], KeyKind::Ed25519, unnamed).unwrap();
+        let by_address =
+            |line: &str| if line.starts_with("dns_name") { "address = \"192.168.0.0/16\"".to_owned() } else { line.to_owned() };
+        let text: Vec<String> = files.read("node.toml").lines().map(by_address).collect();
+        files.write("node.toml", text.join("\n"));
+        end(&mut with_config(program, "check", files.path("node.toml"))).must_say(0, &[]);
     }
 }
 

@@ -274,7 +274,10 @@ fn a_user_without_privileges_is_told_which_one_is_missing() {
 
         let daemon = Daemon::start(&host, program, &files, "node");
         as_nobody("open", &["--yes"]).must_say(2, &["error: control socket ", "Permission denied"]);
-        as_nobody("open", &["--yes", "--control", "/nowhere.sock"]).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
+        let elsewhere = files.write("elsewhere.toml", files.read("node.toml").replace("node.sock", "nowhere.sock"));
+        let mut open = named(&copy, program, "open");
+        open.uid(65534).gid(65534).arg("--yes").arg("--config").arg(elsewhere);
+        end_in(&host, &mut open).must_say(2, &["error: ", "CAP_NET_ADMIN"]);
         assert!(has_rules(&host), "nobody opens without the privilege");
         let mut status = named(&copy, program, "status");
         status.uid(65534).gid(65534).arg("--control").arg(daemon.control());

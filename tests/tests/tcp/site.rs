@@ -76,8 +76,9 @@ impl Site {
         ];
         for (node, addresses) in nodes {
             authority.issue(&self.directory, node, addresses, KeyKind::Ed25519).unwrap();
+            let role = if node == "router" { "router" } else { "host" };
             let mut text = format!(
-                "name = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
+                "role = \"{role}\"\nname = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
                  [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
                  [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
                  [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"

@@ -80,9 +80,18 @@ pub enum Skip {
 }
 
 impl Line {
-    /// Reads a line, or says what is wrong with it.
-    pub(super) fn read(text: &[u8]) -> Result<Self, String> {
-        let fields: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    /// The fields of a line, or why it is no JSON object.
+    pub(super) fn fields(text: &[u8]) -> Result<Map<String, Value>, String> {
+        serde_json::from_slice(text).map_err(|error| {
+            // The line of the file is told besides; within one line only the column says anything.
+            let words = error.to_string();
+            let what = words.split(" at line ").next().unwrap_or_default();
+            format!("{what} at column {}", error.column())
+        })
+    }
+
+    /// Takes a line's fields, or says what is wrong with them.
+    pub(super) fn read(fields: Map<String, Value>) -> Result<Self, String> {
         if fields.contains_key("steps") {
             typed(fields).map(Line::Replay)
         } else if fields.contains_key("packet_hex") {

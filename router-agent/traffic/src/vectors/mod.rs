@@ -25,44 +25,62 @@ use crate::packet::IpPacket;
 use crate::reason::DropReason;
 use crate::replay::{MIN_SIZE, Numbering, Window};
 
-/// A file that could not be read.
+/// A file of which nothing can be judged.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {error}")]
-pub struct ReadError {
-    /// The file's path as given.
-    pub file: String,
-    /// What the system said.
-    #[source]
-    pub error: std::io::Error,
+pub enum ReadError {
+    /// It could not be read.
+    #[error("{file}: {error}")]
+    Unreadable {
+        /// The file's path as given.
+        file: String,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// It is of another kind, or damaged.
+    #[error("{file}:{line}: not a file of vectors: each line must be one JSON object ({why})")]
+    NotVectors {
+        /// The file's path as given.
+        file: String,
+        /// The first line that is no JSON object, from 1.
+        line: usize,
+        /// What the reader stumbled over.
+        why: String,
+    },
 }
 
 /// Judges every line of every file.
 ///
-/// A line that is none of the forms above is a failure that names file and line.
+/// A JSON object that is none of the forms above is a failure that names file and line.
 ///
 /// # Errors
 ///
-/// The first file that cannot be read.
+/// The first file that cannot be read, or that holds a line which is no JSON object.
 pub fn run<P: AsRef<Path>>(files: &[P]) -> Result<Report, ReadError> {
     let mut report = Report::default();
     for path in files {
         let file = path.as_ref().display().to_string();
         match std::fs::read(path) {
-            Ok(content) => run_content(&file, &content, &mut report),
-            Err(error) => return Err(ReadError { file, error }),
+            Ok(content) => run_content(&file, &content, &mut report)?,
+            Err(error) => return Err(ReadError::Unreadable { file, error }),
         }
     }
     Ok(report)
 }
 
 /// Judges the lines of one file's content; `file` is the name that results show.
-pub fn run_content(file: &str, content: &[u8], report: &mut Report) {
+///
+/// # Errors
+///
+/// The first line that is no JSON object: the file is not what its reader took it for, and its other lines say nothing.
+pub fn run_content(file: &str, content: &[u8], report: &mut Report) -> Result<(), ReadError> {
     for (at, text) in content.split(|octet| *octet == b'\n').enumerate() {
         if text.trim_ascii().is_empty() {
             continue;
         }
         let place = format!("{file}:{}", at + 1);
-        report.results.push(match Line::read(text) {
+        let fields = Line::fields(text).map_err(|why| ReadError::NotVectors { file: file.to_owned(), line: at + 1, why })?;
+        report.results.push(match Line::read(fields) {
             Ok(line) => {
                 let outcome = match &line {
                     Line::KnownAnswer(vector) => known_answer(vector),
@@ -74,6 +92,7 @@ pub fn run_content(file: &str, content: &[u8], report: &mut Report) {
             Err(error) => VectorResult { place, id: "-".to_owned(), algorithm: "-".to_owned(), outcome: Outcome::Unreadable(error) },
         });
     }
+    Ok(())
 }
 
 fn known_answer(vector: &KnownAnswer) -> Outcome {

@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A running daemon. It ends with this value, or with the thread that started it.
 pub(crate) struct Daemon {
     child: Child,
+    program: Program,
     control: PathBuf,
     log: PathBuf,
 }
@@ -39,8 +40,12 @@ impl Daemon {
         let mut command = with_config(program, "run", files.path(format!("{name}.toml")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         host.contain(&mut command, Lifetime::Laboratory).unwrap();
-        let mut daemon =
-            Self { child: command.spawn().unwrap(), control: files.path(format!("{name}.sock")), log: files.path(format!("{name}.log")) };
+        let mut daemon = Self {
+            child: command.spawn().unwrap(),
+            program,
+            control: files.path(format!("{name}.sock")),
+            log: files.path(format!("{name}.log")),
+        };
         wait_until("the daemon answers", || {
             assert!(daemon.child.try_wait().unwrap().is_none(), "ended at once: {}", daemon.log());
             daemon.try_ask("status").is_ok()
@@ -50,7 +55,7 @@ impl Daemon {
 
     fn try_ask(&self, command: &str) -> Result<Value, daemon::control::ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(daemon::control::ask(&self.control, &json!({ "command": command })))
+        runtime.block_on(daemon::control::ask(&self.control, self.program.role(), &json!({ "command": command })))
     }
 
     /// Asks the daemon; it must answer.

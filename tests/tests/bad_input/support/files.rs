@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pbs_lab::network::topology::SENDER;
 use pbs_lab::pki::{Authority, KeyKind};
 use pbs_lab::process::Program;
 
@@ -23,7 +24,7 @@ impl Files {
     /// A directory with everything that `node.toml` needs, and an authority for more.
     pub(crate) fn of(program: Program) -> Self {
         let files = Self::new();
-        files.issue(&files.authority(), "node", &[]);
+        files.issue(&files.authority(), "node", &[SENDER]);
         files.write("node.toml", good(program));
         files
     }
@@ -64,13 +65,18 @@ impl Drop for Files {
 pub(crate) fn good(program: Program) -> String {
     let queues =
         if program == Program::Router { "signalling_queue = 1\ndata_queue = 2\n" } else { "outbound_queue = 3\ninbound_queue = 4\n" };
-    common("node") + "[datapath]\n" + queues
+    named(program, "node") + "[datapath]\n" + queues
 }
 
-/// What every node's configuration has.
+/// What every configuration of a node of the site has: of hosts, but for the one that is called router.
 pub(crate) fn common(node: &str) -> String {
+    named(if node == "router" { Program::Router } else { Program::Host }, node)
+}
+
+fn named(program: Program, node: &str) -> String {
+    let role = if program == Program::Router { "router" } else { "host" };
     format!(
-        "name = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
+        "role = \"{role}\"\nname = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
          [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
          [[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
          [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
