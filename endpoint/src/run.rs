@@ -15,6 +15,7 @@ use pbs_nslp::host::Host;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
 use traffic::counters::Counters;
+use traffic::icmp::Room;
 use traffic::inserter::{Inserter, InserterConfig};
 use traffic::netlink::NetlinkError;
 use traffic::queue::QueueConfig;
@@ -82,8 +83,15 @@ fn rules(config: &Config) -> Install {
 fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Datapath>, Box<dyn Error>> {
     let capacity = config.datapath.permissions;
     let counters = Arc::new(Counters::default());
-    let outbound =
-        InserterConfig { ask: policy::ask_rules(&config.ask), mark: Some(config.datapath.mark), capacity, ..InserterConfig::default() };
+    let MtuPlan { ipv4_overhead, ipv6_overhead, .. } = mtu_plan(config.datapath.largest_protection);
+    let room = Room { ipv4: ipv4_overhead, ipv6: ipv6_overhead };
+    let outbound = InserterConfig {
+        ask: policy::ask_rules(&config.ask),
+        mark: Some(config.datapath.mark),
+        capacity,
+        room,
+        ..InserterConfig::default()
+    };
     let inserter = Box::new(Inserter::new(outbound, parts.outbound_checks.clone(), counters.clone()));
     let outbound = start.datapath("outbound", QueueConfig::outbound(config.datapath.outbound_queue), inserter, counters)?;
 

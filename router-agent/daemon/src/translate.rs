@@ -51,7 +51,7 @@ pub(crate) fn event(up: Up) -> Option<Event> {
         Up::Event(traffic::event::Event::NearlyUsedUp { flow, spi }) => Some(Event::NearlyUsedUp { flow: flow_id(flow)?, spi }),
         Up::Event(traffic::event::Event::SecondHolder { flow, spi }) => Some(Event::SecondHolder { flow: flow_id(flow)?, spi }),
         Up::Event(traffic::event::Event::OverBudget { flow, spi }) => Some(Event::OverBudget { flow: flow_id(flow)?, spi }),
-        Up::Stopped(_) => None,
+        Up::Event(traffic::event::Event::PathMtu { .. }) | Up::Stopped(_) => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a packet processor tells the control side.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use crate::flow::Flow;
 
@@ -12,6 +13,13 @@ pub enum Event {
     /// Traffic of a flow without permission wants out and policy says to ask (sender; FS-01).
     /// Raised again once a second for as long as packets of the flow are held and nobody has answered: it may have been lost.
     FirstPacket(Flow),
+    /// The path to an address carries no longer packets than this, AH included, in octets (sender; X-59).
+    PathMtu {
+        /// Where the path leads.
+        destination: IpAddr,
+        /// The least MTU of its links as far as it is known.
+        mtu: u32,
+    },
     /// A sender has used up three quarters of what is allowed: time to ask for more (X-36, FS-33). Raised once for each
     /// allowed volume.
     NearlyUsedUp {

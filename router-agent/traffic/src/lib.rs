@@ -13,6 +13,7 @@ pub mod checks;
 pub mod counters;
 pub mod event;
 pub mod flow;
+pub mod icmp;
 pub mod inserter;
 pub mod ledger;
 pub mod machine;

@@ -69,6 +69,12 @@ pub trait PacketProcessor: Send {
         self.process(id, packet, now)
     }
 
+    /// The same for a packet that has come over a link, where the queue has both. Only who judges what this host sends has to
+    /// tell them apart: what comes to it from outside are errors about that.
+    fn process_arrived<'a>(&'a mut self, id: PacketId, packet: &[u8], now: Instant) -> Verdict<'a> {
+        self.process(id, packet, now)
+    }
+
     /// The next late verdict on a held packet, `None` when there is none left.
     fn poll_released(&mut self) -> Option<(PacketId, Released)>;
 

@@ -64,6 +64,10 @@ drop_reasons! {
     VerificationBudget = "verification_budget",
     /// The host's own key gave no signature for the packet (Solution 3).
     NotSigned = "not_signed",
+    /// An ICMP error about a number that its flow has not used lately, or with an MTU that cannot be true.
+    ImplausibleError = "implausible_error",
+    /// More ICMP errors about one flow than are passed on.
+    ErrorRate = "error_rate",
     /// It was to pass, but the kernel did not take the verdict, or had let the packet go by then, as it does when a link goes down.
     VerdictFailed = "verdict_failed",
 }

@@ -9,6 +9,7 @@ use crate::ah::{self, Verified, policy};
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
+use crate::icmp::{self, QuotingError};
 use crate::ledger::{self, Late, Ledger, SAMPLE};
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
@@ -57,7 +58,8 @@ impl VerifierConfig {
 ///
 /// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window,
 /// budget of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a key holder can be
-/// told to have gone past it; what a dear check costs is bounded by the flow's budget of signatures.
+/// told to have gone past it; what a dear check costs is bounded by the flow's budget of signatures. A router lets ICMP errors about
+/// the flows that it knows pass against their direction, uncounted ([`crate::icmp`]).
 ///
 /// A value: two verifiers are equal if they would go on alike. Neither the counters nor the checks count for that, and a clone shares
 /// both.
@@ -250,6 +252,11 @@ impl PacketProcessor for Verifier {
 
     fn process<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
         let passed = IpPacket::parse(bytes).map_err(DropReason::from).and_then(|packet| {
+            if self.config.role == Role::Router
+                && let Ok(error) = QuotingError::read(&packet)
+            {
+                return icmp::admit(&mut self.table, &error, self.checks.0.as_ref(), now);
+            }
             self.judge(&packet, now)?;
             match self.config.role {
                 Role::Router => Ok(()),

@@ -1,6 +1,7 @@
 //! What a sender's host does with a packet that wants out: put AH on it, hold it, or drop it (FS-40…43).
 
 mod ask;
+mod errors;
 mod held;
 mod holders;
 mod questions;
@@ -22,6 +23,7 @@ use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
+use crate::icmp::Room;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
 use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
@@ -45,6 +47,8 @@ pub struct InserterConfig {
     pub capacity: usize,
     /// What may wait.
     pub held: HeldLimits,
+    /// What AH may come to take.
+    pub room: Room,
     /// How much may be asked by itself; never more open questions than half of `capacity`.
     pub questions: QuestionLimits,
 }
@@ -52,7 +56,7 @@ pub struct InserterConfig {
 impl Default for InserterConfig {
     fn default() -> Self {
         let (held, questions) = (HeldLimits::default(), QuestionLimits::default());
-        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held, questions }
+        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held, room: Room::LARGEST, questions }
     }
 }
 
@@ -371,6 +375,19 @@ impl PacketProcessor for Inserter {
             }
             Attempt::Hold | Attempt::Ask => Verdict::Hold,
             Attempt::Drop(reason) => {
+                self.counters.count_dropped(reason, bytes.len());
+                Verdict::Drop(reason)
+            }
+        }
+    }
+
+    fn process_arrived<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
+        match self.judge_error(bytes, now) {
+            Ok(()) => {
+                self.counters.count_accepted(bytes.len());
+                Verdict::Replace { payload: &self.out.0, mark: None }
+            }
+            Err(reason) => {
                 self.counters.count_dropped(reason, bytes.len());
                 Verdict::Drop(reason)
             }

@@ -185,7 +185,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
 
 /// Behind AH only destination options are skipped. RFC 8200 §4.1 puts nothing else there before the transport, and
 /// what is not skipped counts as a protocol of its own, which no permission for a transport covers.
-fn behind_ah(mut protocol: u8, mut rest: &[u8]) -> Upper {
+pub(crate) fn behind_ah(mut protocol: u8, mut rest: &[u8]) -> Upper {
     while protocol == DESTINATION_OPTIONS {
         let Some([next, len]) = rest.first_chunk::<2>() else {
             return Upper::unreadable(protocol);

@@ -18,9 +18,9 @@ use crate::ah::AhView;
 use crate::flow::Flow;
 
 pub(crate) use ipv4::Ipv4Header;
-pub(crate) use ipv6::{Extension, Ipv6Header, Ipv6Option, Ipv6Options, Routing};
+pub(crate) use ipv6::{Extension, Ipv6Header, Ipv6Option, Ipv6Options, Routing, behind_ah};
 pub use upper::Ports;
-use upper::Upper;
+pub(crate) use upper::Upper;
 
 /// IP protocol number of AH.
 pub(crate) const PROTOCOL_AH: u8 = 51;

@@ -135,6 +135,9 @@ pub struct Packet<'a> {
 }
 
 impl Packet<'_> {
+    /// The hook of what has come over a link and is not routed yet (`NF_INET_PRE_ROUTING`).
+    pub const PREROUTING: u8 = 0;
+
     /// Whether the end of the packet is missing.
     pub const fn is_cut(&self) -> bool {
         self.len > self.payload.len()

@@ -7,11 +7,12 @@ use std::borrow::Cow;
 use super::exempt::Exempt;
 use super::expression::{Expression, destination_port, host, icmp_types, opens_nothing, protocol, source_port};
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
-use super::{ASSOCIATION_MARK, GIST_PORT};
+use super::{ASSOCIATION_MARK, GIST_PORT, HostRules};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const AH: u8 = 51;
 const ICMPV6: u8 = 58;
 
 /// Which way a packet goes, seen from the node.
@@ -155,6 +156,19 @@ fn of_marked_sockets(name: &'static str, chain: &'static str) -> Chain {
     Chain { name: name.into(), base: None, rules }
 }
 
+/// ICMP "too big" about packets with AH: to the queue that knows what this host has sent, within a bucket of their own. What
+/// comes here is not about signalling. On IPv6 AH may stand behind extension headers, so all that are left go there.
+pub(super) fn errors_about_size(rules: &HostRules, table: &mut Table) -> Vec<Rule> {
+    const CHAIN: &str = "in-errors-about-size";
+    const QUOTED_PROTOCOL: u32 = 8 + 9;
+    let mut test = too_big(table.family);
+    if table.family == Family::Ipv4 {
+        test.extend([Expression::LoadTransport { offset: QUOTED_PROTOCOL, len: 1 }, Expression::Equal(vec![AH])]);
+    }
+    table.add_bucket(CHAIN, rules.exemptions.icmp_errors, Interface::Arriving, Expression::Queue(rules.outbound_queue));
+    vec![Rule::new("errors about size", [test, vec![Expression::Jump(CHAIN.into())]])]
+}
+
 /// From the node's own GIST socket, which no unprivileged program can pose as; and to it.
 fn signalling(way: Way) -> Vec<Vec<Expression>> {
     let port = match way {
@@ -172,6 +186,15 @@ pub(super) fn icmp_errors() -> Vec<Vec<Expression>> {
 /// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 §2.1).
 pub(super) fn icmpv6_errors() -> Vec<Vec<Expression>> {
     vec![[protocol(ICMPV6), icmp_types(1, 4)].concat()]
+}
+
+/// "Fragmentation needed" (RFC 1191) and "packet too big" (RFC 4443 §3.2), by which paths are measured.
+pub(super) fn too_big(family: Family) -> Vec<Expression> {
+    const CODE: Expression = Expression::LoadTransport { offset: 1, len: 1 };
+    match family {
+        Family::Ipv4 => [protocol(ICMP), icmp_types(3, 3), vec![CODE, Expression::Equal(vec![4])]].concat(),
+        Family::Ipv6 => [protocol(ICMPV6), icmp_types(2, 2)].concat(),
+    }
 }
 
 /// Queries and reports of MLD, router and neighbour solicitations and advertisements (130–136), and reports of MLDv2 (143).

@@ -18,6 +18,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let exempt = class::Listed { association_port: rules.association_port, exemptions: rules.exemptions, exempt: &rules.exempt };
     outbound.extend(exempt.rules(Way::Out, &mut table));
     inbound.extend(exempt.rules(Way::In, &mut table));
+    inbound.extend(class::errors_about_size(rules, &mut table));
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Queue(rules.outbound_queue)]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     table.chains.push(Chain {

@@ -78,7 +78,8 @@ pub struct RouterRules {
     pub signalling: Bucket,
     /// Packets a second that the signalling queue may pass on.
     pub passed_signalling: Bucket,
-    /// ICMP errors a second that the router sends: its stack answers some packets before they are judged.
+    /// ICMP errors a second that the router sends, and once more as many "too big": its stack answers some packets before they are
+    /// judged.
     pub own_errors: Bucket,
     /// TCP port of messaging associations, the same on every node.
     pub association_port: u16,

@@ -14,7 +14,9 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let mut table = Table::new(family);
     table.add_bucket("signalling", rules.signalling, Interface::Arriving, Expression::Queue(rules.signalling_queue));
     table.add_bucket("passed-signalling", rules.passed_signalling, Interface::Arriving, Expression::Accept);
-    table.add_bucket("own-errors", rules.own_errors, Interface::Leaving, Expression::Accept);
+    for bucket in ["own-errors", "own-errors-about-size"] {
+        table.add_bucket(bucket, rules.own_errors, Interface::Leaving, Expression::Accept);
+    }
     let input = input(rules, &mut table);
     table.chains.extend([interception(family), reassembly_chain(), forward(rules), input, output(family)]);
     table
@@ -75,7 +77,8 @@ fn input(rules: &RouterRules, table: &mut Table) -> Chain {
 
 /// What the router sends of itself is open (X-58: to and from the node itself), but for the errors with which its IP stack
 /// answers packets of others: those it sends before FORWARD has judged the packet (hop limit, size, no route), so a bucket
-/// bounds what a false source can draw upon its victim. Redirects count as such.
+/// bounds what a false source can draw upon its victim. Redirects count as such. "Too big" has a bucket of its own: flows that
+/// are permitted live on it, and packets whose hop limit ends here must not use it up.
 fn output(family: Family) -> Chain {
     let redirect = match family {
         Family::Ipv4 => [protocol(ICMP), icmp_types(5, 5)],
@@ -87,9 +90,11 @@ fn output(family: Family) -> Chain {
     };
     tests.push(redirect.concat());
     let jump = || vec![Expression::Jump("own-errors".into())];
+    let about_size = Rule::new("own errors about size", [class::too_big(family), vec![Expression::Jump("own-errors-about-size".into())]]);
+    let others = tests.into_iter().map(|test| Rule::new("own errors", [test, jump()]));
     Chain {
         name: "output".into(),
         base: Some(Base { hook: Hook::Output, priority: 0, kind: "filter", policy: Policy::Accept }),
-        rules: tests.into_iter().map(|test| Rule::new("own errors", [test, jump()])).collect(),
+        rules: std::iter::once(about_size).chain(others).collect(),
     }
 }

@@ -9,6 +9,7 @@ use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
 use crate::flow::Flow;
+use crate::icmp::Rate;
 use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
 use crate::state::{Map, Micros};
@@ -63,6 +64,8 @@ pub struct Entry {
     pub late: u64,
     /// Signatures that may still be verified, in millionths, and when that was.
     signatures: Option<(u64, Instant)>,
+    /// ICMP errors about its packets that may still be passed on.
+    pub(crate) errors: Rate,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
@@ -71,9 +74,9 @@ impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { flow, association, allowed, counted, expires_at, draining, lowered, ledger, .. } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, lowered, ledger).hash(state);
-        let Self { second_holder, late, signatures, reported_at, warned_at, .. } = self;
+        let Self { second_holder, late, signatures, errors, reported_at, warned_at, .. } = self;
         let signatures = signatures.map(|(left, then)| (left, then.in_micros()));
-        (second_holder, late, signatures, reported_at.in_micros(), warned_at.in_micros()).hash(state);
+        (second_holder, late, signatures, errors, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }
 
@@ -249,6 +252,7 @@ impl InboundTable {
             second_holder: false,
             late: 0,
             signatures: None,
+            errors: Rate::default(),
             reported_at: None,
             warned_at: None,
         };

@@ -9,6 +9,7 @@ use super::inbound::{FIRST_SPI, Key};
 use super::{Deadlines, report_due};
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
+use crate::icmp::Rate;
 use crate::state::{Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
@@ -31,6 +32,8 @@ pub struct Entry {
     pub renewal_refused: bool,
     /// Allowed volume whose near end has been reported.
     warned_about: Option<u64>,
+    /// ICMP errors about its packets that may still be passed on.
+    pub(crate) errors: Rate,
     reported_at: Option<Instant>,
     /// Last state of the epoch before, for one more report.
     previous: Option<Final>,
@@ -46,9 +49,9 @@ struct Final {
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { spi, key, allowed, counted, highest, expires_at, renewal_refused, warned_about, reported_at, previous } = self;
+        let Self { spi, key, allowed, counted, highest, expires_at, renewal_refused, warned_about, errors, reported_at, previous } = self;
         (spi, key, allowed, counted, highest, expires_at.in_micros()).hash(state);
-        (renewal_refused, warned_about, reported_at.in_micros(), previous).hash(state);
+        (renewal_refused, warned_about, errors, reported_at.in_micros(), previous).hash(state);
     }
 }
 
@@ -178,6 +181,7 @@ impl OutboundTable {
             expires_at,
             renewal_refused: false,
             warned_about: None,
+            errors: Rate::default(),
             reported_at: None,
             previous,
         };

@@ -141,7 +141,12 @@ impl Work {
             return;
         }
         let mut outlet = Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed };
-        match self.processor.process_sent(packet.id, packet.user, packet.payload, self.clock.now()) {
+        let now = self.clock.now();
+        let verdict = match packet.hook {
+            Packet::PREROUTING => self.processor.process_arrived(packet.id, packet.payload, now),
+            _ => self.processor.process_sent(packet.id, packet.user, packet.payload, now),
+        };
+        match verdict {
             // Processors count a packet as it is with AH: the longer of what came and what goes on.
             Verdict::Accept => outlet.pass(packet.id, Decision::Accept, packet.len),
             Verdict::Replace { payload, mark } => {

@@ -1,0 +1,119 @@
+//! Whether an error is believed, and what MTU follows from it.
+
+use smoltcp::time::Instant;
+
+use super::quote::{Kind, QuotingError};
+use crate::checks::Checks;
+use crate::flow::Flow;
+use crate::reason::DropReason;
+use crate::table::inbound::InboundTable;
+
+/// Numbers back from the last one that count as used lately: what a fast flow has under way, and no more.
+const RECENT: u32 = 65_536;
+/// No IPv4 link carries less (RFC 791 §3.2).
+const LEAST_IPV4_LINK: u32 = 68;
+/// What is sent at the least, whatever an error says: on IPv4 what every host takes, on IPv6 what every link carries.
+const IPV4_FLOOR: u32 = 576;
+const IPV6_FLOOR: u32 = 1280;
+
+/// Octets that AH may come to take in the packets of this host, at the most: those of the protection that a flow may escalate
+/// to, by which the MTUs of routes are lowered too. A path MTU that had room only for the present AH would break the flow's
+/// connections in the moment in which it escalates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Room {
+    /// On IPv4.
+    pub ipv4: u32,
+    /// On IPv6.
+    pub ipv6: u32,
+}
+
+impl Room {
+    /// For signatures of 64 octets.
+    pub const LARGEST: Self = Self { ipv4: 76, ipv6: 80 };
+
+    const fn of(self, is_ipv6: bool) -> u32 {
+        if is_ipv6 { self.ipv6 } else { self.ipv4 }
+    }
+}
+
+/// The MTU for packets without AH that follows from an error, in octets; `present` is what AH takes now.
+///
+/// `None` if it can be no true one: not less than the packet's own length, or less than any link has. Below the floor nothing is
+/// lowered any further.
+pub fn path_mtu(mtu: u32, total_len: u32, present: u32, room: Room, is_ipv6: bool) -> Option<u32> {
+    let (least, floor) = if is_ipv6 { (IPV6_FLOOR, IPV6_FLOOR) } else { (LEAST_IPV4_LINK, IPV4_FLOOR) };
+    // RFC 8201 §4: below the least MTU of IPv6 an error is discarded.
+    (mtu >= least && mtu < total_len).then(|| mtu.saturating_sub(room.of(is_ipv6).max(present)).max(floor))
+}
+
+/// Whether `number` is among the last that were used before `highest`, itself included.
+pub(super) const fn is_recent(number: u32, highest: u32) -> bool {
+    number > 0 && number <= highest && highest - number < RECENT
+}
+
+/// What a sender asks of an error about its flow, beside the live association: that the packet is one of the flow's, and the
+/// number one that it has used lately.
+///
+/// # Errors
+///
+/// Why the error is not believed.
+pub(crate) fn believe(error: &QuotingError<'_>, flow: &Flow, highest: u32) -> Result<(), DropReason> {
+    if !error.quote.may_be_of(flow) || error.destination != flow.source {
+        Err(DropReason::FlowMismatch)
+    } else if !is_recent(error.quote.number, highest) {
+        Err(DropReason::ImplausibleError)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a router lets an error pass against the direction of a flow that it knows.
+///
+/// # Errors
+///
+/// Why it does not.
+pub(crate) fn admit(table: &mut InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
+    let quote = &error.quote;
+    let entry = table.get_mut((quote.destination, quote.spi)).ok_or(DropReason::UnknownSpi)?;
+    let highest = u32::try_from(entry.association.window().highest()).unwrap_or(u32::MAX);
+    if !checks.is_live(entry.expires_at, now) {
+        return Err(DropReason::Expired);
+    }
+    // What has not passed here cannot have been too big behind here.
+    believe(error, &entry.flow, highest)?;
+    let too_big_is_true = match error.kind {
+        Kind::TooBig(mtu) => mtu < quote.total_len,
+        Kind::Other => true,
+    };
+    if !too_big_is_true {
+        Err(DropReason::ImplausibleError)
+    } else if entry.errors.take(now) {
+        Ok(())
+    } else {
+        Err(DropReason::ErrorRate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_mtu_leaves_room_for_the_largest_protection_and_never_goes_below_the_floor() {
+        let mtu = |mtu, present, is_ipv6| path_mtu(mtu, 1500, present, Room::LARGEST, is_ipv6);
+        assert_eq!((mtu(1400, 28, false), mtu(1400, 32, true)), (Some(1324), Some(1320)));
+        let hmac_only = Room { ipv4: 28, ipv6: 32 };
+        assert_eq!(path_mtu(1400, 1500, 76, hmac_only, false), Some(1324), "what AH takes already counts in any case");
+        assert_eq!((mtu(600, 28, false), mtu(68, 28, false)), (Some(576), Some(576)));
+        assert_eq!((mtu(1300, 32, true), mtu(1280, 32, true)), (Some(1280), Some(1280)));
+        assert_eq!((mtu(67, 28, false), mtu(0, 28, false), mtu(1279, 32, true)), (None, None, None));
+        assert_eq!((mtu(1500, 28, false), mtu(u32::MAX, 32, true)), (None, None), "the packet would have fitted");
+    }
+
+    #[test]
+    fn only_numbers_used_lately_are_believed() {
+        assert!(is_recent(1, 1) && is_recent(5, 9) && is_recent(1, RECENT));
+        assert!(!is_recent(0, 9) && !is_recent(10, 9) && !is_recent(1, RECENT + 1));
+        assert!(is_recent(u32::MAX, u32::MAX));
+    }
+}

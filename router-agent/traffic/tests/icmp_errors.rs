@@ -1,0 +1,345 @@
+//! ICMP errors about packets with AH: the sender translates "too big", routers let errors about their flows pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use smoltcp::time::{Duration, Instant};
+use support::*;
+use traffic::ah::{self, Number};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
+use traffic::checks::Strict;
+use traffic::counters::Counters;
+use traffic::event::Event;
+use traffic::flow::Flow;
+use traffic::icmp::{QuotingError, translate};
+use traffic::inserter::{Inserter, InserterConfig};
+use traffic::packet::IpPacket;
+use traffic::processor::{PacketId, PacketProcessor, Verdict};
+use traffic::reason::DropReason;
+use traffic::update::{Grant, Update};
+use traffic::verifier::{Role, Verifier, VerifierConfig};
+
+const SPI: u32 = 0xabcd;
+const NOW: Instant = Instant::from_micros_const(1_000_000);
+const END: Instant = Instant::from_micros_const(100_000_000);
+/// The link behind the router.
+const LINK: u32 = 1400;
+/// How many numbers the flow has used.
+const USED: u32 = 5;
+
+fn secret() -> IcvKey {
+    key(MacAlgorithm::HmacSha256_128, 7)
+}
+
+fn with_ah(packet: &[u8], number: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    ah::insert(&IpPacket::parse(packet).unwrap(), SPI, Number { low: number, high: None }, &secret(), &mut out).unwrap();
+    out
+}
+
+/// ICMP from a router, of this type and code, with these four octets, about `packet`, of which it quotes what it may.
+fn error(packet: &[u8], kind: u8, code: u8, rest: [u8; 4]) -> Vec<u8> {
+    let is_ipv4 = packet[0] >> 4 == 4;
+    let quote = &packet[..packet.len().min(if is_ipv4 { 548 } else { 1232 })];
+    let message = [&[kind, code, 0, 0], &rest[..], quote].concat();
+    let mut bytes = if is_ipv4 { ipv4(&[], 1, &message) } else { ipv6(58, &message) };
+    if is_ipv4 {
+        bytes[12..16].copy_from_slice(&[192, 168, 22, 1]);
+        bytes[16..20].copy_from_slice(&packet[12..16]);
+        fix_checksum(&mut bytes);
+    } else {
+        bytes[8..24].copy_from_slice(&[0xfd, 0x22, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes[24..40].copy_from_slice(&packet[8..24]);
+    }
+    fix_message(&mut bytes);
+    bytes
+}
+
+fn too_big(packet: &[u8], mtu: u32) -> Vec<u8> {
+    if packet[0] >> 4 == 4 { error(packet, 3, 4, mtu.to_be_bytes()) } else { error(packet, 2, 0, mtu.to_be_bytes()) }
+}
+
+/// Sets the checksum of an ICMP message behind a header without options.
+fn fix_message(bytes: &mut [u8]) {
+    let at = if bytes[0] >> 4 == 4 { 20 } else { 40 };
+    bytes[at + 2..at + 4].fill(0);
+    let checksum = !message_sum(bytes);
+    bytes[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// All ones if the checksum is right.
+fn message_sum(bytes: &[u8]) -> u16 {
+    if bytes[0] >> 4 == 4 {
+        return sum(&bytes[20..]);
+    }
+    let len = u32::try_from(bytes.len() - 40).unwrap().to_be_bytes();
+    sum(&[&bytes[8..40], &len, &[0, 0, 0, 58], &bytes[40..]].concat())
+}
+
+fn install(flow: Flow) -> Update {
+    Update::Install { token: 1, grant: Grant { flow, spi: SPI, key: secret(), allowed: 1 << 30, counted: 0, highest: 0, expires_at: END } }
+}
+
+/// A sender's host or a router with the two flows of `support`, which have used [`USED`] numbers each.
+struct Fixture {
+    processor: Box<dyn PacketProcessor>,
+    counters: Arc<Counters>,
+}
+
+impl Fixture {
+    fn sender() -> Self {
+        let counters = Arc::new(Counters::default());
+        Self::used(Box::new(Inserter::new(InserterConfig::default(), Arc::new(Strict), counters.clone())), counters, |packet, _| packet)
+    }
+
+    fn router() -> Self {
+        let counters = Arc::new(Counters::default());
+        let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), counters.clone()).unwrap();
+        Self::used(Box::new(verifier), counters, |packet, number| with_ah(&packet, number))
+    }
+
+    fn used(mut processor: Box<dyn PacketProcessor>, counters: Arc<Counters>, packet: fn(Vec<u8>, u32) -> Vec<u8>) -> Self {
+        for (flow, plain) in [(flow_v4(), udp_v4(1400)), (flow_v6(), udp_v6(1400))] {
+            processor.apply(install(flow), NOW).unwrap();
+            for number in 1..=USED {
+                let verdict = processor.process(PacketId(number), &packet(plain.clone(), number), NOW);
+                assert!(matches!(verdict, Verdict::Accept | Verdict::Replace { .. }), "{verdict:?}");
+            }
+        }
+        Self { processor, counters }
+    }
+
+    /// What becomes of an error that has come over a link.
+    fn hear(&mut self, bytes: &[u8]) -> Result<Vec<u8>, DropReason> {
+        self.hear_at(bytes, NOW)
+    }
+
+    fn hear_at(&mut self, bytes: &[u8], now: Instant) -> Result<Vec<u8>, DropReason> {
+        match self.processor.process_arrived(PacketId(9), bytes, now) {
+            Verdict::Accept => Ok(bytes.to_vec()),
+            Verdict::Replace { payload, mark: None } => Ok(payload.to_vec()),
+            Verdict::Drop(reason) => Err(reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn families() -> [(Vec<u8>, u32); 2] {
+    [(udp_v4(1400), LINK - 76), (udp_v6(1400), LINK - 80)]
+}
+
+/// what the sender's own stack hears is about the packet that its program has sent, with room for the largest protection.
+#[test]
+fn the_sender_hears_of_its_own_packet_and_of_an_mtu_that_leaves_room_for_the_largest_ah() {
+    for (plain, expected) in families() {
+        let mut sender = Fixture::sender();
+        let sent = with_ah(&plain, USED);
+        let heard = sender.hear(&too_big(&sent, LINK)).unwrap();
+        let (header, ip) = if plain[0] >> 4 == 4 { (8, 20) } else { (8, 40) };
+        IpPacket::parse(&heard).unwrap();
+        assert_eq!(message_sum(&heard), 0xffff);
+        let mtu: [u8; 4] = heard[ip + 4..ip + 8].try_into().unwrap();
+        assert_eq!(u32::from_be_bytes(mtu), expected);
+        // Length and checksum of the quoted header are those of the packet before AH was put on it.
+        let quoted = &heard[ip + header..];
+        assert_eq!(quoted, &plain[..quoted.len()]);
+        assert!(quoted.len() > 400);
+        let destination = IpPacket::parse(&plain).unwrap().destination();
+        assert_eq!(sender.processor.poll_event(), Some(Event::PathMtu { destination, mtu: LINK }));
+        if plain[0] >> 4 == 4 {
+            assert_eq!(sum(&heard[..20]), 0xffff);
+        }
+    }
+}
+
+#[test]
+fn the_first_fragment_of_a_packet_with_ah_is_known_by_its_ah_and_later_ones_are_not_believed() {
+    let sent = with_ah(&udp_v6(3000), USED);
+    let fragment = |place: u16, data: &[u8]| {
+        let mut bytes = [&sent[..40], &[51, 0, 0, 0, 1, 2, 3, 4], data].concat();
+        bytes[6] = 44;
+        let len = u16::try_from(bytes.len() - 40).unwrap();
+        bytes[4..6].copy_from_slice(&len.to_be_bytes());
+        bytes[42..44].copy_from_slice(&place.to_be_bytes());
+        bytes
+    };
+    let mut sender = Fixture::sender();
+    let heard = sender.hear(&too_big(&fragment(1, &sent[40..1480]), LINK)).unwrap();
+    assert_eq!((heard[48 + 6], heard[48 + 40]), (44, 17), "UDP behind the Fragment header");
+    assert_eq!(sender.hear(&too_big(&fragment(1441, &sent[1480..2900]), LINK)), Err(DropReason::NoPermission));
+}
+
+#[test]
+fn only_errors_about_packets_that_the_flow_has_sent_lately_count() {
+    for (plain, _) in families() {
+        let is_ipv4 = plain[0] >> 4 == 4;
+        let (ip, source) = if is_ipv4 { (20, 12) } else { (40, 8) };
+        let ah_at = ip + 8 + ip;
+        let right = too_big(&with_ah(&plain, USED), LINK);
+        let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = right.clone();
+            change(&mut bytes);
+            fix_message(&mut bytes);
+            bytes
+        };
+        let later = too_big(&with_ah(&plain, USED + 1), LINK);
+        let cases = [
+            (later, DropReason::ImplausibleError),
+            (too_big(&with_ah(&plain, 0), LINK), DropReason::ImplausibleError),
+            (too_big(&with_ah(&plain, USED), 1500), DropReason::ImplausibleError),
+            (too_big(&with_ah(&plain, USED), 67), DropReason::ImplausibleError),
+            (changed(&|bytes| bytes[ah_at + 4] ^= 1), DropReason::UnknownSpi),
+            (changed(&|bytes| bytes[ah_at + 28 + if is_ipv4 { 0 } else { 4 }] ^= 1), DropReason::UnknownSpi),
+            (changed(&|bytes| bytes[ip + 8 + source] ^= 1), DropReason::UnknownSpi),
+            (changed(&|bytes| bytes.truncate(bytes.len() - 1)), DropReason::Malformed),
+            (error(&plain, if is_ipv4 { 3 } else { 2 }, if is_ipv4 { 4 } else { 0 }, LINK.to_be_bytes()), DropReason::NoPermission),
+            (error(&with_ah(&plain, USED), if is_ipv4 { 3 } else { 1 }, 1, [0; 4]), DropReason::NoPermission),
+            (
+                error(&with_ah(&plain, USED)[..ip + 30], if is_ipv4 { 3 } else { 2 }, if is_ipv4 { 4 } else { 0 }, LINK.to_be_bytes()),
+                DropReason::Malformed,
+            ),
+            (plain.clone(), DropReason::NoPermission),
+        ];
+        for (at, (bytes, reason)) in cases.into_iter().enumerate() {
+            let mut sender = Fixture::sender();
+            assert_eq!(sender.hear(&bytes), Err(reason), "case {at}");
+            assert_eq!((sender.counters.dropped(reason).packets, sender.processor.poll_event()), (1, None), "case {at}");
+        }
+        let mut wrong_checksum = right.clone();
+        wrong_checksum[ip + 2] ^= 1;
+        assert_eq!(Fixture::sender().hear(&wrong_checksum), Err(DropReason::Malformed));
+        let mut to_another = right.clone();
+        to_another[if is_ipv4 { 19 } else { 39 }] ^= 2;
+        if is_ipv4 {
+            fix_checksum(&mut to_another);
+        }
+        fix_message(&mut to_another);
+        assert_eq!(Fixture::sender().hear(&to_another), Err(DropReason::FlowMismatch));
+        assert_eq!(Fixture::sender().hear_at(&right, END), Err(DropReason::Expired));
+    }
+}
+
+#[test]
+fn after_ten_errors_at_once_a_flow_hears_ten_a_second_and_others_are_as_before() {
+    let mut sender = Fixture::sender();
+    let right = too_big(&with_ah(&udp_v4(1400), USED), LINK);
+    for _ in 0..10 {
+        sender.hear(&right).unwrap();
+    }
+    assert_eq!(sender.hear(&right), Err(DropReason::ErrorRate));
+    sender.hear(&too_big(&with_ah(&udp_v6(1400), USED), LINK)).unwrap();
+    sender.hear_at(&right, NOW + Duration::from_millis(100)).unwrap();
+}
+
+/// in reverse, only about what has passed here, unchanged.
+#[test]
+fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_one() {
+    for (plain, _) in families() {
+        let is_ipv4 = plain[0] >> 4 == 4;
+        let sent = with_ah(&plain, USED);
+        let kinds: &[(u8, u8)] = if is_ipv4 { &[(3, 4), (3, 1), (11, 0), (12, 0)] } else { &[(2, 0), (1, 0), (3, 0), (4, 0)] };
+        for (kind, code) in kinds {
+            let rest = if *code == 4 || *kind == 2 { LINK.to_be_bytes() } else { [0; 4] };
+            let right = error(&sent, *kind, *code, rest);
+            assert_eq!(Fixture::router().hear(&right).as_ref(), Ok(&right));
+        }
+        let of_another_flow = if is_ipv4 { ipv4(&[], 17, &udp(4000, 9001, 1400)) } else { ipv6(17, &udp(4000, 9001, 1400)) };
+        let mut unknown = with_ah(&plain, USED);
+        unknown[if is_ipv4 { 24 } else { 44 }] ^= 1;
+        let redirect = if is_ipv4 { error(&sent, 5, 0, [0; 4]) } else { error(&sent, 137, 0, [0; 4]) };
+        let cases = [
+            (too_big(&with_ah(&plain, USED + 1), LINK), DropReason::ImplausibleError),
+            (too_big(&sent, 1500), DropReason::ImplausibleError),
+            (too_big(&with_ah(&of_another_flow, USED), LINK), DropReason::FlowMismatch),
+            (too_big(&unknown, LINK), DropReason::UnknownSpi),
+            (too_big(&plain, LINK), DropReason::NoPermission),
+            (redirect, DropReason::NoPermission),
+        ];
+        for (at, (bytes, reason)) in cases.into_iter().enumerate() {
+            assert_eq!(Fixture::router().hear(&bytes), Err(reason), "case {at}");
+        }
+        let mut router = Fixture::router();
+        let right = too_big(&sent, LINK);
+        assert_eq!((0..100).filter(|_| router.hear(&right).is_ok()).count(), 10);
+        assert_eq!(router.counters.dropped(DropReason::ErrorRate).packets, 90);
+        assert_eq!(Fixture::router().hear_at(&right, END), Err(DropReason::Expired));
+    }
+}
+
+#[test]
+fn errors_never_count_against_the_volume_of_their_flow() {
+    let mut router = Fixture::router();
+    let snapshot = || Update::Snapshot { token: 1, flow: flow_v4(), spi: SPI };
+    let before = router.processor.apply(snapshot(), NOW).unwrap();
+    router.hear(&too_big(&with_ah(&udp_v4(1400), USED), LINK)).unwrap();
+    assert_eq!(router.processor.apply(snapshot(), NOW).unwrap(), before);
+}
+
+/// What a translation must be, whatever was quoted: shorter by AH, readable, with right checksums.
+fn judge_translation(bytes: &[u8], mtu: u32) -> Result<(), TestCaseError> {
+    let Ok(packet) = IpPacket::parse(bytes) else { return Ok(()) };
+    let Ok(error) = QuotingError::read(&packet) else { return Ok(()) };
+    let mut out = vec![1, 2, 3];
+    match translate(&error, mtu, &mut out) {
+        Err(_) => prop_assert!(out.is_empty()),
+        Ok(()) => {
+            prop_assert!(out.len() + 12 <= bytes.len(), "{} of {}", out.len(), bytes.len());
+            let translated = IpPacket::parse(&out).unwrap();
+            prop_assert_eq!((translated.source(), translated.destination()), (packet.source(), packet.destination()));
+            if out[0] & 0xf == 5 || out[0] >> 4 == 6 && out[6] == 58 {
+                prop_assert_eq!(message_sum(&out), 0xffff);
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_packet_is_found_again_in_the_translated_error(built in any_packet(), number in 1u32.., mtu in 0u32..65_536, algorithm in any_algorithm()) {
+        let mut sent = Vec::new();
+        let key = key(algorithm, 3);
+        ah::insert(&IpPacket::parse(&built.bytes).unwrap(), SPI, Number { low: number, high: None }, &key, &mut sent).unwrap();
+        let bytes = too_big(&sent, mtu);
+        let packet = IpPacket::parse(&bytes).unwrap();
+        let error = QuotingError::read(&packet).unwrap();
+        prop_assert_eq!((error.quote.spi, error.quote.number, error.quote.total_len as usize), (SPI, number, sent.len()));
+        prop_assert!(error.quote.may_be_of(&built.flow));
+        let mut out = Vec::new();
+        if translate(&error, mtu, &mut out).is_ok() {
+            let at = if out[0] >> 4 == 4 { 28 } else { 48 };
+            prop_assert_eq!(&out[at..], &built.bytes[..out.len() - at]);
+        }
+        judge_translation(&bytes, mtu)?;
+    }
+
+    #[test]
+    fn whatever_is_quoted_nothing_panics_and_what_comes_out_is_shorter_and_right(
+        built in any_packet(), noise in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(), kind in any::<u8>(), mtu in any::<u32>(),
+    ) {
+        let mut sent = with_ah(&built.bytes, 7);
+        for (at, octet) in noise {
+            let at = at.index(sent.len());
+            sent[at] = octet;
+        }
+        let is_ipv4 = built.bytes[0] >> 4 == 4;
+        sent[0] = if is_ipv4 { 0x40 } else { 0x60 } | sent[0] & 0xf;
+        sent.resize(sent.len().max(40), 0);
+        let quote = &sent[..cut.index(sent.len() - 40) + 40];
+        judge_translation(&too_big(quote, mtu), mtu)?;
+        judge_translation(&error(quote, kind, 0, mtu.to_be_bytes()), mtu)?;
+        let _ = Fixture::sender().hear(&too_big(quote, mtu));
+        let _ = Fixture::router().hear(&too_big(quote, mtu));
+    }
+
+    #[test]
+    fn any_octets_are_judged_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), mtu in any::<u32>()) {
+        judge_translation(&bytes, mtu)?;
+        judge_translation(&ipv4(&[], 1, &bytes), mtu)?;
+        judge_translation(&ipv6(58, &bytes), mtu)?;
+    }
+}
