@@ -131,6 +131,22 @@ pub enum ReportEvent {
         /// The epoch.
         spi: u32,
     },
+    /// A Permission names another epoch and does not say that its counters begin anew (FS-24).
+    NotANewEpoch {
+        /// The epoch.
+        spi: u32,
+    },
+    /// A new epoch has taken the place of the one before, which drains (FR-18).
+    Rekeyed {
+        /// The new epoch.
+        spi: u32,
+        /// How its packets are authenticated.
+        algorithm: &'static str,
+        /// AV of the new epoch.
+        allowed: Volume,
+        /// Why.
+        why: Rekey,
+    },
     /// A Permission for a session that does not exist (FS-03).
     Stray,
     /// A message was refused and changed nothing.
@@ -170,6 +186,19 @@ pub enum ReportEvent {
     },
     /// An event that the table has a row for, which this version does not act upon.
     NotActedUpon,
+}
+
+/// Why a receiver begins another epoch in the middle of a permission (FR-18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rekey {
+    /// Its operator wants it.
+    Ordered,
+    /// The key has been in use for long.
+    KeyAge,
+    /// Half of the AH numbers are used up.
+    Numbers,
+    /// The sender counts in 32 bits, and they are nearly full.
+    Width,
 }
 
 /// Evidence of an attack, with its numbers.
@@ -251,6 +280,7 @@ impl Report {
             ReportEvent::Refused(_)
             | ReportEvent::AlgorithmRefused
             | ReportEvent::KeySwapRefused { .. }
+            | ReportEvent::NotANewEpoch { .. }
             | ReportEvent::OverBudget { .. }
             | ReportEvent::BudgetSpent
             | ReportEvent::Unanswered
@@ -260,6 +290,7 @@ impl Report {
             | ReportEvent::Attacked { .. }
             | ReportEvent::Undelivered { .. } => tracing::Level::WARN,
             ReportEvent::Granted { .. }
+            | ReportEvent::Rekeyed { .. }
             | ReportEvent::Compared { .. }
             | ReportEvent::Denied { .. }
             | ReportEvent::Revoked
@@ -271,6 +302,17 @@ impl Report {
             | ReportEvent::Notified { .. }
             | ReportEvent::Notifying { .. } => tracing::Level::INFO,
         }
+    }
+}
+
+impl fmt::Display for Rekey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ordered => "ordered",
+            Self::KeyAge => "the key is old",
+            Self::Numbers => "half of the numbers are used up",
+            Self::Width => "the sender counts in 32 bits",
+        })
     }
 }
 
@@ -345,6 +387,10 @@ impl fmt::Display for ReportEvent {
             Self::BudgetSpent => f.write_str("denied: the volume for the time limit is used up, over all epochs"),
             Self::AlgorithmRefused => f.write_str("packet authentication not accepted"),
             Self::KeySwapRefused { spi } => write!(f, "another key or algorithm under the known SPI {spi:#x}"),
+            Self::NotANewEpoch { spi } => write!(f, "the volume would go on under the other SPI {spi:#x}, which nobody can count"),
+            Self::Rekeyed { spi, algorithm, allowed, why } => {
+                write!(f, "new epoch, {allowed}, {algorithm}, SPI {spi:#x}: {why}")
+            }
             Self::Stray => f.write_str("Permission for a session that does not exist"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Notified { code, detail, number, reporter } => {

@@ -25,6 +25,12 @@ impl Receiver {
         self.node.tell(step.key, step.rule, event);
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.query = Asked::from(*query);
+            let named = query.context.map(|context| context.spi);
+            if let Some(epoch) = session.epoch.as_mut().filter(|epoch| named == Some(epoch.spi)) {
+                // The sender has gone over to it, and reports no other any more.
+                epoch.confirmed = true;
+                session.former = None;
+            }
             session.source.clone_from(source);
             session.peer = received.principal;
             session.mri = received.mri.inverted();
@@ -83,6 +89,7 @@ impl Receiver {
     pub(super) fn read_counter(&mut self, step: &Step<'_>) {
         self.prolong_signed(step.key, step.now);
         self.update(step, Pending::Counted);
+        self.ask_former_count(step.key);
         self.ask_count(step.key, Pending::Counted);
     }
 
@@ -123,8 +130,7 @@ impl Receiver {
         };
         let terms = Terms { limit, ..terms };
         let allowed = terms.extended(session.allowed, requested);
-        session.lowered &= allowed == session.allowed;
-        session.allowed = allowed;
+        session.allow(allowed);
         session.changed = true;
         if let Some(spi) = spi {
             self.budgets.allow(&account, spi, allowed);
@@ -137,8 +143,7 @@ impl Receiver {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&step.key) {
-            session.lowered = terms.volume < session.allowed;
-            session.allowed = terms.volume;
+            session.allow(terms.volume);
             session.terms = Some(terms);
             session.changed = true;
             if let Some(epoch) = &session.epoch {
@@ -150,7 +155,9 @@ impl Receiver {
 
     /// Answers the newest Query, once the packet side knows what the answer says.
     pub(super) fn answer(&mut self, step: &Step<'_>) {
-        if self.sessions.get(&step.key).is_some_and(|session| session.changed) {
+        if self.rekey_if_due(step.key, step.now) {
+            // The first Permission of the new epoch is the answer.
+        } else if self.sessions.get(&step.key).is_some_and(|session| session.changed) {
             self.update(step, Pending::Answer);
         } else {
             self.send_answer(step.key, step.now);
@@ -177,7 +184,7 @@ impl Receiver {
     }
 
     /// A newer command makes waiting for an older one needless: its answer comes later and says more.
-    fn wait_for(&mut self, key: SessionKey, token: Token, pending: Pending) {
+    pub(super) fn wait_for(&mut self, key: SessionKey, token: Token, pending: Pending) {
         if let Some(session) = self.sessions.get_mut(&key) {
             if let Some((older, _)) = session.pending.replace((token, pending)) {
                 self.waiting.remove(&older);
@@ -204,7 +211,7 @@ impl Receiver {
         for key in self.keys_of(&by.flow) {
             let of_state = self.sessions.get(&key).is_some_and(|session| state.is_none_or(|state| state == session.state));
             if key != by && of_state {
-                self.take(Event::TgSuperseded, Guards::default(), Step::new(key, Cause::Other, now));
+                self.take(Event::TgSuperseded, Guards::default(), Step::new(key, Cause::Superseded { by }, now));
             }
         }
     }
@@ -226,7 +233,7 @@ impl Receiver {
     }
 
     /// The earlier of time limit and lifetime.
-    fn end(&self, key: SessionKey, now: Instant) -> Instant {
+    pub(super) fn end(&self, key: SessionKey, now: Instant) -> Instant {
         let expiries = [Timer::Ttl, Timer::Life].map(|timer| self.timers.expiry(key, timer));
         expiries.into_iter().flatten().min().unwrap_or(now)
     }

@@ -8,7 +8,7 @@ use super::Receiver;
 use super::budget::Account;
 use super::rows::{Cause, Step};
 use super::session::{Epoch, Session, Then};
-use super::table::{Event, Guards, State};
+use super::table::{Event, Guards, State, Timer};
 use crate::datapath::{Command, Protection, Token};
 use crate::node::SessionKey;
 use crate::wire::{SharedKey, SymmetricAlgorithm, Volume, number};
@@ -75,10 +75,9 @@ impl Receiver {
             },
         };
         let spi = self.spis.draw(&mut self.entropy, now);
-        session.epoch = Some(Epoch { spi, protection, counted: Volume::ZERO, highest: 0 });
+        session.epoch = Some(Epoch { spi, protection, counted: Volume::ZERO, highest: 0, began_at: now, confirmed: false, first: None });
         session.watch.begin_epoch(now);
-        session.allowed = allowed;
-        session.lowered = false;
+        (session.allowed, session.peak) = (allowed, allowed);
         session.log.clear();
         if !is_expected {
             self.budgets.open(account, spi, allowed, session.owner, now);
@@ -114,10 +113,12 @@ impl Receiver {
         let Some(session) = self.sessions.get_mut(&step.key) else {
             return;
         };
+        session.keep_former();
         let Some(epoch) = session.epoch.take() else {
             return;
         };
         if !fits {
+            self.count_of_former(step.key, epoch.spi, u32::MAX);
             self.remove_epoch(step.key, epoch.spi, step.now);
         } else if let Some(session) = self.sessions.get_mut(&step.key) {
             session.draining = Some(epoch.spi);
@@ -129,8 +130,28 @@ impl Receiver {
 
     pub(super) fn delete_draining(&mut self, key: SessionKey, now: Instant) {
         if let Some(spi) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
+            self.count_of_former(key, spi, u32::MAX);
             self.remove_epoch(key, spi, now);
         }
+    }
+
+    /// Lets the epoch of an old session run out as one of the session that takes over, which has begun one already (FR-50, X-75).
+    pub(super) fn hand_over(&mut self, step: &Step<'_>) {
+        let Cause::Superseded { by } = step.cause else {
+            return;
+        };
+        // One draining association at most.
+        self.delete_draining(step.key, step.now);
+        self.delete_draining(by, step.now);
+        let epoch = self.sessions.get_mut(&step.key).and_then(|session| session.epoch.take());
+        let Some((spi, heir)) = epoch.map(|epoch| epoch.spi).zip(self.sessions.get_mut(&by)) else {
+            return;
+        };
+        heir.draining = Some(spi);
+        let until = step.now + self.config.drain;
+        self.timers.start(by, Timer::Drain, until);
+        let token = self.node.token();
+        self.node.command(Command::Drain { token, flow: by.flow, spi, until });
     }
 
     pub(super) fn remove(&mut self, step: &mut Step<'_>) {

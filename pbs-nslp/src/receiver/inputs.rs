@@ -10,7 +10,7 @@ use super::Receiver;
 use super::budget::Account;
 use super::policy::{Decision, Terms};
 use super::rows::{Cause, Step};
-use super::session::{Farewell, Pending, Then};
+use super::session::{Farewell, Pending, Session, Then};
 use super::table::{Event, Guards, State};
 use super::watch::Overrun;
 use crate::admission::{Refusal, Standing};
@@ -123,14 +123,18 @@ impl Receiver {
                 }
             }
             datapath::Event::Failed { token, reason } => {
-                if let Some(key) = self.waiting.remove(&token) {
+                if self.last_counts.remove(&token).is_some() {
+                    // The epoch before is gone already: it is not compared.
+                } else if let Some(key) = self.waiting.remove(&token) {
                     self.take(Event::ErDatapath, Guards::default(), Step::new(key, Cause::Failed(&reason), now));
                 } else if self.removals.failed(token, now) {
                     tracing::error!(token = token.0, reason, "removal failed, tried again");
                 }
             }
             datapath::Event::Compared { token, count } => {
-                if let Some(key) = self.waiting.remove(&token) {
+                if let Some(asked) = self.last_counts.remove(&token) {
+                    self.former_counted(asked, &count);
+                } else if let Some(key) = self.waiting.remove(&token) {
                     self.compare(key, &count, now);
                     self.acknowledged(key, token, count.counted.into(), count.highest, now);
                 }
@@ -199,7 +203,7 @@ impl Receiver {
             return self.node.ignored();
         };
         let session = self.sessions.get(&key);
-        let lowered = session.is_some_and(|session| session.lowered);
+        let lowered = session.is_some_and(Session::is_lowered);
         let escalate = self.config.reactions.on_overrun == Overrun::Escalate && session.is_some_and(|session| !session.is_strongest());
         let guards = Guards { lowered, escalate, ..Guards::default() };
         self.take(Event::TgOverBudget, guards, Step::new(key, Cause::Other, now));
@@ -242,12 +246,22 @@ impl Receiver {
                 }
             }
             Pending::Counted => {
-                let guards = Guards { comparable: session.is_comparable(), ..self.comparison_guards(key) };
+                let comparable = session.is_comparable();
+                let (former, proven) = self.former_guards(key);
+                let compared = self.comparison_guards(key);
+                let guards = Guards { comparable, former, injection: if comparable { compared.injection } else { proven }, ..compared };
                 self.take(Event::TgCounted, guards, Step::new(key, Cause::Other, now));
             }
             Pending::Recounted => {
                 let guards = self.comparison_guards(key);
                 self.take(Event::TgRecounted, guards, Step::new(key, Cause::Other, now));
+            }
+            Pending::Volume => {
+                if self.rekey_if_due(key, now) {
+                    self.follow_up(now);
+                } else {
+                    self.send_announcement(key, now);
+                }
             }
             Pending::Answer => self.send_answer(key, now),
             Pending::Announcement => self.send_announcement(key, now),

@@ -6,10 +6,12 @@
 mod budget;
 mod effects;
 mod epochs;
+mod former;
 mod inputs;
 mod permission;
 mod policy;
 mod reactions;
+mod rekey;
 mod reverse;
 mod rows;
 mod session;
@@ -37,6 +39,7 @@ use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
 
 use budget::Budgets;
+use former::LastCount;
 use session::{Session, Then};
 use spis::Spis;
 use table::{Event, Timer};
@@ -44,6 +47,7 @@ use table::{Event, Timer};
 pub(crate) use reverse::Incoming;
 
 pub use policy::{Decision, GrantPolicy, GrantRule, Terms};
+pub use rekey::Strength;
 pub use watch::{Ladder, Overrun, Reactions};
 
 /// The state machine, as generated from its table.
@@ -71,6 +75,8 @@ pub struct ReceiverConfig {
     pub refuse: Duration,
     /// How long packets under a replaced association still pass; whole milliseconds, at most 65,535.
     pub drain: Duration,
+    /// After how long a key is replaced, with the next Query (FR-18, X-36).
+    pub key_age: Duration,
     /// How long a flow must have been quiet before its packets need no signature any more.
     pub quiet: Duration,
     /// When and how it reacts to injected and missing packets.
@@ -89,6 +95,7 @@ impl ReceiverConfig {
             decide: Duration::from_secs(10),
             refuse: Duration::from_secs(600),
             drain: Duration::from_millis(2000),
+            key_age: Duration::from_secs(3600),
             quiet: Duration::from_secs(600),
             reactions: Reactions::default(),
         }
@@ -115,6 +122,8 @@ pub struct Receiver {
     sessions: BTreeMap<SessionKey, Session>,
     timers: Timers<SessionKey, Timer>,
     waiting: BTreeMap<Token, SessionKey>,
+    /// Whose former epoch is being compared, or has just ended.
+    last_counts: BTreeMap<Token, LastCount>,
     /// How many sessions there are, by the peer they came from.
     shares: Shares,
     budgets: Budgets,
@@ -150,6 +159,7 @@ impl Receiver {
             sessions: BTreeMap::new(),
             timers: Timers::new(),
             waiting: BTreeMap::new(),
+            last_counts: BTreeMap::new(),
             shares: Shares::default(),
             budgets,
             removals: Removals::new(),

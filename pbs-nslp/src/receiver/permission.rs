@@ -21,18 +21,16 @@ const UNSOLICITED: u32 = 0;
 impl Receiver {
     /// Sends the Permission that answers the newest Query; the flow's older session gives way to it (FR-50).
     pub(super) fn send_answer(&mut self, key: SessionKey, now: Instant) {
-        if let Some(echo) = self.sessions.get(&key).map(|session| session.query.number) {
-            self.send_permission(key, echo, now);
-            self.supersede(key, None, now);
-        }
+        self.send_permission(key, now);
+        self.supersede(key, None, now);
     }
 
-    /// Sends the Permission as it stands now, unasked (FR-17).
+    /// Sends the Permission as it stands now, unasked (FR-17), unless a Query has had no answer yet.
     pub(super) fn send_announcement(&mut self, key: SessionKey, now: Instant) {
-        self.send_permission(key, UNSOLICITED, now);
+        self.send_permission(key, now);
     }
 
-    fn send_permission(&mut self, key: SessionKey, echo: u32, now: Instant) {
+    fn send_permission(&mut self, key: SessionKey, now: Instant) {
         let ttl = self.time_left(key, now);
         if ttl.is_zero() {
             // A time limit of 0 would revoke; the end is due and says so itself.
@@ -44,9 +42,11 @@ impl Receiver {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        let (Some(terms), Some(epoch)) = (session.terms, &session.epoch) else {
+        let (Some(terms), Some(epoch)) = (session.terms, &mut session.epoch) else {
             return;
         };
+        let query = session.query.number;
+        let echo = if session.answered.replace(query) == Some(query) { UNSOLICITED } else { query };
         let defense = match &epoch.protection {
             // One Defense a Permission; this one leaves the association as it is.
             _ if session.other_path => Defense::ChangePath,
@@ -61,12 +61,14 @@ impl Receiver {
             ttl,
             refresh: terms.refresh,
             credential,
-            sa: defense.has_association().then_some(SaParameters { spi: epoch.spi, drain, new_epoch: true }),
+            sa: defense.has_association().then_some(SaParameters { spi: epoch.spi, drain, new_epoch: !epoch.confirmed }),
             defense: Some(defense),
             echo: Some(echo),
         };
         // Appendix E: both were read before the message is handed to GIST.
-        session.note(Sent { number, counted: epoch.counted, highest: epoch.highest });
+        epoch.first.get_or_insert(number);
+        let before = Sent { number, counted: epoch.counted, highest: epoch.highest };
+        session.note(before);
         let envelope = envelope(key, session);
         if let Some(message) = self.build(key, &permission, envelope) {
             self.node.tell(key, "", ReportEvent::Refreshed { number, allowed: permission.allowed, ttl });

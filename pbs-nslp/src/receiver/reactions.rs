@@ -8,6 +8,7 @@ use super::session::Session;
 use super::table::{Action, Event, Guards};
 use super::watch::Ladder;
 use crate::detection::{Count, Finding, Test};
+use crate::flow::FlowId;
 use crate::node::SessionKey;
 use crate::report::{Attack, Reaction, ReportEvent};
 
@@ -15,7 +16,7 @@ impl Receiver {
     /// Holds the session's newest Query against what was counted.
     pub(super) fn compare(&mut self, key: SessionKey, count: &Count, now: Instant) {
         let thresholds = self.config.reactions.thresholds;
-        if let Some(session) = self.sessions.get_mut(&key) {
+        if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.is_comparable()) {
             session.compare(&thresholds, count, now);
         }
     }
@@ -86,11 +87,17 @@ impl Receiver {
     pub(super) fn escalate(&mut self, key: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.unused = Some(session.left_unused());
+            session.rekey = None;
         }
+        self.sign_from_now_on(key.flow, now);
+    }
+
+    /// Later epochs and sessions of the flow are signed, until it has been quiet for a while.
+    pub(super) fn sign_from_now_on(&mut self, flow: FlowId, now: Instant) {
         if self.signed.len() >= self.config.sessions {
             self.signed.retain(|_, until| *until > now);
         }
-        self.signed.insert(key.flow, now + self.config.quiet);
+        self.signed.insert(flow, now + self.config.quiet);
     }
 
     /// A flow whose packets are signed stays so for as long as it lives, and a while longer.

@@ -24,6 +24,7 @@ pub(super) enum Cause<'a> {
     Failed(&'a str),
     Clock(Timer),
     Change(Terms),
+    Superseded { by: SessionKey },
     Other,
 }
 
@@ -120,6 +121,13 @@ impl Receiver {
             Action::ReportSpent => self.node.tell(key, rule, ReportEvent::BudgetSpent),
             Action::Recount => self.recount(step),
             Action::Agree => self.settle(key, false, step.now),
+            Action::ReportFormer => self.report_former(step),
+            Action::NoteFormer => self.note_former(step),
+            Action::NoteRekey => self.note_rekey(key),
+            Action::ReadVolume => self.read_volume(key),
+            Action::ShareVolume => self.share_volume(step),
+            Action::ReportRekeyed => self.report_rekeyed(step),
+            Action::HandOver => self.hand_over(step),
             Action::Suspect => self.suspect(key, step.now),
             Action::NoteInjection | Action::NoteSecondHolder | Action::NoteOverrun => self.note_injection(step, action),
             Action::NoteDrop => self.note_drop(step),

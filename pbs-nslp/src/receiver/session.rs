@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 
 use gist::api::{Principal, SendMessage};
+use gist::time::Instant;
 use gist::wire::Mri;
 
+use super::former::Former;
 use super::policy::Terms;
 use super::table::State;
 use super::watch::Watch;
 use crate::datapath::{Protection, SourceKey, Token};
 use crate::node::SessionKey;
+use crate::report::Rekey;
+use crate::wire::number::is_newer;
 use crate::wire::{Query, Volume, VolumeContext};
 
 /// Permissions that the log goes back to; a sender names the last one it has.
@@ -33,11 +37,15 @@ pub(super) struct Session {
     pub(super) terms: Option<Terms>,
     /// AV.
     pub(super) allowed: Volume,
-    /// Whether AV was taken back below what had been granted (FR-27).
-    pub(super) lowered: bool,
+    /// Highest AV of the epoch up to now: below it this receiver has taken back what it had granted (FR-27).
+    pub(super) peak: Volume,
     pub(super) epoch: Option<Epoch>,
     /// SPI of the epoch that runs out.
     pub(super) draining: Option<u32>,
+    /// The epoch before, for one more comparison.
+    pub(super) former: Option<Former>,
+    /// Another epoch is to begin as soon as possible (FR-18).
+    pub(super) rekey: Option<Rekey>,
     /// Whether the packet side has yet to hear of a change.
     pub(super) changed: bool,
     /// Whether the next Permission asks for another path (Solution 4).
@@ -46,6 +54,8 @@ pub(super) struct Session {
     pub(super) unused: Option<Volume>,
     /// With what the sender would sign its packets (Solution 3).
     pub(super) source: Option<SourceKey>,
+    /// Number of the Query answered last; another answer to it would be none.
+    pub(super) answered: Option<u32>,
     /// Comparisons up to now.
     pub(super) watch: Watch,
     /// The command whose answer is waited for.
@@ -80,6 +90,11 @@ pub(super) struct Epoch {
     pub(super) counted: Volume,
     /// H when the packet side last told it.
     pub(super) highest: u32,
+    pub(super) began_at: Instant,
+    /// Whether a Query of the sender has named it, so that it has begun there: no Permission has to say so any more.
+    pub(super) confirmed: bool,
+    /// Number of its first Permission.
+    pub(super) first: Option<u32>,
 }
 
 /// What the answer of the packet side is waited for.
@@ -91,6 +106,8 @@ pub(super) enum Pending {
     Counted,
     /// To compare once more, after the grace time.
     Recounted,
+    /// To begin another epoch (FR-18).
+    Volume,
     /// To send a Permission that answers the newest Query.
     Answer,
     /// To send a Permission that nobody asked for.
@@ -134,11 +151,14 @@ impl Session {
             mri,
             terms: None,
             allowed: Volume::ZERO,
-            lowered: false,
+            peak: Volume::ZERO,
             epoch: None,
             draining: None,
+            former: None,
+            rekey: None,
             changed: false,
             source: None,
+            answered: None,
             watch: Watch::default(),
             other_path: false,
             unused: None,
@@ -155,10 +175,26 @@ impl Session {
         self.query.sent.is_some() && self.query.context.is_none_or(|context| context.spi == epoch.spi)
     }
 
-    /// Whether a Query reports about an epoch that is not known here.
+    /// Whether a Query reports about an epoch that is not known here, from a sender that does not know the one in use.
     pub(super) fn is_unknown_epoch(&self, query: &Query) -> bool {
-        let known = [self.epoch.as_ref().map(|epoch| epoch.spi), self.draining];
-        query.context.is_some_and(|context| !known.contains(&Some(context.spi)))
+        let known = [self.epoch.as_ref().map(|epoch| epoch.spi), self.draining, self.former.as_ref().map(Former::spi)];
+        query.context.is_some_and(|context| !known.contains(&Some(context.spi)) && !self.knows_epoch(&context))
+    }
+
+    /// Whether a sender has accepted a Permission of the epoch in use. It has stopped using any other then, whatever it still reports.
+    pub(super) fn knows_epoch(&self, context: &VolumeContext) -> bool {
+        let first = self.epoch.as_ref().and_then(|epoch| epoch.first);
+        first.is_some_and(|first| !is_newer(first, context.permission))
+    }
+
+    /// Whether this receiver has taken back a part of what it had granted, so that packets beyond it are no attack.
+    pub(super) fn is_lowered(&self) -> bool {
+        self.allowed < self.peak
+    }
+
+    pub(super) fn allow(&mut self, allowed: Volume) {
+        self.allowed = allowed;
+        self.peak = self.peak.max(allowed);
     }
 
     pub(super) fn note(&mut self, sent: Sent) {

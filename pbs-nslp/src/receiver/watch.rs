@@ -69,6 +69,11 @@ impl Watch {
         (self.before, self.latest, self.suspicious) = (Before::default(), None, false);
     }
 
+    /// What the former comparison of this epoch started the next one from.
+    pub(super) fn before(&self) -> Before {
+        self.before
+    }
+
     /// What the newest comparison found.
     pub(super) fn finding(&self) -> Finding {
         self.latest.map_or(Finding::Agreement, |(finding, _)| finding)
@@ -131,11 +136,19 @@ impl Session {
         Some(Acknowledged { counted: sent.counted, highest: sent.highest })
     }
 
-    /// What the sender had not used of the allowed volume when it last said so (FR-40).
+    /// What the sender had not used of the allowed volume when it last said so (FR-40), or would have been given if its Query had
+    /// been answered: that an attack shows when everything is used up is no reason to end the flow.
     pub(super) fn left_unused(&self) -> Volume {
         let about_it = self.is_comparable();
         let sent = self.query.sent.filter(|_| about_it).map_or(0, |sent| sent.0);
-        Volume(self.allowed.0.saturating_sub(sent))
+        let Some(terms) = self.terms else {
+            return Volume(self.allowed.0.saturating_sub(sent));
+        };
+        let requested = self.query.requested.filter(|_| about_it).unwrap_or(Volume::ZERO);
+        match terms.extended(self.allowed, requested.min(terms.total())).0.saturating_sub(sent) {
+            0 => terms.first(None),
+            left => Volume(left),
+        }
     }
 
     /// Whether nothing stronger is left to ask for: packets are signed already, or the sender's key cannot sign them.

@@ -8,7 +8,7 @@ use gist::wire::{Mri, SessionId};
 use super::Sender;
 use super::holds::HOLD;
 use super::rows::{Cause, Step};
-use super::session::{Accepted, Attempt, Epoch};
+use super::session::{Accepted, Attempt, Epoch, Former};
 use super::table::{Event, State, Timer};
 use crate::admission::Signer;
 use crate::association::Association;
@@ -61,6 +61,7 @@ impl Sender {
             session.attempt = Attempt::default();
             session.accepted = None;
             session.epoch = None;
+            session.former = None;
             session.last_report = None;
             session.data_waits = false;
             session.renewal_refused = false;
@@ -119,16 +120,36 @@ impl Sender {
         let token = self.node.token();
         self.node.command(Command::Install { token, grant });
         self.holds.granted(&step.flow);
+        let answered = self.answered(step);
         self.keep_epoch(step, permission, association);
+        if let Some(session) = self.sessions.get_mut(&step.flow).filter(|_| answered) {
+            // To whom the report of one epoch is a reason to begin another, that of the next would be one too.
+            session.former = None;
+        }
         self.wait_for(step.flow, association_spi, token);
+        self.read_again(step.flow);
+    }
+
+    /// Whether a Query that reported the end of the epoch before has been answered: that was the one more report.
+    fn answered(&mut self, step: &Step<'_>) -> bool {
+        let answers = self.guards(step.flow, step.cause.permission(), step.now).echo_fits;
+        let session = self.sessions.get_mut(&step.flow).filter(|session| answers && session.attempt.reports_former);
+        session.is_some_and(|session| session.former.take().is_some())
+    }
+
+    /// A Query waits for what was read before the packet side went over to another epoch: that was not the end of the one before.
+    fn read_again(&mut self, flow: FlowId) {
+        let session = self.sessions.get(&flow).filter(|session| session.reading.is_some());
+        if let Some(spi) = session.and_then(|session| session.former.as_ref()).map(|former| former.spi) {
+            self.read(flow, spi);
+        }
     }
 
     fn keep_epoch(&mut self, step: &Step<'_>, permission: &Permission, association: Association) {
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
         };
-        let before = session.epoch.as_ref().map(|epoch| epoch.refresh);
-        session.epoch = Some(Epoch {
+        let replaced = session.epoch.replace(Epoch {
             association,
             allowed: permission.allowed,
             refresh: permission.refresh,
@@ -136,6 +157,10 @@ impl Sender {
             highest: 0,
             reported: Volume::ZERO,
         });
+        let before = replaced.as_ref().map(|epoch| epoch.refresh);
+        if let Some(Epoch { association, sent, highest, .. }) = replaced {
+            session.former = Some(Former { spi: association.spi(), sent, highest });
+        }
         session.renewal_refused = false;
         session.data_waits = false;
         session.ask_more = false;
@@ -163,13 +188,14 @@ impl Sender {
         });
         self.wait_for(step.flow, spi, token);
         let answers = self.guards(step.flow, step.cause.permission(), step.now).echo_fits;
+        self.answered(step);
         let Some(session) = self.sessions.get_mut(&step.flow) else {
             return;
         };
         let Some(epoch) = &mut session.epoch else {
             return;
         };
-        let (before, more) = (epoch.refresh, permission.allowed > epoch.allowed);
+        let (before, more) = (epoch.refresh, permission.allowed > epoch.allowed && !epoch.is_out_of_numbers());
         epoch.allowed = permission.allowed;
         epoch.refresh = permission.refresh;
         self.node.set_state_lifetime(session.session, &session.mri, lifetime(permission.refresh));
@@ -242,17 +268,28 @@ impl Sender {
         let Some(session) = self.sessions.get_mut(&flow) else {
             return;
         };
-        let live = session.epoch.as_ref().map(|epoch| epoch.association.spi());
+        let [live, _] = session.spis();
         if let Some(epoch) = session.epoch.as_mut().filter(|_| live == Some(spi)) {
             (epoch.sent, epoch.highest) = (sent, highest);
+        }
+        if let Some(former) = session.former.as_mut().filter(|former| former.spi == spi) {
+            (former.sent, former.highest) = (sent, highest);
         }
         if session.reading.take_if(|reading| *reading == token).is_none() || session.state != State::Permitted {
             return;
         }
         match live.filter(|live| *live != spi) {
-            // Meanwhile another epoch has begun: SV of one must not be told as that of the other.
+            // The end of the epoch before is reported first, but what is asked for depends on the one in use; and SV of one must not
+            // be told as that of the other.
             Some(live) => self.read(flow, live),
             None => self.ask(flow, now),
+        }
+    }
+
+    /// The packet side knows nothing of an epoch that is over: there is nothing to report about it.
+    pub(super) fn forget_former(&mut self, awaited: Awaited) {
+        if let Some(session) = self.sessions.get_mut(&awaited.flow) {
+            session.former.take_if(|former| former.spi == awaited.spi);
         }
     }
 

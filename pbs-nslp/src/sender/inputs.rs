@@ -110,6 +110,7 @@ impl Sender {
                     if self.is_about_live_epoch(awaited) {
                         self.event(awaited.flow, Event::ErDatapath, Cause::Failed(&reason), now);
                     } else {
+                        self.forget_former(awaited);
                         self.acknowledged(awaited, token, Volume::ZERO, 0, now);
                     }
                 } else if self.removals.failed(token, now) {
@@ -306,6 +307,7 @@ impl Sender {
             path_left: false,
             query_open: self.timers.expiry(flow, Timer::Answer).is_some(),
             same_spi: active.zip(offered).is_some_and(|(active, offered)| active.spi() == offered.spi()),
+            counts_anew: offered.is_some_and(|offered| offered.parameters.new_epoch),
             same_association: active.zip(offered).is_some_and(|(active, offered)| active.is_same(offered)),
             repair_recent: since_last.is_some_and(|since| since < REPAIR),
             first_hop_lost: session.attempt.first_hop_lost,

@@ -37,14 +37,16 @@ impl Sender {
                 session.attempt.tries = 1;
                 session.attempt.numbers = None;
                 session.attempt.asks_more = false;
+                session.attempt.reports_former = false;
             }
         }
         let before = session.attempt.last_sent_at.replace(step.now);
         session.attempt.in_haste = before.is_some_and(|before| step.now.saturating_duration_since(before) < HASTE);
-        let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.association.spi()) else {
-            return self.ask(step.flow, step.now);
-        };
-        self.read(step.flow, spi);
+        let [live, former] = session.spis();
+        match former.or(live) {
+            Some(spi) => self.read(step.flow, spi),
+            None => self.ask(step.flow, step.now),
+        }
     }
 
     /// Asks the packet side what was sent in an epoch; the Query leaves with the answer.
@@ -64,13 +66,15 @@ impl Sender {
         let Some(session) = self.sessions.get_mut(&flow) else {
             return;
         };
-        let sent = session.epoch.as_ref().map(|epoch| epoch.sent);
+        let (sent, context) = session.report();
+        session.attempt.reports_former |= session.former.is_some();
         if let Some(epoch) = &mut session.epoch {
             epoch.reported = epoch.sent;
-            session.attempt.asks_more |= requested.is_some_and(|requested| requested > epoch.allowed);
+            // Without numbers more volume does not help: another epoch is asked for.
+            session.attempt.asks_more |= requested.is_some_and(|requested| requested > epoch.allowed || epoch.is_out_of_numbers());
         }
         session.ask_more = false;
-        let (session_id, context) = (session.session, session.context());
+        let session_id = session.session;
         let query = self.query(flow, requested, sent, context, now);
         let number = query.number;
         if let Some(handle) = self.emit(SessionKey { flow, session: session_id }, &query, "")

@@ -144,6 +144,11 @@ impl Sender {
             Action::ReportNoPath => self.tell(flow, rule, ReportEvent::NoOtherPath),
             Action::ReportAlgorithm => self.tell(flow, rule, ReportEvent::AlgorithmRefused),
             Action::ReportKeySwap => self.tell(flow, rule, ReportEvent::KeySwapRefused { spi: self.spi(flow) }),
+            Action::ReportNotNew => {
+                let offered = step.cause.permission().and_then(|(_, association)| association);
+                let spi = offered.map_or(0, Association::spi);
+                self.tell(flow, rule, ReportEvent::NotANewEpoch { spi });
+            }
             Action::ReportExhausted => self.tell(flow, rule, ReportEvent::Exhausted { spi: self.spi(flow) }),
             Action::ReportExpired => {
                 let clock = if let Cause::Clock(Timer::Ttl) = step.cause { "time limit" } else { "no refresh" };
@@ -247,5 +252,5 @@ pub(super) fn answer_timeout(tries: u32, refresh: Option<Duration>) -> Duration 
 
 /// Rows that do not accept the Permission they are taken for.
 fn refuses(row: &Transition) -> bool {
-    row.actions.iter().any(|action| matches!(action, Action::ReportKeySwap | Action::ReportAlgorithm))
+    row.actions.iter().any(|action| matches!(action, Action::ReportKeySwap | Action::ReportNotNew | Action::ReportAlgorithm))
 }

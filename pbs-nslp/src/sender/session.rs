@@ -28,6 +28,8 @@ pub(super) struct Session {
     /// The receiver's signature last accepted.
     pub(super) accepted: Option<Accepted>,
     pub(super) epoch: Option<Epoch>,
+    /// The epoch before, until a Query that reports its end has been answered.
+    pub(super) former: Option<Former>,
     /// What had been sent when the session was given up, for repeated releases.
     pub(super) last_report: Option<(Volume, VolumeContext)>,
     /// The snapshot that a Query waits for.
@@ -52,6 +54,8 @@ pub(super) struct Attempt {
     pub(super) last_sent_at: Option<Instant>,
     /// Whether it asks for more than is allowed.
     pub(super) asks_more: bool,
+    /// Whether it reports the end of the epoch before.
+    pub(super) reports_former: bool,
     /// Whether the Query before was only just sent.
     pub(super) in_haste: bool,
     /// What was heard last about why it may not have been answered.
@@ -66,6 +70,16 @@ pub(super) struct Accepted {
     pub(super) key_hash: [u8; 32],
     pub(super) number: u32,
     pub(super) peer: Principal,
+}
+
+/// What is left of an epoch that another has replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Former {
+    pub(super) spi: u32,
+    /// SV, final when the packet side has told it.
+    pub(super) sent: Volume,
+    /// N, final when the packet side has told it.
+    pub(super) highest: u32,
 }
 
 /// The life of one SPI.
@@ -95,6 +109,7 @@ impl Session {
             attempt: Attempt::default(),
             accepted: None,
             epoch: None,
+            former: None,
             last_report: None,
             reading: None,
             ask_more: false,
@@ -118,9 +133,31 @@ impl Session {
         let permission = self.accepted.as_ref()?.number;
         Some(VolumeContext { spi: epoch.association.spi(), highest: epoch.highest, permission })
     }
+
+    /// What the next Query reports: the end of the epoch before as long as nobody has answered such a Query, else the epoch in use
+    ///
+    pub(super) fn report(&self) -> (Option<Volume>, Option<VolumeContext>) {
+        match self.former.as_ref().zip(self.accepted.as_ref()) {
+            Some((&Former { spi, sent, highest }, accepted)) => {
+                (Some(sent), Some(VolumeContext { spi, highest, permission: accepted.number }))
+            }
+            None => (self.epoch.as_ref().map(|epoch| epoch.sent), self.context()),
+        }
+    }
+
+    /// The epoch in use, and the one before that is reported first.
+    pub(super) fn spis(&self) -> [Option<u32>; 2] {
+        let live = self.epoch.as_ref().map(|epoch| epoch.association.spi());
+        [live, self.former.as_ref().map(|former| former.spi).filter(|_| live.is_some())]
+    }
 }
 
 impl Epoch {
+    /// Whether no packet can be sent any more for want of numbers.
+    pub(super) fn is_out_of_numbers(&self) -> bool {
+        self.highest == u32::MAX
+    }
+
     /// Whether data moved since the last Query.
     pub(super) fn is_busy(&self) -> bool {
         self.sent > self.reported

@@ -35,6 +35,8 @@ pub(crate) struct Packets {
     pub(crate) events: VecDeque<Event>,
     /// Installs fail while set.
     pub(crate) full: bool,
+    /// What was sent in the epoch before, and its last number.
+    pub(crate) previous: BTreeMap<(FlowId, u32), (u64, u32)>,
 }
 
 impl Packets {
@@ -48,6 +50,8 @@ impl Packets {
             Command::Install { .. } if self.full => Err("the permission table is full"),
             Command::Install { grant, .. } => {
                 if self.asks_for.is_some() {
+                    let former = self.table.iter().filter(|((other, _), _)| *other == flow);
+                    self.previous = former.map(|(key, entry)| (*key, (entry.counted, entry.highest))).collect();
                     self.table.retain(|(other, _), _| *other != flow);
                 }
                 let entry = Entry { grant: grant.clone(), counted: grant.counted, highest: 0, lengths: Vec::new() };
@@ -85,6 +89,7 @@ impl Packets {
             }
             Command::Snapshot { spi, .. } => match self.table.get(&(flow, *spi)) {
                 Some(entry) => Ok((entry.counted, entry.highest)),
+                None if self.previous.contains_key(&(flow, *spi)) => Ok(self.previous[&(flow, *spi)]),
                 None => Err("no such permission"),
             },
             Command::Expect { until, .. } => {

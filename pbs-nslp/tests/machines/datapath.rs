@@ -47,6 +47,8 @@ pub(crate) struct Datapath {
     pub(crate) sticks: Option<u32>,
     /// Numbers that were used under an SPI, to show that none is used twice (INV-07).
     pub(crate) used: BTreeSet<(u32, u32)>,
+    /// What a sender sent in the epoch before, and its last number.
+    pub(crate) previous: BTreeMap<(FlowId, u32), (u64, u32)>,
 }
 
 impl Datapath {
@@ -63,7 +65,8 @@ impl Datapath {
         };
         let before = self.table.get(&key).map_or((0, 0), |entry| (entry.counted, entry.highest));
         let result = self.carry_out(command, key);
-        let (counted, highest) = self.table.get(&key).map_or(before, |entry| (entry.counted, entry.highest));
+        let previous = self.previous.get(&key).copied().unwrap_or(before);
+        let (counted, highest) = self.table.get(&key).map_or(previous, |entry| (entry.counted, entry.highest));
         let event = match result {
             Ok(()) => match command {
                 Command::Compare { up_to, delay, .. } => {
@@ -97,6 +100,10 @@ impl Datapath {
             Command::Install { .. } if self.full => return Err("the permission table is full"),
             Command::Install { grant, .. } => {
                 if self.is_sender {
+                    let former = self.table.iter().filter(|((flow, _), _)| *flow == grant.flow);
+                    let former: Vec<_> = former.map(|(key, entry)| (*key, (entry.counted, entry.highest))).collect();
+                    self.previous.retain(|(flow, _), _| *flow != grant.flow);
+                    self.previous.extend(former);
                     self.table.retain(|(flow, _), _| *flow != grant.flow);
                     self.held.remove(&grant.flow);
                 }
@@ -121,6 +128,7 @@ impl Datapath {
                 entry.draining = true;
                 entry.grant.expires_at = entry.grant.expires_at.min(*until);
             }
+            Command::Snapshot { .. } if self.previous.contains_key(&key) => {}
             Command::Compare { .. } | Command::Snapshot { .. } => drop(self.table.get(&key).ok_or("no such permission")?),
             Command::Expect { flow, .. } => drop(self.held.insert(*flow)),
             Command::ReleaseHeld { flow, .. } | Command::DropHeld { flow, .. } => drop(self.held.remove(flow)),

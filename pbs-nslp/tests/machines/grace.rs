@@ -4,7 +4,7 @@
 use gist::api::Indication;
 use gist::wire::SessionId;
 use pbs_nslp::datapath::Event;
-use pbs_nslp::receiver::{GrantPolicy, GrantRule, Ladder, Overrun, Reactions, Receiver, ReceiverConfig, Terms};
+use pbs_nslp::receiver::{GrantPolicy, GrantRule, Ladder, Overrun, Reactions, Receiver, ReceiverConfig, Strength, Terms};
 use pbs_nslp::report::{Attack, Reaction, ReportEvent};
 use pbs_nslp::selector::Selector;
 use pbs_nslp::wire::{Defense, Permission, Query, Volume, VolumeContext};
@@ -261,7 +261,23 @@ fn a_newer_session_takes_over_as_ever() {
     ask(&mut world, NEWER, &asked);
     world.took(2, &["FR-50"]);
     assert_eq!(world.receiver.sessions().len(), 1);
+    // what is under way still passes, for a while.
+    assert!(world.datapaths[2].table[&(flow(), old)].draining);
+    world.run(seconds(3));
     assert!(!world.datapaths[2].table.contains_key(&(flow(), old)));
+}
+
+#[test]
+fn an_order_for_another_epoch_is_carried_out_with_the_answer() {
+    // FR-37, FR-18.
+    let mut world = grace();
+    let old = spi(&world);
+    assert!(world.receiver.rekey(flow(), Strength::Same, world.now));
+    world.settle();
+    assert_eq!((world.receiver_state(), spi(&world)), ("Grace".to_owned(), old));
+    run_to(&mut world, "Permitted");
+    world.took(2, &["FR-35", "FR-18"]);
+    assert_ne!(spi(&world), old);
 }
 
 #[test]

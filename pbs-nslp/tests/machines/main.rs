@@ -25,6 +25,7 @@ mod limits;
 mod policy;
 mod real;
 mod refresh;
+mod rekey;
 mod repair;
 mod replay;
 mod restart;

@@ -36,7 +36,9 @@ fn a_refresh_repeats_everything_and_counts_nothing_anew() {
     world.run(seconds(20));
     let permissions: Vec<_> = world.sent(2, MessageKind::Permission).iter().map(|transit| transit.permission().unwrap()).collect();
     assert!(permissions.len() >= 4);
-    assert!(permissions.windows(2).all(|pair| pair[0].defense == pair[1].defense && pair[0].sa == pair[1].sa));
+    assert!(permissions.windows(2).all(|pair| pair[0].defense == pair[1].defense && pair[0].sa.unwrap().spi == pair[1].sa.unwrap().spi));
+    let new: Vec<bool> = permissions.iter().map(|permission| permission.sa.unwrap().new_epoch).collect();
+    assert!(new[0] && new[1..].iter().all(|new| !new), "NEW until the sender has named the epoch: {new:?}");
     assert!(permissions.iter().all(|permission| permission.allowed == Volume(VOLUME)));
     assert!(permissions.windows(2).all(|pair| pair[0].ttl > pair[1].ttl), "X-46: the remaining time");
     assert_eq!(world.datapaths[1].table.values().next().unwrap().counted, 5000);

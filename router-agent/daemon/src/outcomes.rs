@@ -138,6 +138,8 @@ impl Waiting {
             | ReportEvent::BudgetSpent
             | ReportEvent::Stray
             | ReportEvent::Notifying { .. }
+            | ReportEvent::NotANewEpoch { .. }
+            | ReportEvent::Rekeyed { .. }
             | ReportEvent::NotActedUpon => None,
         }
     }

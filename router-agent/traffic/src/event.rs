@@ -20,8 +20,8 @@ pub enum Event {
         /// The least MTU of its links as far as it is known.
         mtu: u32,
     },
-    /// A sender has used up three quarters of what is allowed: time to ask for more (X-36, FS-33). Raised once for each
-    /// allowed volume.
+    /// A sender has used up three quarters of what is allowed, or half of the numbers: time to ask for more (X-36, X-72, FS-33).
+    /// Raised once for each allowed volume, and once for the numbers.
     NearlyUsedUp {
         /// The permission's flow.
         flow: Flow,

@@ -240,7 +240,7 @@ fn guards(
         second_holder: matches!(verified, Err(DropReason::Replayed)) && entry.association.shows_second_holder(packet, checks),
         fits: verified.is_ok() && checks.within_budget(entry.counted, packet.total_len() as u64, entry.allowed),
         draining: entry.draining,
-        lowered: entry.lowered,
+        lowered: entry.allowed < entry.peak,
         ..guards
     }
 }

@@ -208,6 +208,9 @@ fn a_receiver_reports_excess_unless_it_lowered_the_volume_itself_or_the_epoch_is
     assert_eq!(fixture.events().len(), 0, "FR-27");
     fixture.apply(update(200)).unwrap();
     assert_eq!(fixture.process(&excess), Err(DropReason::OverBudget));
+    assert_eq!(fixture.events().len(), 0, "FR-27: it may have been sent while 1000 were allowed");
+    fixture.apply(update(1000)).unwrap();
+    assert_eq!(fixture.process(&sealed(&udp_v4(1200), 1)), Err(DropReason::OverBudget));
     assert_eq!(fixture.events().len(), 1, "FR-24 again");
 
     let mut fixture = Fixture::permitted(Role::Receiver, 100);

@@ -159,7 +159,11 @@ impl Inserter {
                         push_bounded(&mut self.events, Event::NearlyUsedUp { flow, spi: entry.spi });
                     }
                 }
-                Action::TakeNumber => entry.highest = entry.highest.saturating_add(1),
+                Action::TakeNumber => {
+                    if entry.take_number() {
+                        push_bounded(&mut self.events, Event::NearlyUsedUp { flow, spi: entry.spi });
+                    }
+                }
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
                     attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out.0) {

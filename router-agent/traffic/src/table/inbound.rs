@@ -54,8 +54,8 @@ pub struct Entry {
     pub expires_at: Instant,
     /// Whether it belongs to an old epoch that runs out.
     pub draining: bool,
-    /// Whether the last change of AV lowered it.
-    pub lowered: bool,
+    /// Highest AV up to now: below it this node has taken back what it had granted, and packets in flight are no attack.
+    pub peak: u64,
     /// What was counted under which numbers; at a receiver only, which compares.
     pub ledger: Option<Ledger>,
     /// Whether two right ICVs came under one number (E4).
@@ -72,8 +72,8 @@ pub struct Entry {
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { flow, association, allowed, counted, expires_at, draining, lowered, ledger, .. } = self;
-        (flow, association, allowed, counted, expires_at.in_micros(), draining, lowered, ledger).hash(state);
+        let Self { flow, association, allowed, counted, expires_at, draining, peak, ledger, .. } = self;
+        (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
         let Self { second_holder, late, signatures, errors, reported_at, warned_at, .. } = self;
         let signatures = signatures.map(|(left, then)| (left, then.in_micros()));
         (second_holder, late, signatures, errors, reported_at.in_micros(), warned_at.in_micros()).hash(state);
@@ -190,18 +190,14 @@ impl InboundTable {
         let refuse = |why| Refused { token, why };
         match update {
             Update::Install { grant, .. } => self.install(token, grant, now).map_err(refuse),
-            Update::Update { flow, spi, allowed, expires_at, .. } => {
-                self.change(token, flow, spi, |entry| {
-                    // An unchanged AV says nothing new about whether it was lowered.
-                    if allowed != entry.allowed {
-                        entry.lowered = allowed < entry.allowed;
-                    }
+            Update::Update { flow, spi, allowed, expires_at, .. } => self
+                .change(token, flow, spi, |entry| {
                     entry.allowed = allowed;
+                    entry.peak = entry.peak.max(allowed);
                     entry.expires_at = expires_at;
                     entry.reported_at = None;
                 })
-                .map_err(refuse)
-            }
+                .map_err(refuse),
             Update::Drain { flow, spi, until, .. } => self
                 .change(token, flow, spi, |entry| {
                     entry.draining = true;
@@ -247,7 +243,7 @@ impl InboundTable {
             counted,
             expires_at,
             draining: false,
-            lowered: false,
+            peak: allowed,
             ledger: self.ledger.clone(),
             second_holder: false,
             late: 0,

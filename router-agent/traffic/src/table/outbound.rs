@@ -13,6 +13,9 @@ use crate::icmp::Rate;
 use crate::state::{Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
+/// The number from which on a sender asks for another epoch; the last one is 2³² − 1.
+const NUMBERS_HALF_USED: u32 = 1 << 31;
+
 /// One permission with its association.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -63,6 +66,12 @@ impl Entry {
             self.reported_at = Some(now);
         }
         due
+    }
+
+    /// Takes the next number. Whether it is the one from which on another epoch should be asked for.
+    pub fn take_number(&mut self) -> bool {
+        self.highest = self.highest.saturating_add(1);
+        self.highest == NUMBERS_HALF_USED
     }
 
     /// Whether three quarters of the allowed volume are used up and nobody has been told.

@@ -1,0 +1,153 @@
+//! Another epoch in the middle of a permission, without a break (FR-18, X-36, X-72, X-75).
+
+use gist::time::Instant;
+
+use super::Receiver;
+use super::budget::Account;
+use super::rows::{Cause, Step};
+use super::session::{Pending, Session};
+use super::table::{Event, Guards};
+use crate::datapath::Command;
+use crate::flow::FlowId;
+use crate::node::SessionKey;
+use crate::report::{Rekey, ReportEvent};
+use crate::wire::Volume;
+
+/// AH numbers from here on call for another epoch.
+const NUMBERS_HALF_USED: u32 = 1 << 31;
+
+/// The most that a sender without 64-bit volumes can say.
+const WIDEST: u64 = u32::MAX as u64;
+
+/// How packets are to be authenticated from an operator's order on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Strength {
+    /// As up to now, with a fresh key.
+    Same,
+    /// By signatures of the sender (Solution 3). There is no way back within the flow's life.
+    Signed,
+}
+
+/// How the volume is divided between two epochs.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    /// AV of the epoch that drains.
+    old: Volume,
+    /// AV of the epoch that begins.
+    new: Volume,
+}
+
+impl Receiver {
+    /// Begins another epoch of a live permission without a break, by an operator's order (FR-18). False if the flow has no permission,
+    /// or its packets cannot be signed.
+    pub fn rekey(&mut self, flow: FlowId, strength: Strength, now: Instant) -> bool {
+        let keys = self.keys_of(&flow);
+        let can = |session: &Session| session.epoch.is_some() && (strength == Strength::Same || session.source.is_some());
+        if !keys.iter().any(|key| self.sessions.get(key).is_some_and(can)) {
+            return false;
+        }
+        if strength == Strength::Signed {
+            self.sign_from_now_on(flow, now);
+        }
+        for key in keys.into_iter().filter(|key| self.sessions.get(key).is_some_and(can)).collect::<Vec<_>>() {
+            self.take(Event::TgRekey, Guards::default(), Step::new(key, Cause::Other, now));
+        }
+        true
+    }
+
+    pub(super) fn note_rekey(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.rekey = Some(Rekey::Ordered);
+        }
+    }
+
+    /// Asks what has been counted: the epochs share what is left.
+    pub(super) fn read_volume(&mut self, key: SessionKey) {
+        let spi = self.sessions.get(&key).and_then(|session| session.epoch.as_ref()).map(|epoch| epoch.spi);
+        if let Some(spi) = spi {
+            let token = self.node.token();
+            self.node.command(Command::Snapshot { token, flow: key.flow, spi });
+            self.wait_for(key, token, Pending::Volume);
+        }
+    }
+
+    /// The counter is known: another epoch begins if it is due, and there is volume for it.
+    pub(super) fn rekey_if_due(&mut self, key: SessionKey, now: Instant) -> bool {
+        let why = self.rekey_due(key, now);
+        let due = why.is_some() && self.shares(key, now).is_some();
+        if let Some(session) = self.sessions.get_mut(&key).filter(|_| due) {
+            session.rekey = why;
+            self.follow.push_back((key, Event::TgNewEpoch));
+        }
+        due
+    }
+
+    /// A Permission that asks for another path names no association, and a rekey waits for the next.
+    fn rekey_due(&self, key: SessionKey, now: Instant) -> Option<Rekey> {
+        let session = self.sessions.get(&key).filter(|session| !session.other_path)?;
+        let epoch = session.epoch.as_ref()?;
+        let is_old = now.saturating_duration_since(epoch.began_at) >= self.config.key_age;
+        session
+            .rekey
+            .or_else(|| (epoch.highest >= NUMBERS_HALF_USED).then_some(Rekey::Numbers))
+            .or_else(|| session.fills_32_bits().then_some(Rekey::Width))
+            .or_else(|| is_old.then_some(Rekey::KeyAge))
+    }
+
+    /// What both epochs together may have is what the one had. If the limit leaves room for more, the old one keeps its volume and
+    /// the new one gets as much as was left; else they divide it, so that neither the limit is passed nor packets in flight are lost.
+    /// What the old one does not use comes back with the next extension.
+    fn shares(&self, key: SessionKey, now: Instant) -> Option<Shares> {
+        let session = self.sessions.get(&key)?;
+        let (epoch, terms) = (session.epoch.as_ref()?, session.terms?);
+        let rest = session.allowed.0.saturating_sub(epoch.counted.0);
+        let total = terms.total().0;
+        let asked = session.query.requested.map_or(0, |requested| requested.0.min(total).saturating_sub(epoch.counted.0));
+        let wanted = if session.fills_32_bits() { terms.volume.0.max(asked).max(rest) } else { asked.max(rest) };
+        let account = Account { flow: key.flow, key_hash: session.key_hash };
+        let free = if self.expected.contains_key(&key.flow) { u64::MAX } else { self.budgets.left(&account, None, terms.total(), now).0 };
+        let shares = if free >= wanted {
+            Shares { old: session.allowed, new: Volume(wanted) }
+        } else {
+            let given = rest / 2;
+            Shares { old: Volume(session.allowed.0.saturating_sub(given)), new: Volume(free.saturating_add(given).min(wanted)) }
+        };
+        (!shares.new.is_zero()).then_some(shares)
+    }
+
+    /// Divides what is left of the volume between the epoch that drains and the one that begins.
+    pub(super) fn share_volume(&mut self, step: &Step<'_>) {
+        let Some(Shares { old, new }) = self.shares(step.key, step.now) else {
+            return;
+        };
+        let expires_at = self.end(step.key, step.now);
+        let Some(session) = self.sessions.get_mut(&step.key) else {
+            return;
+        };
+        session.unused = Some(new);
+        if let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.spi).filter(|_| old < session.allowed) {
+            let account = Account { flow: step.key.flow, key_hash: session.key_hash };
+            self.budgets.allow(&account, spi, old);
+            let token = self.node.token();
+            self.node.command(Command::Update { token, flow: step.key.flow, spi, allowed: old.0, expires_at });
+        }
+    }
+
+    pub(super) fn report_rekeyed(&mut self, step: &Step<'_>) {
+        let why = self.sessions.get_mut(&step.key).and_then(|session| session.rekey.take()).unwrap_or(Rekey::Ordered);
+        let session = self.sessions.get(&step.key);
+        if let Some((session, epoch)) = session.and_then(|session| Some((session, session.epoch.as_ref()?))) {
+            let event = ReportEvent::Rekeyed { spi: epoch.spi, algorithm: epoch.protection.name(), allowed: session.allowed, why };
+            self.node.tell(step.key, step.rule, event);
+        }
+    }
+}
+
+impl Session {
+    /// Whether the sender has nearly used up all that it can count: it asks for the most that it can say, and does not say more
+    /// though it could.
+    fn fills_32_bits(&self) -> bool {
+        let counted = self.epoch.as_ref().map_or(0, |epoch| epoch.counted.0);
+        self.query.requested == Some(Volume(WIDEST)) && self.allowed.0 >= WIDEST && counted >= WIDEST / 4 * 3
+    }
+}
