@@ -11,7 +11,7 @@ use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
 use traffic::routes::MARK;
-use traffic::rules::{ASSOCIATION_MARK, Role};
+use traffic::rules::{ASSOCIATION_MARK, LISTENER_MARK, Role};
 
 use crate::reactions::{LONGEST_GRACE, Section};
 
@@ -161,8 +161,8 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.mark.count_ones() != 1 {
         return Err(source.wrong("datapath.mark", "must be a single bit, such as 0x08000000"));
     }
-    if config.datapath.mark & ASSOCIATION_MARK != 0 {
-        return Err(source.wrong("datapath.mark", "is a bit of the mark of signalling associations (0x50420003)"));
+    if config.datapath.mark & (ASSOCIATION_MARK | LISTENER_MARK) != 0 {
+        return Err(source.wrong("datapath.mark", "is a bit of the marks of signalling associations (0x50420002, 0x50420003)"));
     }
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));

@@ -151,14 +151,14 @@ pub(super) async fn connect_tcp(bind: Bind, remote: SocketAddr) -> io::Result<Tc
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, bind.ipv6.filter(|address| !address.is_unspecified()).map(IpAddr::V6)),
     };
     // Before the first segment.
-    bind.association_mark.map_or(Ok(()), |mark| set_mark(&socket, mark))?;
+    bind.marks.map_or(Ok(()), |marks| set_mark(&socket, marks.association))?;
     if let Some(local) = local {
         socket.bind(SocketAddr::new(local, 0))?;
     }
     socket.connect(remote).await
 }
 
-/// Marks a socket of an association, so that packet filters know it; see [`Bind::association_mark`].
+/// Marks a socket of an association, so that packet filters know it; see [`Marks`](super::Marks).
 pub(super) fn set_mark<S: AsFd>(socket: &S, mark: u32) -> io::Result<()> {
     setsockopt(socket, sockopt::Mark, &mark)?;
     // One bit for both IP versions, and this option sets it on sockets of either.

@@ -32,6 +32,8 @@ pub(super) struct Accepted {
 pub(super) struct Gate {
     acceptor: TlsAcceptor,
     limits: Limits,
+    /// What sockets get once their peer is authenticated.
+    mark: Option<u32>,
     accepted: mpsc::Sender<Accepted>,
     visits: Arc<Visits>,
     counters: Arc<GateCounters>,
@@ -46,15 +48,22 @@ pub(super) struct GateCounters {
 }
 
 impl Gate {
-    pub(super) fn new(acceptor: TlsAcceptor, limits: Limits, accepted: mpsc::Sender<Accepted>, counters: Arc<GateCounters>) -> Self {
-        Self { acceptor, limits, accepted, visits: Arc::new(Visits::new(limits)), counters }
+    pub(super) fn new(
+        acceptor: TlsAcceptor,
+        limits: Limits,
+        bind: Bind,
+        accepted: mpsc::Sender<Accepted>,
+        counters: Arc<GateCounters>,
+    ) -> Self {
+        let mark = bind.marks.map(|marks| marks.association);
+        Self { acceptor, limits, mark, accepted, visits: Arc::new(Visits::new(limits)), counters }
     }
 }
 
 /// Binds the listeners that the configuration wants.
 pub(super) fn bind(bind: Bind, port: u16) -> Result<Vec<TcpListener>, ShellError> {
     let addresses = [bind.ipv4.map(IpAddr::V4), bind.ipv6.map(IpAddr::V6)];
-    addresses.into_iter().flatten().map(|address| listen(SocketAddr::new(address, port), bind.association_mark)).collect()
+    addresses.into_iter().flatten().map(|address| listen(SocketAddr::new(address, port), bind.marks.map(|marks| marks.listener))).collect()
 }
 
 fn listen(address: SocketAddr, mark: Option<u32>) -> Result<TcpListener, ShellError> {
@@ -63,7 +72,7 @@ fn listen(address: SocketAddr, mark: Option<u32>) -> Result<TcpListener, ShellEr
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Before it listens: what it accepts inherits the mark.
+        // Before it listens: what it accepts inherits the mark, so that it is told apart from the first segment on.
         mark.map_or(Ok(()), |mark| set_mark(&socket, mark))?;
         // A restarted daemon must not wait for its old connections to be forgotten.
         socket.set_reuse_address(true)?;
@@ -139,6 +148,7 @@ async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> 
         Err(_) => return Err(format!("TLS: not finished within {within:?}")),
     };
     let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
+    gate.mark.map_or(Ok(()), |mark| set_mark(stream.get_ref().0, mark)).map_err(|error| format!("marking the socket: {error}"))?;
     Ok(Accepted { stream: TlsStream::from(stream), peer_address, credentials })
 }
 
@@ -156,16 +166,18 @@ mod tests {
 
     use nix::sys::socket::{getsockopt, sockopt};
 
+    use super::super::Marks;
     use super::super::association::connect_tcp;
     use super::*;
 
     /// packet filters know associations by it, at either end.
     #[tokio::test]
     async fn every_socket_of_an_association_has_the_mark_that_is_configured() {
-        const MARK: u32 = 0x1234;
+        const MARKS: Marks = Marks { listener: 0x1234, association: 0x5678 };
         for address in ["127.0.0.1", "::1"] {
             let address: IpAddr = address.parse().unwrap();
-            for mark in [Some(MARK), None] {
+            for marks in [Some(MARKS), None] {
+                let mark = marks.map(|marks| marks.listener);
                 let listener = match listen(SocketAddr::new(address, 0), mark) {
                     Err(ShellError::Bind { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                         assert!(!in_ci(), "network tests must not be skipped in CI, and marks on sockets need root ({source})");
@@ -174,16 +186,15 @@ mod tests {
                     }
                     listener => listener.unwrap(),
                 };
-                let bind = Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), association_mark: mark, ..Bind::default() };
+                let bind = Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), marks, ..Bind::default() };
                 let to = listener.local_addr().unwrap();
                 let (opened, accepted) = tokio::join!(connect_tcp(bind, to), listener.accept());
                 let (opened, accepted) = (opened.unwrap(), accepted.unwrap().0);
-                let marks = [
-                    (getsockopt(&listener, sockopt::Mark), getsockopt(&listener, sockopt::IpTransparent)),
-                    (getsockopt(&opened, sockopt::Mark), getsockopt(&opened, sockopt::IpTransparent)),
-                    (getsockopt(&accepted, sockopt::Mark), getsockopt(&accepted, sockopt::IpTransparent)),
-                ];
-                assert_eq!(marks, [(Ok(mark.unwrap_or(0)), Ok(mark.is_some())); 3], "{address}");
+                let listening = (Ok(mark.unwrap_or(0)), Ok(mark.is_some()));
+                assert_eq!((getsockopt(&listener, sockopt::Mark), getsockopt(&listener, sockopt::IpTransparent)), listening, "{address}");
+                assert_eq!((getsockopt(&accepted, sockopt::Mark), getsockopt(&accepted, sockopt::IpTransparent)), listening, "{address}");
+                let calling = (Ok(marks.map_or(0, |marks| marks.association)), Ok(marks.is_some()));
+                assert_eq!((getsockopt(&opened, sockopt::Mark), getsockopt(&opened, sockopt::IpTransparent)), calling, "{address}");
             }
         }
     }

@@ -39,6 +39,7 @@ mod handle;
 mod ip_headers;
 mod listener;
 mod parse;
+mod path_mtu;
 mod progress;
 mod query_mode;
 mod raw;
@@ -80,18 +81,27 @@ pub struct Bind {
     pub ipv4: Option<Ipv4Addr>,
     /// IPv6.
     pub ipv6: Option<Ipv6Addr>,
-    /// Mark of the sockets of associations, by which a packet filter tells them from those of other programs on the same
-    /// port; `None` leaves them unmarked.
-    ///
-    /// They then have `SO_MARK`, and `IP_TRANSPARENT`, which a filter sees even of connections that are only being opened or
-    /// in TIME-WAIT. Either needs `CAP_NET_ADMIN` or `CAP_NET_RAW`.
-    pub association_mark: Option<u32>,
+    /// Marks of the sockets of associations; `None` leaves them unmarked.
+    pub marks: Option<Marks>,
 }
 
-/// Any address of both IP versions, no mark.
+/// By what packet filters tell the sockets of associations from those of other programs on the same port.
+///
+/// They then have `SO_MARK`, and `IP_TRANSPARENT`, which a filter sees even of connections that are only being opened or in
+/// TIME-WAIT. Either needs `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Of listeners, and of what they accept until the peer has shown a certificate that is believed: so far anybody comes, and a
+    /// flood of connections must cost associations nothing.
+    pub listener: u32,
+    /// Of associations: those opened here from the first segment on, those of peers from the end of the TLS handshake.
+    pub association: u32,
+}
+
+/// Any address of both IP versions, no marks.
 impl Default for Bind {
     fn default() -> Self {
-        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED), association_mark: None }
+        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED), marks: None }
     }
 }
 

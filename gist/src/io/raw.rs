@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::Bind;
 use super::error::ShellError;
+use super::{Bind, path_mtu};
 
 /// Sending sockets of both IP versions, as far as the configuration wants them.
 #[derive(Debug)]
@@ -18,13 +18,9 @@ pub(super) struct RawSockets {
 impl RawSockets {
     /// Opens the sockets; needs the right to use raw sockets.
     pub(super) fn open(bind: Bind) -> Result<Self, ShellError> {
-        let raw = |version, domain| {
-            Socket::new_raw(domain, Type::RAW.nonblocking(), Some(Protocol::from(IPPROTO_RAW)))
-                .map_err(|source| ShellError::RawSocket { version, source })
-        };
         Ok(Self {
-            ipv4: bind.ipv4.map(|_| raw("IPv4", Domain::IPV4)).transpose()?,
-            ipv6: bind.ipv6.map(|_| raw("IPv6", Domain::IPV6)).transpose()?,
+            ipv4: bind.ipv4.map(|address| raw("IPv4", Domain::IPV4, address.into())).transpose()?,
+            ipv6: bind.ipv6.map(|address| raw("IPv6", Domain::IPV6, address.into())).transpose()?,
         })
     }
 
@@ -34,6 +30,15 @@ impl RawSockets {
         let socket = socket.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
         socket.send_to(packet, &SockAddr::from(SocketAddr::new(destination, 0))).map(drop)
     }
+}
+
+fn raw(version: &'static str, domain: Domain, address: IpAddr) -> Result<Socket, ShellError> {
+    let open = || {
+        let socket = Socket::new_raw(domain, Type::RAW.nonblocking(), Some(Protocol::from(IPPROTO_RAW)))?;
+        path_mtu::ignore(&socket, address)?;
+        Ok(socket)
+    };
+    open().map_err(|source| ShellError::RawSocket { version, source })
 }
 
 /// The protocol whose sockets only send, and always with the caller's IP header (raw(7), ipv6(7)).

@@ -54,7 +54,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let (accepted_sender, accepted) = mpsc::channel(limits.handshakes.max(1));
 
     let gate_counters = Arc::new(GateCounters::default());
-    let gate = Arc::new(Gate::new(TlsAcceptor::from(tls.server), limits, accepted_sender, Arc::clone(&gate_counters)));
+    let gate = Arc::new(Gate::new(TlsAcceptor::from(tls.server), limits, bind, accepted_sender, Arc::clone(&gate_counters)));
     let mut listening = JoinSet::new();
     for listener in listeners {
         listening.spawn(listener::accept(listener, Arc::clone(&gate)));

@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 
 use super::error::ShellError;
 use super::parse::is_query_mode;
-use super::{Bind, ShellCounters};
+use super::{Bind, ShellCounters, path_mtu};
 use crate::node::Datagram;
 use crate::wire::datagram::GIST_PORT;
 
@@ -99,6 +99,7 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
         setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
         socket.set_ttl_v4(IP_TTL)?;
     }
+    path_mtu::ignore(&socket, address.ip())?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }

@@ -189,8 +189,8 @@ pub fn config(address: IpAddr, tls: Tls, allowed: &str) -> ShellConfig {
     node.local_addresses = vec![address];
     node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName(allowed.to_owned()), role: PeerRole::Host, allow: true }];
     let bind = match address {
-        IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None, association_mark: None },
-        IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address), association_mark: None },
+        IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None, marks: None },
+        IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address), marks: None },
     };
     ShellConfig { node, tls, bind, limits: Limits::default() }
 }

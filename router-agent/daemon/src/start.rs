@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gist::api::Indication;
-use gist::io::{Bind, Handle, Limits, ShellConfig};
+use gist::io::{Bind, Handle, Limits, Marks, ShellConfig};
 use gist::wire::NslpId;
 use pbs_nslp::node::NodeConfig;
 use tokio::sync::{Notify, mpsc};
 use traffic::counters::Counters;
 use traffic::processor::PacketProcessor;
 use traffic::queue::QueueConfig;
-use traffic::rules::{ASSOCIATION_MARK, Install, Role};
+use traffic::rules::{ASSOCIATION_MARK, Install, LISTENER_MARK, Role};
 
 use crate::claim::{self, Claim, ClaimError};
 use crate::clock::Clock;
@@ -104,7 +104,7 @@ impl Start {
         let node = identity::node_config(config, role)?;
         let addresses = node.local_addresses.clone();
         self.credentials.warn_of_unnamed(&addresses);
-        let bind = Bind { association_mark: Some(ASSOCIATION_MARK), ..Bind::default() };
+        let bind = Bind { marks: Some(Marks { listener: LISTENER_MARK, association: ASSOCIATION_MARK }), ..Bind::default() };
         let shell = ShellConfig { node, tls: self.credentials.tls.clone(), bind, limits: Limits::default() };
         let (gist, indications) = gist::io::spawn(shell)?;
         let reporter = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

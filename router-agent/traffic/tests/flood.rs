@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use namespace::{A4, B4, Namespace, SOON, address, eventually, pair, privileged, receive};
+use namespace::{A4, A6, B4, B6, Namespace, SOON, address, eventually, pair, privileged, receive};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
 use traffic::counters::Counters;
@@ -19,7 +19,7 @@ use traffic::inserter::{AskRule, Inserter, InserterConfig};
 use traffic::processor::{PacketProcessor, UserId};
 use traffic::queue::{Delivery, OUTBOUND_CAPACITY, Queue, QueueConfig, ReceiveBuffer, kernel_statistics};
 use traffic::reason::DropReason;
-use traffic::rules::{Exemptions, HostRules};
+use traffic::rules::{Bucket, HostRules};
 use traffic::update::{Grant, Update};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 use traffic::worker::{Clock, Up, Worker, WorkerConfig};
@@ -78,13 +78,92 @@ fn another_user_asks_is_granted_and_sends_while_a_program_floods() {
     }
 }
 
+/// Most of a flood ends in the kernel: each user has so many packets a second that may ask, and what is permitted needs none.
+#[test]
+fn a_flood_of_one_user_reaches_the_queue_within_its_bucket_and_takes_nothing_from_what_is_permitted() {
+    if !privileged() {
+        return;
+    }
+    const ASKING: Bucket = Bucket::new(200, 100);
+    let mut scene = Scene::with(ASKING);
+    let began = Instant::now();
+    let Some(flood) = Flood::start(&scene.a, RATE) else { return };
+    eventually("the flood fills its bucket", || scene.count("out-asking", "above the bucket") > 1000);
+    let arrived = scene.send_and_count();
+    drop(flood);
+    let most = f64::from(ASKING.burst) + began.elapsed().as_secs_f64() * f64::from(ASKING.rate);
+    let (asked, refused) = (scene.count("out-asking", "within the bucket"), scene.count("out-asking", "above the bucket"));
+    println!("{arrived} of {PACKETS} arrive; {asked} packets of others came to the queue, {refused} were dropped before it");
+    assert!(arrived * 100 >= PACKETS * 95, "{arrived} of {PACKETS}");
+    assert!(asked as f64 <= most + 100.0, "{asked}, at most {most}");
+    assert!(scene.count("out-flow", "permitted lately") >= u64::from(PACKETS) * 95 / 100, "they went by the set of permitted flows");
+}
+
+/// In the other direction: what leaves without an owner, or under the preferred flow's ports to another address, has no preference.
+#[test]
+fn only_the_permitted_flow_itself_is_preferred() {
+    if !privileged() {
+        return;
+    }
+    for (from, to, elsewhere) in [(A4, B4, "192.168.20.77"), (A6, B6, "fd20::77")] {
+        let mut scene = Scene::with(Bucket::new(1, 3));
+        let (here, there) = (address(from, 5010), address(to, 5011));
+        let (sending, receiving) = (scene.a.udp(here), scene.b.udp(there));
+        scene.permit(here, there);
+        let preferred = |scene: &Scene| scene.count("out-flow", "permitted lately");
+        let before = preferred(&scene);
+        sending.send_to(b"first", there).unwrap();
+        assert!(receive(&receiving, SOON).is_some());
+        assert_eq!(preferred(&scene), before, "nobody knows it yet");
+        for sent in 1..=20 {
+            sending.send_to(b"more", there).unwrap();
+            assert!(receive(&receiving, SOON).is_some(), "{sent}");
+        }
+        assert_eq!(preferred(&scene), before + 20);
+        let (other_port, other_source) = (scene.a.udp(address(from, 5012)), address(elsewhere, 5011));
+        for _ in 0..10 {
+            let _ = other_port.send_to(b"other source port", there);
+            let _ = sending.send_to(b"other destination port", address(to, 5013));
+            let _ = sending.send_to(b"other destination", other_source);
+        }
+        assert_eq!(preferred(&scene), before + 20);
+        assert!(scene.count("out-asking", "above the bucket") >= 20);
+    }
+}
+
+/// `cargo test --release -p traffic --test flood -- --ignored --nocapture goodput`
+#[test]
+#[ignore = "a measurement"]
+fn goodput_of_a_user_while_two_others_flood() {
+    if !privileged() {
+        return;
+    }
+    const ALL: Bucket = Bucket::new(1_000_000_000, 1_000_000_000);
+    const NONE: Bucket = Bucket::new(1, 1);
+    for round in 0..3 {
+        for (name, asking, floods) in [
+            ("no flood", ALL, 0),
+            ("two floods, every packet to the queue", ALL, 2),
+            ("two floods, 1000 packets a second of each user", Bucket::new(1000, 1000), 2),
+            ("two floods, hardly a packet to the queue", NONE, 2),
+        ] {
+            let mut scene = Scene::with(asking);
+            let floods: Vec<_> = (0..floods).filter_map(|_| Flood::start(&scene.a, 1_000_000_000)).collect();
+            std::thread::sleep(Duration::from_millis(500));
+            let arrived = scene.blast(Duration::from_secs(2));
+            println!("round {round}, {name}: {:.0} packets a second arrive", f64::from(arrived) / 2.0);
+            drop(floods);
+        }
+    }
+}
+
 #[test]
 fn the_kernel_says_whose_socket_a_packet_comes_from() {
     if !privileged() {
         return;
     }
     let (a, _b) = pair(1500);
-    a.run(|| rules().install().unwrap());
+    a.run(|| rules(Bucket::new(1000, 1000)).install().unwrap());
     let queue = a.run(|| Queue::open(QueueConfig::outbound(OUT)).unwrap());
     let mut buffer = ReceiveBuffer::default();
     a.udp(address(A4, 5000)).send_to(b"mine", address(B4, 5001)).unwrap();
@@ -165,7 +244,12 @@ struct Scene {
 }
 
 impl Scene {
+    /// The bucket of each user is so large that only user space stands between a flood and the others.
     fn new() -> Self {
+        Self::with(Bucket::new(1_000_000, 1_000_000))
+    }
+
+    fn with(asking: Bucket) -> Self {
         let clock = Clock::new(Instant::now());
         let (a, b) = pair(1500);
         let (out_counters, in_counters) = (Arc::new(Counters::default()), Arc::new(Counters::default()));
@@ -173,7 +257,7 @@ impl Scene {
         let inserter = Inserter::new(config, Arc::new(Strict), Arc::clone(&out_counters));
         let verifier = Verifier::new(VerifierConfig::new(Role::Receiver), Arc::new(Strict), Arc::clone(&in_counters)).unwrap();
         for space in [&a, &b] {
-            space.run(|| rules().install().unwrap());
+            space.run(|| rules(asking).install().unwrap());
         }
         let out = worker(&a, QueueConfig::outbound(OUT), Box::new(inserter), clock, &out_counters);
         let inn = worker(&b, QueueConfig::new(IN), Box::new(verifier), clock, &in_counters);
@@ -213,6 +297,25 @@ impl Scene {
         self.asks
     }
 
+    /// Packets of both families that a rule of the sending host has counted.
+    fn count(&self, chain: &str, rule: &str) -> u64 {
+        let counters = self.a.run(|| traffic::rules::counters(traffic::rules::Role::Host).unwrap());
+        let of_rule = counters.iter().filter(|counter| counter.chain == chain && counter.rule == rule);
+        of_rule.map(|counter| counter.packets).sum()
+    }
+
+    /// Sends the permitted flow's packets as fast as may be for so long; answers how many arrive.
+    fn blast(&mut self, time: Duration) -> u32 {
+        let receiving = self.receiving.try_clone().unwrap();
+        let counting = std::thread::spawn(move || std::iter::from_fn(|| receive(&receiving, Duration::from_millis(500))).count());
+        let start = Instant::now();
+        while start.elapsed() < time {
+            let _ = self.sending.send_to(&[1; 1000], address(B4, 5001));
+        }
+        self.asks();
+        u32::try_from(counting.join().unwrap()).unwrap()
+    }
+
     /// Sends the permitted flow's packets at their pace; answers how many arrive.
     fn send_and_count(&mut self) -> u32 {
         let receiving = self.receiving.try_clone().unwrap();
@@ -229,8 +332,8 @@ impl Scene {
     }
 }
 
-fn rules() -> HostRules {
-    HostRules { outbound_queue: OUT, inbound_queue: IN, association_port: 30_270, exemptions: Exemptions::default(), exempt: Vec::new() }
+fn rules(asking: Bucket) -> HostRules {
+    HostRules { asking, ..HostRules::new(OUT, IN, 30_270) }
 }
 
 fn flow(from: SocketAddr, to: SocketAddr) -> Flow {

@@ -13,7 +13,7 @@ use nix::libc::linger;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen, setsockopt, socket, sockopt,
 };
-use traffic::rules::{self, ASSOCIATION_MARK, HostRules, Role, RouterRules, SIGNALLING_PASSED};
+use traffic::rules::{self, ASSOCIATION_MARK, HostRules, LISTENER_MARK, Role, RouterRules, SIGNALLING_PASSED};
 
 const PORT: u16 = 30_270;
 
@@ -25,12 +25,14 @@ struct Marks {
 }
 
 const ASSOCIATION: Marks = Marks { mark: Some(ASSOCIATION_MARK), transparent: true };
+const LISTENER: Marks = Marks { mark: Some(LISTENER_MARK), transparent: true };
 const OTHER: Marks = Marks { mark: None, transparent: false };
 
 #[test]
-fn the_mark_of_associations_has_no_other_meaning() {
-    assert_ne!(ASSOCIATION_MARK, SIGNALLING_PASSED);
-    assert_ne!(ASSOCIATION_MARK, traffic::routes::MARK, "packets of that mark are routed by another table");
+fn the_marks_of_associations_have_no_other_meaning() {
+    let marks = [ASSOCIATION_MARK, LISTENER_MARK, SIGNALLING_PASSED];
+    assert!((1..marks.len()).all(|place| !marks[place..].contains(&marks[place - 1])));
+    assert!(marks.iter().all(|mark| mark & traffic::routes::MARK == 0), "packets of that mark are routed by another table");
 }
 
 /// From SYN to the last ACK: whatever the kernel sends or receives for an association is exempt.
@@ -53,6 +55,8 @@ fn no_segment_of_an_association_needs_a_permission() {
         assert_eq!((packets(host, "outbound"), packets(host, "inbound")), (0, 0));
         let exempt = |chain| host.run(|| counter(chain, "within the bucket"));
         assert!(exempt("in-association") > 10 && exempt("out-association") > 10);
+        // Two connections were opened to each, and each of those was acknowledged.
+        assert!(exempt("in-opening") == 2 && exempt("in-handshake") >= 2 && exempt("out-handshake") >= 2);
     }
 }
 
@@ -65,7 +69,7 @@ fn a_connection_to_a_listener_with_only_the_mark_does_not_come_about() {
     let (a, b) = pair(1500);
     b.run(|| HostRules::new(3, 4, PORT).install().unwrap());
     for to in [B4, B6] {
-        let listener = listener(&b, address(to, PORT), Marks { transparent: false, ..ASSOCIATION }).unwrap();
+        let listener = listener(&b, address(to, PORT), Marks { transparent: false, ..LISTENER }).unwrap();
         let _client = a.run(|| stream(None, address(to, PORT), OTHER).unwrap());
         std::thread::sleep(QUIET);
         listener.set_nonblocking(true).unwrap();
@@ -83,9 +87,9 @@ fn time_wait_answers_as_long_as_the_peer_needs_it() {
     for (to, a_opens) in [(B4, true), (B6, true), (A4, false), (A6, false)] {
         let (client, server) = if a_opens { (&a, &b) } else { (&b, &a) };
         a.run(|| HostRules::new(3, 4, PORT).install().unwrap());
-        let listener = listener(server, address(to, PORT), ASSOCIATION).unwrap();
+        let listener = listener(server, address(to, PORT), LISTENER).unwrap();
         let client = client.run(|| stream(None, address(to, PORT), ASSOCIATION).unwrap());
-        let (accepted, _) = listener.accept().unwrap();
+        let accepted = authenticated(listener.accept().unwrap().0);
         let (first, last) = if a_opens { (client, accepted) } else { (accepted, client) };
         drop(listener);
         // The end in `a` closes first, and the last acknowledgement that it sends is lost.
@@ -247,11 +251,18 @@ fn stream(from: Option<SocketAddr>, to: SocketAddr, marks: Marks) -> std::io::Re
     }
 }
 
+/// What a daemon does when the peer has shown its certificate.
+fn authenticated(accepted: TcpStream) -> TcpStream {
+    assert_eq!(getsockopt(&accepted, sockopt::Mark), Ok(LISTENER_MARK), "it has the listener's until then");
+    setsockopt(&accepted, sockopt::Mark, &ASSOCIATION_MARK).unwrap();
+    accepted
+}
+
 /// Opens an association, sends both ways, and closes it from the client's side.
 fn exchange(client: &Namespace, server: &Namespace, to: SocketAddr) {
-    let listener = listener(server, to, ASSOCIATION).unwrap();
+    let listener = listener(server, to, LISTENER).unwrap();
     let mut client = client.run(|| stream(None, to, ASSOCIATION).unwrap());
-    let (mut accepted, _) = listener.accept().unwrap();
+    let mut accepted = authenticated(listener.accept().unwrap().0);
     let (mut from, mut to) = (&mut client, &mut accepted);
     for _ in 0..2 {
         from.write_all(b"Confirm").unwrap();

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    Icmpv4Packet, Icmpv6Packet, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket, TcpRepr,
+    TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 /// An address and a port.
@@ -51,6 +52,26 @@ pub fn tcp_syn(from: Endpoint, to: Endpoint) -> io::Result<Vec<u8>> {
     );
     Ok(packet)
 }
+
+/// An ICMP error that says that `quote`, or what fits of it, was too big for a link of this MTU (RFC 792, RFC 4443 §3.2).
+pub fn too_big(from: IpAddr, to: IpAddr, mtu: u16, quote: &[u8]) -> io::Result<Vec<u8>> {
+    const MOST_QUOTED: usize = 500;
+    let quote = quote.get(..MOST_QUOTED).unwrap_or(quote);
+    let [high, low] = mtu.to_be_bytes();
+    let (protocol, kind, code) = if from.is_ipv4() { (IpProtocol::Icmp, 3, 4) } else { (IpProtocol::Icmpv6, 2, 0) };
+    let (mut packet, header) = ip(from, to, protocol, ICMP_HEADER + quote.len())?;
+    let message = packet.get_mut(header..).unwrap_or_default();
+    let (fixed, quoted) = message.split_at_mut(ICMP_HEADER);
+    fixed.copy_from_slice(&[kind, code, 0, 0, 0, 0, high, low]);
+    quoted.copy_from_slice(quote);
+    match (from, to) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => Icmpv6Packet::new_unchecked(message).fill_checksum(&from, &to),
+        _ => Icmpv4Packet::new_unchecked(message).fill_checksum(),
+    }
+    Ok(packet)
+}
+
+const ICMP_HEADER: usize = 8;
 
 /// The IPv6 packet with a router alert of this value in a hop-by-hop header (RFC 2711), which takes [`ROUTER_ALERT`] octets.
 pub fn alert_routers(mut packet: Vec<u8>, value: u16) -> io::Result<Vec<u8>> {

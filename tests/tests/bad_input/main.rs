@@ -2,6 +2,7 @@
 //! changed that must not change. The programs are the real ones, in network namespaces of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod association;
 mod command_line;
 mod configuration;
 mod drops;
@@ -10,5 +11,6 @@ mod garbage;
 mod guard;
 mod identity;
 mod kernel;
+mod path_mtu;
 mod peers;
 mod support;

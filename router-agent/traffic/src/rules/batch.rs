@@ -95,16 +95,14 @@ fn new_chain(batch: &mut Batch, role: Role, family: Family, chain: &Chain) {
 fn new_set(batch: &mut Batch, role: Role, family: Family, set: &Set, id: u32) {
     const TIMEOUTS: u32 = 0x10;
     const FILLED_BY_RULES: u32 = 0x20;
-    /// How other programs show the key.
-    const INTERFACE_INDEX: u32 = 20;
     let name = format!("create set {family} {} {}", role.table(), set.name);
     batch.request(name, NEW_SET, CREATE, &fixed(family.number(), 0), |writer| {
         writer.put_text(1, role.table());
         writer.put_text(2, &set.name);
         writer.put_be32(3, TIMEOUTS | FILLED_BY_RULES);
-        writer.put_be32(4, INTERFACE_INDEX);
-        writer.put_be32(5, 4); // octets of a key
-        writer.nest(9, |description| description.put_be32(1, Set::CAPACITY));
+        writer.put_be32(4, set.key.kind(family));
+        writer.put_be32(5, set.key.octets(family));
+        writer.nest(9, |description| description.put_be32(1, set.key.capacity()));
         writer.put_be32(10, id);
         writer.put_be64(11, set.timeout);
     });

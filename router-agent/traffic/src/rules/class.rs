@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 
 use super::exempt::Exempt;
-use super::expression::{Expression, destination_port, host, icmp_types, opens_nothing, protocol, source_port};
+use super::expression::{Expression, destination_port, host, icmp_types, opens, opens_nothing, protocol, source_port};
+use super::key::Key;
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
-use super::{ASSOCIATION_MARK, GIST_PORT, HostRules};
+use super::{ASSOCIATION_MARK, GIST_PORT, HostRules, LISTENER_MARK};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -73,7 +74,7 @@ impl Listed<'_> {
         let class = |name: &'static str, bucket, tests| Class { name: name.into(), bucket, tests };
         let mut classes = vec![class("signalling", buckets.signalling, signalling(way))];
         if way == Way::In {
-            classes.push(class("icmp errors", buckets.icmp_errors, self.errors_about_signalling(family)));
+            classes.push(class("icmp errors", buckets.icmp_errors, self.errors_about_associations(family)));
         }
         match family {
             Family::Ipv4 => {
@@ -91,9 +92,13 @@ impl Listed<'_> {
         classes
     }
 
-    /// ICMP errors about the node's own signalling, without which an association would not learn the path's MTU. Any other needs
-    /// a permission, like the packet it speaks of, and no error leaves a host in the clear.
-    fn errors_about_signalling(&self, family: Family) -> Vec<Vec<Expression>> {
+    /// ICMP errors about the node's own associations, without which those would not learn the path's MTU. Any other needs a
+    /// permission, like the packet it speaks of, and no error leaves a host in the clear.
+    ///
+    /// TCP believes an error only if the quoted sequence number is one of data under way (RFC 5927 §4), so that posing as a router
+    /// takes to see or to guess the association. Nothing of the kind guards UDP, and signalling by UDP has no use for errors: its
+    /// messages are smaller than any link's MTU (G-055), and what is lost is sent again.
+    fn errors_about_associations(&self, family: Family) -> Vec<Vec<Expression>> {
         // Behind the ICMP header stands the IP header of the packet in question. One with options is not taken for signalling.
         const QUOTE: u32 = 8;
         let (errors, mask, form, protocol_at, ports_at) = match family {
@@ -104,54 +109,68 @@ impl Listed<'_> {
             let len = u32::try_from(value.len()).unwrap_or(0);
             vec![Expression::LoadTransport { offset, len }, Expression::Equal(value.to_vec())]
         };
-        let about = |protocol, at, port: u16| [octets(protocol_at, &[protocol]), octets(at, &port.to_be_bytes())].concat();
-        let quoted =
-            [about(UDP, ports_at, GIST_PORT), about(TCP, ports_at, self.association_port), about(TCP, ports_at + 2, self.association_port)];
+        let about = |at| [octets(protocol_at, &[TCP]), octets(at, &self.association_port.to_be_bytes())].concat();
+        let quoted = [about(ports_at), about(ports_at + 2)];
         let form_of_header =
             vec![Expression::LoadTransport { offset: QUOTE, len: 1 }, Expression::Mask(vec![mask]), Expression::Equal(vec![form])];
         errors.iter().flat_map(|error| quoted.iter().map(|quote| [error.clone(), form_of_header.clone(), quote.clone()].concat())).collect()
     }
 
-    /// Segments of associations: to the peer's port at either end, and only of sockets with [`ASSOCIATION_MARK`], which no
-    /// unprivileged program has. Those *from* the port pass only if they belong to a connection that goes to it: otherwise
-    /// whoever uses the port as its source could connect to any service.
+    /// Segments of associations: to the peer's port at either end, and only of sockets with [`ASSOCIATION_MARK`] or
+    /// [`LISTENER_MARK`], which no unprivileged program has. Those *from* the port pass only if they belong to a connection that
+    /// goes to it: otherwise whoever uses the port as its source could connect to any service.
     fn association(&self, way: Way, table: &mut Table) -> Vec<Rule> {
-        let chain = match way {
-            Way::Out => "out-association",
-            Way::In => "in-association",
-        };
-        table.add_bucket(chain, self.exemptions.associations, way.interface(), Expression::Accept);
+        let chain = |of: &str| Cow::from(format!("{}-{of}", way.word()));
+        let (authenticated, handshake) = (chain("association"), chain("handshake"));
+        let buckets = self.exemptions;
+        table.add_bucket(handshake.clone(), buckets.handshakes, way.interface(), Expression::Accept);
+        table.add_buckets(authenticated.clone(), buckets.association, Key::Connection(way.interface()), Expression::Accept, None);
         let to = [protocol(TCP), destination_port(self.association_port)].concat();
         let from = [protocol(TCP), source_port(self.association_port), opens_nothing()].concat();
-        let rule = |test, rest| Rule::new("association", [test, rest]);
         match way {
             Way::Out => {
-                let marked = || vec![Expression::LoadMark, Expression::Equal(host(ASSOCIATION_MARK)), Expression::Jump(chain.into())];
-                vec![rule(to, marked()), rule(from, marked())]
+                let marked = |mark, chain: &Cow<'static, str>| {
+                    vec![Expression::LoadMark, Expression::Equal(host(mark)), Expression::Jump(chain.clone())]
+                };
+                let rules = [
+                    (to, ASSOCIATION_MARK, &authenticated),
+                    (from.clone(), ASSOCIATION_MARK, &authenticated),
+                    (from, LISTENER_MARK, &handshake),
+                ];
+                rules.map(|(test, mark, chain)| Rule::new("association", [test, marked(mark, chain)])).into()
             }
             Way::In => {
+                let opening = chain("opening");
+                table.add_bucket(opening.clone(), buckets.openings, way.interface(), Expression::Accept);
                 const SOCKET: &str = "in-association-socket";
-                table.chains.push(of_marked_sockets(SOCKET, chain));
-                let jump = || vec![Expression::Jump(SOCKET.into())];
-                vec![rule(to, jump()), rule(from, jump())]
+                table.chains.push(of_marked_sockets(SOCKET, &authenticated, &opening, &handshake));
+                [to, from].map(|test| Rule::new("association", [test, vec![Expression::Jump(SOCKET.into())]])).into()
             }
         }
     }
 }
 
-/// Goes on in `chain` for packets to a socket with [`ASSOCIATION_MARK`], and back for others.
+/// Goes on in one of the chains for packets to a socket of signalling, and back for others. What everybody can send goes by other
+/// buckets than what belongs to an association whose peer is authenticated.
 ///
 /// The kernel shows no mark while a connection is being opened (the socket is then a mere request) and in TIME-WAIT. There
 /// `IP_TRANSPARENT` stands for it, which takes the same privilege and which those inherit. A whole socket that is transparent
 /// for other reasons does not pass.
-fn of_marked_sockets(name: &'static str, chain: &'static str) -> Chain {
-    let mark = |test| vec![Expression::LoadSocketMark, test];
+fn of_marked_sockets(
+    name: &'static str,
+    authenticated: &Cow<'static, str>,
+    opening: &Cow<'static, str>,
+    handshake: &Cow<'static, str>,
+) -> Chain {
+    let mark = |mark| vec![Expression::LoadSocketMark, Expression::Equal(host(mark))];
     let transparent = vec![Expression::LoadSocketTransparent, Expression::Equal(vec![1])];
-    let jump = || vec![Expression::Jump(chain.into())];
+    let jump = |chain: &Cow<'static, str>| vec![Expression::Jump(chain.clone())];
     let rules = vec![
-        Rule::new("of an association", [mark(Expression::Equal(host(ASSOCIATION_MARK))), jump()]),
-        Rule::new("of another program", [mark(Expression::Unequal(host(ASSOCIATION_MARK))), vec![Expression::Counter, Expression::Return]]),
-        Rule::new("of an association that opens or has closed", [transparent, jump()]),
+        Rule::new("of an association", [mark(ASSOCIATION_MARK), jump(authenticated)]),
+        Rule::new("opens an association", [mark(LISTENER_MARK), opens(), jump(opening)]),
+        Rule::new("of an association that is not authenticated yet", [mark(LISTENER_MARK), jump(handshake)]),
+        Rule::new("of another program", [vec![Expression::LoadSocketMark, Expression::Counter, Expression::Return]]),
+        Rule::new("of an association that opens or has closed", [transparent, jump(handshake)]),
     ];
     Chain { name: name.into(), base: None, rules }
 }

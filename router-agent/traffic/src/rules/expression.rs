@@ -33,6 +33,15 @@ pub(super) enum Expression {
     LoadOutputName,
     /// Loads what kind of address the destination is to this node.
     LoadDestinationType,
+    /// Loads the user who owns the socket that the packet comes from. The rule ends here if nobody does, as with what the kernel
+    /// sends itself, and what it still sends for a socket that was closed.
+    LoadOwner,
+    /// Loads a value.
+    Load(Vec<u8>),
+    /// Loads what `load` does, but that many octets, a multiple of 4, behind the register's beginning: one part of a [`Key`].
+    ///
+    /// [`Key`]: super::key::Key
+    Behind { octets: u32, load: Box<Expression> },
     /// Loads `len` octets at `offset` of the IP header.
     LoadNetwork { offset: u32, len: u32 },
     /// Loads `len` octets at `offset` of the transport header. The rule ends here for a later fragment.
@@ -47,9 +56,13 @@ pub(super) enum Expression {
     Unequal(Vec<u8>),
     /// The rule goes on if the register is in the range, both ends included.
     Between(Vec<u8>, Vec<u8>),
-    /// The rule goes on as long as the bucket has tokens that `set` keeps for the loaded interface index. If the set is full
-    /// and has none for it, the rule ends here.
+    /// The rule goes on as long as the bucket has tokens that `set` keeps for the loaded key. If the set is full and has none
+    /// for it, the rule ends here.
     Limit { set: Cow<'static, str>, timeout: u64, bucket: Bucket },
+    /// Keeps the loaded key in `set` for that many milliseconds from now. If the set is full, the rule ends here.
+    Remember { set: Cow<'static, str>, timeout: u64 },
+    /// The rule goes on if `set` has the loaded key.
+    Known(Cow<'static, str>),
     /// Counts packets and bytes.
     Counter,
     /// Lets the packet pass this table.
@@ -67,6 +80,8 @@ pub(super) enum Expression {
 }
 
 const REGISTER: u32 = 1;
+/// The same register as the first of those of 4 octets each, which go on behind it (`NFT_REG32_00`).
+const FIRST_SHORT_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 /// Each kernel name takes a whole interface name, NULs included (`IFNAMSIZ`).
 const INTERFACE_NAME_LEN: usize = 16;
@@ -77,6 +92,7 @@ const META_INPUT_INDEX: u32 = 4;
 const META_OUTPUT_INDEX: u32 = 5;
 const META_INPUT_NAME: u32 = 6;
 const META_OUTPUT_NAME: u32 = 7;
+const META_OWNER: u32 = 10;
 const META_PROTOCOL: u32 = 16;
 
 /// Kinds of addresses as the routing table knows them (`RTN_UNICAST`, `RTN_LOCAL`).
@@ -92,7 +108,7 @@ impl Expression {
         const DATA: u16 = 2;
         list.nest(ELEMENT, |element| {
             element.put_text(NAME, self.name());
-            element.nest(DATA, |data| self.write_data(data));
+            element.nest(DATA, |data| self.write_data(data, REGISTER));
         });
     }
 
@@ -104,14 +120,16 @@ impl Expression {
         }
     }
 
-    const fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::LoadProtocol
             | Self::LoadMark
             | Self::LoadInputIndex
             | Self::LoadOutputIndex
             | Self::LoadInputName
-            | Self::LoadOutputName => "meta",
+            | Self::LoadOutputName
+            | Self::LoadOwner => "meta",
+            Self::Behind { load, .. } => load.name(),
             Self::LoadSocketMark | Self::LoadSocketTransparent => "socket",
             Self::LoadDestinationType => "fib",
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
@@ -119,37 +137,44 @@ impl Expression {
             Self::Mask(_) => "bitwise",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
-            Self::Limit { .. } => "dynset",
+            Self::Limit { .. } | Self::Remember { .. } => "dynset",
+            Self::Known(_) => "lookup",
             Self::Counter => "counter",
-            Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
+            Self::Load(_) | Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
             // This kernel has no `queue` expression: the older filter's target does it.
             Self::Queue(_) => "target",
             Self::Reassembly => "match",
         }
     }
 
-    fn write_data(&self, data: &mut Writer) {
+    fn write_data(&self, data: &mut Writer, register: u32) {
         match self {
-            Self::LoadProtocol => meta(data, META_PROTOCOL),
-            Self::LoadMark => meta(data, META_MARK),
-            Self::LoadInputIndex => meta(data, META_INPUT_INDEX),
-            Self::LoadOutputIndex => meta(data, META_OUTPUT_INDEX),
-            Self::LoadSocketMark => socket(data, SOCKET_MARK),
-            Self::LoadSocketTransparent => socket(data, SOCKET_TRANSPARENT),
-            Self::LoadInputName => meta(data, META_INPUT_NAME),
-            Self::LoadOutputName => meta(data, META_OUTPUT_NAME),
+            Self::LoadProtocol => meta(data, register, META_PROTOCOL),
+            Self::LoadMark => meta(data, register, META_MARK),
+            Self::LoadInputIndex => meta(data, register, META_INPUT_INDEX),
+            Self::LoadOutputIndex => meta(data, register, META_OUTPUT_INDEX),
+            Self::LoadSocketMark => socket(data, register, SOCKET_MARK),
+            Self::LoadSocketTransparent => socket(data, register, SOCKET_TRANSPARENT),
+            Self::LoadOwner => meta(data, register, META_OWNER),
+            Self::Load(octets) => {
+                data.put_be32(1, register);
+                value(data, 2, octets);
+            }
+            Self::Behind { octets, load } => load.write_data(data, FIRST_SHORT_REGISTER.saturating_add(octets / 4)),
+            Self::LoadInputName => meta(data, register, META_INPUT_NAME),
+            Self::LoadOutputName => meta(data, register, META_OUTPUT_NAME),
             Self::LoadDestinationType => {
                 const RESULT_ADDRESS_TYPE: u32 = 3;
                 const OF_DESTINATION: u32 = 2;
-                data.put_be32(1, REGISTER);
+                data.put_be32(1, register);
                 data.put_be32(2, RESULT_ADDRESS_TYPE);
                 data.put_be32(3, OF_DESTINATION);
             }
-            Self::LoadNetwork { offset, len } => payload(data, 1, *offset, *len),
-            Self::LoadTransport { offset, len } => payload(data, 2, *offset, *len),
+            Self::LoadNetwork { offset, len } => payload(data, register, 1, *offset, *len),
+            Self::LoadTransport { offset, len } => payload(data, register, 2, *offset, *len),
             Self::LoadHasExtension(kind) => {
                 const PRESENT: u32 = 1;
-                data.put_be32(1, REGISTER);
+                data.put_be32(1, register);
                 data.put_u8(2, *kind);
                 data.put_be32(3, 0);
                 data.put_be32(4, 1);
@@ -171,15 +196,16 @@ impl Expression {
                 value(data, 4, to);
             }
             Self::Limit { set, timeout, bucket } => {
-                const ADD_OR_REFRESH: u32 = 1;
-                data.put_text(1, set);
-                data.put_be32(3, ADD_OR_REFRESH);
-                data.put_be32(4, REGISTER);
-                data.put_be64(6, *timeout);
+                add_or_refresh(data, set, *timeout);
                 data.nest(7, |limit| {
                     limit.put_text(1, "limit");
                     limit.nest(2, |data| tokens(data, *bucket));
                 });
+            }
+            Self::Remember { set, timeout } => add_or_refresh(data, set, *timeout),
+            Self::Known(set) => {
+                data.put_text(1, set);
+                data.put_be32(2, REGISTER);
             }
             Self::Counter => {}
             Self::Accept => verdict(data, 1, None),
@@ -234,10 +260,20 @@ pub(super) fn remote(family: Family, which: Interface, prefix: IpNet) -> Option<
 
 /// Tests for a TCP segment that opens no connection.
 pub(super) fn opens_nothing() -> Vec<Expression> {
+    opening(Expression::Unequal(vec![SYN]))
+}
+
+/// Tests for a TCP segment that opens a connection.
+pub(super) fn opens() -> Vec<Expression> {
+    opening(Expression::Equal(vec![SYN]))
+}
+
+const SYN: u8 = 0x02;
+
+fn opening(test: Expression) -> Vec<Expression> {
     const FLAGS: u32 = 13;
-    const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    vec![Expression::LoadTransport { offset: FLAGS, len: 1 }, Expression::Mask(vec![SYN | ACK]), Expression::Unequal(vec![SYN])]
+    vec![Expression::LoadTransport { offset: FLAGS, len: 1 }, Expression::Mask(vec![SYN | ACK]), test]
 }
 
 /// Tests for one of the types of ICMP from `from` to `to`.
@@ -278,8 +314,8 @@ pub(super) fn reassembly() -> Vec<Expression> {
     vec![Expression::LoadProtocol, Expression::Equal(vec![255]), Expression::Reassembly]
 }
 
-fn meta(data: &mut Writer, key: u32) {
-    data.put_be32(1, REGISTER);
+fn meta(data: &mut Writer, register: u32, key: u32) {
+    data.put_be32(1, register);
     data.put_be32(2, key);
 }
 
@@ -287,9 +323,18 @@ fn meta(data: &mut Writer, key: u32) {
 const SOCKET_TRANSPARENT: u32 = 0;
 const SOCKET_MARK: u32 = 1;
 
-fn socket(data: &mut Writer, key: u32) {
+fn socket(data: &mut Writer, register: u32, key: u32) {
     data.put_be32(1, key);
-    data.put_be32(2, REGISTER);
+    data.put_be32(2, register);
+}
+
+/// The loaded key in a set, from now on.
+fn add_or_refresh(data: &mut Writer, set: &str, timeout: u64) {
+    const ADD_OR_REFRESH: u32 = 1;
+    data.put_text(1, set);
+    data.put_be32(3, ADD_OR_REFRESH);
+    data.put_be32(4, REGISTER);
+    data.put_be64(6, timeout);
 }
 
 fn tokens(data: &mut Writer, bucket: Bucket) {
@@ -300,8 +345,8 @@ fn tokens(data: &mut Writer, bucket: Bucket) {
     data.put_be32(5, 0); // up to the rate, not above it
 }
 
-fn payload(data: &mut Writer, base: u32, offset: u32, len: u32) {
-    data.put_be32(1, REGISTER);
+fn payload(data: &mut Writer, register: u32, base: u32, offset: u32, len: u32) {
+    data.put_be32(1, register);
     data.put_be32(2, base);
     data.put_be32(3, offset);
     data.put_be32(4, len);

@@ -1,9 +1,13 @@
 //! The rules of a host.
 
 use super::HostRules;
+use super::asking;
 use super::class::{self, Way};
 use super::expression::{ADDRESS_UNICAST, Expression, host, interface, reassembly};
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
+
+/// Priority of the chain that queues what the host sends.
+pub(super) const OUTBOUND: i32 = -150;
 
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
@@ -19,12 +23,13 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     outbound.extend(exempt.rules(Way::Out, &mut table));
     inbound.extend(exempt.rules(Way::In, &mut table));
     inbound.extend(class::errors_about_size(rules, &mut table));
-    outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Queue(rules.outbound_queue)]]));
+    let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
+    outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     table.chains.push(Chain {
         name: "outbound".into(),
         // After connection tracking, so that it sees the packet without AH.
-        base: Some(Base { hook: Hook::Output, priority: -150, kind: "route", policy: Policy::Drop }),
+        base: Some(Base { hook: Hook::Output, priority: OUTBOUND, kind: "route", policy: Policy::Drop }),
         rules: outbound,
     });
     table.chains.push(Chain {

@@ -7,10 +7,12 @@
 //! Only [`remove`] opens.
 //!
 //! What is exempted is the list of X-58, each entry with a token bucket of its own on each interface; a counter stands on
-//! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`]), not by
-//! their port alone. If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
+//! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`],
+//! [`LISTENER_MARK`]), not by their port alone, and each association has a bucket of its own, so that no flood of other segments
+//! touches it. If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
 //! error that says so; nothing weaker is set, and a node that had no rules is closed altogether.
 
+mod asking;
 mod batch;
 mod class;
 mod closed;
@@ -18,6 +20,7 @@ mod dump;
 mod exempt;
 mod expression;
 mod host;
+mod key;
 mod plan;
 mod router;
 mod watch;
@@ -56,12 +59,17 @@ impl Role {
 /// The mark counts only together with UDP destination port 270, and only inside the router that set it.
 pub const SIGNALLING_PASSED: u32 = 0x5042_0001;
 
-/// Mark of the sockets of messaging associations, without which their port is exempt from nothing.
+/// Mark of the sockets of messaging associations whose peer this node has called or authenticated, without which their port is
+/// exempt from nothing.
 ///
 /// Sockets must carry it as `SO_MARK`, and `IP_TRANSPARENT` too: setting either takes `CAP_NET_ADMIN` or `CAP_NET_RAW`. It is
 /// neither [`SIGNALLING_PASSED`] nor the mark by which packets with AH are routed ([`crate::routes::MARK`]), so that
 /// associations are routed like everything else.
 pub const ASSOCIATION_MARK: u32 = 0x5042_0003;
+
+/// Mark of the sockets on which messaging associations are awaited, and of accepted ones until their peer is authenticated: what
+/// everybody can send to them has buckets apart. `IP_TRANSPARENT` as with [`ASSOCIATION_MARK`].
+pub const LISTENER_MARK: u32 = 0x5042_0002;
 
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
@@ -98,6 +106,10 @@ pub struct HostRules {
     pub inbound_queue: u16,
     /// TCP port of messaging associations, the same on every node.
     pub association_port: u16,
+    /// Packets a second of each user that may ask for the outbound queue although their flow has sent nothing under a permission
+    /// lately, on all interfaces; and the same once more, on each interface, for all packets that no user's socket sends. The
+    /// excess is dropped.
+    pub asking: Bucket,
     /// What does not go through the queues.
     pub exemptions: Exemptions,
     /// What else does not, by configuration; at most [`MOST_EXEMPT`], each [checked](Exempt::check).
@@ -133,7 +145,14 @@ impl RouterRules {
 impl HostRules {
     /// Rules for these queues and this port of associations, with the default buckets.
     pub fn new(outbound_queue: u16, inbound_queue: u16, association_port: u16) -> Self {
-        Self { outbound_queue, inbound_queue, association_port, exemptions: Exemptions::default(), exempt: Vec::new() }
+        Self {
+            outbound_queue,
+            inbound_queue,
+            association_port,
+            asking: Bucket::new(1000, 1000),
+            exemptions: Exemptions::default(),
+            exempt: Vec::new(),
+        }
     }
 
     /// Puts the rules in place of whatever the host's table held before, at once or not at all.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::expression::Expression;
+use super::key::Key;
 
 /// A protocol family of the packet filter.
 ///
@@ -35,7 +36,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// A token bucket: packets a second on average, and how many at once. Each interface has one of its own.
+/// A token bucket: packets a second on average, and how many at once. Unless it says otherwise each interface has one of its own
+///
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     /// Packets a second, at least 1.
@@ -56,8 +58,13 @@ impl Bucket {
 pub struct Exemptions {
     /// GIST datagrams to and from the node itself.
     pub signalling: Bucket,
-    /// TCP segments of messaging associations to and from the node itself.
-    pub associations: Bucket,
+    /// TCP segments of one authenticated messaging association on one interface: whoever knows the ports of an association and
+    /// poses as its peer takes from that association alone.
+    pub association: Bucket,
+    /// TCP segments that open connections to the port of associations.
+    pub openings: Bucket,
+    /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones.
+    pub handshakes: Bucket,
     /// ICMP errors: unreachable, too big, time exceeded, parameter problem.
     pub icmp_errors: Bucket,
     /// DHCP between client and server.
@@ -70,7 +77,9 @@ impl Default for Exemptions {
     fn default() -> Self {
         Self {
             signalling: Bucket::new(500, 200),
-            associations: Bucket::new(2000, 1000),
+            association: Bucket::new(2000, 1000),
+            openings: Bucket::new(100, 100),
+            handshakes: Bucket::new(1000, 500),
             icmp_errors: Bucket::new(100, 50),
             dhcp: Bucket::new(10, 20),
             neighbour_discovery: Bucket::new(100, 100),
@@ -83,7 +92,9 @@ impl Exemptions {
     pub const fn of_a_router() -> Self {
         Self {
             signalling: Bucket::new(2000, 500),
-            associations: Bucket::new(20_000, 10_000),
+            association: Bucket::new(20_000, 10_000),
+            openings: Bucket::new(1000, 500),
+            handshakes: Bucket::new(10_000, 5000),
             icmp_errors: Bucket::new(100, 50),
             dhcp: Bucket::new(10, 20),
             neighbour_discovery: Bucket::new(500, 500),
@@ -99,25 +110,22 @@ pub(super) struct Table {
     pub(super) chains: Vec<Chain>,
 }
 
-/// A set that keeps a token bucket for each interface that has been seen lately.
-///
-/// At most [`Set::CAPACITY`]; a packet of an interface that finds no room is above its bucket. Packets cannot fill it: its
-/// keys are the node's own interface indices.
+/// A set that rules fill from packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Set {
     pub(super) name: Cow<'static, str>,
-    /// How long an unused bucket is kept, in milliseconds: until it would be full again, so that forgetting it grants nothing.
+    pub(super) key: Key,
+    /// How long an element is kept after it was used last, in milliseconds.
     pub(super) timeout: u64,
 }
 
 impl Set {
-    /// Interfaces with a bucket.
-    pub(super) const CAPACITY: u32 = 1024;
     const LEAST_TIMEOUT: u64 = 60_000;
 
-    fn new(name: Cow<'static, str>, bucket: Bucket) -> Self {
+    /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
+    fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
-        Self { name, timeout: full_again.saturating_add(1000).max(Self::LEAST_TIMEOUT) }
+        Self { name, key, timeout: full_again.saturating_add(1000).max(Self::LEAST_TIMEOUT) }
     }
 }
 
@@ -211,16 +219,36 @@ impl Table {
     /// Adds a chain that lets packets through within the bucket of their interface: `then` for those, drop for the others.
     /// Both are counted.
     pub(super) fn add_bucket(&mut self, name: impl Into<Cow<'static, str>>, bucket: Bucket, interface: Interface, then: Expression) {
+        self.add_buckets(name, bucket, Key::Interface(interface), then, None);
+    }
+
+    /// The same with a bucket for each of what `key` tells apart. Packets that have no such key, or for whose bucket there is no
+    /// room any more, go on in the chain `others`.
+    pub(super) fn add_buckets(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        bucket: Bucket,
+        key: Key,
+        then: Expression,
+        others: Option<&'static str>,
+    ) {
         let name = name.into();
-        let set = Set::new(name.clone(), bucket);
-        let load = match interface {
-            Interface::Arriving => Expression::LoadInputIndex,
-            Interface::Leaving => Expression::LoadOutputIndex,
-        };
-        let limit = Expression::Limit { set: set.name.clone(), timeout: set.timeout, bucket };
-        let within = Rule::new("within the bucket", [vec![load, limit, Expression::Counter, then]]);
-        let above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Drop]]);
+        let set = Set::of_buckets(name.clone(), key, bucket);
+        let load = || key.load(self.family);
+        let mut rules = Vec::new();
+        let mut above = Vec::new();
+        if others.is_some() {
+            // A look-up in the set of buckets itself would take a token.
+            let seen = Set { name: format!("{name}-seen").into(), ..set.clone() };
+            rules.push(Rule::new("seen", [load(), vec![Expression::Remember { set: seen.name.clone(), timeout: seen.timeout }]]));
+            above = [load(), vec![Expression::Known(seen.name.clone())]].concat();
+            self.sets.push(seen);
+        }
+        let limit = Expression::Limit { set: name.clone(), timeout: set.timeout, bucket };
+        rules.push(Rule::new("within the bucket", [load(), vec![limit, Expression::Counter, then]]));
+        rules.push(Rule::new("above the bucket", [above, vec![Expression::Counter, Expression::Drop]]));
+        rules.extend(others.map(|chain| Rule::new("without a bucket", [vec![Expression::Jump(chain.into())]])));
         self.sets.push(set);
-        self.chains.push(Chain { name, base: None, rules: vec![within, above] });
+        self.chains.push(Chain { name, base: None, rules });
     }
 }

@@ -1,0 +1,160 @@
+//! By what sets of the packet filter tell packets apart: whose bucket is it, which flow.
+
+use super::expression::Expression;
+use super::plan::{Family, Interface};
+
+/// What a set keeps one element for each of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// An interface of this node.
+    Interface(Interface),
+    /// A TCP connection of this node, seen on one interface.
+    Connection(Interface),
+    /// A user of this node, by the socket that a packet comes from.
+    Owner,
+    /// Addresses, protocol and ports of a packet that leaves: a flow.
+    Flow,
+}
+
+impl Key {
+    /// How many elements at most.
+    pub(super) const fn capacity(self) -> u32 {
+        match self {
+            // The node's own interface indices: packets cannot fill it.
+            Self::Interface(_) => 1024,
+            // Only what belongs to authenticated associations comes so far, on each interface on which somebody guesses one.
+            Self::Connection(_) => 16_384,
+            Self::Owner => 1024,
+            Self::Flow => 65_536,
+        }
+    }
+
+    /// Octets of one key. Each part begins at a multiple of 4.
+    pub(super) fn octets(self, family: Family) -> u32 {
+        self.parts(family).iter().map(|part| part.octets.next_multiple_of(4)).sum()
+    }
+
+    /// How other programs show the key: six bits for each part.
+    pub(super) fn kind(self, family: Family) -> u32 {
+        self.parts(family).iter().fold(0, |kind, part| kind << 6 | part.kind)
+    }
+
+    /// Loads the key of a packet whose transport header is in its place.
+    pub(super) fn load(self, family: Family) -> Vec<Expression> {
+        one_behind_the_other(self.parts(family))
+    }
+
+    fn parts(self, family: Family) -> Vec<Part> {
+        let interface = |interface| match interface {
+            Interface::Arriving => Part::new(INTERFACE_INDEX, 4, Expression::LoadInputIndex),
+            Interface::Leaving => Part::new(INTERFACE_INDEX, 4, Expression::LoadOutputIndex),
+        };
+        match self {
+            Self::Interface(of) => vec![interface(of)],
+            Self::Connection(of) => {
+                let [source, destination] = addresses(family);
+                let remote = if of == Interface::Arriving { source } else { destination };
+                let [source_port, destination_port] = ports(0);
+                vec![interface(of), remote, source_port, destination_port]
+            }
+            Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
+            Self::Flow => flow(family, Part::new(PROTOCOL, 1, Expression::LoadProtocol), Some(0)),
+        }
+    }
+}
+
+/// Loads [`Key::Flow`] of a packet in which `octets` of AH stand before the transport header.
+pub(super) fn flow_behind_ah(family: Family, octets: u32) -> Vec<Expression> {
+    one_behind_the_other(flow(family, Part::new(PROTOCOL, 1, NEXT_HEADER_OF_AH), Some(octets)))
+}
+
+/// Loads the [`Key::Flow`] that stands for all packets of a protocol between two addresses whatever their ports; under AH or not.
+pub(super) fn flow_without_ports(family: Family, under_ah: bool) -> Vec<Expression> {
+    let protocol = if under_ah { NEXT_HEADER_OF_AH } else { Expression::LoadProtocol };
+    one_behind_the_other(flow(family, Part::new(PROTOCOL, 1, protocol), None))
+}
+
+/// RFC 4302 §2.1.
+pub(super) const NEXT_HEADER_OF_AH: Expression = Expression::LoadTransport { offset: 0, len: 1 };
+
+/// Ports stand so many octets behind the beginning of the transport header, or are not told apart.
+fn flow(family: Family, protocol: Part, ports_behind: Option<u32>) -> Vec<Part> {
+    let [source, destination] = addresses(family);
+    let none = || Part::new(PORT, 2, Expression::Load(vec![0; 4]));
+    let [source_port, destination_port] = ports_behind.map_or_else(|| [none(), none()], ports);
+    vec![source, destination, protocol, source_port, destination_port]
+}
+
+/// One part of a key.
+struct Part {
+    /// Its kind, as nft numbers them.
+    kind: u32,
+    octets: u32,
+    load: Expression,
+}
+
+// Kinds of parts.
+const IPV4_ADDRESS: u32 = 7;
+const IPV6_ADDRESS: u32 = 8;
+const PROTOCOL: u32 = 12;
+const PORT: u32 = 13;
+const INTERFACE_INDEX: u32 = 20;
+const USER: u32 = 24;
+
+impl Part {
+    const fn new(kind: u32, octets: u32, load: Expression) -> Self {
+        Self { kind, octets, load }
+    }
+}
+
+/// Source and destination.
+fn addresses(family: Family) -> [Part; 2] {
+    let (kind, len, offsets) = match family {
+        Family::Ipv4 => (IPV4_ADDRESS, 4, [12, 16]),
+        Family::Ipv6 => (IPV6_ADDRESS, 16, [8, 24]),
+    };
+    offsets.map(|offset| Part::new(kind, len, Expression::LoadNetwork { offset, len }))
+}
+
+/// Source and destination, so many octets behind the beginning of the transport header.
+fn ports(behind: u32) -> [Part; 2] {
+    [0, 2].map(|offset| Part::new(PORT, 2, Expression::LoadTransport { offset: behind.saturating_add(offset), len: 2 }))
+}
+
+fn one_behind_the_other(parts: Vec<Part>) -> Vec<Expression> {
+    let mut at = 0;
+    let place = |part: Part| {
+        let octets = at;
+        at += part.octets.next_multiple_of(4);
+        if octets == 0 { part.load } else { Expression::Behind { octets, load: Box::new(part.load) } }
+    };
+    parts.into_iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel takes at most 64 octets, and cuts short what does not begin where the last part ends.
+    #[test]
+    fn parts_of_a_key_stand_one_behind_the_other() {
+        for (key, family, octets) in [
+            (Key::Interface(Interface::Arriving), Family::Ipv4, 4),
+            (Key::Connection(Interface::Arriving), Family::Ipv4, 16),
+            (Key::Connection(Interface::Leaving), Family::Ipv6, 28),
+            (Key::Owner, Family::Ipv4, 4),
+            (Key::Flow, Family::Ipv4, 20),
+            (Key::Flow, Family::Ipv6, 44),
+        ] {
+            assert_eq!(key.octets(family), octets, "{key:?} {family}");
+            assert!(key.kind(family) < 1 << 30, "{key:?} {family}");
+        }
+        let places = |load: Vec<Expression>| {
+            let place = |expression: &Expression| if let Expression::Behind { octets, .. } = expression { *octets } else { 0 };
+            load.iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(places(Key::Flow.load(Family::Ipv4)), [0, 4, 8, 12, 16]);
+        assert_eq!(places(flow_behind_ah(Family::Ipv6, 32)), [0, 16, 32, 36, 40]);
+        assert_eq!(places(flow_without_ports(Family::Ipv6, false)), [0, 16, 32, 36, 40]);
+    }
+}
