@@ -30,12 +30,14 @@ fn a_forged_too_big_about_signalling_changes_no_path() {
     let (host, router) = (site.start_sender(), site.start_router());
     let at_host = Injector::new(&chain.router, LEFT_LINK, &chain.sender, SENDER_LINK).unwrap();
     let at_router = Injector::new(&chain.sender, SENDER_LINK, &chain.router, LEFT_LINK).unwrap();
-    let nodes: [(&Namespace, &Injector, [IpAddr; 2], [IpAddr; 2], [IpAddr; 2]); 2] = [
-        (&chain.sender, &at_host, [SENDER, SENDER6], [RECEIVER, RECEIVER6], [ROUTER_LEFT, ROUTER_LEFT6]),
-        (&chain.router, &at_router, [ROUTER_LEFT, ROUTER_LEFT6], [SENDER, SENDER6], [SENDER, SENDER6]),
+    let (routers, receivers) = ([ROUTER_LEFT, ROUTER_LEFT6], [RECEIVER, RECEIVER6]);
+    let hosts = [SENDER, SENDER6];
+    let nodes = [
+        Victim { node: &chain.sender, attacker: &at_host, own: hosts, peers: receivers, from: routers },
+        Victim { node: &chain.router, attacker: &at_router, own: routers, peers: hosts, from: hosts },
     ];
     let attack = |port: u16| {
-        for (_, attacker, own, peers, from) in &nodes {
+        for Victim { attacker, own, peers, from, .. } in &nodes {
             for version in 0..2 {
                 let (own, peer, from, mtu) = (own[version], peers[version], from[version], FORGED[version]);
                 let quotes = [
@@ -51,7 +53,7 @@ fn a_forged_too_big_about_signalling_changes_no_path() {
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
     };
-    let believed = || nodes.iter().flat_map(|(node, _, _, peers, _)| peers.map(|peer| path_mtu(node, peer))).collect::<Vec<_>>();
+    let believed = || nodes.iter().flat_map(|victim| victim.peers.map(|peer| path_mtu(victim.node, peer))).collect::<Vec<_>>();
     let before = believed();
     assert!(before.iter().all(|mtu| *mtu >= HONEST), "{before:?}");
     attack(270);
@@ -63,13 +65,21 @@ fn a_forged_too_big_about_signalling_changes_no_path() {
     wait_until("what `open` gives back is there", || believed().iter().all(|mtu| *mtu == 1500));
     attack(270);
     assert_eq!(believed(), [1500; 4], "the daemons run, and no rules stand");
-    let plain = |(node, _, own, ..): &(&Namespace, &Injector, [IpAddr; 2], [IpAddr; 2], [IpAddr; 2])| {
-        own.map(|own| node.run(|| UdpSocket::bind((own, 7000))).unwrap())
-    };
+    let plain = |victim: &Victim<'_>| victim.own.map(|own| victim.node.run(|| UdpSocket::bind((own, 7000))).unwrap());
     let _plain: Vec<_> = nodes.iter().map(plain).collect();
     attack(7000);
     assert_eq!(believed(), [552, 1280, 552, 1280], "of any other socket everybody can say it");
     drop((host, router));
+}
+
+/// A node, who can put packets on its link, and addresses of both IP versions: its own, those whose path is in question, and those in
+/// whose name the errors come.
+struct Victim<'a> {
+    node: &'a Namespace,
+    attacker: &'a Injector,
+    own: [IpAddr; 2],
+    peers: [IpAddr; 2],
+    from: [IpAddr; 2],
 }
 
 /// What the kernel believes of the path to an address.

@@ -120,30 +120,31 @@ impl Listed<'_> {
     /// [`LISTENER_MARK`], which no unprivileged program has. Those *from* the port pass only if they belong to a connection that
     /// goes to it: otherwise whoever uses the port as its source could connect to any service.
     fn association(&self, way: Way, table: &mut Table) -> Vec<Rule> {
-        let chain = |of: &str| Cow::from(format!("{}-{of}", way.word()));
-        let (authenticated, handshake) = (chain("association"), chain("handshake"));
+        let (authenticated, handshake) = match way {
+            Way::Out => ("out-association", "out-handshake"),
+            Way::In => ("in-association", "in-handshake"),
+        };
         let buckets = self.exemptions;
-        table.add_bucket(handshake.clone(), buckets.handshakes, way.interface(), Expression::Accept);
-        table.add_buckets(authenticated.clone(), buckets.association, Key::Connection(way.interface()), Expression::Accept, None);
+        table.add_bucket(handshake, buckets.handshakes, way.interface(), Expression::Accept);
+        table.add_buckets(authenticated, buckets.association, Key::Connection(way.interface()), Expression::Accept, None);
         let to = [protocol(TCP), destination_port(self.association_port)].concat();
         let from = [protocol(TCP), source_port(self.association_port), opens_nothing()].concat();
         match way {
             Way::Out => {
-                let marked = |mark, chain: &Cow<'static, str>| {
-                    vec![Expression::LoadMark, Expression::Equal(host(mark)), Expression::Jump(chain.clone())]
-                };
+                let marked =
+                    |mark, chain: &'static str| vec![Expression::LoadMark, Expression::Equal(host(mark)), Expression::Jump(chain.into())];
                 let rules = [
-                    (to, ASSOCIATION_MARK, &authenticated),
-                    (from.clone(), ASSOCIATION_MARK, &authenticated),
-                    (from, LISTENER_MARK, &handshake),
+                    (to, ASSOCIATION_MARK, authenticated),
+                    (from.clone(), ASSOCIATION_MARK, authenticated),
+                    (from, LISTENER_MARK, handshake),
                 ];
                 rules.map(|(test, mark, chain)| Rule::new("association", [test, marked(mark, chain)])).into()
             }
             Way::In => {
-                let opening = chain("opening");
-                table.add_bucket(opening.clone(), buckets.openings, way.interface(), Expression::Accept);
+                let opening = "in-opening";
+                table.add_bucket(opening, buckets.openings, way.interface(), Expression::Accept);
                 const SOCKET: &str = "in-association-socket";
-                table.chains.push(of_marked_sockets(SOCKET, &authenticated, &opening, &handshake));
+                table.chains.push(of_marked_sockets(SOCKET, authenticated, opening, handshake));
                 [to, from].map(|test| Rule::new("association", [test, vec![Expression::Jump(SOCKET.into())]])).into()
             }
         }
@@ -156,15 +157,10 @@ impl Listed<'_> {
 /// The kernel shows no mark while a connection is being opened (the socket is then a mere request) and in TIME-WAIT. There
 /// `IP_TRANSPARENT` stands for it, which takes the same privilege and which those inherit. A whole socket that is transparent
 /// for other reasons does not pass.
-fn of_marked_sockets(
-    name: &'static str,
-    authenticated: &Cow<'static, str>,
-    opening: &Cow<'static, str>,
-    handshake: &Cow<'static, str>,
-) -> Chain {
+fn of_marked_sockets(name: &'static str, authenticated: &'static str, opening: &'static str, handshake: &'static str) -> Chain {
     let mark = |mark| vec![Expression::LoadSocketMark, Expression::Equal(host(mark))];
     let transparent = vec![Expression::LoadSocketTransparent, Expression::Equal(vec![1])];
-    let jump = |chain: &Cow<'static, str>| vec![Expression::Jump(chain.clone())];
+    let jump = |chain: &'static str| vec![Expression::Jump(chain.into())];
     let rules = vec![
         Rule::new("of an association", [mark(ASSOCIATION_MARK), jump(authenticated)]),
         Rule::new("opens an association", [mark(LISTENER_MARK), opens(), jump(opening)]),
