@@ -41,7 +41,7 @@ fn a_flood_of_the_listener_takes_nothing_from_an_association() {
                     eventually("the flood fills its bucket", || node.run(|| counter(role, chain, "above the bucket")) > 1000);
                     association.round_trips(ROUND_TRIPS, SOON)
                 });
-                println!("{role:?} {from} {kind}: {ROUND_TRIPS} round trips in {before:?} before, {during:?} during the flood");
+                eprintln!("{role:?} {from} {kind}: {ROUND_TRIPS} round trips in {before:?} before, {during:?} during the flood");
                 assert_eq!(node.run(|| counter(role, "in-association", "above the bucket")), 0);
             }
         }
@@ -67,7 +67,7 @@ fn a_flood_in_the_name_of_one_association_takes_nothing_from_another() {
                 eventually("the flood fills its bucket", || node.run(|| counter(role, "in-association", "above the bucket")) > 1000);
                 other.round_trips(ROUND_TRIPS, SOON)
             });
-            println!("{role:?} {from}: {ROUND_TRIPS} round trips of the other association in {during:?}");
+            eprintln!("{role:?} {from}: {ROUND_TRIPS} round trips of the other association in {during:?}");
         }
     }
 }
@@ -99,7 +99,7 @@ fn flooding<T>(from: &Namespace, family_of: &str, packets: &[Vec<u8>], work: imp
                 packets.iter().for_each(|packet| raw.send(packet));
                 sent += u32::try_from(packets.len()).unwrap();
             }
-            println!("flood: {:.0} packets a second", f64::from(sent) / start.elapsed().as_secs_f64());
+            eprintln!("flood: {:.0} packets a second", f64::from(sent) / start.elapsed().as_secs_f64());
         });
         // Also if `work` panics.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
