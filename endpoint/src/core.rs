@@ -61,8 +61,8 @@ impl Core for HostCore {
     }
 
     fn flows(&self, now: Instant) -> Vec<Row> {
-        let sent = self.host.sender().sessions().into_iter().map(|session| Row::new(OUTBOUND, session, now));
-        let received = self.host.receiver().sessions().into_iter().map(|session| Row::new(INBOUND, session, now));
+        let sent = self.host.sender().sessions().into_iter().map(|session| Row::new(OUTBOUND, "out", session, now));
+        let received = self.host.receiver().sessions().into_iter().map(|session| Row::new(INBOUND, "in", session, now));
         sent.chain(received).collect()
     }
 

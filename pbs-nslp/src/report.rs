@@ -265,7 +265,9 @@ impl fmt::Display for Setback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Undelivered(error) => error.fmt(f),
-            Self::Notified { code, detail, reporter } => write!(f, "{reporter} notified {code:?} ({}/{detail})", code.number()),
+            Self::Notified { code, detail, reporter } => {
+                write!(f, "{reporter} notified {code:?} ({}/{detail}): {}", code.number(), code.meaning(*detail))
+            }
         }
     }
 }
@@ -373,14 +375,14 @@ impl fmt::Display for ReportEvent {
             Self::Evidence(attack) => attack.fmt(f),
             Self::Attacked { reaction } => reaction.fmt(f),
             Self::Denied { hold } if hold.is_zero() => f.write_str("denied"),
-            Self::Denied { hold } => write!(f, "denied, not asked again for {hold:?}"),
-            Self::Revoked => f.write_str("revoked"),
+            Self::Denied { hold } => write!(f, "denied by the receiver, not asked again for {hold:?}"),
+            Self::Revoked => f.write_str("revoked by the receiver"),
             Self::Released => f.write_str("released"),
             Self::Expired { clock } => write!(f, "expired ({clock})"),
             Self::Superseded => f.write_str("superseded by a newer session"),
-            Self::HeldDown { remaining } => write!(f, "denied before, may ask again in {remaining:?}"),
-            Self::Unreachable { cause: None } => f.write_str("nobody answered"),
-            Self::Unreachable { cause: Some(cause) } => write!(f, "nobody answered; last: {cause}"),
+            Self::HeldDown { remaining } => write!(f, "not granted before, may ask again in {remaining:?}"),
+            Self::Unreachable { cause: None } => f.write_str("nobody answered two tries"),
+            Self::Unreachable { cause: Some(cause) } => write!(f, "nobody answered two tries; last heard: {cause}"),
             Self::Unanswered => f.write_str("refresh not answered"),
             Self::Exhausted { spi } => write!(f, "allowed volume of SPI {spi:#x} used up and no more granted"),
             Self::OverBudget { spi } => write!(f, "more than the allowed volume arrived under SPI {spi:#x}"),
@@ -394,7 +396,7 @@ impl fmt::Display for ReportEvent {
             Self::Stray => f.write_str("Permission for a session that does not exist"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Notified { code, detail, number, reporter } => {
-                write!(f, "{reporter} notifies {code:?} ({}/{detail}) about message {number}", code.number())
+                write!(f, "{reporter} notifies {code:?} ({}/{detail}) about message {number}: {}", code.number(), code.meaning(*detail))
             }
             Self::Notifying { code, detail } => write!(f, "Notify {code:?} ({}/{detail})", code.number()),
             Self::Undelivered { error } => write!(f, "message not delivered: {error}"),

@@ -19,6 +19,10 @@ pub struct SessionStatus {
     pub state: String,
     /// What is permitted, if anything.
     pub permission: Option<PermissionStatus>,
+    /// Why there is none, or why it may end, as far as this node was told.
+    pub why: Option<String>,
+    /// When a flow that was not granted may ask again.
+    pub asks_again_at: Option<Instant>,
 }
 
 /// A live permission.

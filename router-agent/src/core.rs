@@ -58,7 +58,7 @@ impl Core for RouterCore {
     }
 
     fn flows(&self, now: Instant) -> Vec<Row> {
-        self.router.sessions().into_iter().map(|session| Row::new(DATA, session, now)).collect()
+        self.router.sessions().into_iter().map(|session| Row::new(DATA, "through", session, now)).collect()
     }
 
     fn counters(&self) -> Map<String, Value> {

@@ -216,7 +216,7 @@ impl Receiver {
             expires_at: self.timers.expiry(key, Timer::Ttl),
             refresh: terms.refresh,
         });
-        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission }
+        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission, why: None, asks_again_at: None }
     }
 
     fn keys_of(&self, flow: &FlowId) -> Vec<SessionKey> {

@@ -162,7 +162,7 @@ impl Router {
             expires_at: self.timers.expiry(key, Timer::Ttl),
             refresh: granted.refresh,
         });
-        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission }
+        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission, why: None, asks_again_at: None }
     }
 }
 

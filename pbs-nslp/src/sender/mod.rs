@@ -35,7 +35,7 @@ use crate::wire::Volume;
 use effects::{Awaited, Farewell};
 use holds::Holds;
 use session::Session;
-use table::{Event, Timer};
+use table::{Event, State, Timer};
 
 pub(crate) use reverse::Outgoing;
 
@@ -182,6 +182,9 @@ impl Sender {
             expires_at: self.timers.expiry(flow, Timer::Ttl),
             refresh: epoch.refresh,
         });
-        SessionStatus { flow, session: session.session, state: session.state.to_string(), permission }
+        let heard = session.attempt.setback.as_ref().filter(|_| session.state == State::WaitP);
+        let why = heard.map(|setback| setback.to_string()).or_else(|| session.outcome.clone().filter(|_| session.state == State::Idle));
+        let asks_again_at = self.timers.expiry(flow, Timer::Hold);
+        SessionStatus { flow, session: session.session, state: session.state.to_string(), permission, why, asks_again_at }
     }
 }

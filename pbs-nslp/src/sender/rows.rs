@@ -237,6 +237,17 @@ impl Sender {
     }
 
     pub(super) fn tell(&mut self, flow: FlowId, rule: &'static str, event: ReportEvent) {
+        let ends = matches!(
+            event,
+            ReportEvent::Denied { .. }
+                | ReportEvent::Revoked
+                | ReportEvent::Unreachable { .. }
+                | ReportEvent::Exhausted { .. }
+                | ReportEvent::DatapathFailed { .. }
+        );
+        if let Some(session) = self.sessions.get_mut(&flow).filter(|_| ends) {
+            session.outcome = Some(event.to_string());
+        }
         let key = self.key(flow);
         self.node.tell(key, rule, event);
     }

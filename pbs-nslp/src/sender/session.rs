@@ -42,6 +42,8 @@ pub(super) struct Session {
     pub(super) renewal_refused: bool,
     /// How long the flow may not ask, once it is in hold-down.
     pub(super) hold: Duration,
+    /// How the flow came into hold-down, for people.
+    pub(super) outcome: Option<String>,
 }
 
 /// The Queries since the last one that was not a repetition.
@@ -116,6 +118,7 @@ impl Session {
             data_waits: false,
             renewal_refused: false,
             hold: Duration::ZERO,
+            outcome: None,
         }
     }
 

@@ -79,6 +79,38 @@ pub enum NotifyCode {
 }
 
 impl NotifyCode {
+    /// What it says, for people; `detail` closer where the profile gives it a meaning (appendix C).
+    pub const fn meaning(self, detail: u16) -> &'static str {
+        match (self, detail) {
+            (Self::UnknownMessageType, _) => "unknown message type",
+            (Self::Malformed, _) => "malformed message",
+            (Self::UnknownMandatoryObject, _) => "unknown mandatory object",
+            (Self::ReservedTreatment, _) => "reserved treatment of an object",
+            (Self::MissingObject, _) => "an object is missing",
+            (Self::DuplicateObject, _) => "an object stands twice",
+            (Self::BadValue, _) => "value out of bounds",
+            (Self::FlowMismatch, _) => "flow and way of the message differ, or an address translator is on the path",
+            (Self::Signature, _) => "signature does not verify",
+            (Self::Certificate, 1) => "certificate outside its time: expired, or not yet valid",
+            (Self::Certificate, 2) => "certificate untrusted",
+            (Self::Certificate, 3) => "certificate revoked",
+            (Self::Certificate, 4) => "certificate does not name the address",
+            (Self::Certificate, 5) => "certificate with a weak key",
+            (Self::Certificate, _) => "certificate not accepted",
+            (Self::Stale, _) => "number stale or seen before",
+            (Self::AlgorithmRefused, _) => "packet authentication not accepted",
+            (Self::NoSecureChannel, _) => "no authenticated association to the next node",
+            (Self::NoState, 1) => "a refresh is needed",
+            (Self::NoState, 2) => "no receiver",
+            (Self::NoState, _) => "no state",
+            (Self::RouteChanged, _) => "the route has changed",
+            (Self::Overload, _) => "overload",
+            (Self::SpiCollision, _) => "SPI taken",
+            (Self::LocalPolicy, _) => "local policy forbids it",
+            (Self::Other(_), _) => "a code that this node does not know",
+        }
+    }
+
     /// All codes of the profile in their order: the first has number 1.
     pub const ALL: [Self; 18] = [
         Self::UnknownMessageType,

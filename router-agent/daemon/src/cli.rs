@@ -16,7 +16,7 @@ use crate::control::ControlError;
 use crate::identity::Credentials;
 use crate::source::ConfigError;
 use crate::start::Settings;
-use crate::{control, logging, table};
+use crate::{control, flow_table, logging, table};
 
 /// Yes.
 pub const YES: u8 = 0;
@@ -46,7 +46,8 @@ pub enum Common {
     },
     /// Says whether the daemon answers, and what it holds.
     Status(Show),
-    /// Shows the permissions held, with allowed and counted volume.
+    /// Shows flows: the permissions held, with allowed and counted volume, and what was asked for and not granted.
+    #[command(after_help = flow_table::LEGEND)]
     Flows(Show),
     /// Shows what was accepted, and what was dropped why.
     Counters(Show),
@@ -231,6 +232,7 @@ pub fn ask_patiently<P: Program>(
     };
     match answer {
         Some(answer) if show.json => say(&format!("{answer:#}"))?,
+        Some(answer) if request.get("command").is_some_and(|command| command == "flows") => say(&flow_table::show(&answer))?,
         Some(answer) if refused.is_none() => say(&table::show(&answer))?,
         _ => {}
     }

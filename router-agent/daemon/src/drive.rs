@@ -25,6 +25,7 @@ use crate::expiry::Finding;
 use crate::flows::{Flows, Row};
 use crate::identity::Credentials;
 use crate::outcomes::Outcomes;
+use crate::report::Log;
 use crate::routing::Followed;
 use crate::rules::Rules;
 use crate::threads::{Ended, Threads};
@@ -143,6 +144,7 @@ pub struct Drive {
     ended: mpsc::Receiver<Ended>,
     flows: Flows,
     outcomes: Outcomes,
+    log: Log,
     /// Requests to GIST that it had no room for and of which the core does not hear.
     lost: u64,
 }
@@ -166,6 +168,7 @@ impl Drive {
             ended,
             flows: Flows::default(),
             outcomes: Outcomes::default(),
+            log: Log::default(),
             lost: 0,
         }
     }
@@ -242,7 +245,7 @@ impl Drive {
             match output {
                 Output::Datapath(command) => self.command(direction, command),
                 Output::Report(report) => {
-                    crate::report::log(&report);
+                    self.log.write(&report, self.clock.now());
                     self.outcomes.hear(&report);
                 }
                 Output::Ask(ask) => tracing::warn!(flow = %ask.flow, "nobody decides about this Query; it is declined in time"),

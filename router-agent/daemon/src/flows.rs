@@ -25,15 +25,17 @@ const MOST_WAITING: usize = 16;
 #[derive(Debug)]
 pub struct Row {
     direction: Direction,
+    way: &'static str,
     session: SessionStatus,
     now: Instant,
     counted: Option<u64>,
 }
 
 impl Row {
-    /// The row of a session, as it is at `now`, whose packets go through the worker at `direction`.
-    pub fn new(direction: Direction, session: SessionStatus, now: Instant) -> Self {
-        Self { direction, session, now, counted: None }
+    /// The row of a session, as it is at `now`, whose packets go through the worker at `direction`; `way` is the word for where they
+    /// go.
+    pub fn new(direction: Direction, way: &'static str, session: SessionStatus, now: Instant) -> Self {
+        Self { direction, way, session, now, counted: None }
     }
 
     fn question(&self, token: Token) -> Option<(Direction, Command)> {
@@ -42,7 +44,7 @@ impl Row {
     }
 
     fn show(&self) -> Value {
-        let mut shown = status::session(&self.session, self.now);
+        let mut shown = status::session(&self.session, self.way, self.now);
         if let (Some(fields), Some(counted)) = (shown.as_object_mut(), self.counted) {
             fields.insert("counted".to_owned(), counted.into());
         }
@@ -179,7 +181,9 @@ mod tests {
                 expires_at: None,
                 refresh: Duration::from_secs(5),
             });
-            Row::new(0, SessionStatus { flow, session: SessionId([7; 16]), state: "Permitted".into(), permission }, Instant::ZERO)
+            let state = "Permitted".into();
+            let session = SessionStatus { flow, session: SessionId([7; 16]), state, permission, why: None, asks_again_at: None };
+            Row::new(0, "through", session, Instant::ZERO)
         };
         (0..count).map(row).collect()
     }

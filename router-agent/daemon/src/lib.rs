@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod drive;
 pub mod exempt;
 pub mod expiry;
+pub mod flow_table;
 pub mod flows;
 pub mod identity;
 mod leaf;

@@ -111,10 +111,8 @@ impl Waiting {
             }
             ReportEvent::Granted { allowed, .. } => self.granted(*allowed, event),
             ReportEvent::Refreshed { allowed, .. } => self.refreshed(*allowed, event),
-            ReportEvent::Unreachable { cause } => {
-                let cause = cause.as_ref().map_or_else(String::new, |cause| format!("; last heard: {}", setback(cause)));
-                Some(Outcome { word: "unreachable", why: format!("nobody answered{cause}"), allowed: None })
-            }
+            ReportEvent::Unreachable { cause: Some(Setback::Notified { code, .. }) } if is_refusal(*code) => no("refused"),
+            ReportEvent::Unreachable { .. } => no("unreachable"),
             ReportEvent::Unanswered => no("unreachable"),
             ReportEvent::Denied { .. } | ReportEvent::Revoked | ReportEvent::HeldDown { .. } | ReportEvent::Exhausted { .. } => {
                 no("denied")
@@ -124,7 +122,7 @@ impl Waiting {
             | ReportEvent::Superseded
             | ReportEvent::DatapathFailed { .. }
             | ReportEvent::NotBuilt { .. } => no("failed"),
-            &ReportEvent::Notified { code, detail, reporter, .. } => self.note(setback(&Setback::Notified { code, detail, reporter })),
+            &ReportEvent::Notified { code, detail, reporter, .. } => self.note(Setback::Notified { code, detail, reporter }.to_string()),
             ReportEvent::Undelivered { .. } | ReportEvent::Refused(_) | ReportEvent::KeySwapRefused { .. } | ReportEvent::NoOtherPath => {
                 self.note(event.to_string())
             }
@@ -164,6 +162,14 @@ impl Waiting {
     }
 }
 
+/// Whether a notice says that its maker will not pass the Query on, and not that the way is disturbed.
+fn is_refusal(code: NotifyCode) -> bool {
+    !matches!(
+        code,
+        NotifyCode::NoSecureChannel | NotifyCode::NoState | NotifyCode::RouteChanged | NotifyCode::Overload | NotifyCode::Other(_)
+    )
+}
+
 /// Whether the answer to a request that waited is the permission; otherwise why not, for people.
 pub fn refusal(answer: &Value) -> Option<String> {
     let text = |field| answer.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -173,31 +179,6 @@ pub fn refusal(answer: &Value) -> Option<String> {
     let heard: Vec<&str> = answer.get("heard").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let heard = if heard.is_empty() { String::new() } else { format!(" (on the way: {})", heard.join("; ")) };
     Some(format!("{}: {}: {}{heard}", text("outcome"), text("flow"), text("why")))
-}
-
-fn setback(setback: &Setback) -> String {
-    match setback {
-        Setback::Notified { code, detail, .. } => match meaning(*code, *detail) {
-            Some(meaning) => format!("{setback}: {meaning}"),
-            None => setback.to_string(),
-        },
-        Setback::Undelivered(_) => setback.to_string(),
-    }
-}
-
-/// What the detail of a notice says, where the profile gives it a meaning (requirements X-28).
-fn meaning(code: NotifyCode, detail: u16) -> Option<&'static str> {
-    Some(match (code, detail) {
-        (NotifyCode::NoState, 0) => "no state",
-        (NotifyCode::NoState, 1) => "a refresh is needed",
-        (NotifyCode::NoState, 2) => "no receiver",
-        (NotifyCode::Certificate, 1) => "expired",
-        (NotifyCode::Certificate, 2) => "untrusted",
-        (NotifyCode::Certificate, 3) => "revoked",
-        (NotifyCode::Certificate, 4) => "does not name the address",
-        (NotifyCode::Certificate, 5) => "weak key",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -240,9 +221,21 @@ mod tests {
         outcomes.hear(&report(1, ReportEvent::Unreachable { cause }));
         let answer = first.try_recv().unwrap().unwrap();
         let said = refusal(&answer).unwrap();
-        for word in ["unreachable: ", "192.0.2.254 notified NoState (14/2): no receiver", "Certificate (10/4): does not name the address"] {
+        for word in [
+            "unreachable: ",
+            "192.0.2.254 notified NoState (14/2): no receiver",
+            "Certificate (10/4): certificate does not name the address",
+        ] {
             assert!(said.contains(word), "{word} is missing in {said}");
         }
+        let mut third = asked(&mut outcomes, 3, None);
+        let cause = Some(Setback::Notified { code: NotifyCode::LocalPolicy, detail: 0, reporter });
+        outcomes.hear(&report(3, ReportEvent::Unreachable { cause }));
+        let said = refusal(&third.try_recv().unwrap().unwrap()).unwrap();
+        assert!(
+            said.starts_with("refused: ") && said.contains("192.0.2.254 notified LocalPolicy (18/0): local policy forbids it"),
+            "{said}"
+        );
         let granted = ReportEvent::Granted { spi: 256, allowed: Volume(9), ttl: Duration::from_secs(60), refresh: Duration::from_secs(5) };
         outcomes.hear(&report(2, granted));
         let answer = second.try_recv().unwrap().unwrap();

@@ -7,10 +7,12 @@ use pbs_nslp::status::SessionStatus;
 use serde_json::{Value, json};
 
 /// One session with its permission, as `flows` shows it. Volumes are bytes.
-pub fn session(status: &SessionStatus, now: Instant) -> Value {
+/// `way` is where the flow goes as seen from this node: `out`, `in` or `through`.
+pub fn session(status: &SessionStatus, way: &str, now: Instant) -> Value {
     let flow = status.flow;
     let permission = status.permission.as_ref();
     let ttl = permission.and_then(|permission| permission.expires_at).map(|end| end.saturating_duration_since(now).as_millis());
+    let again = status.asks_again_at.map(|end| end.saturating_duration_since(now).as_millis());
     json!({
         "flow": {
             "source": flow.source,
@@ -19,6 +21,7 @@ pub fn session(status: &SessionStatus, now: Instant) -> Value {
             "source_port": flow.source_port,
             "destination_port": flow.destination_port,
         },
+        "direction": way,
         "session": status.session.to_string(),
         "state": status.state,
         "spi": permission.map(|permission| format!("{:#010x}", permission.spi)),
@@ -27,6 +30,8 @@ pub fn session(status: &SessionStatus, now: Instant) -> Value {
         "ttl_ms": ttl.and_then(|milliseconds| u64::try_from(milliseconds).ok()),
         "refresh_ms": permission.and_then(|permission| u64::try_from(permission.refresh.as_millis()).ok()),
         "algorithm": permission.map(|permission| permission.algorithm),
+        "why": status.why,
+        "ask_again_ms": again.and_then(|milliseconds| u64::try_from(milliseconds).ok()),
     })
 }
 

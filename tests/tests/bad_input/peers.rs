@@ -201,9 +201,9 @@ fn a_request_waits_for_its_outcome_and_says_which_and_why() {
         granted.must_say(0, &[]);
         assert!(granted.output.contains("outcome: granted") && granted.output.contains("granted 50000 bytes"), "{}", granted.output);
         let denied = request(RECEIVER, 9000, "6", &[]);
-        denied.must_say(1, &["no: denied: ", "192.168.21.4:9000", "denied, not asked again for "]);
+        denied.must_say(1, &["no: denied: ", "192.168.21.4:9000", "denied by the receiver, not asked again for "]);
         let held_down = request(RECEIVER, 9000, "6", &[]);
-        held_down.must_say(1, &["no: denied: ", "denied before, may ask again in "]);
+        held_down.must_say(1, &["no: denied: ", "not granted before, may ask again in "]);
         let asked = request(nobody, 9003, "17", &["--no-wait"]);
         asked.must_say(0, &[]);
         assert!(asked.output.contains("asked: "), "{}", asked.output);
@@ -211,7 +211,7 @@ fn a_request_waits_for_its_outcome_and_says_which_and_why() {
         unreachable
             .join()
             .unwrap()
-            .must_say(1, &["no: unreachable: ", "192.168.21.77:9000", "nobody answered", "NoState (14/2): no receiver"]);
+            .must_say(1, &["no: unreachable: ", "192.168.21.77:9000", "nobody answered two tries", "NoState (14/2): no receiver"]);
         let as_data = as_data.join().unwrap();
         as_data.must_say(1, &["no: unreachable: "]);
         let answer: serde_json::Value = serde_json::from_str(&as_data.output).unwrap();
@@ -222,6 +222,48 @@ fn a_request_waits_for_its_outcome_and_says_which_and_why() {
     let mut nowhere = command(Program::Host, "request");
     nowhere.args(["--source", "192.168.20.1", "--destination", "192.168.21.4", "--protocol", "17", "--volume", "1", "--control"]);
     end(nowhere.arg(site.files.path("nowhere.sock"))).must_say(2, &["error: control socket"]);
+}
+
+/// Who is refused is told where it asked: by whom and why, in the answer, in `flows` and in the log, and not once a packet.
+#[test]
+fn a_refusal_is_explained_where_it_was_asked_for() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    site.files.write("receiver.toml", common("receiver"));
+    let forbidden = "[[limit]]\ndestination_ports = \"9100\"\npermit = false\n";
+    site.files.write("router.toml", common("router") + forbidden);
+    let (_receiver, _router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    let flows = || end(command(Program::Host, "flows").arg("--control").arg(sender.control())).output;
+    let row = |port: &str| flows().lines().find(|line| line.contains(port)).map(str::to_owned).unwrap_or_default();
+    let ended = std::thread::scope(|scope| {
+        let by_router = scope.spawn(|| {
+            let mut request = command(Program::Host, "request");
+            request.args(["--source", &SENDER.to_string(), "--destination", &RECEIVER.to_string(), "--protocol", "udp"]);
+            request.args(["--source-port", "9001", "--destination-port", "9100", "--volume", "50000", "--control"]);
+            end_within(Duration::from_secs(40), request.arg(sender.control()))
+        });
+        let application = site.application(RECEIVER);
+        for _ in 0..300 {
+            application.send();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let denied = row(":9000 udp");
+        for words in ["out  ", "not granted", "denied by the receiver", "may ask again in "] {
+            assert!(denied.contains(words), "{words}: {denied}");
+        }
+        by_router.join().unwrap()
+    });
+    ended.must_say(
+        1,
+        &["no: refused: ", "192.168.20.254 notified LocalPolicy (18/0): local policy forbids it", "nobody answered two tries"],
+    );
+    sender.wait_for_log(&["nobody answered two tries", "192.168.20.254 notified LocalPolicy (18/0): local policy forbids it"]);
+    let log = sender.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("not granted before, may ask again in ")).collect();
+    assert!((1..=6).contains(&told.len()), "of 300 packets: {told:#?}");
+    assert!(told.iter().any(|line| line.contains("lines like this left out before")), "{told:#?}");
 }
 
 /// A host without a daemon is no receiver, and neither is one that nobody can be connected to.
