@@ -1,6 +1,7 @@
 //! The daemon's end of one packet worker.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pbs_nslp::datapath::{Command, Event};
@@ -41,6 +42,8 @@ pub struct Datapath {
     waiting: VecDeque<Update>,
     /// Commands that are not answered yet.
     open: usize,
+    /// Paths that turned out to be narrower than their first link, with the MTU of each.
+    narrow: Vec<(IpAddr, u32)>,
     /// Signs the packets of this node's own flows.
     own: Arc<dyn PacketSigner>,
 }
@@ -59,7 +62,7 @@ impl Datapath {
         let (number, queue) = (queue.number, Queue::open(queue)?);
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, own })
+        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, narrow: Vec::new(), own })
     }
 
     /// Name of the direction, as `counters` shows it.
@@ -119,11 +122,20 @@ impl Datapath {
                 self.open = self.open.saturating_sub(1);
             }
             self.flush();
+            if let Up::Event(traffic::event::Event::PathMtu { destination, mtu }) = up {
+                self.narrow.push((destination, mtu));
+                continue;
+            }
             if let Some(event) = translate::event(up) {
                 return Ok(Some(event));
             }
         }
         Ok(None)
+    }
+
+    /// Paths that turned out to be narrower than their first link since this was asked last, with the MTU of each.
+    pub fn take_narrow_paths(&mut self) -> Vec<(IpAddr, u32)> {
+        std::mem::take(&mut self.narrow)
     }
 
     /// Counters and faults as JSON: what was accepted, what was dropped why.

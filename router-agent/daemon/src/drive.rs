@@ -307,6 +307,9 @@ impl Drive {
                     self.core.handle_datapath(direction, event, self.clock.now());
                 }
             }
+            for (destination, mtu) in datapath.take_narrow_paths() {
+                self.routing.narrow(destination, mtu);
+            }
         }
         Ok(())
     }

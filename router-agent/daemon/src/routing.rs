@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use traffic::netlink::NetlinkError;
-use traffic::routes::{Left, MtuPlan, Outcome, Routes};
+use traffic::routes::{Left, MtuPlan, Outcome, Paths, Routes};
 use traffic::routing_events::RoutingEvents;
 
 use crate::config::local_addresses;
@@ -25,6 +25,9 @@ const SHARE: u32 = 5;
 const QUIET: Duration = Duration::from_secs(5);
 /// When to try again what has failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The second table is told of narrow paths no more often than this.
+const BETWEEN_PATHS: Duration = Duration::from_millis(20);
 
 /// Why nothing can be followed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,9 @@ struct State {
 #[derive(Debug)]
 pub struct Followed {
     routing: Routing,
+    paths: Option<Paths>,
+    /// When the second table was told of a path last.
+    narrowed: Option<Instant>,
     addresses: watch::Receiver<Vec<IpAddr>>,
 }
 
@@ -95,7 +101,8 @@ impl Routing {
         let (told, addresses) = watch::channel(local_addresses().map_err(RoutingError::Addresses)?);
         let follower = Follower { events, own, routes, state: Arc::clone(&self.state), told };
         threads.spawn("routing", move || follower.run().to_string()).map_err(RoutingError::Thread)?;
-        Ok(Followed { routing: self, addresses })
+        let paths = self.plan.map(Paths::open).transpose()?;
+        Ok(Followed { routing: self, paths, narrowed: None, addresses })
     }
 }
 
@@ -107,6 +114,25 @@ impl Followed {
             std::future::pending::<()>().await;
         }
         self.addresses.borrow_and_update().clone()
+    }
+
+    /// Has packets with AH to an IPv6 destination fragmented to the MTU of their path. On IPv4 routers do it.
+    pub fn narrow(&mut self, destination: IpAddr, mtu: u32) {
+        let (Some(paths), IpAddr::V6(destination)) = (&self.paths, destination) else { return };
+        // Whoever sends errors does not decide how often the routes are read: the next error about this path tells again.
+        if self.narrowed.is_some_and(|last| last.elapsed() < BETWEEN_PATHS) {
+            return;
+        }
+        self.narrowed = Some(Instant::now());
+        let state = lock(&self.routing.state);
+        if state.opened {
+            return;
+        }
+        match paths.narrow(destination, mtu) {
+            Ok(true) => tracing::info!(%destination, mtu, "the path is narrower than its first link"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%destination, mtu, %error, "packets with AH that are longer than the path's MTU may be lost"),
+        }
     }
 
     /// For `status`: how many routes have room for AH, what has none and why, and how often it could not be made.

@@ -13,11 +13,14 @@
 //! A route that the kernel maintains from IPv6 router advertisements stays as it is: it gets a shadow of the protocol
 //! [`PROTOCOL`] with a better metric, which has the lowered MTU and ends when it ends.
 //!
+//! IPv6 paths that are narrower than their first link have a route of their own in the second table ([`Paths`]).
+//!
 //! Left alone, and named in the [`Outcome`]: routes whose MTU would become too small, and what rules lead to other tables. Not
 //! lowered, but copied: loopback, link-local and multicast routes, and those that lead nowhere.
 
 mod desired;
 mod links;
+mod path;
 mod policy;
 mod reconcile;
 mod route;
@@ -26,6 +29,7 @@ use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
 
 use desired::{Desired, Situation};
 use links::Links;
+pub use path::Paths;
 use reconcile::{Failure, reconcile};
 use route::{MAIN_TABLE, Route};
 
@@ -182,13 +186,14 @@ impl Routes {
         let mut set = Vec::new();
         for family in self.plan.families() {
             let main = Route::list(&self.socket, family.number, MAIN_TABLE)?;
-            let marked = Route::list(&self.socket, family.number, self.plan.table)?;
+            let (marked, paths) = path::split(Route::list(&self.socket, family.number, self.plan.table)?);
             let situation = Situation { family, table: self.plan.table, links: &links, main: &main, marked: &marked, set: &self.set };
             let Desired { main: wanted, marked: kept, lowered, left } = Desired::of(&situation);
             outcome.left.extend(left);
             // The way for grown packets first, then the smaller size.
             let mut refused = Vec::new();
             let mut failures = reconcile(&self.socket, &marked, &kept);
+            failures.extend(path::forget_moved(&self.socket, &paths, &kept));
             outcome.left.extend(policy::set_up(&self.socket, &self.plan, family.number)?);
             failures.extend(reconcile(&self.socket, &main, &wanted));
             for Failure { place, error } in failures {
@@ -220,11 +225,11 @@ impl Routes {
         // Whatever becomes of the routes, packets are no longer led past them.
         let rules = policy::remove_all(&self.socket, family.number);
         let main = Route::list(&self.socket, family.number, MAIN_TABLE)?;
-        let marked = Route::list(&self.socket, family.number, self.plan.table)?;
+        let (marked, paths) = path::split(Route::list(&self.socket, family.number, self.plan.table)?);
         let failures = reconcile(&self.socket, &main, &desired::restored(&main, &marked));
         // What could not be given back is kept, so that it can be tried again.
         let gone: Vec<_> = marked.into_iter().filter(|kept| failures.iter().all(|failure| failure.place != kept.place())).collect();
-        let removed = reconcile(&self.socket, &gone, &[]);
+        let removed = [&gone, &paths].map(|routes| reconcile(&self.socket, routes, &[])).into_iter().flatten();
         let failed = failures.into_iter().chain(removed).next().map_or(Ok(()), |failure| Err(failure.error));
         failed.and(rules)
     }

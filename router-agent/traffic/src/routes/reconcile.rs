@@ -99,6 +99,11 @@ fn append(socket: &Socket, route: &Route) -> Result<(), NetlinkError> {
     socket.transact(requests("add", &[route], route::NEW_ROUTE, CREATE | APPEND))
 }
 
+/// Puts one route in the place of whatever stands there.
+pub(super) fn set(socket: &Socket, route: &Route) -> Result<(), NetlinkError> {
+    socket.transact(requests("set", &[route], route::NEW_ROUTE, CREATE | REPLACE))
+}
+
 /// A route that has gone meanwhile is as good as removed.
 fn remove(socket: &Socket, route: &Route) -> Result<(), NetlinkError> {
     match socket.transact(requests("remove", &[route], route::DELETE_ROUTE, 0)) {

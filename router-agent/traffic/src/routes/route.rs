@@ -13,6 +13,11 @@ pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
 pub(super) const MAIN_TABLE: u32 = 254;
 
+/// Who has made the routes of narrow paths, likewise.
+const PATH_PROTOCOL: u8 = 81;
+/// Length of a whole IPv6 address in bits.
+const HOST: u8 = 128;
+
 /// Who has made the shadows of advertised routes, among the kernel's numbers for protocols (none of the known ones).
 pub(super) const OWN_PROTOCOL: u8 = 80;
 
@@ -213,6 +218,45 @@ impl Route {
         shadow
     }
 
+    /// A route to one IPv6 destination by the way of this one, which is preferred to it, with an MTU of its own, for so many seconds.
+    /// `None` if there is none better.
+    pub(super) fn path_to(&self, destination: Ipv6Addr, mtu: u32, expires: u32) -> Option<Self> {
+        let metric = self.metric().checked_sub(1).filter(|metric| *metric > 0)?;
+        let mut path = self.shadow(metric);
+        path.attributes.retain(|(kind, _)| *kind != DESTINATION);
+        path.attributes.push((DESTINATION, destination.octets().to_vec()));
+        let mtu = self.mtu.map_or(mtu, |own| own.min(mtu));
+        Some(Self { prefix: HOST, protocol: PATH_PROTOCOL, mtu: Some(mtu), expires: Some(expires), ..path })
+    }
+
+    /// Whether it is that of a narrow path.
+    pub(super) const fn is_path(&self) -> bool {
+        self.family == IPV6 && self.protocol == PATH_PROTOCOL
+    }
+
+    /// Whether packets to an IPv6 destination can take it.
+    pub(super) fn leads_to(&self, destination: Ipv6Addr) -> bool {
+        let IpAddr::V6(own) = self.destination() else { return false };
+        let mask = u128::MAX.checked_shl(u32::from(HOST.saturating_sub(self.prefix))).unwrap_or(0);
+        self.family == IPV6 && u128::from(own) & mask == u128::from(destination) & mask
+    }
+
+    /// Whether packets take it only from some sources.
+    pub(super) const fn depends_on_source(&self) -> bool {
+        self.source_prefix > 0
+    }
+
+    /// Length of its prefix in bits.
+    pub(super) const fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether both go by the same next hops.
+    pub(super) fn goes_like(&self, other: &Self) -> bool {
+        let hops = [PREFERRED_SOURCE, OUTPUT_INTERFACE, GATEWAY, MULTIPATH, VIA, NEXT_HOP_ID];
+        hops.iter().all(|kind| self.find(*kind) == other.find(*kind))
+    }
+
     /// Whether it is the same route, in whichever table and with whichever MTU.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let key = |route: &Self| (route.family, route.prefix, route.source_prefix, route.tos, route.kind);
@@ -286,7 +330,7 @@ impl Route {
         links
     }
 
-    fn destination(&self) -> IpAddr {
+    pub(super) fn destination(&self) -> IpAddr {
         let octets = self.find(DESTINATION).unwrap_or_default();
         if self.family == IPV4 {
             <[u8; 4]>::try_from(octets).map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from).into()
