@@ -7,6 +7,7 @@ use daemon::config::{self, Gist, Identity, Ports, Span};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
 use daemon::protocol::Protocol;
+use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -65,11 +66,14 @@ pub(crate) struct Datapath {
     pub mark: u32,
     /// Largest AH a flow of this host may come to carry, by the algorithms it may escalate to.
     pub largest_protection: LargestProtection,
+    /// Signatures of packets verified a second.
+    pub signatures: Signatures,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, largest_protection: LargestProtection::PublicKey }
+        let (largest_protection, signatures) = (LargestProtection::PublicKey, Signatures::default());
+        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, largest_protection, signatures }
     }
 }
 
@@ -167,6 +171,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
+    config.datapath.signatures.check(source)?;
     if config.reactions.grace.0 > LONGEST_GRACE {
         return Err(source.wrong("reactions.grace", "must be at most 3s: the sender waits no longer for its answer"));
     }

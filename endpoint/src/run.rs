@@ -98,7 +98,14 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Da
     let counters = Arc::new(Counters::default());
     // Which numbers are sampled is nobody's business.
     let sampling_phase = u32::from(identity::seed()?[0]);
-    let inbound = VerifierConfig { capacity, sampling_phase, ..VerifierConfig::new(verifier::Role::Receiver) };
+    let signatures = config.datapath.signatures;
+    let inbound = VerifierConfig {
+        capacity,
+        signatures: signatures.flow(),
+        node_signatures: signatures.node(),
+        sampling_phase,
+        ..VerifierConfig::new(verifier::Role::Receiver)
+    };
     let verifier = Box::new(Verifier::new(inbound, parts.inbound_checks.clone(), counters.clone())?);
     let inbound = start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?;
     Ok(vec![outbound, inbound])

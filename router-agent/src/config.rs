@@ -6,6 +6,7 @@ use daemon::claim;
 use daemon::config::{self, Gist, Identity};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
+use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
 use traffic::rules::Role;
@@ -52,11 +53,13 @@ pub(crate) struct Datapath {
     pub data_queue: u16,
     /// Permissions held at most.
     pub permissions: usize,
+    /// Signatures of packets verified a second.
+    pub signatures: Signatures,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { signalling_queue: 1, data_queue: 2, permissions: 65_536 }
+        Self { signalling_queue: 1, data_queue: 2, permissions: 65_536, signatures: Signatures::default() }
     }
 }
 
@@ -89,6 +92,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
+    config.datapath.signatures.check(source)?;
     config.control_socket = source.beside(&config.control_socket);
     config.identity.resolve(source);
     Ok(config)
@@ -173,6 +177,11 @@ mod tests {
             ("[[limit]]\npermit = false\nvolume = 1\n", "/etc/pbs/r.toml:8: limit.permit: is false: volume and ttl would limit nothing"),
             ("[[limit]]\nvolume = 0\n", "/etc/pbs/r.toml:8: limit.volume: 0 permits nothing: say permit = false"),
             ("[[limit]]\nttl = \"0s\"\n", "/etc/pbs/r.toml:8: limit.ttl: 0 permits nothing: say permit = false"),
+            (
+                "[datapath]\nsignatures = { per_flow = 4000, in_all = 0 }\n",
+                "/etc/pbs/r.toml:8: datapath.signatures.in_all: 0 verifies none: no signed packet would pass",
+            ),
+            ("[datapath]\nsignatures = { in_all = 1 }\n", "/etc/pbs/r.toml:8: missing field `per_flow`"),
             (
                 "[[limit]]\nsource = \"192.0.2.0/24\"\ndestination = \"::/0\"\n",
                 "/etc/pbs/r.toml:9: limit.destination: is of another IP version than source: no flow is",

@@ -27,7 +27,13 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 
     let capacity = config.datapath.permissions;
     let counters = Arc::new(Counters::default());
-    let verifier = VerifierConfig { capacity, ..VerifierConfig::new(verifier::Role::Router) };
+    let signatures = config.datapath.signatures;
+    let verifier = VerifierConfig {
+        capacity,
+        signatures: signatures.flow(),
+        node_signatures: signatures.node(),
+        ..VerifierConfig::new(verifier::Role::Router)
+    };
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
     let data = start.datapath("data", QueueConfig::new(config.datapath.data_queue), verifier, counters)?;
 

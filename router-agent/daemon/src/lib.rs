@@ -24,6 +24,7 @@ pub mod protocol;
 mod report;
 pub mod routing;
 pub mod rules;
+pub mod signatures;
 pub mod source;
 pub mod start;
 pub mod status;

@@ -46,6 +46,17 @@ pub trait Checks: Send + Sync + fmt::Debug {
         window.check(number)
     }
 
+    /// Whether a sender that keeps to the allowed volume can have come to this number: since the highest one verified it has
+    /// sent no more than the `left` octets, each packet at least `shortest` long, and the window beyond that.
+    ///
+    /// The packet itself may be lost, late or counted elsewhere: what is left here is never less than what was left to the sender
+    /// behind the highest number, because nothing is counted here that the sender has not counted under a number up to it. The
+    /// window is for what is not exact: a permission that was lowered, a router that began to count in mid-flow.
+    fn is_within_reach(&self, window: &Window, number: u64, left: u64, shortest: u64) -> bool {
+        let reach = left.checked_div(shortest).unwrap_or(u64::MAX).saturating_add(window.size());
+        number <= window.highest().saturating_add(reach)
+    }
+
     /// Whether `length` more octets stay within the allowed volume.
     fn within_budget(&self, counted: u64, length: u64, allowed: u64) -> bool {
         counted.checked_add(length).is_some_and(|total| total <= allowed)

@@ -9,6 +9,7 @@
 
 pub mod ah;
 pub mod algorithm;
+pub mod budget;
 pub mod checks;
 pub mod counters;
 pub mod event;

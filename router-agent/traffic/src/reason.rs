@@ -60,7 +60,9 @@ drop_reasons! {
     HeldTooLong = "held_too_long",
     /// The host's policy neither asks for nor exempts this traffic (FS-04).
     NotAsked = "not_asked",
-    /// More packets of one flow than this node verifies signatures for (Solution 3, X-69).
+    /// The sequence number lies further ahead than the rest of the allowed volume can reach; not verified.
+    TooFarAhead = "too_far_ahead",
+    /// More packets of one flow, or of all, than this node verifies signatures for (Solution 3, X-69).
     VerificationBudget = "verification_budget",
     /// The host's own key gave no signature for the packet (Solution 3).
     NotSigned = "not_signed",

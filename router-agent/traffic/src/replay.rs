@@ -91,6 +91,11 @@ impl Window {
         self.highest
     }
 
+    /// Its size, in numbers.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
     /// How the association numbers its packets.
     pub const fn numbering(&self) -> Numbering {
         self.numbering

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use smoltcp::time::Instant;
 
 use crate::ah::{self, Verified, policy};
+pub use crate::budget::SignatureBudget;
+use crate::budget::Signatures;
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
@@ -18,7 +20,6 @@ use crate::reason::DropReason;
 use crate::replay::{self, SizeError};
 use crate::state::Aside;
 use crate::table;
-pub use crate::table::inbound::SignatureBudget;
 use crate::table::inbound::{self, Entry, InboundTable};
 use crate::update::{Applied, Refused, Update};
 
@@ -42,6 +43,8 @@ pub struct VerifierConfig {
     pub capacity: usize,
     /// Signatures verified for one flow; message authentication codes have no such bound.
     pub signatures: SignatureBudget,
+    /// Signatures verified for all flows together.
+    pub node_signatures: SignatureBudget,
     /// Which numbers a receiver samples; to be drawn at random.
     pub sampling_phase: u32,
 }
@@ -50,16 +53,17 @@ impl VerifierConfig {
     /// The defaults of a role.
     pub const fn new(role: Role) -> Self {
         let (window, capacity) = (replay::DEFAULT_SIZE, table::DEFAULT_CAPACITY);
-        Self { role, window, capacity, signatures: SignatureBudget::DEFAULT, sampling_phase: 0 }
+        let (signatures, node_signatures) = (SignatureBudget::DEFAULT, SignatureBudget::NODE);
+        Self { role, window, capacity, signatures, node_signatures, sampling_phase: 0 }
     }
 }
 
 /// The packet side of a router or receiver.
 ///
-/// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window,
-/// budget of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a key holder can be
-/// told to have gone past it; what a dear check costs is bounded by the flow's budget of signatures. A router lets ICMP errors about
-/// the flows that it knows pass against their direction, uncounted ([`crate::icmp`]).
+/// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window, reach of
+/// the allowed volume, budgets of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a
+/// key holder can be told to have gone past it; what a dear check costs is bounded by the budgets of signatures. A router lets ICMP
+/// errors about the flows that it knows pass against their direction, uncounted ([`crate::icmp`]).
 ///
 /// A value: two verifiers are equal if they would go on alike. Neither the counters nor the checks count for that, and a clone shares
 /// both.
@@ -67,6 +71,7 @@ impl VerifierConfig {
 pub struct Verifier {
     config: VerifierConfig,
     table: InboundTable,
+    signatures: Signatures,
     checks: Aside<Arc<dyn Checks>>,
     counters: Aside<Arc<Counters>>,
     events: VecDeque<Event>,
@@ -85,7 +90,8 @@ impl Verifier {
         let ledger = (config.role == Role::Receiver).then(|| Ledger::new(ledger::DEFAULT_CAPACITY, config.sampling_phase));
         let table = InboundTable::new(config.capacity, window, ledger);
         let (checks, counters, out) = (Aside(checks), Aside(counters), Aside(Vec::new()));
-        Ok(Self { config, table, checks, counters, events: VecDeque::new(), out })
+        let signatures = Signatures::new(config.signatures, config.node_signatures);
+        Ok(Self { config, table, signatures, checks, counters, events: VecDeque::new(), out })
     }
 
     /// The permissions.
@@ -97,15 +103,18 @@ impl Verifier {
     fn judge(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<(), DropReason> {
         let checks = &*self.checks;
         let length = packet.total_len() as u64;
+        let mut verification = Verification { flows: self.table.signed(), signatures: &mut self.signatures, checks, now };
         let mut entry = associate(&mut self.table, packet, checks, now);
         let verified = match &mut entry {
-            Ok(entry) => verify(entry, packet, self.config.signatures, checks, now),
+            Ok(entry) => verification.verify(entry, packet),
             Err(reason) => Err(*reason),
         };
+        let mut second_holder = false;
         if let (Ok(entry), Err(DropReason::Replayed)) = (&mut entry, &verified) {
-            note_late(entry, packet, self.config.signatures, checks, now);
+            verification.note_late(entry, packet);
+            second_holder = verification.shows_second_holder(entry, packet);
         }
-        let guards = guards(self.config.role, packet, entry.as_deref().ok(), &verified, checks);
+        let guards = Guards { second_holder, ..guards(self.config.role, packet, entry.as_deref().ok(), &verified, checks) };
         let mut state = State::INITIAL;
         let mut verdict = Err(verified.err().unwrap_or(DropReason::OverBudget));
         while !state.is_final() {
@@ -189,36 +198,60 @@ fn associate<'t>(
     Ok(entry)
 }
 
-/// RFC 4302 first, then what PBS asks beyond it.
-fn verify(
-    entry: &mut Entry,
-    packet: &IpPacket<'_>,
-    signatures: SignatureBudget,
-    checks: &dyn Checks,
+/// The checks of one packet's number and ICV, and what they may cost.
+struct Verification<'v> {
+    signatures: &'v mut Signatures,
+    /// How many flows share the node's budget.
+    flows: usize,
+    checks: &'v dyn Checks,
     now: Instant,
-) -> Result<Verified, DropReason> {
-    if entry.association.key().is_signature() {
-        entry.association.precheck(packet, checks)?;
-        if !entry.take_signature(signatures, now) {
-            return Err(DropReason::VerificationBudget);
-        }
-    }
-    let verified = entry.association.verify(packet, checks)?;
-    policy::check(packet, entry.association.window().numbering())?;
-    Ok(verified)
 }
 
-/// Takes note of a packet that came too late for the window, if its number is one of those sampled, its ICV is right, and it is
-/// no copy of one that was counted (T3). Only a receiver has a ledger.
-fn note_late(entry: &mut Entry, packet: &IpPacket<'_>, signatures: SignatureBudget, checks: &dyn Checks, now: Instant) {
-    let Some((number, tag)) = entry.association.too_late(packet) else { return };
-    if entry.ledger.as_ref().map(|ledger| ledger.late(short(number), tag)) != Some(Late::Other) {
-        return;
+impl Verification<'_> {
+    /// RFC 4302 first, then what PBS asks beyond it.
+    fn verify(&mut self, entry: &mut Entry, packet: &IpPacket<'_>) -> Result<Verified, DropReason> {
+        let number = entry.association.precheck(packet, self.checks)?;
+        self.check_reach(entry, packet, number)?;
+        if !self.is_affordable(entry) {
+            return Err(DropReason::VerificationBudget);
+        }
+        let verified = entry.association.verify_numbered(packet, number, self.checks)?;
+        policy::check(packet, entry.association.window().numbering())?;
+        Ok(verified)
     }
-    if (!entry.association.key().is_signature() || entry.take_signature(signatures, now))
-        && checks.icv_matches(packet, entry.association.key(), None)
-    {
-        entry.late = entry.late.saturating_add(packet.total_len() as u64 * u64::from(SAMPLE));
+
+    /// Nobody who keeps to the permission can be so far ahead. Numbers and volumes both begin with the epoch; as long as no
+    /// number is known of the part that was sent before this node began to count, all of the volume may have been sent in it.
+    fn check_reach(&self, entry: &Entry, packet: &IpPacket<'_>, number: u64) -> Result<(), DropReason> {
+        let window = entry.association.window();
+        let left = if window.highest() == 0 { entry.allowed } else { entry.allowed.saturating_sub(entry.counted) };
+        let shortest = entry.association.shortest(packet.source().is_ipv6()) as u64;
+        if self.checks.is_within_reach(window, number, left, shortest) { Ok(()) } else { Err(DropReason::TooFarAhead) }
+    }
+
+    /// Whether one more ICV may be checked for this flow: MACs always, signatures within the budgets.
+    fn is_affordable(&mut self, entry: &mut Entry) -> bool {
+        let weight = entry.association.key().weight();
+        weight.is_none_or(|weight| self.signatures.take(&mut entry.signatures, weight, self.flows, self.now))
+    }
+
+    /// Takes note of a packet that came too late for the window, if its number is one of those sampled, its ICV is right, and it is
+    /// no copy of one that was counted (T3). Only a receiver has a ledger.
+    fn note_late(&mut self, entry: &mut Entry, packet: &IpPacket<'_>) {
+        let Some((number, tag)) = entry.association.too_late(packet) else { return };
+        if entry.ledger.as_ref().map(|ledger| ledger.late(short(number), tag)) != Some(Late::Other) {
+            return;
+        }
+        if self.is_affordable(entry) && self.checks.icv_matches(packet, entry.association.key(), None) {
+            entry.late = entry.late.saturating_add(packet.total_len() as u64 * u64::from(SAMPLE));
+        }
+    }
+
+    /// Whether the packet proves that somebody beside the sender holds the key (E4).
+    fn shows_second_holder(&mut self, entry: &mut Entry, packet: &IpPacket<'_>) -> bool {
+        entry.association.resembles_seen(packet).is_some()
+            && self.is_affordable(entry)
+            && entry.association.shows_second_holder(packet, self.checks)
     }
 }
 
@@ -237,7 +270,6 @@ fn guards(
     let guards = Guards { router: role == Role::Router, valid: verified.is_ok(), ..Guards::default() };
     let Some(entry) = entry else { return guards };
     Guards {
-        second_holder: matches!(verified, Err(DropReason::Replayed)) && entry.association.shows_second_holder(packet, checks),
         fits: verified.is_ok() && checks.within_budget(entry.counted, packet.total_len() as u64, entry.allowed),
         draining: entry.draining,
         lowered: entry.allowed < entry.peak,

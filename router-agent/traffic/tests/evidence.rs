@@ -6,7 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use smoltcp::time::{Duration, Instant};
 use support::*;
 use traffic::ah::{self, Number};
@@ -14,6 +15,7 @@ use traffic::algorithm::{IcvKey, MacAlgorithm, PacketSigner, SignatureAlgorithm,
 use traffic::checks::Strict;
 use traffic::counters::Counters;
 use traffic::event::Event;
+use traffic::flow::Flow;
 use traffic::ledger::Covered;
 use traffic::packet::IpPacket;
 use traffic::processor::{PacketId, PacketProcessor, Verdict};
@@ -201,4 +203,156 @@ fn bogus_signatures_use_up_their_own_flows_budget_and_nothing_else() {
         Err(DropReason::VerificationBudget),
         "the burst, no more"
     );
+}
+
+/// Signs on P-256.
+#[derive(Debug)]
+struct OwnP256(EcdsaKeyPair);
+
+impl PacketSigner for OwnP256 {
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::EcdsaP256
+    }
+
+    fn public_key(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
+    fn sign(&self, input: &[u8]) -> Option<Vec<u8>> {
+        self.0.sign(&SystemRandom::new(), input).ok().map(|signature| signature.as_ref().to_vec())
+    }
+}
+
+fn pair_p256() -> (IcvKey, IcvKey) {
+    let random = SystemRandom::new();
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+    let own = OwnP256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_ref(), &random).unwrap());
+    let public = VerifyingKey::new(SignatureAlgorithm::EcdsaP256, own.public_key());
+    (IcvKey::Signing(Arc::new(own)), IcvKey::Verifying(public))
+}
+
+/// The order n of P-256's base point (FIPS 186-4 D.1.2.3).
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17,
+    0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// The same packet with n - s instead of s: another right signature, made without any key. AH stands behind 20 octets, the ICV
+/// behind 12 more, s in its second half.
+fn with_the_other_s(packet: &[u8]) -> Vec<u8> {
+    let mut other = packet.to_vec();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let place = 20 + 12 + 32 + at;
+        let difference = i16::from(ORDER[at]) - i16::from(packet[place]) - borrow;
+        borrow = i16::from(difference < 0);
+        other[place] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    other
+}
+
+#[test]
+fn the_second_signature_that_anybody_makes_of_one_on_p_256_is_right_and_no_evidence() {
+    // two right ICVs under one number show a second holder of the key, unless the one follows from the other without it.
+    let (own, public) = pair_p256();
+    let mut verifier = verifier(VerifierConfig::new(Role::Receiver), public.clone(), u64::MAX);
+    for number in 1..=20 {
+        let packet = sealed(&udp_v4(100), number, &own);
+        let other = with_the_other_s(&packet);
+        assert_ne!(packet, other);
+        for bytes in [&packet, &other] {
+            assert!(ah::icv_matches(&IpPacket::parse(bytes).unwrap(), &public, None), "both are right");
+        }
+        // Whichever comes first passes, and the other is a copy of it.
+        let (first, second) = if number % 2 == 0 { (&packet, &other) } else { (&other, &packet) };
+        assert!(process(&mut verifier, first, NOW).is_ok());
+        assert_eq!(process(&mut verifier, second, NOW), Err(DropReason::Replayed));
+    }
+    assert_eq!(verifier.poll_event(), None);
+    assert!(!tally(&mut verifier, 20, NOW).second_holder);
+    // A signature of the sender's own over another packet under the same number is evidence, as with a MAC.
+    assert_eq!(process(&mut verifier, &sealed(&udp_v4(90), 20, &own), NOW), Err(DropReason::Replayed));
+    assert_eq!(verifier.poll_event(), Some(Event::SecondHolder { flow: flow_v4(), spi: SPI }));
+}
+
+#[test]
+fn copies_left_of_the_window_with_the_other_s_are_no_late_packets_either() {
+    // T3 tells copies by the same octets of the ICV.
+    let (own, public) = pair_p256();
+    let mut verifier = verifier(VerifierConfig::new(Role::Receiver), public, u64::MAX);
+    let early: Vec<_> = (1..=128).map(|number| sealed(&udp_v4(100), number, &own)).collect();
+    for packet in early.iter().chain([&sealed(&udp_v4(100), 5000, &own)]) {
+        assert!(process(&mut verifier, packet, NOW).is_ok());
+    }
+    for packet in &early {
+        assert_eq!(process(&mut verifier, &with_the_other_s(packet), NOW), Err(DropReason::Replayed));
+    }
+    assert_eq!(tally(&mut verifier, 5000, NOW).late, 0);
+}
+
+#[test]
+fn signatures_under_numbers_seen_cost_the_budget_too() {
+    // Whoever makes up signatures under numbers that were seen has a receiver look whether they show a second holder (E4).
+    let (own, public) = pair(1);
+    let signatures = SignatureBudget { per_second: 100, burst: 10 };
+    let mut verifier = verifier(VerifierConfig { signatures, ..VerifierConfig::new(Role::Receiver) }, public, u64::MAX);
+    let packet = sealed(&udp_v4(100), 1, &own);
+    assert!(process(&mut verifier, &packet, NOW).is_ok());
+    for index in 0..9 {
+        let mut bogus = packet.clone();
+        bogus[20 + 12] ^= 1 + index;
+        assert_eq!(process(&mut verifier, &bogus, NOW), Err(DropReason::Replayed));
+    }
+    assert_eq!(process(&mut verifier, &sealed(&udp_v4(100), 2, &own), NOW), Err(DropReason::VerificationBudget));
+}
+
+#[test]
+fn ten_flooded_flows_take_no_more_than_the_nodes_budget_and_an_eleventh_gets_its_share() {
+    // Before there was one for the node, ten flows had 40,000 signatures a second verified, twice what a processor can.
+    let (own, public) = pair(1);
+    let node_signatures = SignatureBudget { per_second: 1100, burst: 110 };
+    let mut verifier = Verifier::new(
+        VerifierConfig { node_signatures, ..VerifierConfig::new(Role::Router) },
+        Arc::new(Strict),
+        Arc::new(Counters::default()),
+    )
+    .unwrap();
+    let flow = |port: u16| Flow { source_port: port, ..flow_v4() };
+    for port in 1..=11 {
+        let (allowed, spi) = (u64::MAX, SPI + u32::from(port));
+        let grant = Grant { flow: flow(port), spi, key: public.clone(), allowed, counted: 0, highest: 0, expires_at: END };
+        verifier.apply(Update::Install { token: 1, grant }, NOW).unwrap();
+    }
+    let seal = |port: u16, number| {
+        let (clear, mut out) = (ipv4(&[], 17, &udp(port, 9000, 100)), Vec::new());
+        let number = Number { low: number, high: None };
+        ah::insert(&IpPacket::parse(&clear).unwrap(), SPI + u32::from(port), number, &own, &mut out).unwrap();
+        out
+    };
+    let bogus: Vec<Vec<u8>> = (1..=10)
+        .map(|port| {
+            let mut packet = seal(port, 1);
+            *packet.last_mut().unwrap() ^= 1;
+            packet
+        })
+        .collect();
+    let (mut verified, mut passed) = (0, 0);
+    for milli in 0..2000 {
+        let now = NOW + Duration::from_millis(milli);
+        for packet in &bogus {
+            match process(&mut verifier, packet, now) {
+                Err(DropReason::BadIcv) => verified += 1,
+                Err(DropReason::VerificationBudget) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        // 91 of the 100 a second that are its share.
+        if milli % 11 == 0 {
+            let number = u32::try_from(milli / 11 + 1).unwrap();
+            passed += u32::from(process(&mut verifier, &seal(11, number), now).is_ok());
+        }
+    }
+    assert_eq!(passed, 182, "none of them is lost");
+    assert!(verified + passed <= 2 * 1100 + 2 * 110 + 11, "{verified}");
+    assert!(verified + passed >= 2 * 1100, "what is unused by one is used by others: {verified}");
 }

@@ -15,8 +15,8 @@ use crate::network::topology::Family::{self, Ipv4, Ipv6};
 
 /// Packets of each attack.
 const PACKETS: usize = 50;
-/// Between numbers that were used and such as nobody will use.
-const BEYOND: u32 = 100_000;
+/// Between numbers that were used and such as nobody will use; no further than a sender could have come.
+const BEYOND: u32 = 1000;
 /// A key that no permission has.
 const WRONG_KEY: [u8; 32] = [0x5a; 32];
 /// Magic number of GIST.

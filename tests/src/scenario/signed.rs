@@ -12,6 +12,8 @@ use super::outcome::Outcome;
 use super::site::{OTHER_PORT, SHORTEST, Site, Terms};
 use crate::network::graph::Place;
 
+/// More numbers than the flow uses during an attack.
+const AHEAD: u32 = 3000;
 /// One datagram each.
 const PAUSE: Duration = Duration::from_millis(4);
 /// The attack with the shared key that leads to signed packets: beyond what is tolerated as in flight (256 KiB).
@@ -105,10 +107,10 @@ fn attack(site: &Site, outcome: &mut Outcome, programs: &Programs, count: u32, p
     let flow = programs.steady(PAUSE)?;
     std::thread::sleep(SETTLE);
     let spi = newest_spi(site, from).ok_or_else(|| io::Error::other("no packet of the flow to see the new SPI in"))?;
-    // Numbers to the right of the window, as an attacker would choose who watches the link.
-    let ahead = attacker::highest_number(site, spi) + 100_000;
+    // Numbers that the flow will not come to meanwhile, but could: an attacker who watches the link would choose such.
+    let ahead = attacker::highest_number(site, spi) + AHEAD;
     let attacker = Attacker::with_key_of(site, "router1")?;
-    let pretended = attacker.inject(site, (0..count).map(|index| attacker::pretend(spi, ahead + index, PAYLOAD)), pause)?;
+    let pretended = attacker.inject(site, (0..count).map(|index| attacker::pretend(spi, ahead + index % AHEAD, PAYLOAD)), pause)?;
     let flow = flow.end()?;
     std::thread::sleep(SETTLE);
     outcome.dropped = site.drops()?.since(&before);

@@ -90,11 +90,19 @@ impl InboundAssociation {
     /// The first check that fails.
     pub fn verify(&self, packet: &IpPacket<'_>, checks: &dyn Checks) -> Result<Verified, Rejection> {
         let number = self.precheck(packet, checks)?;
-        let ah = self.admit(packet)?;
+        self.verify_numbered(packet, number, checks)
+    }
+
+    /// What is left of [`verify`](Self::verify) after [`precheck`](Self::precheck), which gave `number`: the ICV.
+    ///
+    /// # Errors
+    ///
+    /// A wrong ICV.
+    pub fn verify_numbered(&self, packet: &IpPacket<'_>, number: u64, checks: &dyn Checks) -> Result<Verified, Rejection> {
         if !checks.icv_matches(packet, &self.key, self.high(number)) {
             return Err(Rejection::Icv);
         }
-        Ok(Verified { number, tag: tag(ah) })
+        packet.ah().map(|ah| Verified { number, tag: tag(ah) }).ok_or(Rejection::NoAh)
     }
 
     /// The checks of [`verify`](Self::verify) that need no key. Gives the packet's whole number.
@@ -128,9 +136,21 @@ impl InboundAssociation {
     /// Whether this packet and an earlier one share a number under two different ICVs that are both right: somebody
     /// else holds the key (E4, X-42). `false` if the window keeps no ICV tags.
     pub fn shows_second_holder(&self, packet: &IpPacket<'_>, checks: &dyn Checks) -> bool {
-        let Ok(ah) = self.admit(packet) else { return false };
-        let Some(number) = self.window.number(ah.sequence()) else { return false };
-        self.window.tag(number).is_some_and(|earlier| earlier != tag(ah)) && checks.icv_matches(packet, &self.key, self.high(number))
+        self.resembles_seen(packet).is_some_and(|number| checks.icv_matches(packet, &self.key, self.high(number)))
+    }
+
+    /// The number of a packet that came under another ICV before, right or wrong as this one may be; `None` for a copy and for any
+    /// other packet.
+    pub fn resembles_seen(&self, packet: &IpPacket<'_>) -> Option<u64> {
+        let ah = self.admit(packet).ok()?;
+        let number = self.window.number(ah.sequence())?;
+        self.window.tag(number).is_some_and(|earlier| earlier != tag(ah)).then_some(number)
+    }
+
+    /// Length of the shortest packet that there can be under this association: headers and nothing else.
+    pub fn shortest(&self, is_ipv6: bool) -> usize {
+        let header = if is_ipv6 { 40 } else { 20 };
+        header + overhead(self.key.algorithm(), is_ipv6)
     }
 
     /// Number and first octets of the ICV of a packet that comes too late for the window; `None` for any other.
@@ -168,6 +188,13 @@ impl InboundAssociation {
     }
 }
 
+/// What tells the ICVs under one number apart (E4, T3): the first octets of the ICV field, whatever the algorithm.
+///
+/// Two right ICVs of one packet must have one tag, or whoever can turn a signature into another right one, without any key, makes
+/// evidence against the sender. That can be done on P-256: of (r, s) anybody makes (r, n - s). The tag is of r alone, which stands
+/// first, and a different r needs the key. Ed25519 has one right S for each R, which stands first too (RFC 8032 §5.1.7: S
+/// below L is checked); RSA has one right value below the modulus for each padded hash. Were a signature ever encoded otherwise, the
+/// tag would have to be taken from elsewhere.
 fn tag(ah: &AhView<'_>) -> [u8; 4] {
     ah.icv_field().first_chunk().copied().unwrap_or_default()
 }

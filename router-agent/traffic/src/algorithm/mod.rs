@@ -80,9 +80,12 @@ impl IcvKey {
         }
     }
 
-    /// Whether its check is dear.
-    pub const fn is_signature(&self) -> bool {
-        !matches!(self, Self::Mac(_))
+    /// What a check by it costs a budget of signatures; `None` for a MAC, which costs none.
+    pub fn weight(&self) -> Option<u32> {
+        match self.algorithm() {
+            IcvAlgorithm::Mac(_) => None,
+            IcvAlgorithm::Signature(algorithm) => Some(algorithm.weight()),
+        }
     }
 
     /// Tells, with the algorithm, whether a key is this one, and nothing of a secret.

@@ -38,6 +38,15 @@ impl SignatureAlgorithm {
         }
     }
 
+    /// What it costs to verify one: 1 is about what an elliptic curve or an RSA key of 2048 bits takes; RSA grows with the square of
+    /// the modulus.
+    pub const fn weight(self) -> u32 {
+        match self {
+            Self::Ed25519 | Self::EcdsaP256 => 1,
+            Self::RsaPss { octets } => (octets as u32).pow(2).div_ceil(256 * 256),
+        }
+    }
+
     /// The name in status output.
     pub const fn name(self) -> &'static str {
         match self {

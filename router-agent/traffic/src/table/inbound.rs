@@ -8,6 +8,7 @@ use smoltcp::time::Instant;
 use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
+use crate::budget::FlowLevels;
 use crate::flow::Flow;
 use crate::icmp::Rate;
 use crate::ledger::Ledger;
@@ -23,21 +24,6 @@ pub(super) const FIRST_SPI: u32 = 256;
 
 /// Destination address and SPI.
 pub type Key = (IpAddr, u32);
-
-/// How many signatures are verified for one flow. Bogus packets with a live SPI and a number that was not seen use up their own
-/// flow's budget, not the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SignatureBudget {
-    /// Signatures a second.
-    pub per_second: u32,
-    /// Signatures at once.
-    pub burst: u32,
-}
-
-impl SignatureBudget {
-    /// 4000 a second, 1000 at once: 48 Mbit/s of full packets, at some fifth of one processor.
-    pub const DEFAULT: Self = Self { per_second: 4000, burst: 1000 };
-}
 
 /// One permission with its association.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +48,8 @@ pub struct Entry {
     pub second_holder: bool,
     /// Bytes of authenticated packets that came too late for the window, estimated (T3).
     pub late: u64,
-    /// Signatures that may still be verified, in millionths, and when that was.
-    signatures: Option<(u64, Instant)>,
+    /// Signatures that may still be verified.
+    pub(crate) signatures: FlowLevels,
     /// ICMP errors about its packets that may still be passed on.
     pub(crate) errors: Rate,
     reported_at: Option<Instant>,
@@ -75,7 +61,6 @@ impl Hash for Entry {
         let Self { flow, association, allowed, counted, expires_at, draining, peak, ledger, .. } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
         let Self { second_holder, late, signatures, errors, reported_at, warned_at, .. } = self;
-        let signatures = signatures.map(|(left, then)| (left, then.in_micros()));
         (second_holder, late, signatures, errors, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }
@@ -88,19 +73,6 @@ impl Entry {
             self.warned_at = Some(now);
         }
         due
-    }
-
-    /// Whether a signature may be verified for this flow now; if so, it is one of its budget.
-    pub fn take_signature(&mut self, budget: SignatureBudget, now: Instant) -> bool {
-        const ONE: u64 = 1_000_000;
-        let full = u64::from(budget.burst) * ONE;
-        let left = self.signatures.map_or(full, |(left, then)| {
-            let elapsed = u64::try_from(now.total_micros().saturating_sub(then.total_micros())).unwrap_or(0);
-            left.saturating_add(elapsed.saturating_mul(budget.per_second.into())).min(full)
-        });
-        let taken = left.checked_sub(ONE);
-        self.signatures = Some((taken.unwrap_or(left), now));
-        taken.is_some()
     }
 
     /// Whether a report about this entry is due; if so, the next one is due a while later.
@@ -138,6 +110,8 @@ pub struct InboundTable {
     /// What each permission's ledger begins as, if there is to be one.
     ledger: Option<Ledger>,
     entries: Map<Key, Entry>,
+    /// How many of them verify signatures.
+    signed: usize,
     /// SPIs of each flow, oldest first.
     by_flow: Map<Flow, Vec<u32>>,
     deadlines: Deadlines<Key>,
@@ -146,8 +120,8 @@ pub struct InboundTable {
 
 impl Hash for InboundTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // When an entry is to be deleted says the entry.
-        let Self { capacity, window, ledger, entries, by_flow, deadlines: _, ended } = self;
+        // When an entry is to be deleted, and whether it is one of those signed, says the entry.
+        let Self { capacity, window, ledger, entries, signed: _, by_flow, deadlines: _, ended } = self;
         (capacity, window, ledger, entries, by_flow, ended).hash(state);
     }
 }
@@ -157,12 +131,17 @@ impl InboundTable {
     /// end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
         let (entries, by_flow) = (Map::new(), Map::new());
-        Self { capacity, window, ledger, entries, by_flow, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
+        Self { capacity, window, ledger, entries, signed: 0, by_flow, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
     /// Number of permissions, ended ones that linger included.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Number of those whose packets are signed.
+    pub const fn signed(&self) -> usize {
+        self.signed
     }
 
     /// Whether there is none.
@@ -247,12 +226,13 @@ impl InboundTable {
             ledger: self.ledger.clone(),
             second_holder: false,
             late: 0,
-            signatures: None,
+            signatures: FlowLevels::default(),
             errors: Rate::default(),
             reported_at: None,
             warned_at: None,
         };
         let applied = entry.applied(token);
+        self.signed += usize::from(entry.association.key().weight().is_some());
         self.entries.insert(at, entry);
         self.by_flow.entry(flow).or_default().push(spi);
         self.deadlines.set(at, expires_at);
@@ -290,6 +270,7 @@ impl InboundTable {
 
     fn remove(&mut self, key: Key, now: Instant) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
+        self.signed -= usize::from(entry.association.key().weight().is_some());
         self.ended.remember(key, entry.association.key(), entry.last(), now);
         self.deadlines.clear(key, entry.expires_at);
         if let Some(spis) = self.by_flow.get_mut(&entry.flow) {
