@@ -12,7 +12,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Section {
-    /// What follows the evidence of an attack.
+    /// What follows the evidence of injected packets.
     pub on_attack: OnAttack,
     /// What follows authenticated packets beyond the allowed volume.
     pub on_overrun: OnOverrun,
@@ -43,7 +43,7 @@ pub(crate) struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum OnAttack {
-    /// Signed packets, then revocation; another path if packets are missing.
+    /// Signed packets, then revocation.
     Graded,
     /// Revocation.
     Revoke,

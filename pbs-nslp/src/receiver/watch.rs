@@ -30,7 +30,7 @@ pub(super) struct Watch {
 pub struct Reactions {
     /// When it fails.
     pub thresholds: Thresholds,
-    /// What follows injected packets, and missing ones that last: the ladder, or at once the end (FR-44).
+    /// What follows injected packets: the ladder, or at once the end (FR-44).
     pub ladder: Ladder,
     /// What follows authenticated packets beyond the allowed volume.
     pub on_overrun: Overrun,
@@ -44,10 +44,11 @@ impl Default for Reactions {
     }
 }
 
-/// How the answer to an attack is chosen.
+/// How the answer to injected packets is chosen. Missing ones lead to another path and in the end to nothing (FR-42, FR-43), whatever
+/// is chosen here: nobody at the ends is to blame for them, and who drops them must not be able to end a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ladder {
-    /// Signed packets, then the end of the permission; for missing packets another path.
+    /// Signed packets, then the end of the permission.
     Graded,
     /// The end of the permission.
     Revoke,

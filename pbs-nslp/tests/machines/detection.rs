@@ -326,6 +326,24 @@ fn an_operator_may_choose_to_revoke_at_the_first_evidence() {
 }
 
 #[test]
+fn whoever_drops_packets_cannot_end_a_flow_under_any_policy() {
+    // FR-42, FR-43, X-43: a node on the way that loses a tenth, for as long as it likes, to a receiver that revokes at evidence.
+    let mut world = busy(Reactions { ladder: Ladder::Revoke, ..Reactions::default() });
+    let mut sent = 0;
+    for _ in 0..20 {
+        send(&mut world, MB, |_| {
+            sent += 1;
+            sent % 10 != 0
+        });
+        world.run(T + Duration::from_millis(100));
+        assert_eq!(world.states(), ["Permitted"; 4], "{:?}", reactions(&world));
+    }
+    assert!(reactions(&world).contains(&Reaction::OtherPathAsked { times: 2 }));
+    assert!(reactions(&world).contains(&Reaction::Tolerated));
+    world.took(world.end(), &["FR-42", "FR-43"]);
+}
+
+#[test]
 fn an_escalation_that_must_wait_for_the_end_of_the_old_epoch_is_reported_all_the_same() {
     // FR-40 with the default limit, the volume itself: nothing is left for two epochs at a time.
     let mut world = busy_within(40 * MB, Reactions::default());
