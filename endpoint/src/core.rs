@@ -9,6 +9,7 @@ use daemon::status;
 use gist::api::Indication;
 use gist::time::Instant;
 use pbs_nslp::datapath::Event;
+use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::output::Output;
 use pbs_nslp::wire::Volume;
@@ -23,11 +24,27 @@ const INBOUND: Direction = 1;
 pub(crate) struct HostCore {
     pub(crate) name: String,
     pub(crate) host: Host,
+    /// Messages that wait to be checked.
+    pub(crate) waiting: FairQueue,
 }
 
 impl Core for HostCore {
     fn handle_indication(&mut self, indication: Indication, now: Instant) {
-        self.host.handle_gist(indication, now);
+        match indication {
+            Indication::Received(received) => self.waiting.push(received).iter().for_each(|gone| self.host.turn_away(gone, now)),
+            other => self.host.handle_gist(other, now),
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn work(&mut self, now: Instant) {
+        if let Some(turn) = self.waiting.pop() {
+            self.host.handle_gist(Indication::Received(turn.message), now);
+            self.waiting.charge(&turn.account, self.host.take_cost());
+        }
     }
 
     fn handle_datapath(&mut self, direction: Direction, event: Event, now: Instant) {
@@ -71,6 +88,7 @@ impl Core for HostCore {
             "status" => Ok(json!({
                 "name": self.name,
                 "role": "host",
+                "waiting": status::waiting(&self.waiting),
                 "sending": { "sessions": self.host.sender().sessions().len(), "nslp": status::counters(self.host.sender().counters()) },
                 "receiving": { "sessions": self.host.receiver().sessions().len(), "nslp": status::counters(self.host.receiver().counters()) },
             })),

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use daemon::datapath::Datapath;
+use daemon::drive::WAITING_OCTETS;
 use daemon::identity::IdentityError;
 use daemon::routing::Routing;
 use daemon::start::{Signalling, Start};
@@ -11,6 +12,7 @@ use daemon::{clock, exempt, identity};
 use gist::node;
 use pbs_nslp::credentials::HmacGenerator;
 use pbs_nslp::entropy::Entropy;
+use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::host::Host;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
@@ -64,7 +66,11 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     };
     let receiver = Receiver::new(receiver, signer, authority, entropy()?, unix, now);
     tracing::info!(name = config.name, ?addresses, "host runs; what has no permission is dropped");
-    let core = (parts.around)(Box::new(HostCore { name: config.name, host: Host::new(sender, receiver) }));
+    let core = (parts.around)(Box::new(HostCore {
+        name: config.name,
+        host: Host::new(sender, receiver),
+        waiting: FairQueue::new(WAITING_OCTETS),
+    }));
     start.run(core, gist, indications, datapaths, routing).await
 }
 

@@ -5,6 +5,7 @@
 //! * [`admission`]: the checks every received message passes, in their order.
 //! * [`sender`], [`receiver`], [`router`]: the machines, each driven by its table.
 //! * [`detection`]: what was sent against what was counted.
+//! * [`fair_queue`]: whose message is checked next.
 //! * [`host`]: sender and receiver of one host, and the two directions of its connections.
 //! * [`entropy`]: unpredictable values, from a seed and a trait.
 //! * [`datapath`], [`output`]: what they say to the packet side and to the shell.
@@ -16,6 +17,7 @@ pub mod credentials;
 pub mod datapath;
 pub mod detection;
 pub mod entropy;
+pub mod fair_queue;
 pub mod flow;
 pub mod host;
 pub mod node;

@@ -15,6 +15,7 @@ use crate::admission::{Admission, AdmissionLimits, Buckets, NamedBuckets, Now, R
 use crate::clock::WallClock;
 use crate::credentials::Authority;
 use crate::datapath::{Command, Token};
+use crate::fair_queue::{MESSAGE_COST, SIGNATURE_COST};
 use crate::flow::FlowId;
 use crate::output::Output;
 use crate::report::{Report, ReportEvent};
@@ -324,6 +325,11 @@ impl Node {
         if self.loud.take(&rule, now) {
             self.tell(key, rule, ReportEvent::NotActedUpon);
         }
+    }
+
+    /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.
+    pub(crate) fn take_cost(&mut self) -> u32 {
+        self.admission.take_spent().saturating_mul(SIGNATURE_COST).saturating_add(MESSAGE_COST)
     }
 
     /// Counts a refused message.

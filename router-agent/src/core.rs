@@ -10,6 +10,7 @@ use daemon::status;
 use gist::api::Indication;
 use gist::time::Instant;
 use pbs_nslp::datapath::Event;
+use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::output::Output;
 use pbs_nslp::router::Router;
 use serde_json::{Map, Value, json};
@@ -19,16 +20,31 @@ use crate::signalling;
 /// The place of the only packet worker.
 const DATA: Direction = 0;
 
-/// The router's part in all sessions, and what the signalling queue counted.
+/// The router's part in all sessions, the messages that wait to be checked, and what the signalling queue counted.
 pub(crate) struct RouterCore {
     pub(crate) name: String,
     pub(crate) router: Router,
+    pub(crate) waiting: FairQueue,
     pub(crate) signalling: Arc<signalling::Counters>,
 }
 
 impl Core for RouterCore {
     fn handle_indication(&mut self, indication: Indication, now: Instant) {
-        self.router.handle_gist(indication, now);
+        match indication {
+            Indication::Received(received) => self.waiting.push(received).iter().for_each(|gone| self.router.turn_away(gone, now)),
+            other => self.router.handle_gist(other, now),
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn work(&mut self, now: Instant) {
+        if let Some(turn) = self.waiting.pop() {
+            self.router.handle_message(turn.message, now);
+            self.waiting.charge(&turn.account, self.router.take_cost());
+        }
     }
 
     fn handle_datapath(&mut self, _: Direction, event: Event, now: Instant) {
@@ -72,6 +88,7 @@ impl Core for RouterCore {
                 "role": "router",
                 "sessions": self.router.sessions().len(),
                 "signalling": self.signalling.show(),
+                "waiting": status::waiting(&self.waiting),
                 "nslp": status::counters(self.router.counters()),
             })),
             other => Err(format!("unknown command `{other}`")),

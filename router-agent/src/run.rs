@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use daemon::drive::WAITING_OCTETS;
 use daemon::routing::Routing;
 use daemon::start::{Signalling, Start};
 use daemon::{clock, exempt};
 use gist::node;
 use gist::wire::NslpId;
+use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::router::{Router, RouterConfig};
 use traffic::counters::Counters;
 use traffic::queue::QueueConfig;
@@ -46,7 +48,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let authority = start.credentials.authority.clone();
     let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
     tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped");
-    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, signalling }));
+    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting: FairQueue::new(WAITING_OCTETS), signalling }));
     start.run(core, gist, indications, vec![data], routing).await
 }
 

@@ -66,6 +66,14 @@ impl Core for Rogue {
         self.core.handle_indication(indication, now);
     }
 
+    fn is_waiting(&self) -> bool {
+        self.core.is_waiting()
+    }
+
+    fn work(&mut self, now: Instant) {
+        self.core.work(now);
+    }
+
     fn handle_datapath(&mut self, direction: Direction, event: Event, now: Instant) {
         self.core.handle_datapath(direction, event, now);
     }

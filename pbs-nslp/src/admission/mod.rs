@@ -111,6 +111,8 @@ pub(crate) struct Admission {
     peers: Buckets<Principal>,
     newcomers: Buckets<Principal>,
     signers: NamedBuckets<[u8; 32]>,
+    /// What verification has cost since this was asked last, in signatures of an ordinary key.
+    spent: u32,
 }
 
 impl Admission {
@@ -123,7 +125,13 @@ impl Admission {
             peers: Buckets::new(limits.peer_rate, limits.buckets),
             newcomers: Buckets::new(limits.newcomer_rate, limits.buckets),
             signers: NamedBuckets::new(limits.signer_rate, limits.buckets),
+            spent: 0,
         }
+    }
+
+    /// What verification has cost since this was asked last, in signatures of an ordinary key.
+    pub(crate) fn take_spent(&mut self) -> u32 {
+        core::mem::take(&mut self.spent)
     }
 
     /// Forgets verified certificates, as after a change of anchors or revocation lists.
@@ -164,15 +172,13 @@ impl Admission {
         let message = &signed.message;
         let number = message.number();
         self.check_number(number, standing, now_unix)?;
-        if !self.peers.take(&received.principal, now) {
-            return Err(Refusal::overload(number, "more messages than one peer may send"));
-        }
         let key = self.check_certificate(message, received.principal, now_unix, now)?;
         let weight = key.weight();
+        // The signer first: what one host behind a peer sends too much of is not taken from what the peer may bring of others.
         if !self.signers.take_many(received.principal, &key.key_hash, weight, now) {
             return Err(Refusal::overload(number, "more messages than one key may sign"));
         }
-        if weight > 1 && !self.peers.take_many(&received.principal, weight - 1, now) {
+        if !self.peers.take_many(&received.principal, weight, now) {
             return Err(Refusal::overload(number, "more messages than one peer may send"));
         }
         if standing.key_hash.is_some_and(|held_by| held_by != key.key_hash) {
@@ -185,6 +191,7 @@ impl Admission {
         if standing.newest.is_none() {
             above_floor(number, self.tombstones.floor_of(&key.key_hash))?;
         }
+        self.spent = self.spent.saturating_add(weight);
         self.authority
             .verify_signature(&key, &signed.signed_bytes, &signed.signature)
             .map_err(|error| Refusal::signature(error, number))?;
@@ -221,9 +228,12 @@ impl Admission {
     ) -> Result<VerifiedKey, Refusal> {
         let number = message.number();
         let (certificate, chain) = message.credential().certificate().ok_or_else(|| Refusal::no_certificate(number))?;
-        let is_known = self.certificates.knows(certificate, chain, message.signer(), now_unix);
-        if !is_known && !self.newcomers.take_many(&peer, validation_weight(certificate, chain), now) {
-            return Err(Refusal::overload(number, "more unknown certificates than one peer may bring"));
+        if !self.certificates.knows(certificate, chain, message.signer(), now_unix) {
+            let weight = validation_weight(certificate, chain);
+            if !self.newcomers.take_many(&peer, weight, now) {
+                return Err(Refusal::overload(number, "more unknown certificates than one peer may bring"));
+            }
+            self.spent = self.spent.saturating_add(weight);
         }
         self.certificates
             .verify(&*self.authority, certificate, chain, message.signer(), now_unix)

@@ -13,11 +13,12 @@ mod reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use gist::api::Indication;
+use gist::api::{Indication, ReceivedMessage};
 use gist::time::Instant;
-use gist::wire::SessionId;
+use gist::wire::{Direction, SessionId};
 
 use crate::datapath::Event;
+use crate::fair_queue::MESSAGE_COST;
 use crate::flow::FlowId;
 use crate::output::Output;
 use crate::receiver::{Decision, Receiver, Terms};
@@ -63,6 +64,21 @@ impl Host {
             Part::Receiver => self.receiver.handle_gist(indication, now),
         }
         self.settle(now);
+    }
+
+    /// Refuses a message that there was no room for where it had to wait.
+    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
+        match received.mri.direction() {
+            Direction::Downstream => self.receiver.turn_away(received, now),
+            Direction::Upstream => self.sender.turn_away(received, now),
+        }
+        self.settle(now);
+    }
+
+    /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.
+    pub fn take_cost(&mut self) -> u32 {
+        // Either part counts the message itself, and only one of them has had it.
+        self.sender.take_cost().saturating_add(self.receiver.take_cost()).saturating_sub(MESSAGE_COST)
     }
 
     /// Takes an answer or an event of the packet side: of what leaves for [`Part::Sender`], of what arrives for

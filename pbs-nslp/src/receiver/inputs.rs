@@ -50,6 +50,11 @@ impl Receiver {
         }
     }
 
+    /// Refuses a message that there was no room for where it had to wait.
+    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
+        self.refuse(received, Refusal::no_room_to_wait(), now);
+    }
+
     /// Takes the answer to [`Output::Ask`]. Too late an answer, or one about a session that is gone, has no effect.
     pub fn decide(&mut self, flow: FlowId, session: SessionId, decision: Decision, now: Instant) {
         let key = SessionKey { flow, session };

@@ -202,6 +202,11 @@ impl Receiver {
         self.sessions.iter().map(|(key, session)| self.status(*key, session)).collect()
     }
 
+    /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.
+    pub fn take_cost(&mut self) -> u32 {
+        self.node.take_cost()
+    }
+
     /// How often things happened.
     pub fn counters(&self) -> &Counters {
         &self.node.counters

@@ -42,6 +42,11 @@ impl Router {
         }
     }
 
+    /// Refuses a message that there was no room for where it had to wait.
+    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
+        self.refuse(received, Refusal::no_room_to_wait(), now);
+    }
+
     /// Takes an answer or an event of the packet side.
     pub fn handle_datapath(&mut self, event: datapath::Event, now: Instant) {
         match event {

@@ -168,6 +168,11 @@ impl Sender {
         self.sessions.iter().map(|(flow, session)| self.status(*flow, session)).collect()
     }
 
+    /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.
+    pub fn take_cost(&mut self) -> u32 {
+        self.node.take_cost()
+    }
+
     /// How often things happened.
     pub fn counters(&self) -> &Counters {
         &self.node.counters

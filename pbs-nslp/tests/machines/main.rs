@@ -23,6 +23,7 @@ mod invariants;
 mod lifetimes;
 mod limits;
 mod policy;
+mod query_flood;
 mod real;
 mod refresh;
 mod rekey;

@@ -33,13 +33,23 @@ use crate::threads::{Ended, Threads};
 /// How often the core is told the wall clock, and the node's certificate is looked at.
 const WALL_CLOCK: Duration = Duration::from_secs(10);
 
+/// Octets that messages of peers may take up while they wait to be checked ([`pbs_nslp::fair_queue`]).
+pub const WAITING_OCTETS: usize = 32 << 20;
+
+/// Indications taken in between two messages that are checked; what GIST has besides waits there, in turn by association.
+const INTAKE: usize = 128;
+
 /// Which packet worker something concerns, by its place in the daemon's list.
 pub type Direction = usize;
 
 /// The signalling core of a daemon.
 pub trait Core {
-    /// Takes an indication from GIST.
+    /// Takes an indication from GIST. A message waits for its turn: see [`Core::work`].
     fn handle_indication(&mut self, indication: Indication, now: Instant);
+    /// Whether messages wait.
+    fn is_waiting(&self) -> bool;
+    /// Checks and handles the message whose turn it is.
+    fn work(&mut self, now: Instant);
     /// Takes an event from a packet worker.
     fn handle_datapath(&mut self, direction: Direction, event: Event, now: Instant);
     /// Lets timers fire.
@@ -180,6 +190,7 @@ impl Drive {
         loop {
             self.perform().await?;
             let behind = self.datapaths.iter().any(Datapath::is_behind);
+            let works = !behind && self.core.is_waiting();
             let due = [self.core.poll_timeout(), self.outcomes.poll_timeout()].into_iter().flatten().min();
             let due = due.map(|instant| tokio::time::Instant::from_std(self.clock.at(instant)));
             tokio::select! {
@@ -192,6 +203,7 @@ impl Drive {
                     let indication = indication.ok_or(GistStopped)?;
                     self.core.handle_indication(indication, self.clock.now());
                 }
+                () = std::future::ready(()), if works => self.work().await,
                 () = std::future::ready(()), if self.flows.is_ready() => self.step_flows(),
                 () = sleep_until_due(due) => self.handle_timeout(),
                 _ = wall_clock.tick() => if let Some(expired) = self.look_at_wall_clock(&mut wall_clock) {
@@ -203,6 +215,17 @@ impl Drive {
         }
         tracing::info!("asked to end; the filter rules {}", self.what_rules_do());
         self.say_farewell(&mut wishes).await
+    }
+
+    /// Takes in what GIST has ready, so that the turns are those of all who wait, then handles one message.
+    async fn work(&mut self) {
+        for _ in 0..INTAKE {
+            let Ok(indication) = self.indications.try_recv() else { break };
+            self.core.handle_indication(indication, self.clock.now());
+        }
+        self.core.work(self.clock.now());
+        // What comes meanwhile is GIST's to take: it runs on the same thread.
+        tokio::task::yield_now().await;
     }
 
     fn what_rules_do(&self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use gist::io::Snapshot;
 use gist::time::Instant;
+use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::node::Counters;
 use pbs_nslp::status::SessionStatus;
 use serde_json::{Value, json};
@@ -33,6 +34,11 @@ pub fn session(status: &SessionStatus, way: &str, now: Instant) -> Value {
         "why": status.why,
         "ask_again_ms": again.and_then(|milliseconds| u64::try_from(milliseconds).ok()),
     })
+}
+
+/// Messages of peers that wait to be checked, what they take up, and how many there was no room for.
+pub fn waiting(queue: &FairQueue) -> Value {
+    json!({ "messages": queue.len(), "octets": queue.octets(), "turned_away": queue.turned_away() })
 }
 
 /// Routing state, messaging associations and counters, as `gist` shows them.
