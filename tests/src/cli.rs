@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::sabotage::Sabotage;
-use crate::{audit, coverage, demo, remains, sabotage, scenario, standing};
+use crate::{audit, coverage, demo, honest, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -79,6 +79,19 @@ enum Command {
         #[arg(long, value_enum, default_value_t = World::Netns)]
         world: World,
     },
+    /// Plays honest sessions over a network that loses, delays and reorders, in virtual time, with the real state machines and packet
+    /// sides. Exit code 0 only if no test that needs no tolerance accuses anybody (INV-13).
+    Honest {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        sessions: u64,
+        /// What the first one's chance begins with; each of the others has the next number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Builds the network of the demonstration and leaves it running, under names for `ip netns`. Needs root.
     Up {
         /// What to call it.
@@ -137,6 +150,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             run_scenario(&name, json, &scenario::Options { keep, seed })
         }
         Command::Scenario { name: None, .. } => list_scenarios(),
+        Command::Honest { sessions, seed, json } => run_honest(json, honest::Options { sessions, seed }),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
         Command::Coverage { json, tree } => run_coverage(&tree, json),
@@ -185,6 +199,16 @@ fn run_scenario(name: &str, json: bool, options: &scenario::Options) -> std::io:
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         println!("{}", outcome.text());
+    }
+    Ok(outcome.holds)
+}
+
+fn run_honest(json: bool, options: honest::Options) -> std::io::Result<bool> {
+    let outcome = honest::run(options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print!("{}", outcome.text());
     }
     Ok(outcome.holds)
 }

@@ -6,6 +6,7 @@ mod cli;
 pub mod coverage;
 pub mod demo;
 pub mod ground;
+pub mod honest;
 mod leaking;
 mod lying;
 pub mod network;

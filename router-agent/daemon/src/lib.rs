@@ -30,4 +30,4 @@ pub mod start;
 pub mod status;
 pub mod table;
 pub mod threads;
-mod translate;
+pub mod translate;

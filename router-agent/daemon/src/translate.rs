@@ -17,9 +17,11 @@ use traffic::worker::Up;
 ///
 /// `own` signs the packets of this host's own flows (Solution 3).
 ///
-/// Fails if the key does not fit its algorithm, which the NSLP's decoder lets through no more than the packet side, or if
+/// # Errors
+///
+/// [`KeyError`] if the key does not fit its algorithm, which the NSLP's decoder lets through no more than the packet side, or if
 /// packets cannot be signed so.
-pub(crate) fn update(command: Command, own: &Arc<dyn PacketSigner>) -> Result<Update, KeyError> {
+pub fn update(command: Command, own: &Arc<dyn PacketSigner>) -> Result<Update, KeyError> {
     let token = command.token().0;
     Ok(match command {
         Command::Install { grant, .. } => Update::Install { token, grant: self::grant(&grant, own)? },
@@ -39,7 +41,7 @@ pub(crate) fn update(command: Command, own: &Arc<dyn PacketSigner>) -> Result<Up
 }
 
 /// What a worker says, as an event for the NSLP; `None` for what concerns the daemon alone.
-pub(crate) fn event(up: Up) -> Option<Event> {
+pub fn event(up: Up) -> Option<Event> {
     match up {
         Up::Applied(Applied { token, counted, highest, tally: Some(tally) }) => {
             Some(Event::Compared { token: Token(token), count: count(counted, highest, tally) })
@@ -57,7 +59,7 @@ pub(crate) fn event(up: Up) -> Option<Event> {
 
 /// Why a key cannot be used for packets.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
+pub enum KeyError {
     /// It does not fit its algorithm.
     #[error(transparent)]
     Length(#[from] KeyLengthError),
@@ -119,7 +121,8 @@ fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn instant(instant: Instant) -> smoltcp::time::Instant {
+/// A moment as the packet side tells time.
+pub fn instant(instant: Instant) -> smoltcp::time::Instant {
     let micros = instant.saturating_duration_since(Instant::ZERO).as_micros();
     smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
