@@ -289,9 +289,7 @@ fn without_buckets() -> RouterConfig {
 
 #[test]
 fn ninety_nine_sources_keep_their_grants_while_one_floods_at_a_hundred_times_capacity() {
-    for (peers, limits, config) in
-        [(Peers::Each, "no buckets", without_buckets()), (Peers::One, "the standard buckets", router_config())]
-    {
+    for (peers, limits, config) in [(Peers::Each, "no buckets", without_buckets()), (Peers::One, "the standard buckets", router_config())] {
         let unloaded = Lab::new(peers, Order::InTurn, config.clone()).run(false);
         let flooded = Lab::new(peers, Order::InTurn, config).run(true);
         println!("{peers:?}, {limits}\n  {}\n  {}", unloaded.line("unloaded"), flooded.line("flooded"));

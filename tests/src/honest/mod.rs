@@ -111,8 +111,7 @@ pub fn run(options: Options, progress: impl Fn(&str) + Sync) -> io::Result<Outco
         }
     });
     let mut outcome = Outcome { sessions: options.sessions, seed: options.seed, ..Outcome::default() };
-    outcome.table =
-        THRESHOLDS.iter().map(|threshold| Row { threshold: *threshold, bands: vec![(0, 0); BANDS.len()] }).collect();
+    outcome.table = THRESHOLDS.iter().map(|threshold| Row { threshold: *threshold, bands: vec![(0, 0); BANDS.len()] }).collect();
     let mut traces = Vec::new();
     for (number, course) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
         outcome.add(number, course?, &mut traces);
@@ -168,7 +167,8 @@ impl Outcome {
         for Alarm { seed, at, said } in &self.e_alarms {
             let _ = writeln!(text, "  seed {seed}, {at:.3} s: {said}");
         }
-        let _ = writeln!(text, "suspicions (T1), without effect: {}; sessions with late packets (T3): {}", self.t1_suspicions, self.t3_alarms);
+        let _ =
+            writeln!(text, "suspicions (T1), without effect: {}; sessions with late packets (T3): {}", self.t1_suspicions, self.t3_alarms);
         let _ = writeln!(text, "sessions in which packets counted as missing (T2) for two periods, of all, by threshold and loss:");
         let _ = write!(text, "  tolerated");
         let mut from = 0;
