@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod association;
+mod certificates;
 mod command_line;
 mod configuration;
 mod drops;
