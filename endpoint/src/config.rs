@@ -38,6 +38,9 @@ pub(crate) struct Config {
     /// The packet side.
     #[serde(default)]
     pub datapath: Datapath,
+    /// As a receiver: after how long a flow's key is replaced.
+    #[serde(default = "default_key_age")]
+    pub key_age: Span,
     /// As a receiver: what follows attacks.
     #[serde(default)]
     pub reactions: Section,
@@ -129,6 +132,10 @@ fn default_control_socket() -> PathBuf {
     PathBuf::from("/run/pbs/host.sock")
 }
 
+fn default_key_age() -> Span {
+    Span(Duration::from_secs(3600))
+}
+
 fn any_port() -> Ports {
     Ports::ANY
 }
@@ -175,6 +182,9 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.reactions.grace.0 > LONGEST_GRACE {
         return Err(source.wrong("reactions.grace", "must be at most 3s: the sender waits no longer for its answer"));
     }
+    if config.key_age.0 < KEY_AGE_LEAST {
+        return Err(source.wrong("key_age", "must be at least 30s"));
+    }
     for (place, ask) in config.ask.iter().enumerate() {
         if ask.volume == 0 {
             return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
@@ -208,9 +218,12 @@ fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
     Ok(())
 }
 
-const REFRESH_LEAST: Duration = Duration::from_secs(5);
-const REFRESH_MOST: Duration = Duration::from_secs(3600);
-const TTL_MOST: Duration = Duration::from_secs(24 * 3600);
+/// A key is used for longer than its predecessor drains, and than an exchange takes.
+const KEY_AGE_LEAST: Duration = Duration::from_secs(30);
+pub(crate) const REFRESH_LEAST: Duration = Duration::from_secs(5);
+/// Bounds of T and TTL (appendix A).
+pub(crate) const REFRESH_MOST: Duration = Duration::from_secs(3600);
+pub(crate) const TTL_MOST: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +247,7 @@ mod tests {
         let (sample, least) = (read(SAMPLE).unwrap(), read(&format!("{LEAST}{GRANT}")).unwrap());
         assert_eq!(sample.control_socket, least.control_socket);
         assert_eq!(sample.log, least.log);
+        assert_eq!(sample.key_age, least.key_age);
         assert_eq!(sample.datapath, least.datapath);
         assert_eq!(sample.reactions, least.reactions);
         assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);

@@ -15,6 +15,8 @@ use pbs_nslp::output::Output;
 use pbs_nslp::wire::Volume;
 use serde_json::{Value, json};
 
+use crate::change;
+
 /// The place of the worker for what leaves.
 const OUTBOUND: Direction = 0;
 /// The place of the worker for what arrives.
@@ -114,6 +116,7 @@ impl Core for HostCore {
                 let revoked = self.host.revoke(flow, now);
                 revoked.then(|| json!({ "revoked": flow.to_string() })).ok_or_else(|| format!("{flow} has no permission of this host"))
             }
+            "change" => change::carry_out(&mut self.host, request, now),
             other => Err(format!("unknown command `{other}`")),
         }
     }

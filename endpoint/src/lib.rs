@@ -2,6 +2,7 @@
 //! packet; as a receiver it decides who may send how much, verifies, counts, and takes AH off again. Applications stay as
 //! they are.
 
+mod change;
 mod config;
 mod core;
 mod policy;
@@ -29,6 +30,7 @@ use traffic::checks::{Checks, Strict};
 use traffic::netlink::NetlinkError;
 use traffic::rules::Role;
 
+use crate::change::Changes;
 use crate::config::Config;
 
 /// The host daemon of Permission-Based Sending, and its command line.
@@ -68,6 +70,15 @@ enum Command {
     Revoke {
         #[command(flatten)]
         flow: FlowArguments,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// As a receiver: changes a permission while it lives, without being asked. Every node on the path learns of it at once.
+    Change {
+        #[command(flatten)]
+        flow: FlowArguments,
+        #[command(flatten)]
+        changes: Changes,
         #[command(flatten)]
         show: Show,
     },
@@ -153,6 +164,13 @@ pub fn main_with(arguments: impl Iterator<Item = OsString>, parts: Parts) -> Exi
             })
         }
         Command::Release { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("release"))),
+        Command::Change { flow, changes, show } => {
+            let mut request = flow.request("change");
+            if let Some(fields) = request.as_object_mut() {
+                changes.write(fields);
+            }
+            cli::finish(cli::ask(&host, &show, &request))
+        }
         Command::Revoke { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("revoke"))),
     }
 }

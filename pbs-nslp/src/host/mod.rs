@@ -21,7 +21,7 @@ use crate::datapath::Event;
 use crate::fair_queue::MESSAGE_COST;
 use crate::flow::FlowId;
 use crate::output::Output;
-use crate::receiver::{Decision, Receiver, Terms};
+use crate::receiver::{Change, Decision, Receiver, Strength, Terms};
 use crate::sender::{Sender, WantError};
 use crate::wire::Volume;
 
@@ -149,6 +149,20 @@ impl Host {
         let changed = self.receiver.change(flow, terms, now);
         self.settle(now);
         changed
+    }
+
+    /// Changes parts of a live permission: [`Receiver::amend`].
+    pub fn amend(&mut self, flow: FlowId, change: Change, now: Instant) -> bool {
+        let changed = self.receiver.amend(flow, change, now);
+        self.settle(now);
+        changed
+    }
+
+    /// Begins another epoch of a live permission: [`Receiver::rekey`].
+    pub fn rekey(&mut self, flow: FlowId, strength: Strength, now: Instant) -> bool {
+        let begun = self.receiver.rekey(flow, strength, now);
+        self.settle(now);
+        begun
     }
 
     /// Takes the answer to [`Output::Ask`]: [`Receiver::decide`].

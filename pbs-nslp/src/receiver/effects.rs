@@ -139,12 +139,12 @@ impl Receiver {
     }
 
     pub(super) fn change_terms(&mut self, step: &Step<'_>) {
-        let Cause::Change(terms) = step.cause else {
+        let Cause::Change(change) = step.cause else {
             return;
         };
-        if let Some(session) = self.sessions.get_mut(&step.key) {
-            session.allow(terms.volume);
-            session.terms = Some(terms);
+        if let Some((session, terms)) = self.sessions.get_mut(&step.key).and_then(|session| session.terms.map(|terms| (session, terms))) {
+            session.allow(change.volume.unwrap_or(session.allowed));
+            session.terms = Some(change.applied(terms));
             session.changed = true;
             if let Some(epoch) = &session.epoch {
                 let account = Account { flow: step.key.flow, key_hash: session.key_hash };

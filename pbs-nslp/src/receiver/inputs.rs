@@ -8,7 +8,7 @@ use gist::wire::SessionId;
 
 use super::Receiver;
 use super::budget::Account;
-use super::policy::{Decision, Terms};
+use super::policy::{Change, Decision, Terms};
 use super::rows::{Cause, Step};
 use super::session::{Farewell, Pending, Session, Then};
 use super::table::{Event, Guards, State};
@@ -95,10 +95,19 @@ impl Receiver {
         if !terms.grants() {
             return self.revoke(flow, now);
         }
+        self.amend(flow, Change::to(terms), now)
+    }
+
+    /// Changes parts of a live permission (FR-17). False if the flow has no permission, or if nothing of it would be left: that is
+    /// [`Receiver::revoke`]'s.
+    pub fn amend(&mut self, flow: FlowId, change: Change, now: Instant) -> bool {
+        if !change.is_change() {
+            return false;
+        }
         let mut changed = false;
         for key in self.keys_of(&flow) {
             changed |= self.sessions.get(&key).is_some_and(|session| session.epoch.is_some());
-            self.take(Event::TgChange, Guards::default(), Step::new(key, Cause::Change(terms), now));
+            self.take(Event::TgChange, Guards::default(), Step::new(key, Cause::Change(change), now));
         }
         changed
     }

@@ -46,7 +46,7 @@ use table::{Event, Timer};
 
 pub(crate) use reverse::Incoming;
 
-pub use policy::{Decision, GrantPolicy, GrantRule, Terms};
+pub use policy::{Change, Decision, GrantPolicy, GrantRule, Terms};
 pub use rekey::Strength;
 pub use watch::{Ladder, Overrun, Reactions};
 

@@ -10,10 +10,13 @@ use super::rows::{Cause, Step};
 use super::session::{Asked, Farewell, Sent, Session, Then};
 use super::table::{State, Timer};
 use crate::datapath::Protection;
-use crate::node::{ANSWER_TIMEOUT, Envelope, SessionKey};
+use crate::node::{ANSWER_TIMEOUT, Envelope, Notice, SessionKey};
 use crate::output::Output;
 use crate::report::ReportEvent;
-use crate::wire::{self, Credential, Defense, Permission, PublicKeyAlgorithm, SaParameters, SymmetricAlgorithm, Volume};
+use crate::wire::{self, Credential, Defense, NotifyCode, Permission, PublicKeyAlgorithm, SaParameters, SymmetricAlgorithm, Volume};
+
+/// Detail of Notify 14: refresh needed.
+const REFRESH_NEEDED: u16 = 1;
 
 /// The Echo of a Permission that nobody asked for.
 const UNSOLICITED: u32 = 0;
@@ -22,7 +25,22 @@ impl Receiver {
     /// Sends the Permission that answers the newest Query; the flow's older session gives way to it (FR-50).
     pub(super) fn send_answer(&mut self, key: SessionKey, now: Instant) {
         self.send_permission(key, now);
+        self.hasten(key, now);
         self.supersede(key, None, now);
+    }
+
+    /// After a suspicion (T1) the sender is told that its next Query is wanted now: that one names the Permission which has just left,
+    /// and E1 to E3 decide by it. Whose Queries name none are not hastened, since two of them in a row would decide.
+    fn hasten(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.query.context.is_some()) else {
+            return;
+        };
+        let refresh = session.terms.map(|terms| terms.refresh).unwrap_or_default();
+        if session.watch.take_haste(refresh, now) {
+            let (mri, number, about) = (session.mri.clone(), session.query.number, session.peer);
+            let notice = Notice { key, mri: &mri, code: NotifyCode::NoState, detail: REFRESH_NEEDED, number, about };
+            self.node.notify(&notice, "", now);
+        }
     }
 
     /// Sends the Permission as it stands now, unasked (FR-17), unless a Query has had no answer yet.

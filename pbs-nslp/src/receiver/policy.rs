@@ -49,6 +49,47 @@ impl Terms {
     }
 }
 
+/// What is changed in a live permission; what is `None` stays as it is (FR-17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Change {
+    /// AV.
+    pub volume: Option<Volume>,
+    /// What extensions may bring AV to; that is `volume` if only that is given, or the sender's next Query would undo it.
+    pub limit: Option<Volume>,
+    /// How long the permission lives from now on.
+    pub ttl: Option<Duration>,
+    /// T.
+    pub refresh: Option<Duration>,
+}
+
+impl Change {
+    /// The whole content of a permission.
+    pub(super) fn to(terms: Terms) -> Self {
+        let Terms { volume, limit, ttl, refresh } = terms;
+        Self { volume: Some(volume), limit: Some(limit), ttl: Some(ttl), refresh: Some(refresh) }
+    }
+
+    /// The terms of a permission whose terms were `terms`.
+    pub(super) fn applied(self, terms: Terms) -> Terms {
+        Terms {
+            volume: self.volume.unwrap_or(terms.volume),
+            limit: self.limit.or(self.volume).unwrap_or(terms.limit),
+            ttl: self.ttl.unwrap_or(terms.ttl),
+            refresh: self.refresh.unwrap_or(terms.refresh),
+        }
+    }
+
+    /// Whether it leaves nothing of a permission.
+    fn revokes(&self) -> bool {
+        self.volume.is_some_and(Volume::is_zero) || [self.ttl, self.refresh].into_iter().flatten().any(|time| time.as_millis() == 0)
+    }
+
+    /// Refuses what would not change a permission but end it.
+    pub(super) fn is_change(&self) -> bool {
+        !self.revokes()
+    }
+}
+
 /// One rule: what flows of one kind are granted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GrantRule {

@@ -6,7 +6,7 @@ use gist::api::ReceivedMessage;
 use gist::time::Instant;
 
 use super::Receiver;
-use super::policy::Terms;
+use super::policy::{Change, Terms};
 use super::session::{Asked, Session};
 use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
 use crate::admission::Refusal;
@@ -23,7 +23,7 @@ pub(super) enum Cause<'a> {
     Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
     Failed(&'a str),
     Clock(Timer),
-    Change(Terms),
+    Change(Change),
     Superseded { by: SessionKey },
     Other,
 }
@@ -161,6 +161,8 @@ impl Receiver {
         let terms = self.sessions.get(&step.key).and_then(|session| session.terms);
         let period = match timer {
             Timer::Decide => self.config.decide,
+            // A change that does not speak of the time limit leaves it as it is.
+            Timer::Ttl if matches!(step.cause, Cause::Change(Change { ttl: None, .. })) => return,
             Timer::Ttl => terms.map_or(Duration::ZERO, |terms| terms.ttl),
             Timer::Life => terms.map_or(Duration::ZERO, |terms| lifetime(terms.refresh)),
             Timer::Drain => self.config.drain,

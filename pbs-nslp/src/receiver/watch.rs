@@ -23,6 +23,8 @@ pub(super) struct Watch {
     /// How many times another path was asked for (INV-09).
     pub(super) paths_asked: u8,
     path_asked_at: Option<Instant>,
+    /// When the sender was last told to ask at once.
+    hastened_at: Option<Instant>,
 }
 
 /// What a receiver does when a comparison fails.
@@ -94,6 +96,16 @@ impl Watch {
         self.paths_asked = self.paths_asked.saturating_add(1);
         self.path_asked_at = Some(now);
         self.settle(false, now);
+    }
+
+    /// Whether the sender should ask at once, since its next Query tells what a suspicion is worth: once in a period.
+    pub(super) fn take_haste(&mut self, refresh: Duration, now: Instant) -> bool {
+        let rested = self.hastened_at.is_none_or(|at| now.saturating_duration_since(at) >= refresh);
+        let due = rested && matches!(self.finding(), Finding::Suspicion { .. });
+        if due {
+            self.hastened_at = Some(now);
+        }
+        due
     }
 
     /// Whether missing packets count: not for two periods after another path was asked for (FR-42).

@@ -356,3 +356,56 @@ fn an_escalation_that_must_wait_for_the_end_of_the_old_epoch_is_reported_all_the
     assert!(matches!(reactions(&world)[..], [Reaction::Escalated { spi: new, .. }] if new == spi), "{:?}", reactions(&world));
     assert!(matches!(protection(&world, world.end(), spi), Some(Protection::SignedBy(_))));
 }
+
+#[test]
+fn after_a_suspicion_the_sender_is_asked_at_once_for_the_query_that_decides() {
+    // T1, X-40, Notify 14 "refresh needed", FS-34: a second or two instead of another period of a minute.
+    let mut world = World::new(2);
+    let mut config = receiver_config();
+    config.policy.rules[0].terms = Terms { volume: Volume(40 * MB), limit: Volume(400 * MB), ttl: TTL, refresh: seconds(60) };
+    let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
+    world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), entropy(9), START_UNIX, world.now);
+    want(&mut world);
+    world.run(seconds(1));
+    send(&mut world, MB, |_| true);
+    inject(&mut world, 5000..5040);
+    let suspicion = |event: &ReportEvent| matches!(event, ReportEvent::Compared { finding: Finding::Suspicion { .. }, .. });
+    let suspected = until(&mut world, seconds(70), |world| world.saw(world.end(), suspicion));
+    let proven = until(&mut world, seconds(5), |world| !evidence(world).is_empty());
+    assert!(proven.saturating_duration_since(suspected) <= seconds(2));
+    world.took(SENDER, &["FS-34"]);
+}
+
+#[test]
+fn a_path_on_which_queries_are_late_is_asked_for_one_more_in_each_period() {
+    // A Query that is held back is suspected each time: one notice in a period, and nothing follows.
+    let mut world = busy(Reactions::default());
+    for _ in 0..6 {
+        send(&mut world, MB, |_| true);
+        let late = until(&mut world, 2 * T, |world| world.wires.iter().any(|transit| transit.kind() == MessageKind::Query));
+        world.wires.iter_mut().for_each(|transit| transit.arrives_at = late + seconds(3));
+        send(&mut world, 2 * MB, |_| true);
+        period(&mut world);
+    }
+    let notices = world.sent(world.end(), MessageKind::Notify).len();
+    assert!((1..=8).contains(&notices), "{notices}");
+    assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]));
+}
+
+#[test]
+fn an_attack_that_shows_when_all_is_used_up_does_not_end_the_flow() {
+    // FR-40 where AV' = AV - SV is nothing: the Query asks for more, and would have been given it.
+    let mut world = busy_within(400 * MB, Reactions::default());
+    send(&mut world, 40 * MB - 20 * PACKET, |_| true);
+    world.run(2 * T);
+    let allowed = |world: &World| world.receiver.sessions()[0].permission.as_ref().unwrap().allowed.0;
+    let left = allowed(&world) - (40 * MB - 20 * PACKET);
+    send(&mut world, left, |_| true);
+    let spi = spi(&world);
+    world.receiver.handle_datapath(Event::SecondHolder { flow: flow(), spi }, world.now);
+    world.settle();
+    assert!(matches!(reactions(&world)[..], [Reaction::Escalated { .. }]), "{:?}", reactions(&world));
+    world.run(seconds(1));
+    assert_eq!(world.states(), ["Permitted"; 4]);
+    send(&mut world, MB, |_| true);
+}

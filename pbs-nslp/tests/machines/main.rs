@@ -6,6 +6,7 @@
 
 mod adoption;
 mod budget;
+mod change;
 mod clocks;
 mod consent;
 mod counting;
@@ -37,4 +38,5 @@ mod setup;
 mod shares;
 mod sources;
 mod succession;
+mod wide;
 mod world;

@@ -174,7 +174,15 @@ pub struct Span(pub Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_span(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a time such as 500ms, 5s, 10min or 24h")))
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_span(text).ok_or_else(|| format!("`{text}` is not a time such as 500ms, 5s, 10min or 24h"))
     }
 }
 
