@@ -236,6 +236,11 @@ fn flows_that_do_not_exist_are_answered_with_no_and_a_reason() {
     let (here, there) = (SENDER.to_string(), RECEIVER.to_string());
     about("release", &here, &there, &[]).must_say(1, &["no: ", &here, "has no session here"]);
     about("revoke", &there, &here, &[]).must_say(1, &["no: ", &there, "has no permission of this host"]);
+    about("change", &there, &here, &["--rekey"]).must_say(1, &["no: ", &there, "has no permission of this host"]);
+    about("change", &there, &here, &[]).must_say(2, &["--volume", "--rekey"]);
+    about("change", &there, &here, &["--volume", "0"]).must_say(2, &["0 is not in 1.."]);
+    about("change", &there, &here, &["--ttl", "soon"]).must_say(2, &["`soon` is not a time such as"]);
+    about("change", &there, &here, &["--refresh", "1s"]).must_say(1, &["refresh_ms must lie between 5s and 3600s"]);
     about("request", &there, &here, &["--volume", "1"]).must_say(1, &["no: ", &there, "the source address is not this host's"]);
     about("request", &here, &there, &["--volume", "0"]).must_say(1, &["no: ", "a volume of 0 bytes"]);
     for wrong in ["224.0.0.1", "0.0.0.0", "127.0.0.1", "255.255.255.255", "fd20::1"] {

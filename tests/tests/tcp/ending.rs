@@ -42,7 +42,7 @@ pub(crate) fn revoked() {
 }
 
 /// The five values of the flow that the sender began.
-fn flow(site: &Site) -> Value {
+pub(crate) fn flow(site: &Site) -> Value {
     let flows = site.flows(&site.sender);
     let own = flows.iter().find(|flow| flow["flow"]["destination_port"] == LARGE.port).unwrap();
     own["flow"].clone()
@@ -82,13 +82,13 @@ pub(crate) fn receiver_restarts() {
 }
 
 /// Two programs that send each other a word at a time.
-struct Talk {
+pub(crate) struct Talk {
     words: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Talk {
-    fn start(site: &Site) -> Self {
+    pub(crate) fn start(site: &Site) -> Self {
         let talk = Self { words: Arc::default(), stop: Arc::default() };
         let stop = talk.stop.clone();
         let _server = site.serve(Family::Ipv4, LARGE.port, move |stream| echo(stream, &stop));
@@ -107,7 +107,7 @@ impl Talk {
 
     /// Waits until some words have gone both ways.
     #[track_caller]
-    fn must_move(&self, patience: Duration) {
+    pub(crate) fn must_move(&self, patience: Duration) {
         let (started, before) = (Instant::now(), self.words.load(Ordering::Relaxed));
         while self.words.load(Ordering::Relaxed) < before + 5 {
             assert!(started.elapsed() < patience, "no word within {patience:?}");

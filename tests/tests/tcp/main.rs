@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
+mod change;
 mod connection;
 mod ending;
 mod site;
@@ -13,7 +14,7 @@ mod transfer;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 12] = [
     ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
     ("ten_megabytes_arrive_over_ipv6_every_packet_under_ah", transfer::ten_megabytes_over_ipv6),
     ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
@@ -21,6 +22,9 @@ const TESTS: [(&str, fn()); 9] = [
     ("connections_come_up_in_two_grants", connection::time_to_connect),
     ("a_released_connection_leaves_no_permission_at_any_node", ending::released),
     ("a_revoked_connection_stops_in_both_directions", ending::revoked),
+    ("keys_change_under_a_running_connection_and_no_packet_is_dropped", change::rekeyed),
+    ("a_connection_goes_on_with_signed_packets_when_the_receiver_says_so", change::signed),
+    ("what_the_receiver_changes_unasked_holds_at_every_node", change::amended),
     ("words_go_on_after_the_sending_host_restarts", ending::sender_restarts),
     ("words_go_on_after_the_receiving_host_restarts", ending::receiver_restarts),
 ];
