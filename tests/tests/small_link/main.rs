@@ -10,5 +10,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod datagrams;
+mod escalation;
 mod site;
 mod stream;

@@ -28,8 +28,8 @@ pub(crate) struct Site {
     directory: PathBuf,
     pub(crate) sender: Namespace,
     pub(crate) receiver: Namespace,
-    /// The hosts that only forward.
-    _routers: [Namespace; 3],
+    /// The hosts that forward.
+    routers: [Namespace; 3],
     /// Where the sender's packets come in.
     pub(crate) first: Capture,
     /// The narrow link.
@@ -80,7 +80,7 @@ impl Site {
             directory,
             sender,
             receiver,
-            _routers: [router1, router2, plain],
+            routers: [router1, router2, plain],
             first,
             narrow,
             daemons: Vec::new(),
@@ -88,11 +88,11 @@ impl Site {
         };
         site.write_files();
         for (name, program) in
-            [("router1", Program::Router), ("router2", Program::Router), ("receiver", Program::Host), ("sender", Program::Host)]
+            [("router1", Program::LeakingRouter), ("router2", Program::Router), ("receiver", Program::Host), ("sender", Program::Host)]
         {
             let host = match name {
-                "router1" => &site._routers[0],
-                "router2" => &site._routers[1],
+                "router1" => &site.routers[0],
+                "router2" => &site.routers[1],
                 "receiver" => &site.receiver,
                 _ => &site.sender,
             };
@@ -161,6 +161,16 @@ impl Site {
         let counters = self.ask(name, "counters");
         let queues = counters.as_object().unwrap().values().filter_map(|queue| queue["dropped"].as_array());
         queues.flatten().filter(|entry| entry["reason"] == reason).map(|entry| entry["packets"].as_u64().unwrap()).sum()
+    }
+
+    /// The file in which the first router gives shared keys away.
+    pub(crate) fn leaked(&self) -> PathBuf {
+        self.directory.join("router1.leaked")
+    }
+
+    /// The last router, which knows nothing of permissions.
+    pub(crate) fn plain(&self) -> &Namespace {
+        &self.routers[2]
     }
 
     /// What the daemons have written.
