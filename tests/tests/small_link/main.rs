@@ -11,5 +11,6 @@
 
 mod datagrams;
 mod escalation;
+mod fragments;
 mod site;
 mod stream;

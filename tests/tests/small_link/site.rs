@@ -168,6 +168,11 @@ impl Site {
         self.directory.join("router1.leaked")
     }
 
+    /// The first router.
+    pub(crate) fn router1(&self) -> &Namespace {
+        &self.routers[0]
+    }
+
     /// The last router, which knows nothing of permissions.
     pub(crate) fn plain(&self) -> &Namespace {
         &self.routers[2]

@@ -1,0 +1,150 @@
+//! The kernel's reassembly under attack: somebody on a link fills it with datagrams that never become whole. Only datagrams
+//! that travel in fragments suffer, and memory stays within its bound.
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pbs_lab::attack::injector::Injector;
+use pbs_lab::network::frame;
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::topology::Family;
+
+use crate::site::Site;
+
+const PORT: u16 = 9300;
+/// Datagrams sent of each size.
+const TRIES: usize = 20;
+/// First fragments that fill the kernel's 4 MiB, and more.
+const FLOOD: u32 = 4_000;
+/// Octets of a datagram that fits every link.
+const WHOLE: usize = 1_000;
+/// And of one that does not.
+const IN_FRAGMENTS: usize = 4_000;
+
+/// Whose reassembly is filled.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Router,
+    Receiver,
+}
+
+#[test]
+fn a_flood_of_first_fragments_at_a_router_harms_only_fragmented_datagrams_over_ipv4() {
+    attack(Family::Ipv4, Victim::Router);
+}
+
+#[test]
+fn a_flood_of_first_fragments_at_a_router_harms_only_fragmented_datagrams_over_ipv6() {
+    attack(Family::Ipv6, Victim::Router);
+}
+
+#[test]
+fn a_flood_of_first_fragments_at_the_receiver_harms_only_fragmented_datagrams_over_ipv4() {
+    attack(Family::Ipv4, Victim::Receiver);
+}
+
+#[test]
+fn a_flood_of_first_fragments_at_the_receiver_harms_only_fragmented_datagrams_over_ipv6() {
+    attack(Family::Ipv6, Victim::Receiver);
+}
+
+fn attack(family: Family, victim: Victim) {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::start();
+    let sockets = site.sockets(family, PORT);
+    // The path's MTU is learned first.
+    arrive(&sockets, IN_FRAGMENTS, 2);
+    arrive(&sockets, 1_400, 1);
+    let quiet = [WHOLE, IN_FRAGMENTS].map(|size| arrive(&sockets, size, TRIES));
+    assert_eq!(quiet, [TRIES; 2], "without an attack");
+
+    let (injector, host) = match victim {
+        Victim::Router => (Injector::new(&site.sender, "s0", site.router1(), "p0"), site.router1()),
+        Victim::Receiver => (Injector::new(site.plain(), "n1", &site.receiver, "d0"), &site.receiver),
+    };
+    let (injector, attacker) = (injector.unwrap(), attacker(family));
+    let (full, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (attacked, held) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut id = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let fragments: Vec<_> = (0..100).map(|at| first_fragment(attacker, family.receiver(), id + at)).collect();
+                injector.send(&fragments).unwrap();
+                id += 100;
+                full.store(id >= FLOOD, Ordering::Relaxed);
+            }
+        });
+        while !full.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let attacked = [WHOLE, IN_FRAGMENTS].map(|size| arrive(&sockets, size, TRIES));
+        let held = reassembly_memory(host, family);
+        ended.store(true, Ordering::Relaxed);
+        (attacked, held)
+    });
+    println!(
+        "  {victim:?}, {family:?}: under attack {attacked:?} of {TRIES} arrive, whole and in fragments; {held:?} octets wait for the rest"
+    );
+    assert_eq!(attacked[0], TRIES, "what needs no reassembly");
+    assert!(attacked[1] < TRIES, "the attack does nothing");
+    assert!(held.is_none_or(|held| (2 << 20..5 << 20).contains(&held)), "{held:?}");
+    // Of the attacker's own nothing has gone on.
+    let passed = site
+        .narrow
+        .look(|frames| frames.iter().filter_map(|frame| frame::read(frame.ip()?)).filter(|seen| seen.source == attacker).count());
+    assert_eq!(passed, 0);
+}
+
+/// How many of so many datagrams of a size arrive as they were sent.
+fn arrive((sender, receiver): &(UdpSocket, UdpSocket), size: usize, tries: usize) -> usize {
+    receiver.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+    let datagram: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let mut buffer = vec![0; 65_536];
+    let arrived = (0..tries).filter(|_| {
+        // A connected socket is told of an earlier datagram here.
+        let _ = sender.send(&datagram).or_else(|_| sender.send(&datagram));
+        receiver.recv(&mut buffer).is_ok_and(|length| buffer[..length] == datagram)
+    });
+    arrived.count()
+}
+
+/// The first fragment of a datagram whose rest never comes, with AH in front as a permitted one has it.
+fn first_fragment(source: IpAddr, destination: IpAddr, id: u32) -> Vec<u8> {
+    const AH: u8 = 51;
+    let data = vec![4; 1_392];
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let total = u16::try_from(20 + data.len()).unwrap().to_be_bytes();
+            let id = (id as u16).to_be_bytes();
+            let head = [0x45, 0, total[0], total[1], id[0], id[1], 0x20, 0, 64, AH, 0, 0];
+            let mut packet = [&head[..], &source.octets(), &destination.octets(), &data].concat();
+            smoltcp::wire::Ipv4Packet::new_unchecked(&mut packet).fill_checksum();
+            packet
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let len = u16::try_from(8 + data.len()).unwrap().to_be_bytes();
+            let fragment = [&[AH, 0, 0, 1][..], &id.to_be_bytes()].concat();
+            [&[0x60, 0, 0, 0, len[0], len[1], 44, 64][..], &source.octets(), &destination.octets(), &fragment, &data].concat()
+        }
+        _ => unreachable!("both are of one family"),
+    }
+}
+
+/// Somebody on the sender's link, or who says so.
+fn attacker(family: Family) -> IpAddr {
+    let address = match family {
+        Family::Ipv4 => "192.168.20.66",
+        Family::Ipv6 => "fd20::66",
+    };
+    address.parse().unwrap()
+}
+
+/// Octets that a host's kernel keeps of datagrams that are not whole yet. What it keeps of IPv6 before its filters it does not tell.
+fn reassembly_memory(host: &Namespace, family: Family) -> Option<u64> {
+    let text = host.run(|| std::fs::read_to_string("/proc/thread-self/net/sockstat")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("FRAG: ")).unwrap();
+    (family == Family::Ipv4).then(|| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
