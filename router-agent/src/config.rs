@@ -12,6 +12,7 @@ use serde::Deserialize;
 use traffic::rules::Role;
 
 use crate::limits::{self, Limit};
+use crate::modes::{self, Interface, Mode};
 
 /// Everything `pbs-router` can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +28,15 @@ pub(crate) struct Config {
     /// Form of the log lines.
     #[serde(default)]
     pub log: Form,
+    /// What becomes of traffic without permission.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Bits a second that interfaces can send.
+    #[serde(default = "default_egress_rate")]
+    pub egress_rate: u64,
+    /// Interfaces with a mode of their own.
+    #[serde(default)]
+    pub interface: Vec<Interface>,
     /// Certificate, key, trust anchors.
     pub identity: Identity,
     /// The signalling transport.
@@ -63,6 +73,10 @@ impl Default for Datapath {
     }
 }
 
+const fn default_egress_rate() -> u64 {
+    modes::DEFAULT_EGRESS_RATE
+}
+
 fn default_control_socket() -> PathBuf {
     PathBuf::from("/run/pbs/router.sock")
 }
@@ -79,6 +93,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     config.gist.check(source)?;
     exempt::check(&config.exempt, config.gist.association_port, source)?;
     limits::check(&config.limit, source)?;
+    modes::check(config.egress_rate, &config.interface, source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
         return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
     }
@@ -119,6 +134,7 @@ mod tests {
         let (sample, least) = (read(SAMPLE).unwrap(), read(LEAST).unwrap());
         assert_eq!(sample.control_socket, least.control_socket);
         assert_eq!(sample.log, least.log);
+        assert_eq!((sample.mode, sample.egress_rate, sample.interface), (least.mode, least.egress_rate, least.interface));
         assert_eq!(sample.datapath, least.datapath);
         assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);
     }
@@ -148,6 +164,12 @@ mod tests {
         let config = sample_with("exempt");
         assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns"]);
         assert_eq!(read(SAMPLE).unwrap().exempt, []);
+    }
+
+    #[test]
+    fn the_samples_interface_has_its_mode_once_it_is_no_comment() {
+        let config = sample_with("interface");
+        assert_eq!(config.interface.iter().map(|entry| (&*entry.name, entry.mode)).collect::<Vec<_>>(), [("eth1", Mode::Open)]);
     }
 
     #[test]
@@ -186,6 +208,17 @@ mod tests {
                 "[[limit]]\nsource = \"192.0.2.0/24\"\ndestination = \"::/0\"\n",
                 "/etc/pbs/r.toml:9: limit.destination: is of another IP version than source: no flow is",
             ),
+            ("[[interface]]\nname = \"eth0\"\n", "/etc/pbs/r.toml:7: missing field `mode`"),
+            ("[[interface]]\nname = \"a b\"\nmode = \"open\"\n", "/etc/pbs/r.toml:8: interface.name: is no name of an interface"),
+            (
+                "[[interface]]\nname = \"eth0\"\nmode = \"open\"\negress_rate = 64000\n",
+                "/etc/pbs/r.toml:10: interface.egress_rate: is less than 1280000 bits a second",
+            ),
+            (
+                "[[interface]]\nname = \"eth0\"\nmode = \"closed\"\negress_rate = 10000000\n",
+                "/etc/pbs/r.toml:10: interface.egress_rate: counts in open mode only",
+            ),
+            ("[[interface]]\nname = \"eth0\"\nmode = \"shut\"\n", "/etc/pbs/r.toml:9: unknown variant `shut`"),
             ("[[limit]]\nbytes = 1\n", "/etc/pbs/r.toml:8: unknown field `bytes`"),
             ("[[ask]]\n", "/etc/pbs/r.toml:7: unknown field `ask`"),
         ];

@@ -4,6 +4,7 @@
 mod config;
 mod core;
 mod limits;
+mod modes;
 mod run;
 mod signalling;
 

@@ -19,8 +19,8 @@ use traffic::verifier::{self, Verifier, VerifierConfig};
 use crate::Parts;
 use crate::config::Config;
 use crate::core::RouterCore;
-use crate::limits;
 use crate::signalling::{self, Applications};
+use crate::{limits, modes};
 
 /// Runs the router until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
@@ -37,7 +37,9 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         ..VerifierConfig::new(verifier::Role::Router)
     };
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
-    let data = start.datapath("data", QueueConfig::new(config.datapath.data_queue), verifier, counters)?;
+    let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
+    let queue = QueueConfig { modes: !modes.are_closed(), ..QueueConfig::new(config.datapath.data_queue) };
+    let data = start.datapath("data", queue, verifier, counters)?;
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router)?;
     let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
@@ -47,14 +49,18 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let router = RouterConfig { policy: limits::policy(&config.limit), ..RouterConfig::with_sessions(node, capacity) };
     let authority = start.credentials.authority.clone();
     let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
-    tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped");
+    match modes.are_closed() {
+        true => tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped"),
+        false => tracing::warn!(name = config.name, ?addresses, ?modes, "router runs; not every interface is closed"),
+    }
     let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting: FairQueue::new(WAITING_OCTETS), signalling }));
     start.run(core, gist, indications, vec![data], routing).await
 }
 
 fn rules(config: &Config, parts: &Parts) -> Install {
     let rules = RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue, config.gist.association_port);
-    let rules = RouterRules { exempt: exempt::rules(&config.exempt), ..rules };
+    let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
+    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, ..rules };
     let install = parts.install_rules;
     Box::new(move |socket| install(&rules, socket))
 }

@@ -59,8 +59,8 @@ impl Datapath {
         wake: Arc<Notify>,
         own: Arc<dyn PacketSigner>,
     ) -> Result<Self, DatapathError> {
-        let (number, queue) = (queue.number, Queue::open(queue)?);
-        let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
+        let (number, modes, queue) = (queue.number, queue.modes, Queue::open(queue)?);
+        let config = WorkerConfig { modes, ..WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone()) };
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
         Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, narrow: Vec::new(), own })
     }
@@ -150,10 +150,17 @@ impl Datapath {
                 json!({ "reason": reason.word(), "packets": packets, "bytes": count.bytes })
             })
             .collect();
+        let would_drop: Vec<Value> = self
+            .counters
+            .all_would_drop()
+            .map(|(reason, count)| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes }))
+            .collect();
         let faults = self.worker.faults();
         json!({
             "accepted": count(self.counters.accepted()),
             "dropped": dropped,
+            "would_drop": would_drop,
+            "trickled": count(self.counters.trickled()),
             "kernel_drops": kernel.show(),
             "faults": {
                 "overruns": faults.overruns,

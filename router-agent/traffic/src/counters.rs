@@ -36,6 +36,8 @@ impl Pair {
 pub struct Counters {
     accepted: Pair,
     dropped: [Pair; DropReason::ALL.len()],
+    would_drop: [Pair; DropReason::ALL.len()],
+    trickled: Pair,
 }
 
 /// A reading of one counter.
@@ -64,6 +66,32 @@ impl Counters {
     pub(crate) fn count_not_accepted(&self, bytes: usize) {
         self.accepted.take(bytes);
         self.count_dropped(DropReason::VerdictFailed, bytes);
+    }
+
+    /// A packet that was counted as dropped goes on, because its interface is in observe mode. `bytes` as they were counted.
+    pub(crate) fn count_would_drop(&self, reason: DropReason, bytes: usize) {
+        if let (Some(dropped), Some(would_drop)) = (self.dropped.get(reason.index()), self.would_drop.get(reason.index())) {
+            dropped.take(bytes);
+            would_drop.add(bytes);
+        }
+    }
+
+    /// A packet that was counted as dropped goes on to the buckets of the trickle. `bytes` as they were counted.
+    pub(crate) fn count_trickled(&self, reason: DropReason, bytes: usize) {
+        if let Some(dropped) = self.dropped.get(reason.index()) {
+            dropped.take(bytes);
+            self.trickled.add(bytes);
+        }
+    }
+
+    /// What went on for want of a mode that denies it, and would have been dropped: every reason, in the order of [`DropReason::ALL`].
+    pub fn all_would_drop(&self) -> impl Iterator<Item = (DropReason, Count)> + '_ {
+        DropReason::ALL.iter().zip(&self.would_drop).map(|(reason, pair)| (*reason, pair.read()))
+    }
+
+    /// What was handed to the buckets of the trickle; the filter rules count what they let pass.
+    pub fn trickled(&self) -> Count {
+        self.trickled.read()
     }
 
     /// What went on so far.

@@ -18,6 +18,7 @@ pub mod icmp;
 pub mod inserter;
 pub mod ledger;
 pub mod machine;
+pub mod mode;
 pub mod netlink;
 pub mod packet;
 pub mod processor;

@@ -36,6 +36,8 @@ pub struct QueueConfig {
     pub socket_buffer: usize,
     /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
     pub users: bool,
+    /// Whether the marks of its packets say how to treat what would be dropped ([`crate::mode`]): only if the filter rules write them.
+    pub modes: bool,
 }
 
 /// Packets that may wait in the queue of what leaves a host. Those that wait for a permission take up half of it at most
@@ -45,7 +47,7 @@ pub const OUTBOUND_CAPACITY: u32 = 4096;
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
-        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false }
+        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, modes: false }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.

@@ -50,6 +50,12 @@ pub(super) enum Expression {
     LoadHasExtension(u8),
     /// Ands the register with a mask of its length.
     Mask(Vec<u8>),
+    /// The same, and then turns over the bits of `flip`.
+    Change { mask: Vec<u8>, flip: Vec<u8> },
+    /// Makes the register the packet's mark.
+    SetMark,
+    /// Makes the register the packet's class for the queues of links.
+    SetPriority,
     /// The rule goes on if the register equals the value.
     Equal(Vec<u8>),
     /// The rule goes on if the register differs from the value.
@@ -58,7 +64,7 @@ pub(super) enum Expression {
     Between(Vec<u8>, Vec<u8>),
     /// The rule goes on as long as the bucket has tokens that `set` keeps for the loaded key. If the set is full and has none
     /// for it, the rule ends here.
-    Limit { set: Cow<'static, str>, timeout: u64, bucket: Bucket },
+    Limit { set: Cow<'static, str>, timeout: u64, bucket: Bucket, unit: Unit },
     /// Keeps the loaded key in `set` for that many milliseconds from now. If the set is full, the rule ends here.
     Remember { set: Cow<'static, str>, timeout: u64 },
     /// The rule goes on if `set` has the loaded key.
@@ -75,8 +81,18 @@ pub(super) enum Expression {
     Return,
     /// Hands the packet to a queue; dropped if nobody listens.
     Queue(u16),
+    /// The same, but the packet passes if nobody listens.
+    QueueOrPass(u16),
     /// Never matches a packet, but its presence switches reassembly on.
     Reassembly,
+}
+
+/// What a bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Packets,
+    /// Octets from the IP header on.
+    Octets,
 }
 
 const REGISTER: u32 = 1;
@@ -87,6 +103,7 @@ const VERDICT_REGISTER: u32 = 0;
 const INTERFACE_NAME_LEN: usize = 16;
 
 // Keys of `meta`.
+const META_PRIORITY: u32 = 2;
 const META_MARK: u32 = 3;
 const META_INPUT_INDEX: u32 = 4;
 const META_OUTPUT_INDEX: u32 = 5;
@@ -128,13 +145,15 @@ impl Expression {
             | Self::LoadOutputIndex
             | Self::LoadInputName
             | Self::LoadOutputName
-            | Self::LoadOwner => "meta",
+            | Self::LoadOwner
+            | Self::SetMark
+            | Self::SetPriority => "meta",
             Self::Behind { load, .. } => load.name(),
             Self::LoadSocketMark | Self::LoadSocketTransparent => "socket",
             Self::LoadDestinationType => "fib",
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
             Self::LoadHasExtension(_) => "exthdr",
-            Self::Mask(_) => "bitwise",
+            Self::Mask(_) | Self::Change { .. } => "bitwise",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
             Self::Limit { .. } | Self::Remember { .. } => "dynset",
@@ -142,7 +161,7 @@ impl Expression {
             Self::Counter => "counter",
             Self::Load(_) | Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
             // This kernel has no `queue` expression: the older filter's target does it.
-            Self::Queue(_) => "target",
+            Self::Queue(_) | Self::QueueOrPass(_) => "target",
             Self::Reassembly => "match",
         }
     }
@@ -180,13 +199,10 @@ impl Expression {
                 data.put_be32(4, 1);
                 data.put_be32(5, PRESENT);
             }
-            Self::Mask(mask) => {
-                data.put_be32(1, REGISTER);
-                data.put_be32(2, REGISTER);
-                data.put_be32(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
-                value(data, 4, mask);
-                value(data, 5, &vec![0; mask.len()]);
-            }
+            Self::Mask(mask) => bitwise(data, mask, &vec![0; mask.len()]),
+            Self::Change { mask, flip } => bitwise(data, mask, flip),
+            Self::SetMark => set_meta(data, META_MARK),
+            Self::SetPriority => set_meta(data, META_PRIORITY),
             Self::Equal(wanted) => compare(data, 0, wanted),
             Self::Unequal(unwanted) => compare(data, 1, unwanted),
             Self::Between(from, to) => {
@@ -195,11 +211,11 @@ impl Expression {
                 value(data, 3, from);
                 value(data, 4, to);
             }
-            Self::Limit { set, timeout, bucket } => {
+            Self::Limit { set, timeout, bucket, unit } => {
                 add_or_refresh(data, set, *timeout);
                 data.nest(7, |limit| {
                     limit.put_text(1, "limit");
-                    limit.nest(2, |data| tokens(data, *bucket));
+                    limit.nest(2, |data| tokens(data, *bucket, *unit));
                 });
             }
             Self::Remember { set, timeout } => add_or_refresh(data, set, *timeout),
@@ -212,12 +228,8 @@ impl Expression {
             Self::Drop => verdict(data, 0, None),
             Self::Jump(chain) => verdict(data, (-3i32).cast_unsigned(), Some(chain)),
             Self::Return => verdict(data, (-5i32).cast_unsigned(), None),
-            Self::Queue(number) => {
-                // Revision 3: number and how many queues, flags (1 would let packets pass without a listener), padding.
-                let [high, low] = number.to_ne_bytes();
-                let [one_high, one_low] = 1u16.to_ne_bytes();
-                compat(data, "NFQUEUE", 3, &[high, low, one_high, one_low, 0, 0, 0, 0]);
-            }
+            Self::Queue(number) => queue(data, *number, 0),
+            Self::QueueOrPass(number) => queue(data, *number, 1),
             Self::Reassembly => compat(data, "socket", 3, &[0; 8]),
         }
     }
@@ -319,6 +331,25 @@ fn meta(data: &mut Writer, register: u32, key: u32) {
     data.put_be32(2, key);
 }
 
+fn set_meta(data: &mut Writer, key: u32) {
+    data.put_be32(2, key);
+    data.put_be32(3, REGISTER);
+}
+
+fn bitwise(data: &mut Writer, mask: &[u8], flip: &[u8]) {
+    data.put_be32(1, REGISTER);
+    data.put_be32(2, REGISTER);
+    data.put_be32(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+    value(data, 4, mask);
+    value(data, 5, flip);
+}
+
+/// Revision 3 of the target: number and how many queues, flags (1 lets packets pass without a listener), padding.
+fn queue(data: &mut Writer, number: u16, flags: u16) {
+    let octets = [number, 1, flags, 0].map(u16::to_ne_bytes);
+    compat(data, "NFQUEUE", 3, octets.as_flattened());
+}
+
 // Keys of `socket`.
 const SOCKET_TRANSPARENT: u32 = 0;
 const SOCKET_MARK: u32 = 1;
@@ -337,11 +368,11 @@ fn add_or_refresh(data: &mut Writer, set: &str, timeout: u64) {
     data.put_be64(6, timeout);
 }
 
-fn tokens(data: &mut Writer, bucket: Bucket) {
+fn tokens(data: &mut Writer, bucket: Bucket, unit: Unit) {
     data.put_be64(1, u64::from(bucket.rate));
     data.put_be64(2, 1); // a second
     data.put_be32(3, bucket.burst);
-    data.put_be32(4, 0); // packets, not bytes
+    data.put_be32(4, if unit == Unit::Packets { 0 } else { 1 });
     data.put_be32(5, 0); // up to the rate, not above it
 }
 

@@ -10,6 +10,8 @@ pub(super) enum Key {
     Interface(Interface),
     /// A TCP connection of this node, seen on one interface.
     Connection(Interface),
+    /// Where a forwarded packet comes from, an IPv4 address or an IPv6 /64, on one interface by which it leaves.
+    Source,
     /// A user of this node, by the socket that a packet comes from.
     Owner,
     /// Addresses, protocol and ports of a packet that leaves: a flow.
@@ -25,7 +27,7 @@ impl Key {
             // Only what belongs to authenticated associations comes so far, on each interface on which somebody guesses one.
             Self::Connection(_) => 16_384,
             Self::Owner => 1024,
-            Self::Flow => 65_536,
+            Self::Flow | Self::Source => 65_536,
         }
     }
 
@@ -56,6 +58,13 @@ impl Key {
                 let remote = if of == Interface::Arriving { source } else { destination };
                 let [source_port, destination_port] = ports(0);
                 vec![interface(of), remote, source_port, destination_port]
+            }
+            Self::Source => {
+                let source = match family {
+                    Family::Ipv4 => Part::new(IPV4_ADDRESS, 4, Expression::LoadNetwork { offset: 12, len: 4 }),
+                    Family::Ipv6 => Part::new(INTEGER, 8, Expression::LoadNetwork { offset: 8, len: 8 }),
+                };
+                vec![interface(Interface::Leaving), source]
             }
             Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
             Self::Flow => flow(family, Part::new(PROTOCOL, 1, Expression::LoadProtocol), Some(0)),
@@ -94,6 +103,7 @@ struct Part {
 }
 
 // Kinds of parts.
+const INTEGER: u32 = 4;
 const IPV4_ADDRESS: u32 = 7;
 const IPV6_ADDRESS: u32 = 8;
 const PROTOCOL: u32 = 12;
@@ -143,6 +153,8 @@ mod tests {
             (Key::Connection(Interface::Arriving), Family::Ipv4, 16),
             (Key::Connection(Interface::Leaving), Family::Ipv6, 28),
             (Key::Owner, Family::Ipv4, 4),
+            (Key::Source, Family::Ipv4, 8),
+            (Key::Source, Family::Ipv6, 12),
             (Key::Flow, Family::Ipv4, 20),
             (Key::Flow, Family::Ipv6, 44),
         ] {

@@ -21,6 +21,7 @@ mod exempt;
 mod expression;
 mod host;
 mod key;
+mod mode;
 mod plan;
 mod router;
 mod watch;
@@ -29,6 +30,7 @@ use crate::netlink::{NetlinkError, Protocol, Socket};
 
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
+pub use mode::{MOST_INTERFACES, Mode, Modes};
 pub use plan::{Bucket, Exemptions, Family};
 pub use watch::{Author, Watch};
 
@@ -95,6 +97,8 @@ pub struct RouterRules {
     pub exemptions: Exemptions,
     /// What else does, by configuration; at most [`MOST_EXEMPT`], each [checked](Exempt::check).
     pub exempt: Vec<Exempt>,
+    /// What becomes of forwarded packets without permission.
+    pub modes: Modes,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -128,6 +132,7 @@ impl RouterRules {
             association_port,
             exemptions: Exemptions::of_a_router(),
             exempt: Vec::new(),
+            modes: Modes::CLOSED,
         }
     }
 

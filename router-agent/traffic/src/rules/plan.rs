@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::expression::Expression;
+use super::expression::{Expression, Unit};
 use super::key::Key;
 
 /// A protocol family of the packet filter.
@@ -121,11 +121,14 @@ pub(super) struct Set {
 
 impl Set {
     const LEAST_TIMEOUT: u64 = 60_000;
+    /// Anybody can make sources up: their places are to be free soon.
+    const LEAST_TIMEOUT_OF_A_SOURCE: u64 = 3000;
 
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
     fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
-        Self { name, key, timeout: full_again.saturating_add(1000).max(Self::LEAST_TIMEOUT) }
+        let least = if key == Key::Source { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
+        Self { name, key, timeout: full_again.saturating_add(1000).max(least) }
     }
 }
 
@@ -244,11 +247,23 @@ impl Table {
             above = [load(), vec![Expression::Known(seen.name.clone())]].concat();
             self.sets.push(seen);
         }
-        let limit = Expression::Limit { set: name.clone(), timeout: set.timeout, bucket };
+        let limit = Expression::Limit { set: name.clone(), timeout: set.timeout, bucket, unit: Unit::Packets };
         rules.push(Rule::new("within the bucket", [load(), vec![limit, Expression::Counter, then]]));
         rules.push(Rule::new("above the bucket", [above, vec![Expression::Counter, Expression::Drop]]));
         rules.extend(others.map(|chain| Rule::new("without a bucket", [vec![Expression::Jump(chain.into())]])));
         self.sets.push(set);
         self.chains.push(Chain { name, base: None, rules });
+    }
+
+    /// A bucket that holds octets of IP packets instead of packets, for each of what `key` tells apart. The kernel lets as many pass
+    /// at once as the bucket's rate and its burst together.
+    pub(super) fn add_octets(&mut self, name: String, bucket: Bucket, key: Key, then: Expression) {
+        self.add_buckets(name.clone(), bucket, key, then, None);
+        let rules = self.chains.last_mut().map(|chain| &mut chain.rules);
+        for expression in rules.into_iter().flatten().flat_map(|rule| &mut rule.expressions) {
+            if let Expression::Limit { unit, .. } = expression {
+                *unit = Unit::Octets;
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, unfragmented};
+use super::mode;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
@@ -18,7 +19,8 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
         table.add_bucket(bucket, rules.own_errors, Interface::Leaving, Expression::Accept);
     }
     let input = input(rules, &mut table);
-    table.chains.extend([interception(family), reassembly_chain(), forward(rules), input, output(family)]);
+    let forward = forward(rules, &mut table);
+    table.chains.extend([interception(family), reassembly_chain(), forward, input, output(family)]);
     table
 }
 
@@ -48,7 +50,7 @@ fn reassembly_chain() -> Chain {
     }
 }
 
-fn forward(rules: &RouterRules) -> Chain {
+fn forward(rules: &RouterRules, table: &mut Table) -> Chain {
     let passed = [
         vec![Expression::LoadMark, Expression::Equal(host(SIGNALLING_PASSED))],
         protocol(UDP),
@@ -58,10 +60,7 @@ fn forward(rules: &RouterRules) -> Chain {
     Chain {
         name: "forward".into(),
         base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
-        rules: vec![
-            Rule::new("passed signalling", passed),
-            Rule::new("data", [vec![Expression::Counter, Expression::Queue(rules.data_queue)]]),
-        ],
+        rules: [vec![Rule::new("passed signalling", passed)], mode::forward(rules, table)].concat(),
     }
 }
 
@@ -71,7 +70,7 @@ fn input(rules: &RouterRules, table: &mut Table) -> Chain {
     let listed = class::Listed { association_port: rules.association_port, exemptions: rules.exemptions, exempt: &rules.exempt };
     let mut list = vec![Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Counter, Expression::Accept]])];
     list.extend(listed.rules(Way::In, table));
-    list.push(Rule::new("not exempt", [vec![Expression::Counter, Expression::Drop]]));
+    list.extend(mode::not_exempt(&rules.modes));
     Chain { name: "input".into(), base: Some(Base { hook: Hook::Input, priority: 0, kind: "filter", policy: Policy::Drop }), rules: list }
 }
 

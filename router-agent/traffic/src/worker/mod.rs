@@ -11,6 +11,7 @@
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 
+mod leniency;
 mod passed;
 mod thread;
 
@@ -58,12 +59,15 @@ pub struct WorkerConfig {
     pub update_capacity: usize,
     /// Events that may wait to be read; further ones are lost and counted.
     pub event_capacity: usize,
+    /// Whether the packet mark says how to treat what would be dropped ([`crate::mode`]): only behind the rules of a router that write
+    /// it there.
+    pub modes: bool,
 }
 
 impl WorkerConfig {
     /// Room for 256 updates and 1024 events.
     pub const fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024 }
+        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false }
     }
 }
 
@@ -205,6 +209,7 @@ impl Worker {
             passed: passed::Passed::new(),
             clock: config.clock,
             counters: config.counters,
+            leniency: config.modes.then(leniency::Leniency::default),
             updates: incoming,
             answers: answered,
             events: told,

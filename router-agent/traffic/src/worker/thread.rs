@@ -15,6 +15,7 @@ use crate::queue::{Decision, Deliveries, Delivery, Packet, Queue, ReceiveBuffer,
 use crate::reason::DropReason;
 use crate::update::Update;
 
+use super::leniency::Leniency;
 use super::passed::Passed;
 use super::{Answer, Clock, Notify, Shared, Stopped, count};
 
@@ -31,6 +32,8 @@ pub(super) struct Work {
     pub(super) passed: Passed,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
+    /// How packets are treated that would be dropped, if not all alike.
+    pub(super) leniency: Option<Leniency>,
     pub(super) updates: Receiver<Update>,
     pub(super) answers: SyncSender<Answer>,
     pub(super) events: SyncSender<Event>,
@@ -154,8 +157,11 @@ impl Work {
                 outlet.pass(packet.id, decision, packet.len.max(payload.len()));
             }
             Verdict::Drop(reason) => {
-                tracing::trace!(id = packet.id.0, %reason, "dropped");
-                outlet.drop(packet.id);
+                let decision = self.leniency.as_mut().and_then(|leniency| leniency.decide(packet, reason, &self.counters, now));
+                if !decision.is_some_and(|decision| outlet.give(packet.id, decision)) {
+                    tracing::trace!(id = packet.id.0, %reason, "dropped");
+                    outlet.drop(packet.id);
+                }
             }
             Verdict::Hold => {
                 if packet.mark != 0 {

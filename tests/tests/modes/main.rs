@@ -1,0 +1,125 @@
+//! What becomes of traffic without permission: modes of a router's interfaces, and exemptions, with real daemons.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod site;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pbs_lab::network::topology::RECEIVER;
+use site::{LEFT, RIGHT, Site, received, socket};
+
+/// What one source may send: 8 KiB at once, and 8000 octets a second.
+const BURST: u64 = 8192;
+const RATE: u64 = 8000;
+
+fn open(interface: &str) -> String {
+    format!("[[interface]]\nname = \"{interface}\"\nmode = \"open\"\n")
+}
+
+/// P-191, P-194: what a host without PBS gets through is measured in octets where it arrives.
+#[test]
+fn a_host_without_pbs_gets_its_trickle_through_an_open_router_and_takes_nothing_from_what_is_permitted() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    const PACKETS: u32 = 1500;
+    let mut site = Site::build("", &(open("r1") + &open("r3")), true);
+    let (sender, receiver) = site.permitted();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    for ((from, _), (to, _)) in LEFT.into_iter().zip(RIGHT) {
+        let (flooding, counting) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
+        let end = AtomicBool::new(false);
+        let start = Instant::now();
+        let (sent, (packets, octets), elapsed, arrived) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let mut sent = 0u64;
+                while !end.load(Ordering::Relaxed) {
+                    // Towards the receiver with PBS too: its link is the permitted flow's.
+                    let _ = flooding.send_to(&[0; 472], (to, 4001));
+                    let _ = if to.is_ipv4() { flooding.send_to(&[0; 472], (RECEIVER, 4001)) } else { Ok(0) };
+                    sent += 1;
+                }
+                sent
+            });
+            let counted = scope.spawn(|| (received(&counting), start.elapsed()));
+            let arriving = scope.spawn(|| std::iter::from_fn(|| receiver.recv(&mut [0; 2000]).ok()).count());
+            for number in 0..PACKETS {
+                let _ = sender.send(&[1; 100]);
+                std::thread::sleep((Duration::from_millis(1) * number).saturating_sub(start.elapsed()));
+            }
+            end.store(true, Ordering::Relaxed);
+            let (counted, elapsed) = counted.join().unwrap();
+            (flood.join().unwrap(), counted, elapsed, arriving.join().unwrap())
+        });
+        let most = BURST + RATE * u64::try_from(elapsed.as_millis()).unwrap() / 1000 + 500;
+        eprintln!("{from}: {packets} of {sent} packets, {octets} octets in {elapsed:?} ({most} at most); permitted {arrived} of {PACKETS}");
+        assert!(octets <= most, "{octets} octets in {elapsed:?}, at most {most}");
+        assert!(octets >= BURST, "the trickle passes: {octets}");
+        assert!(arrived * 100 >= PACKETS as usize * 95, "{arrived} of {PACKETS}");
+        assert!(site.rule("trickle-source", "above the bucket") + site.rule("without-ah", "above the bucket") > 0);
+    }
+    // What the trickle lets through is not let in by a host with PBS.
+    let counters = site.ask("counters");
+    assert!(counters["data"]["trickled"]["packets"].as_u64().unwrap() > 0);
+    // The other way round leaves by an interface that is closed.
+    for ((from, _), (to, _)) in RIGHT.into_iter().zip(LEFT) {
+        let (back, there) = (socket(&site.right, from, 4002), socket(&site.left, to, 4003));
+        let dropped = site.counted("dropped", "no_permission");
+        for _ in 0..10 {
+            back.send_to(b"back", (to, 4003)).unwrap();
+        }
+        assert_eq!(received(&there).0, 0, "{to}");
+        assert_eq!(site.counted("dropped", "no_permission") - dropped, 10);
+    }
+    // Fail closed: the trickle is the daemon's to give.
+    site.kill_router();
+    let (from, to) = (LEFT[0].0, RIGHT[0].0);
+    let (flooding, counting) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
+    std::thread::sleep(Duration::from_secs(2));
+    flooding.send_to(b"without a daemon", (to, 4001)).unwrap();
+    assert_eq!(received(&counting).0, 0);
+}
+
+/// whoever observes sees what he would deny, and denies nothing, also without a daemon.
+#[test]
+fn observe_forwards_what_would_be_dropped_and_says_why() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let mut site = Site::build("mode = \"observe\"", "[[interface]]\nname = \"r2\"\nmode = \"closed\"\n", true);
+    for ((from, own_router), (to, router)) in LEFT.into_iter().zip(RIGHT) {
+        let (sending, receiving) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
+        let would_drop = site.counted("would_drop", "no_permission");
+        for _ in 0..30 {
+            sending.send_to(b"unasked", (to, 4001)).unwrap();
+        }
+        assert_eq!(received(&receiving).0, 30);
+        assert_eq!(site.counted("would_drop", "no_permission") - would_drop, 30);
+        // Towards the closed interface it is dropped, and not said to be something else.
+        let dropped = site.counted("dropped", "no_permission");
+        receiving.send_to(b"back", (from, 4000)).unwrap();
+        assert_eq!(received(&sending).0, 0);
+        assert_eq!((site.counted("dropped", "no_permission") - dropped, site.counted("would_drop", "no_permission") - would_drop), (1, 30));
+        // For the router itself: by the mode of the interface that it comes by.
+        let own = socket(&site.chain.router, router, 5000);
+        receiving.send_to(b"for the router", (router, 5000)).unwrap();
+        assert_eq!(received(&own).0, 1);
+        let own = socket(&site.chain.router, own_router, 5001);
+        sending.send_to(b"for the router", (own_router, 5001)).unwrap();
+        assert_eq!(received(&own).0, 0);
+    }
+    assert!(site.rule("input", "would drop, not exempt") >= 2 && site.rule("input", "not exempt") >= 2);
+    let log = site.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("WOULD_DROP")).collect();
+    assert!(lines.iter().any(|line| line.contains("no_permission") && line.contains("192.168.40.1")), "{log}");
+    assert!(lines.len() < 15, "one line a second: {lines:?}");
+    site.kill_router();
+    for ((from, _), (to, _)) in LEFT.into_iter().zip(RIGHT) {
+        let (sending, receiving) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
+        sending.send_to(b"without a daemon", (to, 4001)).unwrap();
+        assert_eq!(received(&receiving).0, 1, "{to}: observe passes without a daemon");
+        receiving.send_to(b"back", (from, 4000)).unwrap();
+        assert_eq!(received(&sending).0, 0, "{from}: closed does not");
+    }
+}
