@@ -110,6 +110,42 @@ fn a_flow_that_moves_to_another_living_router_heals_with_its_first_signed_messag
     assert_eq!(world.errors_of(RECEIVER).last().unwrap().cause(), Some(ErrorCause::IncorrectlyDelivered));
 }
 
+/// G-305, G-306 (RFC 5971 §7.1.2): nobody has asked for it, and nothing is lost meanwhile.
+#[test]
+fn a_node_whose_own_route_changes_finds_the_new_peer_at_once_and_says_so() {
+    let mut world = World::fork();
+    let switch = world.reroute();
+    world.send(0, text("old."));
+    world.run(secs(1));
+    switch.set(true);
+    world.route_changes(0, "192.0.2.99".parse().unwrap());
+    world.run(secs(1));
+    assert!(news(&world, 0).is_empty(), "the way to another destination is no business of this flow");
+    world.route_changes(0, down().destination());
+    world.send(0, text("mean"));
+    world.run(Duration::from_millis(50));
+    let [(NetworkEvent::PeerChanged, Some(former), Some(new))] = news(&world, 0)[..] else { panic!("{:?}", news(&world, 0)) };
+    assert_ne!(former, new);
+    assert_eq!(world.payloads(1), ["old.", "mean"], "to the old peer until another has answered");
+    world.send(0, text("new."));
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.payloads(BYPASS), ["new."]);
+}
+
+/// A route that changes without leading to another peer costs a question and no word.
+#[test]
+fn a_route_that_still_leads_to_the_same_peer_changes_nothing() {
+    let mut world = World::fork();
+    world.send(0, text("old."));
+    world.run(secs(1));
+    world.route_changes(0, down().destination());
+    world.run(secs(1));
+    assert!(news(&world, 0).is_empty());
+    world.send(0, text("more"));
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.payloads(1), ["old.", "more"]);
+}
+
 /// And back again.
 #[test]
 fn a_flow_that_moves_back_heals_the_same_way() {

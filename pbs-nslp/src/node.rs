@@ -111,6 +111,10 @@ pub(crate) fn lifetime(refresh: Duration) -> Duration {
     refresh.saturating_mul(7) / 2
 }
 
+/// How long GIST keeps routing state before it asks anew by itself. Where T is shorter, each refresh makes it ask, so that a
+/// path that has moved unseen is known within T.
+pub(crate) const PROBED_BY_GIST: Duration = Duration::from_secs(30);
+
 /// Longest time limit that is honoured (appendix A).
 pub(crate) const TTL_MAXIMUM: Duration = Duration::from_secs(24 * 3600);
 
@@ -249,6 +253,13 @@ impl Node {
     pub(crate) fn set_state_lifetime(&mut self, session: SessionId, mri: &Mri, lifetime: Duration) {
         let mri = mri.with_direction(Direction::Downstream);
         self.push(Output::SetStateLifetime { nslp_id: self.nslp_id, session, mri, lifetime });
+    }
+
+    /// Has GIST ask with the next message who is next on the path: the application's own refreshes come more often than GIST's, or
+    /// have got no answer (X-114, TMP-12).
+    pub(crate) fn doubt_peer(&mut self, session: SessionId, mri: &Mri) {
+        let mri = mri.with_direction(Direction::Downstream);
+        self.push(Output::DoubtPeer { nslp_id: self.nslp_id, session, mri });
     }
 
     /// Sends a notice towards the sender, unless the peer, or that end of the flow behind it, has had too many.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gist::api::{PeerHandle, Request, SendMessage};
+use gist::api::{PeerHandle, Request, RoutingStatus, SendMessage};
 use gist::wire::{Mri, NslpId, SessionId};
 
 use crate::datapath::Command;
@@ -38,6 +38,15 @@ pub enum Output {
         /// The peer.
         peer: PeerHandle,
     },
+    /// Tell GIST that the next peer may be another one by now: the next message goes to the old one and asks.
+    DoubtPeer {
+        /// The application.
+        nslp_id: NslpId,
+        /// The session.
+        session: SessionId,
+        /// The flow, downstream.
+        mri: Mri,
+    },
     /// Give the packet side a command; its answer comes back through `handle_datapath`.
     Datapath(Command),
     /// Ask whoever decides here (receiver only); the answer comes back through `Receiver::decide`.
@@ -55,6 +64,9 @@ impl Output {
                 Some(Request::SetStateLifetime { nslp_id, session, mri, lifetime })
             }
             Self::AdoptPeer { nslp_id, session, mri, peer } => Some(Request::AdoptPeer { nslp_id, session, mri, peer }),
+            Self::DoubtPeer { nslp_id, session, mri } => {
+                Some(Request::InvalidateRoutingState { nslp_id, session, mri, status: RoutingStatus::Tentative, urgent: false })
+            }
             Self::Datapath(_) | Self::Ask(_) | Self::Report(_) => None,
         }
     }

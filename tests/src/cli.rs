@@ -214,9 +214,9 @@ fn run_honest(json: bool, options: honest::Options) -> std::io::Result<bool> {
 }
 
 fn list_scenarios() -> std::io::Result<bool> {
-    let width = scenario::SCENARIOS.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-    for scenario in &scenario::SCENARIOS {
-        println!("{:width$}  {}", scenario.name, scenario.what);
+    let width = scenario::all().map(|scenario| scenario.told().0.len()).max().unwrap_or(0);
+    for (name, what) in scenario::all().map(scenario::Found::told) {
+        println!("{name:width$}  {what}");
     }
     Ok(true)
 }

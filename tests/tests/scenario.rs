@@ -51,12 +51,35 @@ fn dropped_data_makes_the_receiver_ask_for_another_path_after_two_periods() {
 }
 
 #[test]
+fn a_path_that_moves_between_living_routers_heals_long_before_a_refresh() {
+    // X-95, TMP-12, P-204, G-305, FN-32.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("reroute");
+    let story = outcome["story"].as_array().unwrap();
+    assert!(story.iter().any(|told| told["node"] == "router1" && told["rule"] == "FN-32"), "{story:#?}");
+    assert!(story.iter().any(|told| told["node"] == "router2b" && told["rule"] == "FN-05"), "{story:#?}");
+}
+
+#[test]
 fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
     let lab = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("scenario").args(arguments).output().unwrap();
     let list = lab(&["--list"]);
     let listed = String::from_utf8(list.stdout).unwrap();
     assert_eq!(list.status.code(), Some(0));
-    for name in ["figure-4", "substitution", "data-drop", "black-hole", "loss-below", "loss-above", "injection-signed"] {
+    for name in [
+        "figure-4",
+        "substitution",
+        "data-drop",
+        "black-hole",
+        "loss-below",
+        "loss-above",
+        "injection-signed",
+        "reroute",
+        "reroute-unseen",
+        "restarts",
+    ] {
         assert!(listed.lines().any(|line| line.split(' ').next() == Some(name)), "{name}: {listed}");
     }
     let unknown = lab(&["figure-9"]);

@@ -1,5 +1,6 @@
 //! How the rest of a program talks to a running shell.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ pub(super) enum Command {
     Snapshot(oneshot::Sender<Snapshot>),
     SetAuthorisedPeers(Vec<ApdEntry>),
     SetLocalAddresses(Vec<IpAddr>),
+    RoutesChanged(BTreeSet<IpAddr>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -102,6 +104,12 @@ impl Handle {
     /// Replaces the addresses by which the node knows itself as a destination.
     pub async fn set_local_addresses(&self, addresses: Vec<IpAddr>) -> Result<(), Stopped> {
         self.commands.send(Command::SetLocalAddresses(addresses)).await.map_err(|_| Stopped)
+    }
+
+    /// Says that packets to these destinations leave this node by another next hop than before:
+    /// [`Node::handle_route_change`](crate::node::Node::handle_route_change).
+    pub async fn routes_changed(&self, destinations: BTreeSet<IpAddr>) -> Result<(), Stopped> {
+        self.commands.send(Command::RoutesChanged(destinations)).await.map_err(|_| Stopped)
     }
 
     /// Ends the shell: messages handed to associations are written, associations closed, both within

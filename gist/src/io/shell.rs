@@ -186,6 +186,7 @@ impl Shell {
             }
             Input::Command(Command::SetAuthorisedPeers(entries)) => self.node.set_authorised_peers(entries, now),
             Input::Command(Command::SetLocalAddresses(addresses)) => self.node.set_local_addresses(addresses),
+            Input::Command(Command::RoutesChanged(destinations)) => self.node.handle_route_change(&destinations, now),
             Input::Intercepted(datagram) => {
                 self.counters.intercepted += 1;
                 self.node.handle_datagram(datagram, now);

@@ -47,9 +47,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::api::{AssociationId, Principal, Request};
+use crate::api::{AssociationId, Principal, Request, RoutingStatus};
 use crate::time::Instant;
-use crate::wire::NslpId;
+use crate::wire::{Direction, NslpId};
 
 pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, PeerRole, Registration, Role};
 pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
@@ -59,7 +59,7 @@ pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
 use association::Associations;
 use cookie::ResponderCookies;
 use input::SharedBackend;
-use querying::Querying;
+use querying::{Querying, QueryingInput};
 use random::{Random, Secret};
 use rate::RateLimiter;
 use responding::Responding;
@@ -136,6 +136,19 @@ impl Node {
     pub fn handle_request(&mut self, request: Request, now: Instant) {
         self.request(request, now);
         self.settle(now);
+    }
+
+    /// Hears that packets to these destinations leave this node by another next hop than before: whose flows go there, the peer
+    /// may be another one, so that it is asked for at once (RFC 5971 §7.1.2 local trigger, G-305). Messages go on to the old peer
+    /// until another answers; then the application hears of it.
+    pub fn handle_route_change(&mut self, destinations: &BTreeSet<IpAddr>, now: Instant) {
+        let concerned = |key: &&RoutingKey| key.mri.direction() == Direction::Downstream && destinations.contains(&key.mri.destination());
+        let keys: Vec<RoutingKey> = self.querying.keys().filter(concerned).cloned().collect();
+        for key in keys {
+            let input = QueryingInput::Invalidate { status: RoutingStatus::Tentative, urgent: true };
+            self.querying_event(&key, machines::querying::Event::TgInvalidate, input, now);
+            self.settle(now);
+        }
     }
 
     /// Does what is due at `now`.

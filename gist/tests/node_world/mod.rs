@@ -179,6 +179,14 @@ impl World {
         self.drain(number);
     }
 
+    /// The node's own routes to this destination have changed.
+    pub fn route_changes(&mut self, number: usize, destination: IpAddr) {
+        self.note(format!("{number} <- another next hop to {destination}"));
+        let now = self.now;
+        self.members[number].node.handle_route_change(&[destination].into(), now);
+        self.drain(number);
+    }
+
     pub fn send(&mut self, number: usize, message: SendMessage) {
         self.request(number, Request::Send(message));
     }

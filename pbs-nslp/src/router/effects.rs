@@ -11,7 +11,7 @@ use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
 use crate::credentials::sha256;
 use crate::datapath::{Command, Grant, Token};
-use crate::node::{Envelope, SessionKey, TTL_MAXIMUM, lifetime};
+use crate::node::{Envelope, PROBED_BY_GIST, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::output::Output;
 use crate::report::ReportEvent;
 use crate::wire::{MessageKind, Permission};
@@ -70,6 +70,17 @@ impl Router {
     pub(super) fn keep_route(&mut self, step: &Step<'_>) {
         let wanted = step.permission().map_or(self.config.wait, |permission| lifetime(permission.refresh));
         self.want_route(step.key, wanted);
+    }
+
+    /// Where the way downstream is refreshed more often than GIST does it.
+    pub(super) fn doubt_peer(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        let is_fast = session.granted.as_ref().is_some_and(|granted| granted.refresh < PROBED_BY_GIST);
+        if let Some(asked) = session.asked.as_ref().filter(|_| is_fast) {
+            self.node.doubt_peer(key.session, &asked.mri);
+        }
     }
 
     pub(super) fn leave_route(&mut self, key: SessionKey) {

@@ -143,6 +143,7 @@ impl Router {
             Action::KeepQuery => self.keep_query(step),
             Action::ForwardQuery => {
                 if let Cause::Query { received, signed, .. } = &step.cause {
+                    self.doubt_peer(step.key);
                     self.node.send(Envelope::onward(received), signed.forwarded.clone());
                 }
             }

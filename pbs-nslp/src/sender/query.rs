@@ -12,7 +12,7 @@ use super::rows::{Cause, Step, answer_timeout};
 use super::table::{State, Timer};
 use crate::datapath::Command;
 use crate::flow::FlowId;
-use crate::node::{Envelope, SessionKey};
+use crate::node::{Envelope, PROBED_BY_GIST, SessionKey};
 use crate::removal::Counted;
 use crate::report::ReportEvent;
 use crate::wire::{self, Credential, Query, Volume};
@@ -77,12 +77,24 @@ impl Sender {
         let session_id = session.session;
         let query = self.query(flow, requested, sent, context, now);
         let number = query.number;
+        self.doubt_peer(flow);
         if let Some(handle) = self.emit(SessionKey { flow, session: session_id }, &query, "")
             && let Some(session) = self.sessions.get_mut(&flow)
         {
             let first = session.attempt.numbers.map_or(number, |(first, _)| first);
             session.attempt.numbers = Some((first, number));
             session.attempt.last_handle = Some(handle);
+        }
+    }
+
+    /// A Query that was not answered, or is sent more often than GIST refreshes, asks who is next on the path besides.
+    fn doubt_peer(&mut self, flow: FlowId) {
+        let Some(session) = self.sessions.get(&flow) else {
+            return;
+        };
+        let is_fast = session.epoch.as_ref().is_some_and(|epoch| epoch.refresh < PROBED_BY_GIST);
+        if is_fast || session.attempt.tries > 1 {
+            self.node.doubt_peer(session.session, &session.mri);
         }
     }
 

@@ -3,15 +3,18 @@
 use core::time::Duration;
 
 use gist::api::{NetworkEvent, SendError};
-use pbs_nslp::receiver::Receiver;
+use pbs_nslp::receiver::{GrantPolicy, GrantRule, Receiver};
 use pbs_nslp::report::ReportEvent;
+use pbs_nslp::selector::Selector;
 use pbs_nslp::sender::Sender;
 use pbs_nslp::wire::{MessageKind, NotifyCode, SaParameters, VolumeContext};
 
 use crate::credentials::ToySigner;
 use crate::datapath::Datapath;
 use crate::forge::{self, notice_from, permission_from, query_from};
-use crate::world::{LATENCY, SENDER, T, World, entropy, flow, receiver_address, receiver_config, seconds, sender_address, sender_config};
+use crate::world::{
+    LATENCY, SENDER, T, World, entropy, flow, receiver_address, receiver_config, seconds, sender_address, sender_config, terms,
+};
 
 #[test]
 fn a_restarted_router_permits_again_within_one_period() {
@@ -290,4 +293,34 @@ fn an_answer_about_one_epoch_is_not_told_as_that_of_the_next() {
     let query = world.sent(SENDER, MessageKind::Query).last().unwrap().query().unwrap();
     assert_eq!(query.context.map(|context| (context.spi, context.highest)), Some((old, 8)), "the end of the one before");
     assert_eq!(query.sent, Some(8000.into()));
+}
+
+#[test]
+fn refreshes_that_come_more_often_than_gists_make_every_node_ask_who_is_next_on_the_path() {
+    // X-114, TMP-12: a path that has moved unseen is known within T.
+    for (refresh, asks) in [(T, true), (seconds(29), true), (seconds(30), false), (seconds(60), false)] {
+        let mut world = World::new(2);
+        let terms = pbs_nslp::receiver::Terms { refresh, ..terms() };
+        world.receiver.set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms }], ask: false });
+        world.want();
+        world.run(seconds(1));
+        assert!(world.doubted.is_empty(), "GIST has just asked");
+        let queries = world.sent(SENDER, MessageKind::Query).len();
+        world.run(refresh);
+        assert_eq!(world.sent(SENDER, MessageKind::Query).len(), queries + 1);
+        let expected: &[usize] = if asks { &[SENDER, 1, 2] } else { &[] };
+        assert_eq!(world.doubted, expected, "T = {refresh:?}");
+    }
+}
+
+#[test]
+fn a_query_that_nobody_has_answered_makes_the_sender_ask_who_is_next_on_the_path() {
+    // whatever T is, the first hop may not be on the path any more.
+    let mut world = World::new(1);
+    world.down.insert(1);
+    world.want();
+    world.run(seconds(4));
+    assert!(world.doubted.is_empty());
+    world.run(seconds(2));
+    assert_eq!((world.sent(SENDER, MessageKind::Query).len(), &world.doubted[..]), (2, &[SENDER][..]));
 }

@@ -88,6 +88,8 @@ pub(crate) struct World {
     pub(crate) lifetimes: BTreeMap<(Place, SessionId), Duration>,
     /// Whom a node took for its peer upstream.
     pub(crate) adopted: Vec<(Place, PeerHandle)>,
+    /// Who had GIST ask for its peer downstream, in order.
+    pub(crate) doubted: Vec<Place>,
     pub(crate) last_handle: Option<(MessageHandle, SessionId)>,
     /// Whether a packet side has failed to remove something.
     pub(crate) leftovers: bool,
@@ -135,6 +137,7 @@ impl World {
             authority,
             lifetimes: BTreeMap::new(),
             adopted: Vec::new(),
+            doubted: Vec::new(),
             last_handle: None,
             leftovers: false,
         }
@@ -315,6 +318,10 @@ impl World {
             Output::Send(message) => self.send(place, message),
             Output::SetStateLifetime { session, lifetime, .. } => drop(self.lifetimes.insert((place, session), lifetime)),
             Output::AdoptPeer { peer, .. } => self.adopted.push((place, peer)),
+            Output::DoubtPeer { mri, .. } => {
+                assert_eq!(mri.direction(), Direction::Downstream);
+                self.doubted.push(place);
+            }
             Output::Datapath(command) => {
                 self.trace.push(format!("{} {place} {command:?}", self.now));
                 self.datapaths[place].apply(&command, self.now);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use gist::api::{Indication, SendError};
 use gist::io::{Handle, RequestError, Stopped as GistStopped};
 use gist::time::Instant;
+use gist::wire::Direction as Along;
 use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::output::Output;
 use serde_json::{Map, Value, json};
@@ -26,7 +27,7 @@ use crate::flows::{Flows, Row};
 use crate::identity::Credentials;
 use crate::outcomes::Outcomes;
 use crate::report::Log;
-use crate::routing::Followed;
+use crate::routing::{Change, Followed};
 use crate::rules::Rules;
 use crate::threads::{Ended, Threads};
 
@@ -197,7 +198,7 @@ impl Drive {
                 () = wishes.next() => break,
                 () = self.wake.notified() => self.hear_workers()?,
                 Some(ended) = self.ended.recv() => return Err(DriveError::Thread(ended)),
-                addresses = self.routing.addresses() => self.hear_addresses(addresses).await?,
+                change = self.routing.change() => self.hear_change(change).await?,
                 request = self.control.recv() => self.answer(request.ok_or(DriveError::Control)?).await,
                 indication = self.indications.recv(), if !behind => {
                     let indication = indication.ok_or(GistStopped)?;
@@ -291,6 +292,11 @@ impl Drive {
 
     /// Hands a request to GIST. If GIST cannot take it, the core hears of its message at once.
     async fn request(&mut self, request: gist::api::Request) -> Result<(), DriveError> {
+        if let gist::api::Request::Send(message) = &request
+            && message.mri.direction() == Along::Downstream
+        {
+            self.routing.use_way(message.mri.destination());
+        }
         let undelivered = match &request {
             gist::api::Request::Send(message) => Some(Indication::MessageStatus {
                 handle: message.handle,
@@ -337,7 +343,11 @@ impl Drive {
         Ok(())
     }
 
-    async fn hear_addresses(&mut self, addresses: Vec<IpAddr>) -> Result<(), DriveError> {
+    async fn hear_change(&mut self, change: Change) -> Result<(), DriveError> {
+        let addresses = match change {
+            Change::Addresses(addresses) => addresses,
+            Change::NextHops(destinations) => return Ok(self.gist.routes_changed(destinations).await?),
+        };
         tracing::info!(?addresses, "this node's addresses have changed");
         self.credentials.warn_of_unnamed(&addresses);
         self.core.set_addresses(addresses.clone());

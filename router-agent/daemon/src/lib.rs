@@ -31,3 +31,4 @@ pub mod status;
 pub mod table;
 pub mod threads;
 pub mod translate;
+mod ways;

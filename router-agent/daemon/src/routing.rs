@@ -1,19 +1,21 @@
 //! What happens to links, addresses and routes while a daemon runs: a thread keeps room for AH on the routes of a host, and
-//! tells of new addresses.
+//! tells of new addresses, and of flows that leave by another next hop.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use traffic::netlink::NetlinkError;
 use traffic::routes::{Left, MtuPlan, Outcome, Paths, Routes};
-use traffic::routing_events::RoutingEvents;
+use traffic::routing_events::{RoutingEvents, Settled};
 
 use crate::config::local_addresses;
 use crate::rules::Undo;
 use crate::threads::Threads;
+use crate::ways::Ways;
 
 /// How long to wait after a change for those that come with it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -23,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const SHARE: u32 = 5;
 /// How often everything is looked at without being told: not all that happens is.
 const QUIET: Duration = Duration::from_secs(5);
+/// Changes of next hops that wait for the daemon's loop; while there are so many, no more are looked for.
+const CHANGES: usize = 4;
 /// When to try again what has failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -67,6 +71,17 @@ pub struct Followed {
     /// When the second table was told of a path last.
     narrowed: Option<Instant>,
     addresses: watch::Receiver<Vec<IpAddr>>,
+    ways: Ways,
+    moved: mpsc::Receiver<BTreeSet<IpAddr>>,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The node has these addresses now.
+    Addresses(Vec<IpAddr>),
+    /// Packets to these destinations leave by another next hop.
+    NextHops(BTreeSet<IpAddr>),
 }
 
 impl Routing {
@@ -99,21 +114,28 @@ impl Routing {
             lock(&self.state).take(routes.apply()?);
         }
         let (told, addresses) = watch::channel(local_addresses().map_err(RoutingError::Addresses)?);
-        let follower = Follower { events, own, routes, state: Arc::clone(&self.state), told };
+        let ways = Ways::open()?;
+        let (moving, moved) = mpsc::channel(CHANGES);
+        let follower = Follower { events, own, routes, state: Arc::clone(&self.state), told, ways: ways.clone(), moving };
         threads.spawn("routing", move || follower.run().to_string()).map_err(RoutingError::Thread)?;
         let paths = self.plan.map(Paths::open).transpose()?;
-        Ok(Followed { routing: self, paths, narrowed: None, addresses })
+        Ok(Followed { routing: self, paths, narrowed: None, addresses, ways, moved })
     }
 }
 
 impl Followed {
-    /// The node's addresses whenever they have changed; never returns if nobody looks at them any more.
-    pub async fn addresses(&mut self) -> Vec<IpAddr> {
-        if self.addresses.changed().await.is_err() {
-            // The daemon hears of the thread's end elsewhere.
-            std::future::pending::<()>().await;
+    /// What happens next; never returns if nobody looks any more: the daemon hears of the thread's end elsewhere.
+    pub async fn change(&mut self) -> Change {
+        tokio::select! {
+            Ok(()) = self.addresses.changed() => Change::Addresses(self.addresses.borrow_and_update().clone()),
+            Some(destinations) = self.moved.recv() => Change::NextHops(destinations),
+            else => std::future::pending().await,
         }
-        self.addresses.borrow_and_update().clone()
+    }
+
+    /// A message of a flow leaves for `destination`: from now on it is told when the way there changes.
+    pub fn use_way(&self, destination: IpAddr) {
+        self.ways.use_way(destination, Instant::now());
     }
 
     /// Has packets with AH to an IPv6 destination fragmented to the MTU of their path. On IPv4 routers do it.
@@ -167,6 +189,8 @@ struct Follower {
     routes: Option<Routes>,
     state: Arc<Mutex<State>>,
     told: watch::Sender<Vec<IpAddr>>,
+    ways: Ways,
+    moving: mpsc::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Follower {
@@ -174,7 +198,7 @@ impl Follower {
     fn run(mut self) -> NetlinkError {
         let (mut pause, mut quiet) = (PAUSE, QUIET);
         loop {
-            if let Err(error) = self.events.settled(self.own, pause, quiet) {
+            if let Err(error) = self.wait(pause, quiet) {
                 return error;
             }
             let start = Instant::now();
@@ -189,6 +213,27 @@ impl Follower {
             let rest = start.elapsed().saturating_mul(SHARE);
             pause = rest.clamp(PAUSE, LONGEST_PAUSE);
             quiet = quiet.max(rest);
+        }
+    }
+
+    /// Waits for a change and those that come with it. What it does to next hops cannot wait.
+    fn wait(&mut self, pause: Duration, quiet: Duration) -> Result<(), NetlinkError> {
+        if self.events.changed(self.own, quiet)? == Settled::Changed {
+            self.look_at_ways();
+            std::thread::sleep(pause);
+            self.events.has_changed(self.own)?;
+        }
+        self.look_at_ways();
+        Ok(())
+    }
+
+    fn look_at_ways(&self) {
+        // What cannot be told now is seen at the next look.
+        let Ok(place) = self.moving.try_reserve() else { return };
+        match self.ways.look(Instant::now()) {
+            Ok(destinations) if destinations.is_empty() => {}
+            Ok(destinations) => place.send(destinations),
+            Err(error) => tracing::warn!(%error, "cannot look at next hops; trying again"),
         }
     }
 

@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod machine;
 pub mod mode;
 pub mod netlink;
+pub mod next_hop;
 pub mod packet;
 pub mod processor;
 pub mod queue;

@@ -22,7 +22,7 @@ pub struct RoutingEvents {
     buffer: Vec<u8>,
 }
 
-/// Why [`RoutingEvents::settled`] has returned.
+/// Why [`RoutingEvents::settled`] or [`RoutingEvents::changed`] has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// Something has changed.
@@ -48,6 +48,21 @@ impl RoutingEvents {
     ///
     /// The socket does not work any more.
     pub fn settled(&mut self, own: Option<u32>, pause: Duration, quiet: Duration) -> Result<Settled, NetlinkError> {
+        let settled = self.changed(own, quiet)?;
+        if settled == Settled::Changed {
+            std::thread::sleep(pause);
+            self.has_changed(own)?;
+        }
+        Ok(settled)
+    }
+
+    /// Waits until something has changed that the socket with port `own` has not done, but no longer than `quiet`. More may
+    /// follow at once.
+    ///
+    /// # Errors
+    ///
+    /// The socket does not work any more.
+    pub fn changed(&mut self, own: Option<u32>, quiet: Duration) -> Result<Settled, NetlinkError> {
         let start = Instant::now();
         loop {
             let left = quiet.saturating_sub(start.elapsed());
@@ -55,8 +70,6 @@ impl RoutingEvents {
                 return Ok(Settled::Quiet);
             }
             if self.has_changed(own)? {
-                std::thread::sleep(pause);
-                self.has_changed(own)?;
                 return Ok(Settled::Changed);
             }
             if left.is_zero() {

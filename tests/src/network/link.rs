@@ -1,7 +1,7 @@
 //! Links, addresses and routes, set through netlink.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -97,6 +97,15 @@ pub fn add_default_route(host: &Namespace, gateway: IpAddr) -> io::Result<()> {
             IpAddr::V6(gateway) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(gateway).build(),
         };
         netlink.route().add(message).execute().await.map_err(io::Error::other)
+    })
+}
+
+/// Adds a route to a network, given with the length of its prefix, or leads it over another gateway.
+pub fn set_route(host: &Namespace, (network, prefix): (Ipv4Addr, u8), gateway: IpAddr) -> io::Result<()> {
+    let IpAddr::V4(gateway) = gateway else { return Err(io::Error::other("a route of IPv4 has a gateway of IPv4")) };
+    host.run_async(|| async move {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix).gateway(gateway).build();
+        open()?.route().add(message).replace().execute().await.map_err(io::Error::other)
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod firewall;
+pub mod fork;
 pub mod frame;
 pub mod graph;
 pub mod link;

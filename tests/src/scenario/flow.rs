@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ pub(super) const STEADY: usize = 1208;
 /// A flow that goes on until it is told to end.
 pub(super) struct Steady {
     stop: Arc<AtomicBool>,
+    received: Arc<AtomicU64>,
     sending: JoinHandle<io::Result<u64>>,
     receiving: JoinHandle<io::Result<Delivered>>,
 }
@@ -82,6 +83,8 @@ impl Programs {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = (self.sender.try_clone()?, self.receiver.try_clone()?);
         let (ended, heard) = (stop.clone(), stop.clone());
+        let received = Arc::new(AtomicU64::new(0));
+        let counted = received.clone();
         let sending = std::thread::spawn(move || {
             let (begun, mut sent) = (Instant::now(), 0_u32);
             while !ended.load(Ordering::Relaxed) {
@@ -98,14 +101,17 @@ impl Programs {
             loop {
                 match receiver.recv(&mut buffer) {
                     Ok(_) if buffer.starts_with(MARK) => delivered.foreign += 1,
-                    Ok(_) => delivered.own += 1,
+                    Ok(_) => {
+                        delivered.own += 1;
+                        counted.store(delivered.own, Ordering::Relaxed);
+                    }
                     // The last ones have had their time to arrive.
                     Err(_) if heard.load(Ordering::Relaxed) => return Ok(delivered),
                     Err(_) => {}
                 }
             }
         });
-        Ok(Steady { stop, sending, receiving })
+        Ok(Steady { stop, received, sending, receiving })
     }
 
     /// Sends a file of `octets`, a datagram each `pause`, and receives it.
@@ -120,6 +126,23 @@ impl Programs {
 }
 
 impl Steady {
+    /// Datagrams of the honest program that have arrived so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Waits until more than `before` have arrived; `false` if none does within `limit`.
+    pub(super) fn await_more(&self, before: u64, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.received() <= before {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
     /// Ends the flow.
     pub(super) fn end(self) -> io::Result<Delivered> {
         self.stop.store(true, Ordering::Relaxed);

@@ -4,15 +4,18 @@
 mod attacker;
 mod figure_4;
 mod flow;
+mod forked;
 mod losing;
 mod outcome;
+mod reroute;
+mod restarts;
 mod signed;
 mod site;
 mod story;
 mod substitution;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use outcome::{Check, Detected, Outcome};
@@ -43,7 +46,10 @@ pub struct Scenario {
 /// Plays a scenario; the last argument hears what is being tried.
 type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 
-/// Every scenario.
+/// The scenarios with two ways.
+pub static FORKED: [forked::Scenario; 3] = [reroute::SEEN, reroute::UNSEEN, restarts::SCENARIO];
+
+/// The scenarios in a row.
 pub static SCENARIOS: [Scenario; 9] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
@@ -56,24 +62,73 @@ pub static SCENARIOS: [Scenario; 9] = [
     signed::FLOOD,
 ];
 
+/// A scenario of either kind.
+#[derive(Debug, Clone, Copy)]
+pub enum Found {
+    /// Four hosts in a row, somebody on a link.
+    InARow(&'static Scenario),
+    /// Two ways, and nobody's ill will.
+    Forked(&'static forked::Scenario),
+}
+
+impl Found {
+    /// What it is called, and what it tries.
+    pub fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::InARow(scenario) => (scenario.name, scenario.what),
+            Self::Forked(scenario) => (scenario.name, scenario.what),
+        }
+    }
+}
+
+/// Where a scenario is played.
+trait Stage {
+    /// What the daemons have logged so far.
+    fn story(&self) -> io::Result<story::Story>;
+    /// Frames without which figures are not to be believed.
+    fn lost_frames(&self) -> u64;
+    /// Writes captures and logs.
+    fn keep(&mut self, directory: &Path) -> io::Result<()>;
+}
+
+/// Every scenario.
+pub fn all() -> impl Iterator<Item = Found> {
+    SCENARIOS.iter().map(Found::InARow).chain(FORKED.iter().map(Found::Forked))
+}
+
 /// The scenario called so.
-pub fn find(name: &str) -> io::Result<&'static Scenario> {
-    let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
-    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+pub fn find(name: &str) -> io::Result<Found> {
+    let names = || all().map(|scenario| scenario.told().0).collect::<Vec<_>>().join(", ");
+    let found = all().find(|scenario| scenario.told().0 == name);
     found.ok_or_else(|| io::Error::other(format!("no scenario is called `{name}`; there are {}", names())))
 }
 
 /// Runs a scenario. `progress` is told what is being tried.
-pub fn run(scenario: &Scenario, options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
+pub fn run(scenario: Found, options: &Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
     let started = Instant::now();
     if let Some(directory) = &options.keep {
         // Better told now than when there is something to lose.
         std::fs::create_dir_all(directory).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
     }
-    progress("building four hosts, somebody between two of them, certificates; starting four daemons");
-    let mut site = Site::build(scenario.terms)?;
-    let mut outcome = Outcome::new(scenario.name, scenario.what, options.seed);
-    let ran = (scenario.run)(&site, &mut outcome, &progress);
+    let (name, what) = scenario.told();
+    let mut outcome = Outcome::new(name, what, options.seed);
+    match scenario {
+        Found::InARow(scenario) => {
+            progress("building four hosts, somebody between two of them, certificates; starting four daemons");
+            let mut site = Site::build(scenario.terms)?;
+            let ran = (scenario.run)(&site, &mut outcome, &progress);
+            end(&mut site, ran, outcome, options, started)
+        }
+        Found::Forked(scenario) => {
+            progress("building five hosts, two ways between them, certificates; starting five daemons");
+            let mut site = forked::Site::build(scenario.terms)?;
+            let ran = (scenario.run)(&mut site, &mut outcome, &progress);
+            end(&mut site, ran, outcome, options, started)
+        }
+    }
+}
+
+fn end(site: &mut dyn Stage, ran: io::Result<()>, mut outcome: Outcome, options: &Options, started: Instant) -> io::Result<Outcome> {
     outcome.story = site.story()?.into_lines();
     if let Err(error) = ran {
         outcome.check("the scenario can be played to its end", false, error.to_string());

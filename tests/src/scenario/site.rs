@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
+use super::Stage;
 use super::story::{Clock, Story};
 use crate::attack::injector;
 use crate::demo::line::Dropped;
@@ -127,7 +128,7 @@ impl Site {
 
     /// What the daemons have logged so far.
     pub(super) fn story(&self) -> io::Result<Story> {
-        Story::read(&self.directory, &self.clock)
+        Story::read(&self.directory, &NODES, &self.clock)
     }
 
     /// Looks again and again until `find` finds something in the story, or `limit` is over.
@@ -280,16 +281,33 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_configurations(directory: &Path, terms: Terms) -> io::Result<()> {
-    let (refresh, volume) = (terms.refresh.as_secs(), terms.volume);
-    for name in NODES {
+fn write_configurations(directory: &Path, Terms { refresh, volume, reactions, .. }: Terms) -> io::Result<()> {
+    let policy = Policy { routers: &["router1", "router2"], refresh, volume, reactions };
+    NODES.iter().try_for_each(|name| std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name)))
+}
+
+/// What the nodes of a scenario are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    /// Who may be the peer of anybody's flow.
+    pub(super) routers: &'static [&'static str],
+    /// As in [`Terms`].
+    pub(super) refresh: Duration,
+    pub(super) volume: u64,
+    pub(super) reactions: &'static str,
+}
+
+impl Policy {
+    /// The configuration of a node.
+    pub(super) fn configuration(&self, name: &str) -> String {
+        let (refresh, volume, reactions) = (self.refresh.as_secs(), self.volume, self.reactions);
+        let router = |name: &&str| format!("[[gist.peer]]\ndns_name = \"{name}.pbs.test\"\nrole = \"router\"\nallow = true\n\n");
         let role = if name.starts_with("router") { "router" } else { "host" };
+        let routers: String = self.routers.iter().map(router).collect();
         let common = format!(
             "role = \"{role}\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
              [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
-             [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n\
-             [[gist.peer]]\ndns_name = \"router1.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
-             [[gist.peer]]\ndns_name = \"router2.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
+             [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n{routers}\
              [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
         );
         let own = match name {
@@ -297,13 +315,25 @@ fn write_configurations(directory: &Path, terms: Terms) -> io::Result<()> {
                 "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\nvolume = {volume}\n"
             ),
             "receiver" => format!(
-                "[reactions]\n{}\n[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
-                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n",
-                terms.reactions
+                "[reactions]\n{reactions}\n[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
+                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n"
             ),
             _ => String::new(),
         };
-        std::fs::write(directory.join(format!("{name}.toml")), common + &own)?;
+        common + &own
     }
-    Ok(())
+}
+
+impl Stage for Site {
+    fn story(&self) -> io::Result<Story> {
+        Self::story(self)
+    }
+
+    fn lost_frames(&self) -> u64 {
+        Self::lost_frames(self)
+    }
+
+    fn keep(&mut self, directory: &Path) -> io::Result<()> {
+        Self::keep(self, directory)
+    }
 }

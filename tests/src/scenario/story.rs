@@ -7,8 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::site::NODES;
-
 const DAY: u64 = 24 * 60 * 60 * 1_000_000;
 
 /// One moment on both clocks: that of captures and that of log lines.
@@ -57,9 +55,9 @@ pub struct Told {
 pub(super) struct Story(Vec<Told>);
 
 impl Story {
-    pub(super) fn read(directory: &Path, clock: &Clock) -> io::Result<Self> {
+    pub(super) fn read(directory: &Path, nodes: &[&'static str], clock: &Clock) -> io::Result<Self> {
         let mut told = Vec::new();
-        for node in NODES {
+        for &node in nodes {
             let log = std::fs::read_to_string(directory.join(format!("{node}.log")))?;
             told.extend(log.lines().filter_map(|line| read(node, line, clock)));
         }

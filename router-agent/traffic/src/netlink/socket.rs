@@ -254,6 +254,41 @@ impl Socket {
         Err(NetlinkError::Interrupted(name.to_owned()))
     }
 
+    /// Asks one question that the kernel answers with one message, of which `keep` keeps what it needs; `None` if the kernel
+    /// confirms and says nothing.
+    pub fn ask<T>(
+        &self,
+        name: &str,
+        kind: u16,
+        fixed: &[u8],
+        fill: impl FnOnce(&mut Writer),
+        keep: impl FnOnce(&Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, NetlinkError> {
+        const QUESTION: u32 = 1;
+        self.forget_answers();
+        let mut writer = Writer::default();
+        writer.message(Header { kind, flags: REQUEST, sequence: QUESTION }, fixed, fill);
+        self.send(&writer.finish()?).map_err(NetlinkError::Send)?;
+        let mut buffer = vec![0; RECEIVE_LEN];
+        loop {
+            let received = self.wait_and_receive(&mut buffer).map_err(|errno| match errno {
+                Errno::ETIMEDOUT => NetlinkError::NoAnswer(name.to_owned()),
+                errno => NetlinkError::Receive(errno),
+            })?;
+            for message in messages(received) {
+                let message = message?;
+                if message.sequence != QUESTION {
+                    continue;
+                }
+                return match Answer::read(&message)? {
+                    Answer::Refused(errno, detail) => Err(NetlinkError::Refused { what: name.to_owned(), errno, detail }),
+                    Answer::Done => Ok(None),
+                    Answer::None => Ok(Some(keep(&message)?)),
+                };
+            }
+        }
+    }
+
     /// Reads the reply to a dump; `None` if it was interrupted.
     fn collect<T>(
         &self,
