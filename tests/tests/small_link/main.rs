@@ -5,12 +5,14 @@
 //! ```
 //!
 //! The second router tells the sender that its packets are too big, the first one lets that pass, and the sender's own kernel hears
-//! of it as of its own packets. The plain router knows nothing of permissions.
+//! of it as of its own packets. The plain router knows nothing of permissions. On the same path: fragments, protocols without
+//! ports, extension headers, and the largest AH.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod datagrams;
 mod escalation;
 mod fragments;
+mod protocols;
 mod site;
 mod stream;

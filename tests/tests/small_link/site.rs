@@ -124,15 +124,20 @@ impl Site {
             }
             text += "[[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n";
             for (source, destination) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
-                for protocol in ["tcp", "udp"] {
-                    let flow = format!("protocol = \"{protocol}\"\ndestination_ports = \"9000-9999\"\nvolume = 33554432\n");
-                    match node {
-                        "sender" => write!(text, "[[ask]]\ndestination = \"{destination}\"\n{flow}\n").unwrap(),
-                        "receiver" => {
-                            write!(text, "[[grant]]\nsource = \"{source}\"\n{flow}ttl = \"600s\"\nrefresh = \"5s\"\n\n").unwrap();
-                        }
-                        _ => {}
-                    }
+                let ask = |to: &str, flow: &str| format!("[[ask]]\ndestination = \"{to}\"\n{flow}\n");
+                let grant = |from: &str, flow: &str| format!("[[grant]]\nsource = \"{from}\"\n{flow}ttl = \"600s\"\nrefresh = \"5s\"\n\n");
+                for protocol in ["tcp", "udp", "icmp", "icmpv6", "50", "253"] {
+                    let ports = if ["tcp", "udp"].contains(&protocol) { "destination_ports = \"9000-9999\"\n" } else { "" };
+                    let flow = format!("protocol = \"{protocol}\"\n{ports}volume = 33554432\n");
+                    // Answers to pings are a flow of their own.
+                    let answers = protocol.starts_with("icmp");
+                    text += &match node {
+                        "sender" if answers => ask(destination, &flow) + &grant(destination, &flow),
+                        "receiver" if answers => grant(source, &flow) + &ask(source, &flow),
+                        "sender" => ask(destination, &flow),
+                        "receiver" => grant(source, &flow),
+                        _ => String::new(),
+                    };
                 }
             }
             std::fs::write(self.directory.join(format!("{node}.toml")), text).unwrap();
@@ -148,6 +153,16 @@ impl Site {
         sender.send(b"first").unwrap();
         assert_eq!(receiver.recv(&mut [0; 16]).unwrap_or_else(|error| panic!("{error}\n{}", self.logs())), 5);
         (sender, receiver)
+    }
+
+    /// Sends what is too big for the path, so that nothing later is lost by that.
+    pub(crate) fn learn_the_path(&self, sender: &UdpSocket, receiver: &UdpSocket) {
+        sender.send(&[0; 2_000]).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        while receiver.recv(&mut [0; 2_000]).is_ok() {}
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        // A connected socket is told once.
+        let _ = sender.take_error();
     }
 
     /// What a daemon answers.
