@@ -66,6 +66,23 @@ impl fmt::Debug for PeerHandle {
     }
 }
 
+/// One of this node's ways out, for explicit routing: what an SII-Handle of [`SendMessage`] is for (RFC 5971 §7.1.4, B.1).
+///
+/// What a number stands for is agreed between whoever runs the application and the shell (`gist::io::Bind::path_mark`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PathId(pub u8);
+
+impl PathId {
+    /// Wherever routing leads.
+    pub const ROUTED: Self = Self(0);
+}
+
+impl fmt::Display for PathId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// What the application believes of the next peer (RFC 5971 §7.1.3, B.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RoutingStatus {
@@ -170,6 +187,11 @@ pub struct SendMessage {
     /// The routing state that the message may need counts against it: one cause gets the same share of the table as for
     /// states it asks for itself ([`SendError::QueueFull`] past it).
     pub on_behalf_of: Option<Principal>,
+    /// By which way out the peer is to be found.
+    ///
+    /// Another one than that of the message before leads to another peer: the peer known so far gets nothing more, and the
+    /// message waits for whoever answers a Query on the new way. Nothing is said to the old peer, whose state runs out.
+    pub path: PathId,
 }
 
 /// From GIST to the application.
@@ -319,6 +341,7 @@ impl fmt::Debug for SendMessage {
             .field("timeout", &self.timeout)
             .field("hop_count", &self.hop_count)
             .field("on_behalf_of", &self.on_behalf_of)
+            .field("path", &self.path)
             .finish()
     }
 }

@@ -153,7 +153,7 @@ fn a_shell_that_cannot_start_says_what_and_where() {
         let nowhere = error(|config| config.bind.ipv4 = Some("192.0.2.1".parse().unwrap()));
         assert!(nowhere.to_string().starts_with("cannot bind UDP 192.0.2.1:270: "), "{nowhere}");
         assert!(nowhere.to_string().ends_with("(no interface has this address)"), "{nowhere}");
-        assert!(matches!(error(|config| config.bind = Bind { ipv4: None, ipv6: None, marks: None }), ShellError::NoAddress));
+        assert!(matches!(error(|config| config.bind = Bind { ipv4: None, ipv6: None, ..Bind::default() }), ShellError::NoAddress));
         assert!(matches!(error(|config| config.node.association_port = 0), ShellError::NoAssociationPort));
         let _first = Node::start(ANSWERER, tls.clone(), "*.pbs.test");
         let taken = error(|_| {});

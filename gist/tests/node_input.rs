@@ -5,7 +5,7 @@
 mod node_world;
 
 use bytes::Bytes;
-use gist::api::{AssociationId, Request, RoutingStatus};
+use gist::api::{AssociationId, PathId, Request, RoutingStatus};
 use gist::node::{AssociationEvent, Datagram, Output};
 use gist::wire::{Cookie, MessageType};
 use node_world::*;
@@ -111,7 +111,7 @@ proptest! {
         for (number, kind, which, wait) in steps {
             let (nslp_id, session, mri) = (NSLP, session(which), if kind % 2 == 0 { down() } else { up() });
             let request = match kind {
-                0 | 1 => Request::Send(gist::api::SendMessage { mri, ..text_for(session, b"word") }),
+                0 | 1 => Request::Send(gist::api::SendMessage { mri, path: PathId(u8::from(wait > 6)), ..text_for(session, b"word") }),
                 2 | 3 => Request::SetStateLifetime { nslp_id, session, mri, lifetime: secs(wait) },
                 _ => Request::InvalidateRoutingState { nslp_id, session, mri, status: if wait % 2 == 0 { RoutingStatus::Bad } else { RoutingStatus::Tentative }, urgent: wait > 4 },
             };

@@ -6,8 +6,8 @@ mod node_world;
 
 use std::time::Duration;
 
-use gist::api::{Indication, NetworkEvent, PeerHandle, ReceivedMessage, Request, RoutingStatus, SendMessage};
-use gist::node::{ApdEntry, AssociationEvent, IdentityPattern, PeerRole, Side};
+use gist::api::{Indication, NetworkEvent, PathId, PeerHandle, ReceivedMessage, Request, RoutingStatus, SendMessage};
+use gist::node::{ApdEntry, AssociationEvent, IdentityPattern, PeerRole, Side, Transmit};
 use gist::wire::{Body, ErrorBody, ErrorCause, GistError, Message, MessageType, NslpId, PeerIdentity};
 use node_world::*;
 
@@ -144,6 +144,57 @@ fn a_route_that_still_leads_to_the_same_peer_changes_nothing() {
     world.send(0, text("more"));
     world.run(Duration::from_millis(50));
     assert_eq!(world.payloads(1), ["old.", "more"]);
+}
+
+/// RFC 5971 §7.1.4: the application moves its flow by itself, and GIST looks for the peer there; nothing is said on the old way.
+#[test]
+fn another_way_out_is_another_path() {
+    let mut world = World::fork();
+    let switch = world.reroute();
+    world.send(0, text("old."));
+    world.run(secs(1));
+    switch.set(true);
+    let sent = |world: &World| (world.datagrams.len(), world.on_associations.len());
+    let before = sent(&world);
+    world.send(0, SendMessage { path: PathId(2), ..text("new.") });
+    world.run(Duration::from_millis(50));
+    assert_eq!((world.payloads(1), world.payloads(BYPASS)), (vec!["old.".into()], vec!["new.".into()]));
+    assert!(got(&world, "new.").tentative);
+    let queries: Vec<_> = world.datagrams_of(0, MessageType::Query).into_iter().map(|(_, transmit, _)| path_of(&transmit)).collect();
+    assert_eq!(queries, [PathId(0), PathId(2)]);
+    // What goes by the same way again asks nothing; refreshes go that way too.
+    world.request(0, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: down(), lifetime: secs(300) });
+    world.send(0, SendMessage { path: PathId(2), ..text("more") });
+    world.run(secs(60));
+    assert_eq!(world.payloads(BYPASS), ["new.", "more"]);
+    let later: Vec<_> = world.datagrams_of(0, MessageType::Query).into_iter().skip(2).map(|(_, transmit, _)| path_of(&transmit)).collect();
+    assert!(!later.is_empty() && later.iter().all(|path| *path == PathId(2)), "{later:?}");
+    let towards_the_old = |&(at, from, ref message): &(gist::time::Instant, usize, Message)| {
+        at > gist::time::Instant::from_micros(2_000_000) && from == 0 && message.message_type() == MessageType::Data
+    };
+    let data = world.on_associations.iter().skip(before.1).filter(|entry| towards_the_old(entry)).count();
+    assert_eq!(data, 2, "each message once, none of them to the old peer");
+}
+
+/// A message for another way out, while the answer of the first is awaited: who answered there is not taken any more.
+#[test]
+fn who_answers_on_the_way_given_up_is_not_heard() {
+    let mut world = World::fork();
+    let switch = world.reroute();
+    world.connect_delay = Duration::from_millis(100);
+    world.send(0, text("old."));
+    world.run(Duration::from_millis(20));
+    assert_eq!(world.connects, 1, "the first router has answered");
+    switch.set(true);
+    world.send(0, SendMessage { path: PathId(1), ..text("new.") });
+    world.run(secs(1));
+    assert_eq!(world.payloads(1), Vec::<bytes::Bytes>::new());
+    assert_eq!(world.payloads(BYPASS), ["old.", "new."], "what waited goes the new way");
+}
+
+fn path_of(transmit: &Transmit) -> PathId {
+    let Transmit::QueryMode { path, .. } = transmit else { panic!("Q-mode") };
+    *path
 }
 
 /// And back again.

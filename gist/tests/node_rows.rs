@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use gist::api::{Request, RoutingStatus, SendMessage};
+use gist::api::{PathId, Request, RoutingStatus, SendMessage};
 use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, PeerRole, Registration, Transmit};
 use gist::wire::{Body, Cookie, ErrorBody, ErrorCause, GistError, Hello, Message, MessageType, Mri, NslpId, SessionId};
 use node_world::*;
@@ -157,7 +157,8 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
     match (dice.roll(36), id) {
         (0..=5, _) => {
             let timeout = (dice.roll(3) == 0).then(|| secs(dice.roll(4)));
-            world.send(number, SendMessage { mri, timeout, ..text_for(session, b"word") });
+            let path = PathId(u8::from(dice.roll(25) == 0));
+            world.send(number, SendMessage { mri, timeout, path, ..text_for(session, b"word") });
         }
         (6..=7, _) => {
             let lifetime = secs(dice.roll(4) * 30);

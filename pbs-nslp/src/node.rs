@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{MessageHandle, Principal, ReceivedMessage, SendMessage, TransferAttributes};
+use gist::api::{MessageHandle, PathId, Principal, ReceivedMessage, SendMessage, TransferAttributes};
 use gist::time::Instant;
 use gist::wire::{Direction, Mri, NslpId, SessionId};
 
@@ -85,6 +85,8 @@ pub(crate) struct Envelope {
     pub(crate) timeout: Duration,
     /// Whose message led to this one, if it is passed on: GIST counts what it keeps for it against the same peer.
     pub(crate) on_behalf_of: Option<Principal>,
+    /// By which way out the next node is to be found.
+    pub(crate) path: PathId,
 }
 
 impl Envelope {
@@ -99,7 +101,7 @@ impl Envelope {
 
     /// For what this node says of itself.
     pub(crate) fn own(session: SessionId, mri: Mri, timeout: Duration) -> Self {
-        Self { session, mri, hop_count: None, timeout, on_behalf_of: None }
+        Self { session, mri, hop_count: None, timeout, on_behalf_of: None, path: PathId::ROUTED }
     }
 }
 
@@ -229,6 +231,7 @@ impl Node {
             timeout: Some(envelope.timeout),
             hop_count: envelope.hop_count,
             on_behalf_of: envelope.on_behalf_of,
+            path: envelope.path,
         }
     }
 

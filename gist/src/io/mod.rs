@@ -51,6 +51,7 @@ mod visits;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::api::PathId;
 use crate::node::{NodeConfig, Registration};
 pub use error::{RequestError, ShellError, Stopped};
 pub use handle::{Handle, ShellCounters, Snapshot};
@@ -83,6 +84,23 @@ pub struct Bind {
     pub ipv6: Option<Ipv6Addr>,
     /// Marks of the sockets of associations; `None` leaves them unmarked.
     pub marks: Option<Marks>,
+    /// By which mark of the packet each way out is taken ([`PathId`](crate::api::PathId), from 1 on); routing rules lead packets
+    /// with it there. 0: there is no such way, and Queries for it are not sent. Only Queries have it: what goes to a known peer is
+    /// routed to that peer.
+    pub path_marks: [u32; PATHS],
+}
+
+/// Ways out besides the routed one, at most.
+pub const PATHS: usize = 7;
+
+impl Bind {
+    /// The mark of a Query for this way out; `None` if there is none.
+    fn mark_of(&self, path: PathId) -> Option<u32> {
+        match path.0.checked_sub(1) {
+            None => Some(0),
+            Some(place) => self.path_marks.get(usize::from(place)).copied().filter(|mark| *mark != 0),
+        }
+    }
 }
 
 /// By what packet filters tell the sockets of associations from those of other programs on the same port.
@@ -101,7 +119,7 @@ pub struct Marks {
 /// Any address of both IP versions, no marks.
 impl Default for Bind {
     fn default() -> Self {
-        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED), marks: None }
+        Self { ipv4: Some(Ipv4Addr::UNSPECIFIED), ipv6: Some(Ipv6Addr::UNSPECIFIED), marks: None, path_marks: [0; PATHS] }
     }
 }
 

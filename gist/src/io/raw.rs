@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::error::ShellError;
@@ -24,11 +25,19 @@ impl RawSockets {
         })
     }
 
-    /// Sends a whole IP packet on the route to `destination`, without waiting.
-    pub(super) fn send(&self, packet: &[u8], destination: IpAddr) -> io::Result<()> {
+    /// Sends a whole IP packet on the route to `destination` that packets with `mark` have, without waiting.
+    pub(super) fn send(&self, packet: &[u8], destination: IpAddr, mark: u32) -> io::Result<()> {
         let socket = if destination.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
         let socket = socket.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        socket.send_to(packet, &SockAddr::from(SocketAddr::new(destination, 0))).map(drop)
+        let send = || socket.send_to(packet, &SockAddr::from(SocketAddr::new(destination, 0))).map(drop);
+        if mark == 0 {
+            return send();
+        }
+        setsockopt(socket, sockopt::Mark, &mark)?;
+        let sent = send();
+        // The next one goes where routing leads.
+        setsockopt(socket, sockopt::Mark, &0)?;
+        sent
     }
 }
 

@@ -77,7 +77,7 @@ impl Node {
             return self.report_status(message.clone(), SendError::QueueFull);
         }
         self.note_cause(cause);
-        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, cause, now));
+        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, cause, message.path, now));
         self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
     }
 

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use crate::api::{AssociationId, Indication};
+use crate::api::{AssociationId, Indication, PathId};
 
 /// One thing the shell must do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,6 +64,8 @@ pub enum Transmit {
         flow_label: u32,
         /// Router alert value, if the option is to be there.
         router_alert: Option<u16>,
+        /// The way out.
+        path: PathId,
         /// The UDP payload.
         payload: Bytes,
     },

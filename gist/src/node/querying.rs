@@ -10,7 +10,7 @@ use super::machines::querying::{Event, Guards, Outcome, State, step};
 use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::transmit::HOP_COUNT;
-use crate::api::{AssociationId, PeerHandle, Principal, RoutingStatus, SendError, SendMessage};
+use crate::api::{AssociationId, PathId, PeerHandle, Principal, RoutingStatus, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::{CommonHeader, Cookie, MessageType, Response};
 
@@ -42,6 +42,8 @@ pub(super) struct Querying {
     pub(super) stored: VecDeque<Stored>,
     /// Whose share of the table it takes up; `None` for this node's own application.
     pub(super) cause: Option<Principal>,
+    /// By which way out the peer is looked for.
+    pub(super) path: PathId,
 }
 
 /// One Query with its retransmissions.
@@ -89,6 +91,8 @@ pub(super) enum QueryingInput {
         reason: String,
     },
     Lifetime(Duration),
+    /// The application wants the peer on another way out.
+    Path(PathId),
     Invalidate {
         status: RoutingStatus,
         urgent: bool,
@@ -137,7 +141,7 @@ impl QueryingInput {
 }
 
 impl Querying {
-    pub(super) fn new(lifetime: Duration, cause: Option<Principal>, now: Instant) -> Self {
+    pub(super) fn new(lifetime: Duration, cause: Option<Principal>, path: PathId, now: Instant) -> Self {
         Self {
             state: State::INITIAL,
             handshake: Handshake::new(now, None),
@@ -153,6 +157,7 @@ impl Querying {
             used: false,
             stored: VecDeque::new(),
             cause,
+            path,
         }
     }
 
@@ -242,7 +247,7 @@ mod tests {
     #[test]
     fn intervals_double_and_end_at_t2() {
         let timer = Duration::from_millis(500);
-        let mut machine = Querying::new(Duration::from_secs(300), None, at(0));
+        let mut machine = Querying::new(Duration::from_secs(300), None, PathId::ROUTED, at(0));
         machine.state = State::AwaitingResponse;
         let mut sent = vec![at(0)];
         loop {

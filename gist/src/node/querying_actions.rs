@@ -77,6 +77,11 @@ impl Node {
                 tracing::debug!(session = %key.session, "the Response offers nothing that can be used");
             }
             Action::MarkSuspect => machine.suspect = true,
+            Action::SetPath => {
+                if let QueryingInput::Path(path) = input {
+                    machine.path = *path;
+                }
+            }
             Action::SetLifetime => {
                 if let QueryingInput::Lifetime(lifetime) = input {
                     machine.lifetime = *lifetime;

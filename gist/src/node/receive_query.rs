@@ -13,7 +13,7 @@ use super::receive::Received;
 use super::responding::{AcceptedQuery, RespondingInput};
 use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey, is_unicast};
 use super::{Node, Transmit};
-use crate::api::AssociationId;
+use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
@@ -190,6 +190,7 @@ impl Node {
             ds_field,
             flow_label,
             router_alert,
+            path: PathId::ROUTED,
             payload: with_hop_count(&received.raw, received.message.hop_count),
         });
     }

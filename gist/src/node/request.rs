@@ -38,7 +38,10 @@ impl Node {
         }
         let along = RoutingKey::along(message.nslp_id, message.session, &message.mri);
         let against = RoutingKey::against(message.nslp_id, message.session, &message.mri);
-        if self.querying.contains_key(&along) {
+        if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
+            if known != message.path {
+                self.querying_event(&along, querying::Event::TgOtherPath, QueryingInput::Path(message.path), now);
+            }
             self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);
         } else if self.responding.contains_key(&against) && self.may_use_responding(&message) {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);

@@ -80,6 +80,7 @@ impl Node {
             ds_field,
             flow_label,
             router_alert,
+            path: machine.path,
             payload,
         };
         let purpose = if machine.state == State::AwaitingRefresh { Purpose::Refresh } else { Purpose::Own };

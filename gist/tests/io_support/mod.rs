@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use gist::api::{Indication, MessageHandle, ReceivedMessage, Request, SendMessage, TransferAttributes};
+use gist::api::{Indication, MessageHandle, PathId, ReceivedMessage, Request, SendMessage, TransferAttributes};
 use gist::io::tls::{Tls, configs};
 use gist::io::{Bind, Handle, Limits, ShellConfig, ShellError, spawn};
 use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
@@ -189,8 +189,8 @@ pub fn config(address: IpAddr, tls: Tls, allowed: &str) -> ShellConfig {
     node.local_addresses = vec![address];
     node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::DnsName(allowed.to_owned()), role: PeerRole::Host, allow: true }];
     let bind = match address {
-        IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None, marks: None },
-        IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address), marks: None },
+        IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None, ..Bind::default() },
+        IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address), ..Bind::default() },
     };
     ShellConfig { node, tls, bind, limits: Limits::default() }
 }
@@ -229,5 +229,6 @@ pub fn message_of((source, destination): (IpAddr, IpAddr), direction: Direction,
         timeout: None,
         hop_count: None,
         on_behalf_of: None,
+        path: PathId::ROUTED,
     }
 }

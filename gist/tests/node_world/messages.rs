@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gist::api::{MessageHandle, SendMessage, TransferAttributes};
+use gist::api::{MessageHandle, PathId, SendMessage, TransferAttributes};
 use gist::node::Datagram;
 use gist::time::Instant;
 use gist::wire::{Direction, Message, Mri, PathCoupled, SessionId, datagram};
@@ -51,6 +51,7 @@ pub fn text_for(session: SessionId, payload: &[u8]) -> SendMessage {
         timeout: None,
         hop_count: None,
         on_behalf_of: None,
+        path: PathId::ROUTED,
     }
 }
 

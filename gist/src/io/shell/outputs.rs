@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::super::association::NotQueued;
 use super::super::query_mode::QueryModePacket;
 use super::Shell;
-use crate::api::{AssociationId, Indication};
+use crate::api::{AssociationId, Indication, PathId};
 use crate::node::{AssociationEvent, Output, Transmit};
 
 impl Shell {
@@ -40,10 +40,10 @@ impl Shell {
                     tracing::debug!(%destination, %error, "datagram not sent");
                 }
             }
-            Transmit::QueryMode { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload } => {
+            Transmit::QueryMode { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, path, payload } => {
                 let packet =
                     QueryModePacket { source, destination, source_port, ip_ttl, ds_field, flow_label, router_alert, payload: &payload };
-                if let Err(error) = self.send_query_mode(packet, destination) {
+                if let Err(error) = self.send_query_mode(packet, destination, path) {
                     self.counters.query_mode_errors += 1;
                     tracing::debug!(%source, %destination, %error, "Q-mode packet not sent");
                 }
@@ -51,9 +51,10 @@ impl Shell {
         }
     }
 
-    fn send_query_mode(&self, packet: QueryModePacket<'_>, destination: IpAddr) -> std::io::Result<()> {
+    fn send_query_mode(&self, packet: QueryModePacket<'_>, destination: IpAddr, path: PathId) -> std::io::Result<()> {
         let packet = packet.build().map_err(std::io::Error::other)?;
-        self.raw.send(&packet, destination)
+        let mark = self.context.bind.mark_of(path).ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+        self.raw.send(&packet, destination, mark)
     }
 
     fn send_on_association(&mut self, association: AssociationId, message: Bytes) {
