@@ -11,9 +11,11 @@ use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
+use traffic::paths::MASK;
 use traffic::routes::MARK;
 use traffic::rules::{ASSOCIATION_MARK, LISTENER_MARK, Role};
 
+use crate::paths;
 use crate::reactions::{LONGEST_GRACE, Section};
 
 /// Everything `pbs` can be told.
@@ -47,6 +49,9 @@ pub(crate) struct Config {
     /// As a sender: traffic that asks for permission, first match first. Traffic that matches nothing is dropped.
     #[serde(default)]
     pub ask: Vec<Ask>,
+    /// As a sender: other ways out, for flows that nobody answers or whose packets are dropped; the best first.
+    #[serde(default)]
+    pub path: Vec<paths::Path>,
     /// As a receiver: who is granted what, first match first. Who matches nothing is declined.
     #[serde(default)]
     pub grant: Vec<Grant>,
@@ -67,6 +72,8 @@ pub(crate) struct Datapath {
     pub permissions: usize,
     /// The one bit of the packet mark that packets with AH get besides their own.
     pub mark: u32,
+    /// The bits of the packet mark that hold the number of the way out, where it is not the routed one.
+    pub path_mark: u32,
     /// Largest AH a flow of this host may come to carry, by the algorithms it may escalate to.
     pub largest_protection: LargestProtection,
     /// Signatures of packets verified a second.
@@ -76,7 +83,7 @@ pub(crate) struct Datapath {
 impl Default for Datapath {
     fn default() -> Self {
         let (largest_protection, signatures) = (LargestProtection::PublicKey, Signatures::default());
-        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, largest_protection, signatures }
+        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, path_mark: MASK, largest_protection, signatures }
     }
 }
 
@@ -175,6 +182,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.mark & (ASSOCIATION_MARK | LISTENER_MARK) != 0 {
         return Err(source.wrong("datapath.mark", "is a bit of the marks of signalling associations (0x50420002, 0x50420003)"));
     }
+    paths::check(&config.path, &config.datapath, source)?;
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
@@ -304,6 +312,9 @@ mod tests {
             ("[reactions]\nmissing = { bytes = 1, percent = 101 }\n", "8: 101 percent; it must be 0 to 100"),
             ("[reactions]\non_attack = \"forgive\"\n", "8: unknown variant `forgive`"),
             ("[datapath]\nmark = 2\n", "8: datapath.mark: is a bit of the mark of signalling"),
+            ("[datapath]\npath_mark = 0\n", "8: datapath.path_mark: must be bits side by side"),
+            ("[datapath]\npath_mark = 5\n", "8: datapath.path_mark: must be bits side by side"),
+            ("[datapath]\npath_mark = 0x0c000000\n", "8: datapath.path_mark: has bits of datapath.mark"),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected `symmetric` or `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),
@@ -316,6 +327,18 @@ mod tests {
         ];
         for (rest, expected) in cases {
             let error = complaint(rest);
+            assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
+        }
+        let path = "[[path]]\nname = \"b\"\ninterface = \"eth1\"\n";
+        let cases = [
+            (format!("{path}{path}"), "11: path.name: must be there and differ from the others'"),
+            (format!("{path}via = \"::1\"\ndestination = \"0.0.0.0/0\"\n"), "11: path.destination: is not of the IP version of via"),
+            (path.replace("eth1", "an-interface-too-long"), "9: path.interface: is no name of an interface"),
+            (format!("[datapath]\npath_mark = 0x01000000\n{path}{}", path.replace('b', "c")), "13: path.name: is one path more"),
+            (path.replace("interface", "device"), "9: unknown field `device`"),
+        ];
+        for (rest, expected) in cases {
+            let error = complaint(&rest);
             assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
         }
         let cases = [

@@ -8,7 +8,7 @@ use daemon::flows::Row;
 use daemon::status;
 use gist::api::Indication;
 use gist::time::Instant;
-use pbs_nslp::datapath::Event;
+use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::output::Output;
@@ -16,6 +16,7 @@ use pbs_nslp::wire::Volume;
 use serde_json::{Value, json};
 
 use crate::change;
+use crate::paths::Paths;
 
 /// The place of the worker for what leaves.
 const OUTBOUND: Direction = 0;
@@ -28,6 +29,7 @@ pub(crate) struct HostCore {
     pub(crate) host: Host,
     /// Messages that wait to be checked.
     pub(crate) waiting: FairQueue,
+    pub(crate) paths: Paths,
 }
 
 impl Core for HostCore {
@@ -55,6 +57,9 @@ impl Core for HostCore {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        if let Some(ways) = self.paths.look(now) {
+            self.host.set_ways(ways);
+        }
         self.host.handle_timeout(now);
     }
 
@@ -72,11 +77,15 @@ impl Core for HostCore {
 
     fn poll_output(&mut self) -> Option<(Direction, Output)> {
         let (part, output) = self.host.poll_output()?;
+        if let Output::Datapath(Command::Route { flow, path, .. }) = &output {
+            // The way first, then the packets.
+            self.paths.route(*flow, *path);
+        }
         Some((if part == Part::Sender { OUTBOUND } else { INBOUND }, output))
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.host.poll_timeout()
+        [self.host.poll_timeout(), self.paths.poll_timeout()].into_iter().flatten().min()
     }
 
     fn flows(&self, now: Instant) -> Vec<Row> {
@@ -91,6 +100,7 @@ impl Core for HostCore {
                 "name": self.name,
                 "role": "host",
                 "waiting": status::waiting(&self.waiting),
+                "paths": self.paths.show(),
                 "sending": { "sessions": self.host.sender().sessions().len(), "nslp": status::counters(self.host.sender().counters()) },
                 "receiving": { "sessions": self.host.receiver().sessions().len(), "nslp": status::counters(self.host.receiver().counters()) },
             })),

@@ -5,6 +5,7 @@
 mod change;
 mod config;
 mod core;
+mod paths;
 mod policy;
 mod reactions;
 mod run;

@@ -53,6 +53,11 @@ pub(crate) fn grant_policy(grants: &[Grant]) -> GrantPolicy {
     GrantPolicy { rules: grants.iter().map(rule).collect(), ask: false }
 }
 
+/// The flows to these addresses.
+pub(crate) fn destination(network: IpNet) -> Selector {
+    Selector { destination: prefix(&network), ..Selector::default() }
+}
+
 fn prefix(network: &IpNet) -> Option<Prefix> {
     Prefix::new(network.addr(), network.prefix_len())
 }

@@ -28,6 +28,7 @@ use traffic::verifier::{self, Verifier, VerifierConfig};
 use crate::Parts;
 use crate::config::{Config, LargestProtection};
 use crate::core::HostCore;
+use crate::paths::Paths;
 use crate::policy;
 
 /// How the routes make room for AH.
@@ -40,18 +41,23 @@ const fn mtu_plan(largest: LargestProtection) -> MtuPlan {
 
 /// Gives the routes their MTUs back, however much room they were made to leave.
 pub(crate) fn restore_routes() -> Result<(), NetlinkError> {
-    mtu_plan(LargestProtection::PublicKey).restore()
+    let ways = traffic::paths::restore();
+    mtu_plan(LargestProtection::PublicKey).restore().and(ways)
 }
 
 /// Runs the host until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
     let plan = MtuPlan { mark: config.datapath.mark, ..mtu_plan(config.datapath.largest_protection) };
     let routing = Routing::new(Some(plan));
-    let start = Start::begin(&config, Role::Host, rules(&config), routing.undo()).await?;
+    let undo = routing.undo();
+    let undo = Box::new(move || undo().and(traffic::paths::restore()));
+    let start = Start::begin(&config, Role::Host, rules(&config), undo).await?;
     let datapaths = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
+    let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));
+    let paths = Paths::open(&config.path, mask)?;
 
-    let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host)?;
+    let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host, marks)?;
     let (signer, authority) = (start.credentials.signer.clone(), start.credentials.authority.clone());
     // GIST listens meanwhile: what it hears waits.
     clock::next_second().await;
@@ -71,6 +77,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         name: config.name,
         host: Host::new(sender, receiver),
         waiting: FairQueue::new(WAITING_OCTETS),
+        paths,
     }));
     start.run(core, gist, indications, datapaths, routing).await
 }
@@ -95,6 +102,7 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Da
     let outbound = InserterConfig {
         ask: policy::ask_rules(&config.ask),
         mark: Some(config.datapath.mark),
+        path_marks: Paths::marks(&config.path, config.datapath.path_mark),
         capacity,
         room,
         ..InserterConfig::default()

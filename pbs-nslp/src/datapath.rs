@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use gist::api::PathId;
 use gist::time::Instant;
 
 use crate::credentials::{SignatureScheme, VerifiedKey, rsa_octets};
@@ -98,6 +99,17 @@ pub enum Command {
         /// The flow.
         flow: FlowId,
     },
+    /// Has the packets of a flow leave by another way from now on (sender only). Nothing is said about it but that it is done.
+    Route {
+        /// Comes back in the answer.
+        token: Token,
+        /// The flow.
+        flow: FlowId,
+        /// The way.
+        path: PathId,
+        /// Whether its packets are held until the permission is installed, updated or removed (FS-15).
+        waits: bool,
+    },
     /// Drops the packets held for a flow (sender only).
     DropHeld {
         /// Comes back in the answer.
@@ -119,6 +131,7 @@ impl Command {
             | Self::Snapshot { token, .. }
             | Self::Expect { token, .. }
             | Self::ReleaseHeld { token, .. }
+            | Self::Route { token, .. }
             | Self::DropHeld { token, .. } => *token,
         }
     }
@@ -134,6 +147,7 @@ impl Command {
             | Self::Snapshot { flow, .. }
             | Self::Expect { flow, .. }
             | Self::ReleaseHeld { flow, .. }
+            | Self::Route { flow, .. }
             | Self::DropHeld { flow, .. } => *flow,
         }
     }

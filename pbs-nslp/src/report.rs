@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 use std::net::IpAddr;
 
-use gist::api::SendError;
+use gist::api::{PathId, SendError};
 use gist::wire::SessionId;
 
 use crate::admission::Refusal;
@@ -74,6 +74,11 @@ pub enum ReportEvent {
         counted_highest: u32,
         /// What that means.
         finding: Finding,
+    },
+    /// The flow takes another way from now on (FS-09, FS-25).
+    PathChanged {
+        /// Which.
+        path: PathId,
     },
     /// The receiver asked for another path, and there is none (FS-26).
     NoOtherPath,
@@ -287,6 +292,7 @@ impl Report {
             | ReportEvent::BudgetSpent
             | ReportEvent::Unanswered
             | ReportEvent::Unreachable { .. }
+            | ReportEvent::PathChanged { .. }
             | ReportEvent::NoOtherPath
             | ReportEvent::Evidence(_)
             | ReportEvent::Attacked { .. }
@@ -371,6 +377,8 @@ impl fmt::Display for ReportEvent {
                 sent_highest.map_or(Ok(()), |number| write!(f, " up to number {number}"))?;
                 write!(f, ", counted {counted} up to number {counted_highest}: {finding}")
             }
+            Self::PathChanged { path: PathId::ROUTED } => f.write_str("path changed: back to where routing leads"),
+            Self::PathChanged { path } => write!(f, "path changed: way {path} from now on"),
             Self::NoOtherPath => f.write_str("the receiver asks for another path, and there is none"),
             Self::Evidence(attack) => attack.fmt(f),
             Self::Attacked { reaction } => reaction.fmt(f),

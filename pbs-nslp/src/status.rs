@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use gist::api::PathId;
 use gist::time::Instant;
 use gist::wire::SessionId;
 
@@ -23,6 +24,8 @@ pub struct SessionStatus {
     pub why: Option<String>,
     /// When a flow that was not granted may ask again.
     pub asks_again_at: Option<Instant>,
+    /// By which way its packets leave, at a sender.
+    pub path: PathId,
 }
 
 /// A live permission.

@@ -41,7 +41,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let queue = QueueConfig { modes: !modes.are_closed(), ..QueueConfig::new(config.datapath.data_queue) };
     let data = start.datapath("data", queue, verifier, counters)?;
 
-    let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router)?;
+    let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
     let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
     let applications = Applications { own: NslpId(config.gist.nslp_id), foreign };
     let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone(), &start.threads)?;

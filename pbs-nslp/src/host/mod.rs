@@ -22,7 +22,7 @@ use crate::fair_queue::MESSAGE_COST;
 use crate::flow::FlowId;
 use crate::output::Output;
 use crate::receiver::{Change, Decision, Receiver, Strength, Terms};
-use crate::sender::{Sender, WantError};
+use crate::sender::{Sender, WantError, Way};
 use crate::wire::Volume;
 
 use reverse::Pair;
@@ -108,6 +108,11 @@ impl Host {
     pub fn set_addresses(&mut self, addresses: &[IpAddr]) {
         self.sender.set_addresses(addresses.to_vec());
         self.receiver.set_addresses(addresses.to_vec());
+    }
+
+    /// Says which ways out there are besides the routed one: [`Sender::set_ways`].
+    pub fn set_ways(&mut self, ways: Vec<Way>) {
+        self.sender.set_ways(ways);
     }
 
     /// Has certificates verified anew, as after a change of anchors or revocation lists.

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gist::api::PathId;
 use gist::time::Instant;
 
 use crate::credentials::{Authority, Signer};
@@ -221,7 +222,15 @@ impl Receiver {
             expires_at: self.timers.expiry(key, Timer::Ttl),
             refresh: terms.refresh,
         });
-        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission, why: None, asks_again_at: None }
+        SessionStatus {
+            flow: key.flow,
+            session: key.session,
+            state: session.state.to_string(),
+            permission,
+            why: None,
+            asks_again_at: None,
+            path: PathId::ROUTED,
+        }
     }
 
     fn keys_of(&self, flow: &FlowId) -> Vec<SessionKey> {

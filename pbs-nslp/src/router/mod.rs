@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gist::api::SendMessage;
+use gist::api::{PathId, SendMessage};
 use gist::time::Instant;
 
 use crate::credentials::Authority;
@@ -167,7 +167,15 @@ impl Router {
             expires_at: self.timers.expiry(key, Timer::Ttl),
             refresh: granted.refresh,
         });
-        SessionStatus { flow: key.flow, session: key.session, state: session.state.to_string(), permission, why: None, asks_again_at: None }
+        SessionStatus {
+            flow: key.flow,
+            session: key.session,
+            state: session.state.to_string(),
+            permission,
+            why: None,
+            asks_again_at: None,
+            path: PathId::ROUTED,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use gist::api::PathId;
 use gist::time::Instant;
 use gist::wire::{Mri, SessionId};
 
@@ -33,6 +34,7 @@ pub(super) struct Farewell {
     pub(super) key: SessionKey,
     /// Downstream.
     pub(super) mri: Mri,
+    pub(super) path: PathId,
     /// SV and what it refers to.
     pub(super) last_report: Option<(Volume, VolumeContext)>,
     /// Whether the removal it waits for tells the last word about SV.
@@ -65,12 +67,14 @@ impl Sender {
             session.last_report = None;
             session.data_waits = false;
             session.renewal_refused = false;
+            session.course = session.course.go_on();
         }
     }
 
     /// Keeps nothing of the flow but what outlives its sessions.
     pub(super) fn forget_session(&mut self, step: &Step<'_>) {
         self.close(step);
+        self.leave_path(step.flow);
         self.sessions.remove(&step.flow);
         for timer in Timer::ALL {
             self.timers.stop(step.flow, *timer);
@@ -106,6 +110,11 @@ impl Sender {
         let Some((permission, Some(association))) = step.cause.permission() else {
             return;
         };
+        let known = self.sessions.get(&step.flow).and_then(|session| session.epoch.as_ref());
+        if known.is_some_and(|known| known.association.is_same(association)) {
+            // On another path: it goes on counting and numbering.
+            return self.update(step);
+        }
         let association = association.clone();
         let association_spi = association.spi();
         let grant = Grant {
@@ -275,7 +284,7 @@ impl Sender {
         if let Some(former) = session.former.as_mut().filter(|former| former.spi == spi) {
             (former.sent, former.highest) = (sent, highest);
         }
-        if session.reading.take_if(|reading| *reading == token).is_none() || session.state != State::Permitted {
+        if session.reading.take_if(|reading| *reading == token).is_none() || !matches!(session.state, State::Permitted | State::WaitP) {
             return;
         }
         match live.filter(|live| *live != spi) {

@@ -308,8 +308,7 @@ impl Sender {
             echo_fits: permission.is_some_and(|(permission, _)| session.echo_fits(permission.echo)),
             algorithm_accepted: offered.is_some(),
             tried_twice: session.attempt.tries >= 2,
-            // Changing the path is not acted upon.
-            path_left: false,
+            path_left: self.next_path(&flow, session, now).is_some(),
             query_open: self.timers.expiry(flow, Timer::Answer).is_some(),
             same_spi: active.zip(offered).is_some_and(|(active, offered)| active.spi() == offered.spi()),
             counts_anew: offered.is_some_and(|offered| offered.parameters.new_epoch),

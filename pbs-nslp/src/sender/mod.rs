@@ -6,6 +6,7 @@
 mod effects;
 mod holds;
 mod inputs;
+mod paths;
 mod query;
 mod reverse;
 mod rows;
@@ -34,6 +35,7 @@ use crate::wire::Volume;
 
 use effects::{Awaited, Farewell};
 use holds::Holds;
+pub use paths::Way;
 use session::Session;
 use table::{Event, State, Timer};
 
@@ -55,12 +57,14 @@ pub struct SenderConfig {
     pub ask: Vec<AskRule>,
     /// Flows at most.
     pub sessions: usize,
+    /// How many times a session may change its path (N of X-47).
+    pub path_changes: u8,
 }
 
 impl SenderConfig {
     /// The profile's constants.
     pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, ask: Vec<AskRule>) -> Self {
-        Self { node, addresses, ask, sessions: 65_536 }
+        Self { node, addresses, ask, sessions: 65_536, path_changes: 2 }
     }
 }
 
@@ -101,6 +105,7 @@ pub struct Sender {
     /// Which session waits for an answer of the packet side.
     waiting: BTreeMap<Token, Awaited>,
     removals: Removals<Farewell>,
+    ways: Vec<Way>,
     /// Events that a row gave rise to.
     follow: VecDeque<(FlowId, Event)>,
 }
@@ -129,6 +134,7 @@ impl Sender {
             timers: Timers::new(),
             waiting: BTreeMap::new(),
             removals: Removals::new(),
+            ways: Vec::new(),
             follow: VecDeque::new(),
         }
     }
@@ -190,6 +196,14 @@ impl Sender {
         let heard = session.attempt.setback.as_ref().filter(|_| session.state == State::WaitP);
         let why = heard.map(|setback| setback.to_string()).or_else(|| session.outcome.clone().filter(|_| session.state == State::Idle));
         let asks_again_at = self.timers.expiry(flow, Timer::Hold);
-        SessionStatus { flow, session: session.session, state: session.state.to_string(), permission, why, asks_again_at }
+        SessionStatus {
+            flow,
+            session: session.session,
+            state: session.state.to_string(),
+            permission,
+            why,
+            asks_again_at,
+            path: session.course.path,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gist::api::MessageHandle;
+use gist::api::{MessageHandle, PathId};
 use gist::time::Instant;
 
 use super::Sender;
@@ -111,7 +111,9 @@ impl Sender {
         // What was used up so fast is asked for twice as large.
         let more = if session.attempt.in_haste { session.wanted.0.max(epoch.sent.0) } else { session.wanted.0 };
         let total = epoch.sent.0.saturating_add(more).max(epoch.allowed.0);
-        needed.then_some(Volume(total))
+        // Where the path has changed the receiver may have given the session up meanwhile: the same volume once more, then.
+        let may_be_new = (session.state == State::WaitP).then_some(epoch.allowed);
+        needed.then_some(Volume(total)).or(may_be_new)
     }
 
     /// Gives the permission back; after a removal, when the final volume is known.
@@ -124,6 +126,7 @@ impl Sender {
         let farewell = Farewell {
             key: SessionKey { flow: step.flow, session: session.session },
             mri: session.mri.clone(),
+            path: session.course.path,
             last_report: session.last_report,
             is_final: step.removal.is_some(),
         };
@@ -147,7 +150,7 @@ impl Sender {
     fn give_back(&mut self, farewell: &Farewell, now: Instant) {
         let (sent, context) = farewell.last_report.unzip();
         let query = self.query(farewell.key.flow, Some(Volume::ZERO), sent, context, now);
-        self.emit_to(farewell.key, &farewell.mri, &query, "", answer_timeout(1, None));
+        self.emit_to(farewell.key, (&farewell.mri, farewell.path), &query, "", answer_timeout(1, None));
     }
 
     fn query(
@@ -177,14 +180,14 @@ impl Sender {
         let repairing = self.timers.expiry(key.flow, Timer::Repair).is_some();
         let timeout =
             if repairing { REPAIR } else { answer_timeout(session.attempt.tries, session.epoch.as_ref().map(|epoch| epoch.refresh)) };
-        let mri = session.mri.clone();
-        self.emit_to(key, &mri, query, rule, timeout)
+        let (mri, path) = (session.mri.clone(), session.course.path);
+        self.emit_to(key, (&mri, path), query, rule, timeout)
     }
 
     fn emit_to(
         &mut self,
         key: SessionKey,
-        mri: &gist::wire::Mri,
+        (mri, path): (&gist::wire::Mri, PathId),
         query: &Query,
         rule: &'static str,
         timeout: Duration,
@@ -193,7 +196,7 @@ impl Sender {
             Ok(payload) => {
                 let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
                 self.node.tell(key, rule, event);
-                let envelope = Envelope::own(key.session, mri.clone(), timeout);
+                let envelope = Envelope { path, ..Envelope::own(key.session, mri.clone(), timeout) };
                 Some(self.node.send(envelope, payload))
             }
             Err(error) => {

@@ -94,6 +94,7 @@ impl Sender {
         }
         if row.next == State::INITIAL {
             self.leave_route(&step);
+            self.leave_path(flow);
         }
     }
 
@@ -104,6 +105,7 @@ impl Sender {
             Action::Stop(timer) => self.stop(timer, flow),
             Action::NewSession => self.new_session(step),
             Action::ForgetSession => self.forget_session(step),
+            Action::ChangePath => self.change_path(step),
             Action::SendQuery => self.send_query(step),
             Action::SendRelease => self.send_release(step),
             Action::Install => self.install(step),

@@ -6,6 +6,7 @@ use gist::api::{MessageHandle, Principal};
 use gist::time::Instant;
 use gist::wire::{Mri, SessionId};
 
+use super::paths::Course;
 use super::table::State;
 use crate::association::Association;
 use crate::datapath::Token;
@@ -44,6 +45,7 @@ pub(super) struct Session {
     pub(super) hold: Duration,
     /// How the flow came into hold-down, for people.
     pub(super) outcome: Option<String>,
+    pub(super) course: Course,
 }
 
 /// The Queries since the last one that was not a repetition.
@@ -119,6 +121,7 @@ impl Session {
             renewal_refused: false,
             hold: Duration::ZERO,
             outcome: None,
+            course: Course::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use gist::api::PathId;
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event, Grant};
 use pbs_nslp::detection::{Count, Covered};
@@ -36,6 +37,10 @@ pub(crate) struct Datapath {
     pub(crate) table: BTreeMap<(FlowId, u32), Entry>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) held: BTreeSet<FlowId>,
+    /// By which way packets leave, where not by the routed one.
+    pub(crate) ways: BTreeMap<FlowId, PathId>,
+    /// Flows whose packets are held until the nodes on their way know of them.
+    pub(crate) between: BTreeSet<FlowId>,
     /// Answers stay away while set.
     pub(crate) stalled: bool,
     pub(crate) waiting: VecDeque<Event>,
@@ -61,7 +66,10 @@ impl Datapath {
             | Command::Drain { flow, spi, .. }
             | Command::Compare { flow, spi, .. }
             | Command::Snapshot { flow, spi, .. } => (*flow, *spi),
-            Command::Expect { flow, .. } | Command::ReleaseHeld { flow, .. } | Command::DropHeld { flow, .. } => (*flow, 0),
+            Command::Expect { flow, .. }
+            | Command::ReleaseHeld { flow, .. }
+            | Command::Route { flow, .. }
+            | Command::DropHeld { flow, .. } => (*flow, 0),
         };
         let before = self.table.get(&key).map_or((0, 0), |entry| (entry.counted, entry.highest));
         let result = self.carry_out(command, key);
@@ -99,6 +107,7 @@ impl Datapath {
         match command {
             Command::Install { .. } if self.full => return Err("the permission table is full"),
             Command::Install { grant, .. } => {
+                self.between.remove(&grant.flow);
                 if self.is_sender {
                     let former = self.table.iter().filter(|((flow, _), _)| *flow == grant.flow);
                     let former: Vec<_> = former.map(|(key, entry)| (*key, (entry.counted, entry.highest))).collect();
@@ -115,6 +124,7 @@ impl Datapath {
             }
             Command::Update { allowed, expires_at, .. } => {
                 let entry = self.table.get_mut(&key).ok_or("no such permission")?;
+                self.between.remove(&key.0);
                 if *allowed > entry.grant.allowed {
                     self.held.remove(&key.0);
                 }
@@ -122,7 +132,16 @@ impl Datapath {
                 entry.ceiling = entry.counted.max(*allowed);
             }
             Command::Remove { spi, .. } if self.stubborn || self.sticks == Some(*spi) => return Err("worker gone"),
-            Command::Remove { .. } => drop(self.table.remove(&key)),
+            Command::Remove { .. } => {
+                self.between.remove(&key.0);
+                self.table.remove(&key);
+            }
+            Command::Route { flow, path, waits, .. } => {
+                self.ways.remove(flow);
+                self.ways.extend((*path != PathId::ROUTED).then_some((*flow, *path)));
+                self.between.remove(flow);
+                self.between.extend(waits.then_some(*flow));
+            }
             Command::Drain { until, .. } => {
                 let entry = self.table.get_mut(&key).ok_or("no such permission")?;
                 entry.draining = true;
@@ -151,6 +170,9 @@ impl Datapath {
             return Fate::Held;
         };
         let spi = *spi;
+        if self.between.contains(&flow) {
+            return Fate::Held;
+        }
         if entry.counted + length > entry.grant.allowed {
             self.held.insert(flow);
             self.events.push_back(Event::OverBudget { flow, spi });

@@ -23,6 +23,7 @@ mod grace;
 mod invariants;
 mod lifetimes;
 mod limits;
+mod paths;
 mod policy;
 mod query_flood;
 mod real;

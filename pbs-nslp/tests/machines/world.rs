@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{Indication, MessageHandle, NetworkEvent, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
+use gist::api::{Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, PeerIdentity, SessionId};
 use pbs_nslp::credentials::{Authority, HmacGenerator, Signer};
@@ -34,6 +34,8 @@ pub(crate) struct Transit {
     pub(crate) to: Place,
     pub(crate) arrives_at: Instant,
     pub(crate) received: ReceivedMessage,
+    /// By which way it left.
+    pub(crate) path: PathId,
 }
 
 impl Transit {
@@ -340,7 +342,7 @@ impl World {
             Direction::Downstream => from + 1,
             Direction::Upstream => from.wrapping_sub(1),
         };
-        let transit = Transit { from, to, arrives_at: self.now + LATENCY, received: arriving(from, message.clone()) };
+        let transit = Transit { from, to, arrives_at: self.now + LATENCY, received: arriving(from, message.clone()), path: message.path };
         if from == SENDER {
             self.last_handle = Some((message.handle, message.session));
         }

@@ -182,7 +182,15 @@ mod tests {
                 refresh: Duration::from_secs(5),
             });
             let state = "Permitted".into();
-            let session = SessionStatus { flow, session: SessionId([7; 16]), state, permission, why: None, asks_again_at: None };
+            let session = SessionStatus {
+                flow,
+                session: SessionId([7; 16]),
+                state,
+                permission,
+                why: None,
+                asks_again_at: None,
+                path: gist::api::PathId::ROUTED,
+            };
             Row::new(0, "through", session, Instant::ZERO)
         };
         (0..count).map(row).collect()

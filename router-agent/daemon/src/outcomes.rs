@@ -123,9 +123,11 @@ impl Waiting {
             | ReportEvent::DatapathFailed { .. }
             | ReportEvent::NotBuilt { .. } => no("failed"),
             &ReportEvent::Notified { code, detail, reporter, .. } => self.note(Setback::Notified { code, detail, reporter }.to_string()),
-            ReportEvent::Undelivered { .. } | ReportEvent::Refused(_) | ReportEvent::KeySwapRefused { .. } | ReportEvent::NoOtherPath => {
-                self.note(event.to_string())
-            }
+            ReportEvent::Undelivered { .. }
+            | ReportEvent::Refused(_)
+            | ReportEvent::KeySwapRefused { .. }
+            | ReportEvent::NoOtherPath
+            | ReportEvent::PathChanged { .. } => self.note(event.to_string()),
             // What is of no concern to a sender's question, or not its end: a permission that expires is asked for anew.
             ReportEvent::Installed { .. }
             | ReportEvent::Compared { .. }

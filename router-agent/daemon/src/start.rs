@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gist::api::Indication;
-use gist::io::{Bind, Handle, Limits, Marks, ShellConfig};
+use gist::io::{Bind, Handle, Limits, Marks, PATHS, ShellConfig};
 use gist::wire::NslpId;
 use pbs_nslp::node::NodeConfig;
 use tokio::sync::{Notify, mpsc};
@@ -99,12 +99,12 @@ impl Start {
         Datapath::start(name, queue, processor, counters, self.clock, self.wake.clone(), self.credentials.packet_signer())
     }
 
-    /// Starts GIST.
-    pub fn signalling(&self, config: &Gist, role: gist::node::Role) -> Result<Signalling, Box<dyn Error>> {
+    /// Starts GIST; `path_marks` are those of [`Bind::path_marks`].
+    pub fn signalling(&self, config: &Gist, role: gist::node::Role, path_marks: [u32; PATHS]) -> Result<Signalling, Box<dyn Error>> {
         let node = identity::node_config(config, role)?;
         let addresses = node.local_addresses.clone();
         self.credentials.warn_of_unnamed(&addresses);
-        let bind = Bind { marks: Some(Marks { listener: LISTENER_MARK, association: ASSOCIATION_MARK }), ..Bind::default() };
+        let bind = Bind { marks: Some(Marks { listener: LISTENER_MARK, association: ASSOCIATION_MARK }), path_marks, ..Bind::default() };
         let shell = ShellConfig { node, tls: self.credentials.tls.clone(), bind, limits: Limits::default() };
         let (gist, indications) = gist::io::spawn(shell)?;
         let reporter = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

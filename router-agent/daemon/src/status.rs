@@ -25,6 +25,7 @@ pub fn session(status: &SessionStatus, way: &str, now: Instant) -> Value {
         "direction": way,
         "session": status.session.to_string(),
         "state": status.state,
+        "path": status.path.0,
         "spi": permission.map(|permission| format!("{:#010x}", permission.spi)),
         "allowed": permission.map(|permission| permission.allowed.0),
         "counted": permission.map(|permission| permission.counted.0),

@@ -36,6 +36,7 @@ pub fn update(command: Command, own: &Arc<dyn PacketSigner>) -> Result<Update, K
         Command::Snapshot { flow, spi, .. } => Update::Snapshot { token, flow: self::flow(flow), spi },
         Command::Expect { flow, until, .. } => Update::Expect { token, flow: self::flow(flow), until: instant(until) },
         Command::ReleaseHeld { flow, .. } => Update::ReleaseHeld { token, flow: self::flow(flow) },
+        Command::Route { flow, path, waits, .. } => Update::Route { token, flow: self::flow(flow), path: path.0, waits },
         Command::DropHeld { flow, .. } => Update::DropHeld { token, flow: self::flow(flow) },
     })
 }

@@ -22,6 +22,7 @@ pub mod mode;
 pub mod netlink;
 pub mod next_hop;
 pub mod packet;
+pub mod paths;
 pub mod processor;
 pub mod queue;
 pub mod reason;

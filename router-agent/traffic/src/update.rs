@@ -98,6 +98,18 @@ pub enum Update {
         /// The flow whose packets wait.
         flow: Flow,
     },
+    /// Has the flow's packets leave by another way from now on (sender only): with that way's mark, see
+    /// [`paths`](crate::paths).
+    Route {
+        /// Comes back in the answer.
+        token: u64,
+        /// The flow.
+        flow: Flow,
+        /// The way, 0 for wherever routing leads.
+        path: u8,
+        /// Whether its packets are held until the permission is installed, updated or removed.
+        waits: bool,
+    },
     /// Drops what is held for the flow: it was refused or nobody answered (sender only; FS-06, FS-10, FS-42).
     DropHeld {
         /// Comes back in the answer.
@@ -119,6 +131,7 @@ impl Update {
             | Update::Snapshot { token, .. }
             | Update::Expect { token, .. }
             | Update::ReleaseHeld { token, .. }
+            | Update::Route { token, .. }
             | Update::DropHeld { token, .. } => *token,
         }
     }
@@ -197,6 +210,8 @@ pub enum Refusal {
     KeyChanged,
     /// There is no such permission.
     UnknownPermission,
+    /// There is no such way out.
+    UnknownPath,
     /// The SPI lies in the range that RFC 4302 §2.4 reserves (0–255).
     ReservedSpi,
 }
@@ -208,6 +223,7 @@ impl fmt::Display for Refusal {
             Refusal::SpiTaken => "the SPI belongs to another flow",
             Refusal::KeyChanged => "the SPI is known with another key",
             Refusal::UnknownPermission => "no such permission",
+            Refusal::UnknownPath => "there is no such way out",
             Refusal::ReservedSpi => "the SPI is reserved (0-255)",
         })
     }

@@ -126,6 +126,41 @@ fn under_a_live_permission_each_packet_gets_ah_and_a_number_of_its_own_fs_40() {
     assert_eq!(fixture.counters.accepted().bytes, 3 * LENGTH);
 }
 
+/// FS-15, FS-25: what waits for the nodes on another way to know the flow is bounded like all that waits, and other flows do not.
+#[test]
+fn a_flow_on_another_way_has_its_mark_and_waits_until_it_is_permitted_there() {
+    let ways = [0x0100_0000, 0x0200_0000, 0, 0, 0, 0, 0];
+    let mut inserter = Inserter::new(
+        InserterConfig { mark: Some(MARK), path_marks: ways, ..InserterConfig::default() },
+        Arc::new(Strict),
+        Arc::new(Counters::default()),
+    );
+    let mark_of = |inserter: &mut Inserter, id| match inserter.process(PacketId(id), &udp_v4(100), NOW) {
+        Verdict::Replace { mark, .. } => mark,
+        Verdict::Hold => None,
+        other => panic!("{other:?}"),
+    };
+    let route = |path, waits| Update::Route { token: 5, flow: flow_v4(), path, waits };
+    inserter.apply(install(SPI, 10_000), NOW).unwrap();
+    assert_eq!(mark_of(&mut inserter, 1), Some(MARK));
+    inserter.apply(route(2, true), NOW).unwrap();
+    assert_eq!(mark_of(&mut inserter, 2), None);
+    let read = inserter.apply(Update::Snapshot { token: 6, flow: flow_v4(), spi: SPI }, NOW).unwrap();
+    assert_eq!((read.counted, read.highest), (LENGTH, 1), "nothing is counted meanwhile");
+    inserter.apply(raise(10_000), NOW).unwrap();
+    let released: Vec<_> = std::iter::from_fn(|| inserter.poll_released()).collect();
+    let [(PacketId(2), Released::Replace { mark, payload })] = released.as_slice() else { panic!("{released:?}") };
+    assert_eq!((*mark, number(payload)), (Some(MARK | 0x0200_0000), 2));
+    assert_eq!(mark_of(&mut inserter, 3), Some(MARK | 0x0200_0000));
+    // A way that is not there is refused, and the flow stays where it is.
+    for path in [3, 8, 255] {
+        assert_eq!(inserter.apply(route(path, true), NOW).unwrap_err().why, Refusal::UnknownPath);
+    }
+    assert_eq!(mark_of(&mut inserter, 4), Some(MARK | 0x0200_0000));
+    inserter.apply(route(0, false), NOW).unwrap();
+    assert_eq!(mark_of(&mut inserter, 5), Some(MARK));
+}
+
 #[test]
 fn the_first_packet_of_a_flow_asks_once_and_waits_fs_01_fs_15() {
     let mut fixture = Fixture::new();

@@ -26,8 +26,15 @@ fn every_reason_for_a_drop_is_explained_with_what_to_do() {
 #[test]
 fn every_field_of_flows_is_explained() {
     let flow = FlowId::new([192, 0, 2, 1].into(), [198, 51, 100, 1].into(), 17, 1, 2).unwrap();
-    let session =
-        SessionStatus { flow, session: SessionId([7; 16]), state: "Idle".to_owned(), permission: None, why: None, asks_again_at: None };
+    let session = SessionStatus {
+        flow,
+        session: SessionId([7; 16]),
+        state: "Idle".to_owned(),
+        permission: None,
+        why: None,
+        asks_again_at: None,
+        path: gist::api::PathId::ROUTED,
+    };
     let shown = status::session(&session, "out", Instant::ZERO);
     let text = reference();
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1)).collect();

@@ -26,6 +26,7 @@ use crate::flow::Flow;
 use crate::icmp::Room;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
+use crate::paths::PATHS;
 use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
 use crate::reason::DropReason;
 use crate::state::{Aside, Map, Micros};
@@ -43,6 +44,8 @@ pub struct InserterConfig {
     pub ask: Vec<AskRule>,
     /// Bit added to the mark of packets with AH, so that they are routed again with the route's own MTU.
     pub mark: Option<u32>,
+    /// What is added besides for each way out, from way 1 on; 0 where there is none.
+    pub path_marks: [u32; PATHS],
     /// Most permissions at a time, and most flows expected at a time.
     pub capacity: usize,
     /// What may wait.
@@ -56,7 +59,15 @@ pub struct InserterConfig {
 impl Default for InserterConfig {
     fn default() -> Self {
         let (held, questions) = (HeldLimits::default(), QuestionLimits::default());
-        Self { ask: Vec::new(), mark: None, capacity: table::DEFAULT_CAPACITY, held, room: Room::LARGEST, questions }
+        Self {
+            ask: Vec::new(),
+            mark: None,
+            path_marks: [0; PATHS],
+            capacity: table::DEFAULT_CAPACITY,
+            held,
+            room: Room::LARGEST,
+            questions,
+        }
     }
 }
 
@@ -76,6 +87,8 @@ pub struct Inserter {
     table: OutboundTable,
     /// Flows that signalling asks for already, and until when.
     expected: Map<Flow, Instant>,
+    /// Flows that leave by another way than the routed one.
+    diverted: Map<Flow, Diverted>,
     held: Held,
     questions: Questions,
     released: VecDeque<(PacketId, Released)>,
@@ -87,16 +100,26 @@ pub struct Inserter {
 
 impl Hash for Inserter {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { config, table, expected, held, questions, released, checks: _, counters: _, events, out: _ } = self;
+        let Self { config, table, expected, diverted, held, questions, released, checks: _, counters: _, events, out: _ } = self;
         (config, table, held, questions, released, events, expected.len()).hash(state);
+        diverted.in_order().iter().for_each(|entry| entry.hash(state));
         expected.in_order().iter().for_each(|(flow, until)| (flow, until.in_micros()).hash(state));
     }
 }
 
+/// A flow on another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Diverted {
+    /// Bits of its packets' mark besides that of all.
+    mark: u32,
+    /// Whether the nodes there do not know of it yet.
+    waits: bool,
+}
+
 /// What to do with a packet.
 enum Attempt {
-    /// It stands in `out`, numbered and counted.
-    Send,
+    /// It stands in `out`, numbered and counted; these bits are added to its mark.
+    Send(Option<u32>),
     /// It has to wait.
     Hold,
     /// It has to wait, and nobody has asked for a permission yet.
@@ -112,6 +135,7 @@ impl Inserter {
         Self {
             table: OutboundTable::new(config.capacity),
             expected: Map::new(),
+            diverted: Map::new(),
             held: Held::new(config.held),
             questions: Questions::new(questions),
             released: VecDeque::new(),
@@ -131,11 +155,16 @@ impl Inserter {
     /// Decides about a packet that nothing of its flow waits before.
     fn attempt(&mut self, packet: &IpPacket<'_>, flow: Flow, now: Instant) -> Attempt {
         let checks = &*self.checks;
+        let diverted = self.diverted.get(&flow).copied();
+        let mark = diverted.map_or(self.config.mark, |diverted| Some(self.config.mark.unwrap_or(0) | diverted.mark));
         let entry = self.table.get_mut(&flow);
         let has_ended = entry.is_some();
         let Some(entry) = entry.filter(|entry| checks.is_live(entry.expires_at, now)) else {
             return self.without_permission(&flow, has_ended, now);
         };
+        if diverted.is_some_and(|diverted| diverted.waits) {
+            return Attempt::Hold;
+        }
         let length = packet.total_len() + ah::overhead(entry.key.algorithm(), packet.source().is_ipv6());
         if length > MAX_PACKET {
             return Attempt::Drop(DropReason::TooLarge);
@@ -167,7 +196,7 @@ impl Inserter {
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
                     attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out.0) {
-                        Ok(()) => Attempt::Send,
+                        Ok(()) => Attempt::Send(mark),
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
                         Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
                         Err(InsertError::Unpredictable) => Attempt::Drop(DropReason::SourceRoute),
@@ -242,10 +271,10 @@ impl Inserter {
                 Err(reason) => Attempt::Drop(reason),
             };
             match attempt {
-                Attempt::Send => {
+                Attempt::Send(mark) => {
                     self.counters.count_accepted(self.out.0.len());
                     let payload = std::mem::take(&mut self.out.0);
-                    self.released.push_back((waiting.id, Released::Replace { payload, mark: self.config.mark }));
+                    self.released.push_back((waiting.id, Released::Replace { payload, mark }));
                 }
                 Attempt::Drop(reason) => self.refuse(&flow, &waiting, reason),
                 Attempt::Hold | Attempt::Ask => {
@@ -269,7 +298,7 @@ impl Inserter {
                 self.held.set_end(&flow, None);
                 self.questions.want(flow, self.held.owner(&flow), now);
             }
-            Attempt::Hold | Attempt::Send => self.held.set_end(&flow, None),
+            Attempt::Hold | Attempt::Send(_) => self.held.set_end(&flow, None),
         }
     }
 
@@ -293,6 +322,26 @@ impl Inserter {
         }
         self.counters.count_dropped(reason, waiting.bytes.len());
         self.released.push_back((waiting.id, Released::Drop(reason)));
+    }
+
+    /// Who wants another way than there is stays where it is.
+    fn divert(&mut self, token: u64, flow: Flow, path: u8, waits: bool) -> Result<(), Refused> {
+        let Some(place) = path.checked_sub(1) else {
+            if waits {
+                // Back from another way: the nodes on the routed one may have forgotten the flow.
+                self.diverted.insert(flow, Diverted { mark: 0, waits });
+            } else {
+                self.diverted.remove(&flow);
+            }
+            return Ok(());
+        };
+        let mark = self.config.path_marks.get(usize::from(place)).copied().filter(|mark| *mark != 0);
+        let mark = mark.ok_or(Refused { token, why: Refusal::UnknownPath })?;
+        if self.diverted.len() >= self.config.capacity && !self.diverted.contains_key(&flow) {
+            return Err(Refused { token, why: Refusal::TableFull });
+        }
+        self.diverted.insert(flow, Diverted { mark, waits });
+        Ok(())
     }
 
     fn expect(&mut self, token: u64, flow: Flow, until: Instant, now: Instant) -> Result<Applied, Refused> {
@@ -329,9 +378,21 @@ impl Inserter {
     fn carry_out(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
         match &update {
             Update::Expect { token, flow, until } => self.expect(*token, *flow, *until, now),
+            Update::Route { token, flow, path, waits } => {
+                let (token, flow) = (*token, *flow);
+                self.divert(token, flow, *path, *waits)?;
+                if !*waits {
+                    self.release(flow, now);
+                }
+                Ok(Applied::new(token, 0, 0))
+            }
             Update::Install { grant: Grant { flow, .. }, .. } | Update::Update { flow, .. } | Update::ReleaseHeld { flow, .. } => {
                 let flow = *flow;
+                let is_release = matches!(update, Update::ReleaseHeld { .. });
                 let applied = self.table.apply(update, now)?;
+                if let Some(diverted) = self.diverted.get_mut(&flow).filter(|_| !is_release) {
+                    diverted.waits = false;
+                }
                 self.expected.remove(&flow);
                 self.questions.answered(&flow);
                 self.release(flow, now);
@@ -347,6 +408,9 @@ impl Inserter {
             Update::Remove { flow, .. } => {
                 let flow = *flow;
                 let applied = self.table.apply(update, now);
+                if let Some(diverted) = self.diverted.get_mut(&flow).filter(|_| self.table.get_mut(&flow).is_none()) {
+                    diverted.waits = false;
+                }
                 // It may have been about a former epoch.
                 if self.held.has(&flow) && self.table.get_mut(&flow).is_none() {
                     self.end_wait(flow, now);
@@ -373,9 +437,9 @@ impl PacketProcessor for Inserter {
         let attempt = self.judge(id, user, bytes, now);
         self.ask(now);
         match attempt {
-            Attempt::Send => {
+            Attempt::Send(mark) => {
                 self.counters.count_accepted(self.out.0.len());
-                Verdict::Replace { payload: &self.out.0, mark: self.config.mark }
+                Verdict::Replace { payload: &self.out.0, mark }
             }
             Attempt::Hold | Attempt::Ask => Verdict::Hold,
             Attempt::Drop(reason) => {

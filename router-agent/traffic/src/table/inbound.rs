@@ -193,7 +193,9 @@ impl InboundTable {
                 let removed = self.owned(&flow, spi).and_then(|key| self.remove(key, now));
                 Ok(removed.map_or(Applied::new(token, 0, 0), |entry| entry.applied(token)))
             }
-            Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::DropHeld { .. } => Ok(Applied::new(token, 0, 0)),
+            Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::Route { .. } | Update::DropHeld { .. } => {
+                Ok(Applied::new(token, 0, 0))
+            }
         }
     }
 

@@ -162,7 +162,7 @@ impl OutboundTable {
                 Ok(nothing)
             }
             // A sender does not drain: it stops using the old association.
-            Update::Drain { .. } | Update::Expect { .. } | Update::ReleaseHeld { .. } => Ok(nothing),
+            Update::Drain { .. } | Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::Route { .. } => Ok(nothing),
         }
     }
 

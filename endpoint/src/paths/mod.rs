@@ -1,0 +1,147 @@
+//! Other ways to the receiver (Solution 4, X-99): which there are, whether they live, and which flows are on them.
+//!
+//! The machine names a way and no more; a [`Strategy`] makes packets get there.
+
+mod config;
+mod next_hop;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use gist::api::PathId;
+use gist::time::Instant;
+use pbs_nslp::flow::FlowId;
+use pbs_nslp::sender::Way;
+use serde_json::{Value, json};
+use traffic::netlink::NetlinkError;
+use traffic::paths::{PATHS, marks, restore};
+
+pub(crate) use config::{Path, check};
+
+use crate::policy;
+use next_hop::ByNextHop;
+
+/// How often it is looked whether ways live.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How flows are taken along one way, and taken off it again.
+pub(crate) trait Strategy {
+    /// Whether packets get out by this way now, as far as this host can tell. Called once a second.
+    fn is_live(&mut self, now: Instant) -> bool;
+    /// Has packets that bear the way's mark go by it.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    fn set_up(&mut self) -> Result<(), String>;
+    /// Has nothing go by it any more.
+    fn take_down(&mut self) -> Result<(), String>;
+}
+
+/// Every way of a host.
+pub(crate) struct Paths {
+    ways: Vec<Configured>,
+    flows: BTreeMap<FlowId, PathId>,
+    next_look: Option<Instant>,
+}
+
+struct Configured {
+    name: String,
+    way: Way,
+    strategy: Box<dyn Strategy>,
+}
+
+impl Paths {
+    /// The ways as configured, the best first; none is set up, and what a daemon that was killed has left is gone.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not answer, or refuses.
+    pub(crate) fn open(paths: &[Path], mask: u32) -> Result<Self, NetlinkError> {
+        restore()?;
+        let configured = |(path, number): (&Path, u8)| {
+            let way = Way { path: PathId(number), covers: policy::destination(path.covers()), live: false };
+            let strategy = Box::new(ByNextHop::open(path, number, mask)?) as Box<dyn Strategy>;
+            Ok(Configured { name: path.name.clone(), way, strategy })
+        };
+        let ways = paths.iter().zip(1..).map(configured).collect::<Result<Vec<_>, NetlinkError>>()?;
+        let next_look = (!ways.is_empty()).then_some(Instant::ZERO);
+        Ok(Self { ways, flows: BTreeMap::new(), next_look })
+    }
+
+    /// The bits of the packet mark for each way.
+    pub(crate) fn marks(paths: &[Path], mask: u32) -> [u32; PATHS] {
+        marks(mask, paths.len())
+    }
+
+    /// When [`Paths::look`] is wanted next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    /// Looks whether the ways live, if it is time; answers what the machine is to know of them now if that has changed.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<Vec<Way>> {
+        if self.next_look.is_none_or(|next| now < next) {
+            return None;
+        }
+        self.next_look = Some(now + LOOK);
+        let mut changed = false;
+        for Configured { name, way, strategy } in &mut self.ways {
+            let live = strategy.is_live(now);
+            if live != way.live {
+                tracing::info!(path = name.as_str(), live, "another way out {}", if live { "lives" } else { "is dead" });
+                changed = true;
+            }
+            let is_back = live && !way.live;
+            way.live = live;
+            // With its link the kernel has thrown the route away.
+            if is_back && self.flows.values().any(|path| *path == way.path) {
+                Self::say(name, strategy.set_up());
+            }
+        }
+        changed.then(|| self.ways.iter().map(|configured| configured.way.clone()).collect())
+    }
+
+    /// A flow leaves by this way from now on. Rule and table of a way stand as long as a flow is on it.
+    pub(crate) fn route(&mut self, flow: FlowId, path: PathId) {
+        let former = if path == PathId::ROUTED { self.flows.remove(&flow) } else { self.flows.insert(flow, path) };
+        if former != Some(path) && path != PathId::ROUTED && self.users(path) == 1 {
+            self.with(path, |strategy| strategy.set_up());
+        }
+        if let Some(former) = former.filter(|former| *former != path && self.users(*former) == 0) {
+            self.with(former, |strategy| strategy.take_down());
+        }
+    }
+
+    /// For `status`.
+    pub(crate) fn show(&self) -> Value {
+        let ways = self.ways.iter().map(
+            |Configured { name, way, .. }| json!({ "name": name, "path": way.path.0, "live": way.live, "flows": self.users(way.path) }),
+        );
+        ways.collect()
+    }
+
+    fn users(&self, path: PathId) -> usize {
+        self.flows.values().filter(|used| **used == path).count()
+    }
+
+    fn with(&mut self, path: PathId, change: impl FnOnce(&mut dyn Strategy) -> Result<(), String>) {
+        if let Some(configured) = self.ways.iter_mut().find(|configured| configured.way.path == path) {
+            Self::say(&configured.name, change(&mut *configured.strategy));
+        }
+    }
+
+    fn say(name: &str, outcome: Result<(), String>) {
+        if let Err(why) = outcome {
+            tracing::error!(path = name, why, "another way out: its packets go where routing leads");
+        }
+    }
+}
+
+impl Drop for Paths {
+    fn drop(&mut self) {
+        if let Err(error) = restore() {
+            tracing::warn!(%error, "rules and tables of other ways out are left behind; the next start removes them");
+        }
+    }
+}

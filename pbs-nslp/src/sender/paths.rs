@@ -1,0 +1,101 @@
+//! Other ways to the receiver, and how often a session may change between them (draft-04 §8.2, Solution 4; ).
+//!
+//! The machine asks for the next way only; how packets and Queries get there is the host's matter. Nothing oscillates: no session
+//! takes a way twice, changes more than [`SenderConfig::path_changes`](super::SenderConfig) times, or leaves a way on which it was
+//! permitted within two refresh periods.
+
+use std::collections::BTreeSet;
+
+use gist::api::PathId;
+use gist::time::Instant;
+
+use super::Sender;
+use super::rows::Step;
+use super::session::{Attempt, Session};
+use super::table::State;
+use crate::datapath::Command;
+use crate::flow::FlowId;
+use crate::report::ReportEvent;
+use crate::selector::Selector;
+
+/// A way out besides the routed one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// Its number, not [`PathId::ROUTED`].
+    pub path: PathId,
+    /// Which flows may take it.
+    pub covers: Selector,
+    /// Whether packets can leave by it now, as far as this host can tell.
+    pub live: bool,
+}
+
+/// Where a session's packets and messages go, and where they have gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Course {
+    pub(super) path: PathId,
+    left: BTreeSet<PathId>,
+    changes: u8,
+    changed_at: Option<Instant>,
+}
+
+impl Course {
+    /// That of a session that takes over from another one of the same flow: it goes on where that one was.
+    pub(super) fn go_on(&self) -> Self {
+        Self { path: self.path, ..Self::default() }
+    }
+
+    fn is_new(&self, path: PathId) -> bool {
+        path != self.path && !self.left.contains(&path)
+    }
+}
+
+impl Sender {
+    /// Says which ways out there are besides the routed one, the best first. What is under way goes on.
+    pub fn set_ways(&mut self, ways: Vec<Way>) {
+        self.ways = ways;
+    }
+
+    /// Whether the session may change its path now, and to which.
+    pub(super) fn next_path(&self, flow: &FlowId, session: &Session, now: Instant) -> Option<PathId> {
+        let course = &session.course;
+        let settled = match (session.state, &session.epoch, course.changed_at) {
+            (State::Permitted, Some(epoch), Some(at)) => now.saturating_duration_since(at) >= epoch.refresh.saturating_mul(2),
+            _ => true,
+        };
+        if course.changes >= self.config.path_changes || !settled {
+            return None;
+        }
+        let usable = self.ways.iter().filter(|way| way.live && way.covers.matches(flow)).map(|way| way.path);
+        usable.chain([PathId::ROUTED]).find(|path| course.is_new(*path))
+    }
+
+    /// The flow takes another way: its packets wait until the nodes there know of it (FS-15).
+    pub(super) fn change_path(&mut self, step: &Step<'_>) {
+        let flow = step.flow;
+        let next = self.sessions.get(&flow).and_then(|session| self.next_path(&flow, session, step.now));
+        let (Some(path), Some(session)) = (next, self.sessions.get_mut(&flow)) else {
+            return;
+        };
+        let course = &mut session.course;
+        course.left.insert(std::mem::replace(&mut course.path, path));
+        course.changes = course.changes.saturating_add(1);
+        course.changed_at = Some(step.now);
+        // What is still answered on the way left says nothing about the nodes on this one.
+        session.attempt = Attempt::default();
+        let token = self.node.token();
+        self.node.command(Command::Route { token, flow, path, waits: true });
+        self.tell(flow, step.rule, ReportEvent::PathChanged { path });
+    }
+
+    /// The flow is routed as any other again.
+    pub(super) fn leave_path(&mut self, flow: FlowId) {
+        let Some(session) = self.sessions.get_mut(&flow) else {
+            return;
+        };
+        let course = std::mem::take(&mut session.course);
+        if course.path != PathId::ROUTED {
+            let token = self.node.token();
+            self.node.command(Command::Route { token, flow, path: PathId::ROUTED, waits: false });
+        }
+    }
+}

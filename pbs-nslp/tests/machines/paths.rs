@@ -1,0 +1,222 @@
+//! Another way to the receiver, when nobody answers on the one in use or packets get lost on it (draft-04 §8.2; ).
+
+use core::time::Duration;
+
+use gist::api::{Indication, PathId, SendError};
+use pbs_nslp::report::ReportEvent;
+use pbs_nslp::selector::Selector;
+use pbs_nslp::sender::Way;
+use pbs_nslp::wire::{Defense, MessageKind, Permission, Volume};
+
+use crate::forge::{self, permission, permission_from};
+use crate::setting::{T, VOLUME, flow, seconds, terms};
+use crate::world::{LATENCY, SENDER, World};
+
+fn way(path: u8) -> Way {
+    Way { path: PathId(path), covers: Selector::default(), live: true }
+}
+
+/// A world with other ways; what leaves by those in `dead` gets lost, and so does what comes back.
+fn with_ways(mut world: World, ways: &[u8]) -> World {
+    world.sender.set_ways(ways.iter().copied().map(way).collect());
+    world
+}
+
+/// What leaves the sender by these ways is lost from now on.
+fn cut(world: &mut World, dead: &'static [u8]) {
+    world.loses = Box::new(move |transit| transit.from == SENDER && dead.contains(&transit.path.0));
+}
+
+fn paths_taken(world: &World) -> Vec<u8> {
+    let changed = |event: &&ReportEvent| matches!(event, ReportEvent::PathChanged { .. });
+    let path = |event: &ReportEvent| if let ReportEvent::PathChanged { path } = event { path.0 } else { 0 };
+    world.events(SENDER).into_iter().filter(changed).map(path).collect()
+}
+
+/// The receiver asks for another path, with a number newer than all before. Its own answer in the same second is an old one
+/// then, and that to the second try counts.
+fn ask_for_another_path(world: &mut World) {
+    let number = u32::try_from(world.unix()).unwrap() + 1;
+    let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, allowed: Volume(VOLUME), ..permission(number) };
+    let received = permission_from(1, world.session(), &other_path, &forge::receiver());
+    world.tell(SENDER, Indication::Received(received));
+    world.settle();
+}
+
+#[test]
+fn a_flow_that_nobody_answers_takes_another_path_after_the_second_time_out() {
+    // FS-08, FS-09; draft-04 §8.2.1, figure 5.
+    let mut world = with_ways(World::new(1), &[1, 2]);
+    cut(&mut world, &[0]);
+    world.want();
+    world.run(Duration::from_millis(14_990));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Wait P", vec![]));
+    world.run(Duration::from_millis(200));
+    world.took(SENDER, &["FS-08", "FS-09", "FS-05"]);
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1]));
+    assert_eq!(world.datapaths[SENDER].ways.get(&flow()), Some(&PathId(1)));
+    assert_eq!(world.packet(100), Some(world.end()), "and its packets get through");
+    let queries: Vec<u8> = world.sent(SENDER, MessageKind::Query).iter().map(|transit| transit.path.0).collect();
+    assert_eq!(queries, [0, 0, 1]);
+}
+
+#[test]
+fn a_permission_that_nobody_refreshes_goes_on_on_another_path_with_its_association_and_its_volume() {
+    // FS-30, FS-31, FS-05, FS-15; INV-07: the toy packet side refuses a number used twice.
+    let mut world = with_ways(World::granted(1), &[3]);
+    assert_eq!(world.packet(400), Some(2));
+    let spi = world.sender.sessions()[0].permission.as_ref().unwrap().spi;
+    cut(&mut world, &[0]);
+    while world.sender_state() == "Permitted" {
+        world.run(Duration::from_millis(1));
+    }
+    world.took(SENDER, &["FS-30", "FS-31"]);
+    assert_eq!(world.packet(100), None, "FS-15: the nodes on the other path know of nothing yet");
+    world.run(LATENCY * 6);
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![3]));
+    assert_eq!(world.packet(100), Some(2));
+    let status = &world.sender.sessions()[0];
+    assert_eq!((status.path, status.permission.as_ref().unwrap().spi), (PathId(3), spi));
+    let query = world.sent(SENDER, MessageKind::Query).last().unwrap().query().unwrap();
+    assert_eq!((query.sent, query.requested), (Some(Volume(400)), Some(Volume(VOLUME))), "X-53: RV, should the receiver have given up");
+    // Refreshes go that way too.
+    world.run(T * 2);
+    assert!(world.sent(SENDER, MessageKind::Query).iter().rev().take(2).all(|transit| transit.path == PathId(3)));
+}
+
+#[test]
+fn a_flow_changes_its_path_when_asked_to_but_not_twice_within_two_periods() {
+    // FS-25, FS-26; X-99; figure 6.
+    let mut world = with_ways(World::granted(1), &[1, 2]);
+    world.stable = false;
+    ask_for_another_path(&mut world);
+    world.took(SENDER, &["FS-25"]);
+    assert_eq!(world.sender_state(), "Wait P");
+    world.run(seconds(21));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1]));
+    // The third time there would be a way left, but no change.
+    for (wait, taken) in [(0, vec![1, 2]), (1, vec![1, 2]), (30, vec![1, 2])] {
+        world.run(seconds(wait));
+        ask_for_another_path(&mut world);
+        world.run(seconds(21));
+        assert_eq!(paths_taken(&world), taken);
+    }
+    world.took(SENDER, &["FS-26"]);
+    assert_eq!(world.sender_state(), "Permitted");
+}
+
+#[test]
+fn the_second_change_under_a_permission_waits_two_periods() {
+    // X-99, TMP-06.
+    let mut world = with_ways(World::granted(1), &[1, 2]);
+    world.stable = false;
+    ask_for_another_path(&mut world);
+    world.run(seconds(6));
+    assert_eq!(world.sender_state(), "Permitted");
+    ask_for_another_path(&mut world);
+    world.run(seconds(1));
+    assert_eq!(paths_taken(&world), [1], "6 s after the first change, T is 5 s");
+    world.run(seconds(4));
+    ask_for_another_path(&mut world);
+    world.run(seconds(1));
+    assert_eq!(paths_taken(&world), [1, 2]);
+}
+
+#[test]
+fn advice_and_errors_while_an_answer_is_awaited_change_the_path_too() {
+    // FS-11, FS-14.
+    let mut world = with_ways(World::new(1), &[1, 2]);
+    world.stable = false;
+    cut(&mut world, &[0, 1]);
+    world.want();
+    ask_for_another_path(&mut world);
+    world.took(SENDER, &["FS-11"]);
+    assert_eq!(paths_taken(&world), [1]);
+    world.run(seconds(6));
+    world.undelivered(SendError::NoResponse);
+    world.took(SENDER, &["FS-14"]);
+    world.run(seconds(1));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1, 2]));
+}
+
+#[test]
+fn a_session_takes_no_path_twice_and_ends_when_none_is_left() {
+    // FS-10, INV-09, TMP-06: N = 2, and the routed path counts as one of those left.
+    for ways in [&[1_u8][..], &[1, 2, 3]] {
+        let mut world = with_ways(World::new(1), ways);
+        cut(&mut world, &[0, 1, 2, 3]);
+        world.want();
+        world.run(seconds(100));
+        let mut taken = paths_taken(&world);
+        taken.truncate(ways.len().min(2));
+        assert_eq!(taken, ways[..ways.len().min(2)]);
+        world.took(SENDER, &["FS-10"]);
+        assert!(world.datapaths[SENDER].ways.is_empty(), "the end of the session gives the way back");
+        assert_eq!(world.sender_state(), "Idle");
+    }
+}
+
+#[test]
+fn ways_that_are_dead_or_for_other_flows_are_not_taken() {
+    let mut world = World::new(1);
+    let other_flows = Selector { destination_ports: Some(1..=1), ..Selector::default() };
+    world.sender.set_ways(vec![Way { live: false, ..way(1) }, Way { covers: other_flows, ..way(2) }]);
+    cut(&mut world, &[0]);
+    world.want();
+    world.run(seconds(16));
+    world.took(SENDER, &["FS-10"]);
+    assert_eq!(paths_taken(&world), []);
+}
+
+#[test]
+fn what_was_granted_on_the_path_left_may_end_while_the_other_one_is_tried() {
+    // FS-17, by either clock; a denial, an end by the application and a shutdown then find nothing installed.
+    for by_time_limit in [true, false] {
+        let mut world = with_ways(World::granted(1), &[1, 2]);
+        world.stable = false;
+        assert_eq!(world.packet(100), Some(2));
+        if by_time_limit {
+            world.receiver.change(flow(), pbs_nslp::receiver::Terms { ttl: seconds(5), ..terms() }, world.now);
+            world.run(LATENCY * 4);
+        }
+        cut(&mut world, &[0, 1]);
+        // What the receiver says on the path left is lost as well.
+        world.down.insert(1);
+        world.run(if by_time_limit { LATENCY } else { seconds(6) });
+        ask_for_another_path(&mut world);
+        assert_eq!(world.sender_state(), "Wait P");
+        world.run(if by_time_limit { seconds(6) } else { seconds(11) });
+        world.down.remove(&1);
+        world.took(SENDER, &["FS-17"]);
+        assert!(world.datapaths[SENDER].table.is_empty(), "{}", world.story());
+        world.run(seconds(22));
+        assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1, 2]), "{}", world.story());
+        assert_eq!(world.packet(100), Some(2));
+    }
+}
+
+#[test]
+fn every_end_of_a_flow_gives_its_way_back_and_its_key_too() {
+    // FS-06, FS-07 to FS-60 with a permission that stands from the path before.
+    for end in 0..4 {
+        let mut world = with_ways(World::granted(1), &[1]);
+        world.stable = false;
+        cut(&mut world, &[1]);
+        ask_for_another_path(&mut world);
+        assert_eq!((world.sender_state().as_str(), world.datapaths[SENDER].ways.len()), ("Wait P", 1));
+        assert_eq!(world.datapaths[SENDER].table.len(), 1);
+        match end {
+            0 => world.sender.release(flow(), world.now),
+            1 => world.sender.shutdown(world.now),
+            2 => {
+                let number = u32::try_from(world.unix()).unwrap() + 25;
+                let denial = permission_from(1, world.session(), &forge::denial(number), &forge::receiver());
+                world.tell(SENDER, Indication::Received(denial));
+            }
+            _ => world.run(seconds(60)),
+        }
+        world.run(seconds(31));
+        assert_eq!((world.sender_state().as_str(), world.datapaths[SENDER].ways.len()), ("Idle", 0), "{end}: {}", world.story());
+        assert!(world.datapaths[SENDER].table.is_empty(), "{end}");
+    }
+}
