@@ -39,7 +39,9 @@ impl Receiver {
             let escalated = self.sessions.get(&key).is_some_and(|session| session.unused.is_some());
             self.begin_epoch(key, now);
             self.install_epoch(key, now);
-            if escalated {
+            if self.sessions.get(&key).is_some_and(|session| session.rekey.is_some()) {
+                self.report_rekeyed(key, "FR-18");
+            } else if escalated {
                 self.report_escalated(key, "FR-40");
             } else {
                 self.report_granted(key, "");
@@ -148,7 +150,7 @@ impl Receiver {
             return;
         };
         heir.draining = Some(spi);
-        let until = step.now + self.config.drain;
+        let until = (step.now + self.config.drain).min(self.end(step.key, step.now));
         self.timers.start(by, Timer::Drain, until);
         let token = self.node.token();
         self.node.command(Command::Drain { token, flow: by.flow, spi, until });

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Receiver;
 use super::rows::Step;
-use super::session::{Sent, Session};
+use super::session::{PAST_LIMIT, Sent, Session};
 use super::table::Event;
 use super::watch::Watch;
 use crate::datapath::{Command, Protection};
@@ -46,6 +46,10 @@ impl Session {
     /// Keeps what a last comparison needs of the epoch in use, which ends now.
     pub(super) fn keep_former(&mut self) {
         if let Some(epoch) = &self.epoch {
+            if self.past.len() >= PAST_LIMIT {
+                self.past.pop_front();
+            }
+            self.past.push_back(epoch.spi);
             self.former = Some(Former {
                 spi: epoch.spi,
                 is_signed: matches!(epoch.protection, Protection::SignedBy(_)),

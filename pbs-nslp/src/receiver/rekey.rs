@@ -61,6 +61,13 @@ impl Receiver {
         }
     }
 
+    /// The epoch before has run out: an order that had to wait for that is carried out.
+    pub(super) fn rekey_after_drain(&mut self, key: SessionKey) {
+        if self.sessions.get(&key).is_some_and(|session| session.rekey.is_some()) {
+            self.follow.push_back((key, Event::TgRekey));
+        }
+    }
+
     /// Asks what has been counted: the epochs share what is left.
     pub(super) fn read_volume(&mut self, key: SessionKey) {
         let spi = self.sessions.get(&key).and_then(|session| session.epoch.as_ref()).map(|epoch| epoch.spi);
@@ -82,11 +89,13 @@ impl Receiver {
         due
     }
 
-    /// A Permission that asks for another path names no association, and a rekey waits for the next.
+    /// A Permission that asks for another path names no association, and a rekey waits for the next. It also waits until the
+    /// epoch before has run out: the sender may still be using that.
     fn rekey_due(&self, key: SessionKey, now: Instant) -> Option<Rekey> {
-        let session = self.sessions.get(&key).filter(|session| !session.other_path)?;
+        let session = self.sessions.get(&key).filter(|session| !session.other_path && session.draining.is_none())?;
         let epoch = session.epoch.as_ref()?;
-        let is_old = now.saturating_duration_since(epoch.began_at) >= self.config.key_age;
+        // A key that nobody has used need not be replaced.
+        let is_old = epoch.highest > 0 && now.saturating_duration_since(epoch.began_at) >= self.config.key_age;
         session
             .rekey
             .or_else(|| (epoch.highest >= NUMBERS_HALF_USED).then_some(Rekey::Numbers))
@@ -105,12 +114,19 @@ impl Receiver {
         let asked = session.query.requested.map_or(0, |requested| requested.0.min(total).saturating_sub(epoch.counted.0));
         let wanted = if session.fills_32_bits() { terms.volume.0.max(asked).max(rest) } else { asked.max(rest) };
         let account = Account { flow: key.flow, key_hash: session.key_hash };
-        let free = if self.expected.contains_key(&key.flow) { u64::MAX } else { self.budgets.left(&account, None, terms.total(), now).0 };
+        let left = if self.expected.contains_key(&key.flow) {
+            u64::MAX
+        } else {
+            self.budgets.left(&account, Some(epoch.spi), terms.total(), now).0
+        };
+        // An operator may have lowered the limit below what had been granted.
+        let granted = session.allowed.0.min(left);
+        let free = left.saturating_sub(granted);
         let shares = if free >= wanted {
             Shares { old: session.allowed, new: Volume(wanted) }
         } else {
-            let given = rest / 2;
-            Shares { old: Volume(session.allowed.0.saturating_sub(given)), new: Volume(free.saturating_add(given).min(wanted)) }
+            let given = granted.saturating_sub(epoch.counted.0) / 2;
+            Shares { old: Volume(granted.saturating_sub(given)), new: Volume(free.saturating_add(given).min(wanted)) }
         };
         (!shares.new.is_zero()).then_some(shares)
     }
@@ -133,12 +149,14 @@ impl Receiver {
         }
     }
 
-    pub(super) fn report_rekeyed(&mut self, step: &Step<'_>) {
-        let why = self.sessions.get_mut(&step.key).and_then(|session| session.rekey.take()).unwrap_or(Rekey::Ordered);
-        let session = self.sessions.get(&step.key);
+    pub(super) fn report_rekeyed(&mut self, key: SessionKey, rule: &'static str) {
+        let Some(why) = self.sessions.get_mut(&key).and_then(|session| session.rekey.take()) else {
+            return;
+        };
+        let session = self.sessions.get(&key);
         if let Some((session, epoch)) = session.and_then(|session| Some((session, session.epoch.as_ref()?))) {
             let event = ReportEvent::Rekeyed { spi: epoch.spi, algorithm: epoch.protection.name(), allowed: session.allowed, why };
-            self.node.tell(step.key, step.rule, event);
+            self.node.tell(key, rule, event);
         }
     }
 }

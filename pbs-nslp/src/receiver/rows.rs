@@ -113,7 +113,10 @@ impl Receiver {
             Action::Answer => self.answer(step),
             Action::Announce => self.announce(step),
             Action::DrainOld => self.drain_old(step),
-            Action::DeleteDraining => self.delete_draining(key, step.now),
+            Action::DeleteDraining => {
+                self.delete_draining(key, step.now);
+                self.rekey_after_drain(key);
+            }
             Action::Remove => self.remove(step),
             Action::Deny => self.deny(step),
             Action::Bury => self.bury(step),
@@ -126,7 +129,7 @@ impl Receiver {
             Action::NoteRekey => self.note_rekey(key),
             Action::ReadVolume => self.read_volume(key),
             Action::ShareVolume => self.share_volume(step),
-            Action::ReportRekeyed => self.report_rekeyed(step),
+            Action::ReportRekeyed => self.report_rekeyed(key, rule),
             Action::HandOver => self.hand_over(step),
             Action::Suspect => self.suspect(key, step.now),
             Action::NoteInjection | Action::NoteSecondHolder | Action::NoteOverrun => self.note_injection(step, action),
@@ -165,7 +168,8 @@ impl Receiver {
             Timer::Ttl if matches!(step.cause, Cause::Change(Change { ttl: None, .. })) => return,
             Timer::Ttl => terms.map_or(Duration::ZERO, |terms| terms.ttl),
             Timer::Life => terms.map_or(Duration::ZERO, |terms| lifetime(terms.refresh)),
-            Timer::Drain => self.config.drain,
+            // The old epoch ends when it would have ended anyway.
+            Timer::Drain => self.config.drain.min(self.end(step.key, step.now).saturating_duration_since(step.now)),
             Timer::GraceEnd => self.config.reactions.thresholds.grace,
         };
         self.timers.start(step.key, timer, step.now + period);

@@ -16,6 +16,9 @@ use crate::report::Rekey;
 use crate::wire::number::is_newer;
 use crate::wire::{Query, Volume, VolumeContext};
 
+/// Former epochs whose SPIs are remembered: more cannot begin while a Query is under way.
+pub(super) const PAST_LIMIT: usize = 8;
+
 /// Permissions that the log goes back to; a sender names the last one it has.
 const LOG_LIMIT: usize = 16;
 
@@ -44,6 +47,8 @@ pub(super) struct Session {
     pub(super) draining: Option<u32>,
     /// The epoch before, for one more comparison.
     pub(super) former: Option<Former>,
+    /// SPIs of the last epochs before: a Query that names one was under way when it was replaced.
+    pub(super) past: VecDeque<u32>,
     /// Another epoch is to begin as soon as possible (FR-18).
     pub(super) rekey: Option<Rekey>,
     /// Whether the packet side has yet to hear of a change.
@@ -155,6 +160,7 @@ impl Session {
             epoch: None,
             draining: None,
             former: None,
+            past: VecDeque::new(),
             rekey: None,
             changed: false,
             source: None,
@@ -177,8 +183,9 @@ impl Session {
 
     /// Whether a Query reports about an epoch that is not known here, from a sender that does not know the one in use.
     pub(super) fn is_unknown_epoch(&self, query: &Query) -> bool {
-        let known = [self.epoch.as_ref().map(|epoch| epoch.spi), self.draining, self.former.as_ref().map(Former::spi)];
-        query.context.is_some_and(|context| !known.contains(&Some(context.spi)) && !self.knows_epoch(&context))
+        let live = [self.epoch.as_ref().map(|epoch| epoch.spi), self.draining];
+        let is_known = |spi: u32| live.contains(&Some(spi)) || self.past.contains(&spi);
+        query.context.is_some_and(|context| !is_known(context.spi) && !self.knows_epoch(&context))
     }
 
     /// Whether a sender has accepted a Permission of the epoch in use. It has stopped using any other then, whatever it still reports.

@@ -23,7 +23,7 @@ impl World {
                 assert!(*spi >= 256);
                 // The entry ends with the time limit or with the soft state, whichever is earlier.
                 let outlived = entry.grant.expires_at + MILLISECOND < self.now && !datapath.lags() && !self.leftovers;
-                assert!(!outlived, "INV-08: {flow} at {place} ends at {} and it is {}", entry.grant.expires_at, self.now);
+                assert!(!outlived, "INV-08: {flow} at {place} ends at {} and it is {}\n{}", entry.grant.expires_at, self.now, self.story());
             }
         }
         for (place, sessions) in self.all_sessions().into_iter().enumerate() {

@@ -21,6 +21,7 @@ mod faults;
 mod forge;
 mod grace;
 mod invariants;
+mod life;
 mod lifetimes;
 mod limits;
 mod paths;
