@@ -165,7 +165,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     let mut config: Config = source.parse()?;
     config::require_role(config.role, source, Role::Host)?;
     config.gist.check(source)?;
-    exempt::check(&config.exempt, config.gist.association_port, source)?;
+    exempt::check(&config.exempt, Role::Host, config.gist.association_port, source)?;
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
         return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }

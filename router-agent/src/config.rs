@@ -91,7 +91,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     let mut config: Config = source.parse()?;
     config::require_role(config.role, source, Role::Router)?;
     config.gist.check(source)?;
-    exempt::check(&config.exempt, config.gist.association_port, source)?;
+    exempt::check(&config.exempt, Role::Router, config.gist.association_port, source)?;
     limits::check(&config.limit, source)?;
     modes::check(config.egress_rate, &config.interface, source)?;
     if config.datapath.signalling_queue == config.datapath.data_queue {
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_samples_exemptions_hold_once_they_are_no_comments() {
         let config = sample_with("exempt");
-        assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns"]);
+        assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns", "ntp"]);
         assert_eq!(read(SAMPLE).unwrap().exempt, []);
     }
 

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use traffic::rules::{self, Bucket, MOST_EXEMPT};
+use traffic::rules::{self, Bucket, MOST_EXEMPT, Role};
 
 use crate::config::check_network;
 use crate::protocol::Protocol;
@@ -39,6 +39,8 @@ pub enum At {
     Node,
     /// At the peer.
     Peer,
+    /// At the peer, beyond this router.
+    Beyond,
 }
 
 impl Exempt {
@@ -50,6 +52,7 @@ impl Exempt {
             at: match self.at {
                 At::Node => rules::At::Node,
                 At::Peer => rules::At::Peer,
+                At::Beyond => rules::At::Beyond,
             },
             peer: self.peer,
             interface: self.interface.clone(),
@@ -64,12 +67,15 @@ pub fn rules(entries: &[Exempt]) -> Vec<rules::Exempt> {
     entries.iter().map(Exempt::rule).collect()
 }
 
-/// Refuses entries that cannot be used, and more than [`MOST_EXEMPT`] of them.
-pub fn check(entries: &[Exempt], association_port: u16, config: &Source) -> Result<(), ConfigError> {
+/// Refuses entries that cannot be used by a node of this role, and more than [`MOST_EXEMPT`] of them.
+pub fn check(entries: &[Exempt], role: Role, association_port: u16, config: &Source) -> Result<(), ConfigError> {
     for (place, entry) in entries.iter().enumerate() {
         let wrong = |key: &str, message: String| Err(config.wrong(&format!("exempt.{place}.{key}"), message));
         if place >= MOST_EXEMPT {
             return wrong("name", format!("is one too many: there may be {MOST_EXEMPT} entries"));
+        }
+        if role == Role::Host && entry.at == At::Beyond {
+            return wrong("at", "`beyond` is for routers: a host forwards nothing".to_owned());
         }
         if let Err(invalid) = entry.rule().check(association_port) {
             return wrong(invalid.key, invalid.message);
@@ -100,7 +106,7 @@ mod tests {
     fn read(text: &str) -> Result<Vec<Exempt>, ConfigError> {
         let source = Source::new(Path::new("x.toml"), text);
         let file: File = source.parse()?;
-        check(&file.exempt, 30_270, &source)?;
+        check(&file.exempt, Role::Host, 30_270, &source)?;
         Ok(file.exempt)
     }
 
@@ -139,7 +145,8 @@ mod tests {
             (("port = 22\n", ""), "x.toml:1: exempt.port: is missing"),
             (("port = 22", "port = 65536"), "x.toml:4: invalid value: integer `65536`, expected u16"),
             (("\"self\"", "\"peer\""), "x.toml:1: exempt.peer: is missing"),
-            (("\"self\"", "\"here\""), "x.toml:5: unknown variant `here`, expected `self` or `peer`"),
+            (("\"self\"", "\"beyond\""), "x.toml:5: exempt.at: `beyond` is for routers: a host forwards nothing"),
+            (("\"self\"", "\"here\""), "x.toml:5: unknown variant `here`, expected one of `self`, `peer`, `beyond`"),
             (("\"tcp\"", "\"ah\""), "x.toml:3: `ah` is neither a known protocol"),
             (("\"tcp\"", "51"), "x.toml:3: exempt.protocol: AH is what permissions are checked by"),
             (("rate = 100\n", ""), "x.toml:1: missing field `rate`"),

@@ -1,6 +1,7 @@
 //! What becomes of traffic without permission: modes of a router's interfaces, and exemptions, with real daemons.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod exempt;
 mod site;
 
 use std::sync::atomic::{AtomicBool, Ordering};

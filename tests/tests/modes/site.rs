@@ -33,7 +33,8 @@ const fn v6(net: u16, host: u16) -> IpAddr {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) struct Site {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) authority: Authority,
     pub(crate) chain: Chain,
     pub(crate) left: Namespace,
     pub(crate) right: Namespace,
@@ -69,7 +70,7 @@ impl Site {
         }
         let authority = Authority::create("modes").unwrap();
         std::fs::write(directory.join("ca.crt"), authority.certificate()).unwrap();
-        let routers = [ROUTER_LEFT, ROUTER_RIGHT, ROUTER_LEFT6, ROUTER_RIGHT6];
+        let routers = [ROUTER_LEFT, ROUTER_RIGHT, ROUTER_LEFT6, ROUTER_RIGHT6, LEFT[0].1, LEFT[1].1];
         authority.issue(&directory, "sender", &[SENDER, SENDER6], KeyKind::Ed25519).unwrap();
         authority.issue(&directory, "receiver", &[RECEIVER, RECEIVER6], KeyKind::Ed25519).unwrap();
         authority.issue(&directory, "router", &routers, KeyKind::Ed25519).unwrap();
@@ -83,9 +84,12 @@ impl Site {
             std::fs::write(directory.join(format!("{name}.toml")), text).unwrap();
         };
         configure("sender", "host", "", "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\nvolume = 10000000\n");
-        configure("receiver", "host", "", "[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\nvolume = 10000000\n");
+        let grants = ["192.168.20.0/24", "192.168.40.0/24"]
+            .map(|source| format!("[[grant]]\nsource = \"{source}\"\nprotocol = \"udp\"\nvolume = 10000000\n"));
+        configure("receiver", "host", "", &grants.concat());
+        configure("left", "host", "", "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\nvolume = 100000\n");
         configure("router", "router", top, sections);
-        let mut site = Self { directory, chain, left, right, router: None, hosts: Vec::new() };
+        let mut site = Self { directory, authority, chain, left, right, router: None, hosts: Vec::new() };
         site.start_router();
         site
     }
@@ -101,11 +105,17 @@ impl Site {
 
     /// Starts the daemons of sender and receiver, and sends until a permission is there.
     pub(crate) fn permitted(&mut self) -> (UdpSocket, UdpSocket) {
-        for (host, name) in [(&self.chain.receiver, "receiver"), (&self.chain.sender, "sender")] {
+        self.permitted_from("sender", SENDER)
+    }
+
+    /// The same with another sender: `left`.
+    pub(crate) fn permitted_from(&mut self, name: &str, address: IpAddr) -> (UdpSocket, UdpSocket) {
+        let from = if name == "left" { &self.left } else { &self.chain.sender };
+        for (host, name) in [(&self.chain.receiver, "receiver"), (from, name)] {
             self.hosts.push(Daemon::start(host, Program::Host, &self.directory, name).unwrap());
         }
         let receiver = self.chain.receiver.run(|| UdpSocket::bind((RECEIVER, 9000))).unwrap();
-        let sender = self.chain.sender.run(|| UdpSocket::bind((SENDER, 9001))).unwrap();
+        let sender = from.run(|| UdpSocket::bind((address, 9001))).unwrap();
         sender.connect((RECEIVER, 9000)).unwrap();
         receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         eventually("the permission comes", || {

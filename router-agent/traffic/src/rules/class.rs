@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::exempt::Exempt;
+use super::exempt::{At, Exempt};
 use super::expression::{Expression, destination_port, host, icmp_types, opens, opens_nothing, protocol, source_port};
 use super::key::Key;
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
@@ -85,7 +85,7 @@ impl Listed<'_> {
                 classes.push(class("neighbour discovery", buckets.neighbour_discovery, neighbour_discovery()));
             }
         }
-        classes.extend(self.exempt.iter().filter_map(|exempt| {
+        classes.extend(self.exempt.iter().filter(|exempt| exempt.at != At::Beyond).filter_map(|exempt| {
             let tests = vec![exempt.test(way, family)?];
             Some(Class { name: format!("exempt {}", exempt.name).into(), bucket: exempt.bucket, tests })
         }));

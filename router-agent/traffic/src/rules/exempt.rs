@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::GIST_PORT;
 use super::class::Way;
 use super::expression::{Expression, destination_port, icmp_types, interface, opens_nothing, protocol, remote, source_port};
-use super::plan::{Bucket, Family};
+use super::plan::{Bucket, Family, Interface};
 
 /// Exemptions that a node may have by configuration.
 pub const MOST_EXEMPT: usize = 64;
@@ -24,7 +24,8 @@ const LONGEST_INTERFACE: usize = 15;
 
 /// Something that passes without permission because the configuration says so.
 ///
-/// On a host it passes in both directions, on a router only to the router itself; each way and interface has a bucket of its own.
+/// On a host it passes in both directions, on a router to the router itself, or through it where the service is [beyond](At::Beyond);
+/// each way and interface has a bucket of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exempt {
     /// Its name, by which its counters are found: up to 32 lower case letters, digits, `-` and `_`.
@@ -50,6 +51,9 @@ pub enum At {
     Node,
     /// At the peer: this node opens, such as DNS.
     Peer,
+    /// At the peer, beyond this router: others open through it, such as NTP for hosts that have no certificate yet. Only a router has
+    /// such.
+    Beyond,
 }
 
 /// Why an exemption cannot be.
@@ -88,8 +92,11 @@ impl Exempt {
         if (self.protocol, self.port) == (TCP, Some(association_port)) {
             return wrong("port", "is that of associations, which are exempt already and better guarded");
         }
-        if self.at == At::Peer && self.peer.is_none() {
+        if self.at != At::Node && self.peer.is_none() {
             return wrong("peer", "is missing: a service at a peer needs the peer's addresses");
+        }
+        if self.at == At::Beyond && self.peer.is_some_and(|peer| peer.prefix_len() == 0) {
+            return wrong("peer", "is everybody: nothing would be denied on this port any more");
         }
         match (self.protocol, self.peer) {
             (ICMP, Some(IpNet::V6(_))) => return wrong("peer", "is IPv6, but icmp is IPv4's; use icmpv6"),
@@ -126,6 +133,28 @@ impl Exempt {
         }
         // Towards the service, or from it.
         let asks = matches!((self.at, way), (At::Node, Way::In) | (At::Peer, Way::Out));
+        test.extend(self.service(asks));
+        Some(test)
+    }
+
+    /// Which forwarded packets it is: those to a service beyond this router if it `asks`, else those from it. The interface is that
+    /// of whoever opens.
+    pub(super) fn forwarded(&self, asks: bool, family: Family) -> Option<Vec<Expression>> {
+        if self.at != At::Beyond || matches!((self.protocol, family), (ICMP, Family::Ipv6) | (ICMPV6, Family::Ipv4)) {
+            return None;
+        }
+        let (of_service, of_opener) =
+            if asks { (Interface::Leaving, Interface::Arriving) } else { (Interface::Arriving, Interface::Leaving) };
+        let mut test = protocol(self.protocol);
+        test.extend(remote(family, of_service, self.peer?)?);
+        test.extend(self.interface.iter().flat_map(|name| interface(of_opener, name)));
+        test.extend(self.service(asks));
+        Some(test)
+    }
+
+    /// Tests for the service's port.
+    fn service(&self, asks: bool) -> Vec<Expression> {
+        let mut test = Vec::new();
         match (self.protocol, self.port) {
             (ICMP, _) => test.extend(echo(asks, 8, 0)),
             (ICMPV6, _) => test.extend(echo(asks, 128, 129)),
@@ -137,7 +166,7 @@ impl Exempt {
         if self.protocol == TCP && !asks {
             test.extend(opens_nothing());
         }
-        Some(test)
+        test
     }
 }
 
@@ -181,7 +210,8 @@ mod tests {
             ("port", [1, 58, 89].map(|protocol| Exempt { protocol, ..ssh() }).to_vec()),
             ("port", vec![Exempt { port: Some(0), ..ssh() }, Exempt { port: Some(270), ..dns() }]),
             ("port", vec![Exempt { port: Some(ASSOCIATION_PORT), ..ssh() }]),
-            ("peer", vec![Exempt { peer: None, ..dns() }]),
+            ("peer", vec![Exempt { peer: None, ..dns() }, Exempt { peer: None, at: At::Beyond, ..dns() }]),
+            ("peer", vec![Exempt { peer: Some("::/0".parse().unwrap()), at: At::Beyond, ..dns() }]),
             ("peer", vec![Exempt { peer: Some("::/0".parse().unwrap()), ..of(ICMP) }, Exempt { peer: dns().peer, ..of(ICMPV6) }]),
             ("interface", vec![on(""), on("lo"), on("a b"), on("a/b"), on("sixteen-letters-")]),
             ("rate", vec![Exempt { bucket: Bucket { rate: 0, burst: 1 }, ..ssh() }]),

@@ -60,8 +60,21 @@ fn forward(rules: &RouterRules, table: &mut Table) -> Chain {
     Chain {
         name: "forward".into(),
         base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
-        rules: [vec![Rule::new("passed signalling", passed)], mode::forward(rules, table)].concat(),
+        rules: [vec![Rule::new("passed signalling", passed)], infrastructure(rules, table), mode::forward(rules, table)].concat(),
     }
+}
+
+/// What passes through to services that hosts need before they can ask for anything, and back, by the configuration. The
+/// bucket is that of the interface by which a packet arrives.
+fn infrastructure(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
+    let mut list = Vec::new();
+    for (exempt, (word, asks)) in rules.exempt.iter().flat_map(|exempt| [(exempt, ("ask", true)), (exempt, ("answer", false))]) {
+        let Some(test) = exempt.forwarded(asks, table.family) else { continue };
+        let chain = format!("{word}-exempt-{}", exempt.name);
+        table.add_bucket(chain.clone(), exempt.bucket, Interface::Arriving, Expression::Accept);
+        list.push(Rule::new(format!("exempt {}", exempt.name), [test, vec![Expression::Jump(chain.into())]]));
+    }
+    list
 }
 
 /// What reaches the router itself. Whatever the router would answer goes to the source that the packet names, and that may be
