@@ -99,6 +99,11 @@ impl Envelope {
         }
     }
 
+    /// For a message of somebody else that goes on once more.
+    pub(crate) fn repeated(session: SessionId, mri: Mri, hop_count: u8) -> Self {
+        Self { hop_count: Some(hop_count), ..Self::own(session, mri, ANSWER_TIMEOUT) }
+    }
+
     /// For what this node says of itself.
     pub(crate) fn own(session: SessionId, mri: Mri, timeout: Duration) -> Self {
         Self { session, mri, hop_count: None, timeout, on_behalf_of: None, path: PathId::ROUTED }

@@ -6,7 +6,7 @@ use gist::time::Instant;
 
 use super::Router;
 use super::rows::{Cause, Step};
-use super::session::{Asked, Granted, Held};
+use super::session::{Asked, Granted, Held, Session};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
 use crate::credentials::sha256;
@@ -28,6 +28,8 @@ impl Router {
         let query = &signed.message;
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
         self.node.tell(step.key, step.rule, event);
+        let copied = self.sessions.get(&step.key).map_or(0, Session::copied);
+        let copy = self.copy(received, &signed.forwarded, copied);
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.asked = Some(Asked {
                 key_hash: *key_hash,
@@ -38,7 +40,9 @@ impl Router {
                 digest: sha256(&signed.raw),
                 upstream: received.principal,
                 mri: received.mri.clone(),
+                copy,
             });
+            self.copied = self.copied.saturating_sub(copied).saturating_add(session.copied());
         }
     }
 
@@ -114,6 +118,8 @@ impl Router {
             return;
         };
         let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
+        let copied = self.sessions.get(&step.key).map_or(0, Session::copied);
+        let copy = self.copy(received, &signed.forwarded, copied);
         let Some(session) = self.sessions.get_mut(&step.key) else {
             return;
         };
@@ -129,7 +135,9 @@ impl Router {
             refresh: signed.message.refresh,
             downstream: received.principal,
             mri: received.mri.clone(),
+            copy,
         });
+        self.copied = self.copied.saturating_sub(copied).saturating_add(session.copied());
         // A newer Permission says all that an older one says, which therefore need not go on any more.
         if let Some(older) = session.held.replace(Held { token, message }) {
             self.waiting.remove(&older.token);
@@ -271,6 +279,7 @@ impl Router {
         let Some(session) = self.sessions.remove(&key) else {
             return;
         };
+        self.copied = self.copied.saturating_sub(session.copied());
         if let Some(held) = session.held {
             self.waiting.remove(&held.token);
         }

@@ -86,7 +86,10 @@ impl Router {
     fn query(&mut self, received: &ReceivedMessage, signed: &Signed<Query>, now: Instant) {
         let key = SessionKey { flow: signed.message.flow, session: received.session };
         if self.is_last_query_again(key, received, signed) {
-            return self.take(Event::RxLastQueryAgain, Guards::default(), Step::new(key, Cause::Other, now));
+            // Only to whom GIST has taken for the session's peer: the message itself proves nothing.
+            let repairs = received.authenticated && !received.tentative && self.repairs(key, false, now);
+            let guards = Guards { repairs, ..Guards::default() };
+            return self.take(Event::RxLastQueryAgain, guards, Step::new(key, Cause::Again { received }, now));
         }
         let standing = self.standing(&key.flow, |session| session.asked.as_ref().map(|a| (a.number, a.key_hash)));
         let verified = match self.node.admission.admit(received, signed, standing, self.node.unix(now), now) {
@@ -135,6 +138,7 @@ impl Router {
             || self.removals.holds(&key.flow, association.spi());
         Guards {
             full: false,
+            repairs: false,
             forbidden: false,
             replaces: self.sessions_of(&key.flow).any(|(other, _)| *other != key),
             spi_taken: taken,
@@ -196,7 +200,10 @@ impl Router {
         let step = Step::new(key, Cause::Other, now);
         match event {
             NetworkEvent::AssociationLost => self.take(Event::ErDownstreamLost, Guards::default(), step),
-            NetworkEvent::PeerChanged => self.take(Event::TgDownstreamChanged, Guards::default(), step),
+            NetworkEvent::PeerChanged => {
+                let guards = Guards { repairs: self.repairs(key, true, now), ..Guards::default() };
+                self.take(Event::TgDownstreamChanged, guards, step);
+            }
             NetworkEvent::LastNode => self.notify_sender(key, NotifyCode::NoState, NO_RECEIVER, now),
             NetworkEvent::NotAuthorised => self.notify_sender(key, NotifyCode::NoSecureChannel, 0, now),
             NetworkEvent::RouteDeleted => {}

@@ -2,6 +2,7 @@
 //!
 //! After every `handle_*`, drain [`Router::poll_output`] to `None`; then sleep until [`Router::poll_timeout`].
 
+mod copies;
 mod effects;
 mod inputs;
 mod policy;
@@ -52,6 +53,8 @@ pub struct RouterConfig {
     pub wait: Duration,
     /// What hosts may permit each other through this router.
     pub policy: RouterPolicy,
+    /// Octets of last messages kept to repair paths that move, of all sessions together; beyond it their ends repair them.
+    pub copies: usize,
 }
 
 impl RouterConfig {
@@ -70,6 +73,7 @@ impl RouterConfig {
             pending_per_peer: (pending / 2).max(1),
             wait: Duration::from_secs(30),
             policy: RouterPolicy::default(),
+            copies: 64 << 20,
         }
     }
 }
@@ -91,6 +95,8 @@ pub struct Router {
     /// Which session waits for an answer of the packet side.
     waiting: BTreeMap<Token, SessionKey>,
     removals: Removals<SendMessage>,
+    /// Octets of messages that are kept.
+    copied: usize,
 }
 
 impl Router {
@@ -118,6 +124,7 @@ impl Router {
             pending: Shares::default(),
             waiting: BTreeMap::new(),
             removals: Removals::new(),
+            copied: 0,
         };
         router.restart(now);
         router

@@ -43,6 +43,10 @@ pub(super) enum Cause<'a> {
         by: SessionKey,
         until: Instant,
     },
+    /// The last Query, once more.
+    Again {
+        received: &'a ReceivedMessage,
+    },
     Other,
 }
 
@@ -81,7 +85,7 @@ impl<'a> Step<'a> {
     fn received(&self) -> Option<&'a ReceivedMessage> {
         match &self.cause {
             Cause::Query { received, .. } | Cause::Permission { received, .. } | Cause::Refused { received, .. } => Some(received),
-            Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Other => None,
+            Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Again { .. } | Cause::Other => None,
         }
     }
 }
@@ -148,6 +152,8 @@ impl Router {
                 }
             }
             Action::ForwardPermission => self.forward_permission(step),
+            Action::ResendQuery => self.resend_query(step),
+            Action::ResendPermission => self.resend_permission(step),
             Action::Supersede => self.supersede(step, None),
             Action::SupersedeWaiting => self.supersede(step, Some(State::WaitP)),
             Action::HandOver => self.hand_over(step),
@@ -196,7 +202,7 @@ impl Router {
         let number = match &step.cause {
             Cause::Query { signed, .. } => signed.message.number,
             Cause::Permission { signed, .. } => signed.message.number,
-            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Other => 0,
+            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Again { .. } | Cause::Other => 0,
         };
         let asked = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref());
         let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream));

@@ -4,8 +4,10 @@ use core::fmt;
 use core::time::Duration;
 
 use gist::api::{Principal, SendMessage};
+use gist::time::Instant;
 use gist::wire::Mri;
 
+use super::copies::Copy;
 use super::table::State;
 use crate::association::Association;
 use crate::credentials::sha256;
@@ -25,6 +27,8 @@ pub(super) struct Session {
     pub(super) draining: Option<u32>,
     /// The Permission that goes on when the packet side has acknowledged it.
     pub(super) held: Option<Held>,
+    /// When a copy of a message was sent to a new peer last.
+    pub(super) repaired: Option<Instant>,
     /// Whose share of the table it takes up.
     pub(super) owner: Owner,
     /// Whether it takes up a part of the owner's share of the pending table too.
@@ -46,7 +50,7 @@ impl fmt::Debug for Held {
 }
 
 /// What is kept of the newest Query: whoever has a certificate can make a router keep one for each flow, so nothing that is
-/// long.
+/// long but the copy, which has a bound for all flows together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     pub(super) key_hash: [u8; 32],
@@ -61,6 +65,8 @@ pub(super) struct Asked {
     pub(super) upstream: Principal,
     /// Downstream.
     pub(super) mri: Mri,
+    /// The message itself, if there was room for it.
+    pub(super) copy: Option<Copy>,
 }
 
 /// The newest Permission.
@@ -74,11 +80,13 @@ pub(super) struct Granted {
     pub(super) downstream: Principal,
     /// Upstream.
     pub(super) mri: Mri,
+    /// The message itself, if there was room for it.
+    pub(super) copy: Option<Copy>,
 }
 
 impl Session {
     pub(super) fn new(state: State, owner: Owner) -> Self {
-        Self { state, asked: None, granted: None, draining: None, held: None, owner, is_pending: false }
+        Self { state, asked: None, granted: None, draining: None, held: None, repaired: None, owner, is_pending: false }
     }
 
     /// Where the counted volume of an epoch starts: what the source says it has sent in it already.

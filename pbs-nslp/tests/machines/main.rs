@@ -9,6 +9,7 @@ mod budget;
 mod change;
 mod clocks;
 mod consent;
+mod copies;
 mod counting;
 mod coverage;
 mod credentials;

@@ -6,7 +6,7 @@ use pbs_nslp::report::ReportEvent;
 use pbs_nslp::wire::{MessageKind, NotifyCode};
 
 use crate::forge::{self, query_from};
-use crate::world::{LATENCY, SENDER, Transit, World, flow, flow_to, seconds};
+use crate::world::{SENDER, Transit, World, flow, flow_to, seconds};
 
 /// Replays everything delivered so far at every node that got it; nothing may change.
 fn replay_all(world: &mut World) {
@@ -97,20 +97,6 @@ fn a_denial_replayed_into_a_newer_session_does_not_end_it() {
     assert_eq!(world.states(), ["Permitted"; 3]);
     replay_all(&mut world);
     assert_eq!(world.states(), ["Permitted"; 3]);
-}
-
-#[test]
-fn the_same_query_from_another_peer_is_recognised_but_not_yet_answered() {
-    // FN-31 is for repairs and comes later; until then it is refused loudly and has no effect.
-    let mut world = World::granted(1);
-    let mut transit = world.recorded[0].clone();
-    transit.received.principal = crate::world::principal(77);
-    let before = (world.states(), world.permissions());
-    world.deliver(transit);
-    assert_eq!(before, (world.states(), world.permissions()));
-    assert_eq!(world.routers[0].counters().not_acted_upon.get("FN-31"), Some(&1));
-    world.run(LATENCY);
-    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 1);
 }
 
 #[test]
