@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::sabotage::Sabotage;
-use crate::{audit, coverage, demo, honest, remains, sabotage, scenario, standing};
+use crate::{audit, coverage, demo, honest, latency, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -92,6 +92,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measures how long a first packet takes: a new flow over live associations through one router, cold, and a TCP connection with
+    /// both permissions. Exit code 0 only if all goals are met, which are those of a release build on an idle machine. Needs root.
+    Latency {
+        /// New flows.
+        #[arg(long, default_value_t = 300)]
+        flows: usize,
+        /// Cold starts.
+        #[arg(long, default_value_t = 15)]
+        cold: usize,
+        /// TCP connections.
+        #[arg(long, default_value_t = 60)]
+        connections: usize,
+        /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Builds the network of the demonstration and leaves it running, under names for `ip netns`. Needs root.
     Up {
         /// What to call it.
@@ -151,6 +167,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Honest { sessions, seed, json } => run_honest(json, honest::Options { sessions, seed }),
+        Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
         Command::Coverage { json, tree } => run_coverage(&tree, json),
@@ -199,6 +216,20 @@ fn run_scenario(name: &str, json: bool, options: &scenario::Options) -> std::io:
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         println!("{}", outcome.text());
+    }
+    Ok(outcome.holds)
+}
+
+fn run_latency(json: bool, options: latency::Options) -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("the benchmark makes network namespaces and needs root"));
+    }
+    remains::remove_on_signals()?;
+    let outcome = latency::run(options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print!("{}", outcome.text());
     }
     Ok(outcome.holds)
 }

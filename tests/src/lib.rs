@@ -7,6 +7,7 @@ pub mod coverage;
 pub mod demo;
 pub mod ground;
 pub mod honest;
+pub mod latency;
 mod leaking;
 mod lying;
 pub mod network;
