@@ -88,14 +88,7 @@ impl Times {
             let place = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1)) - 1;
             times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
         };
-        Self {
-            count: times.len(),
-            shortest: at(0.0),
-            median: at(0.5),
-            quartiles: [at(0.25), at(0.75)],
-            p99: at(0.99),
-            longest: at(1.0),
-        }
+        Self { count: times.len(), shortest: at(0.0), median: at(0.5), quartiles: [at(0.25), at(0.75)], p99: at(0.99), longest: at(1.0) }
     }
 }
 
@@ -163,9 +156,11 @@ impl Site {
         let ground = Ground::lay()?;
         let mut daemons = Vec::new();
         let chain = &ground.chain;
-        for (host, program, name) in
-            [(&chain.router, Program::Router, "router"), (&chain.receiver, Program::Host, "receiver"), (&chain.sender, Program::Host, "sender")]
-        {
+        for (host, program, name) in [
+            (&chain.router, Program::Router, "router"),
+            (&chain.receiver, Program::Host, "receiver"),
+            (&chain.sender, Program::Host, "sender"),
+        ] {
             daemons.push(Daemon::start(host, program, &ground.directory, name)?);
         }
         Ok(Self { daemons, ground })

@@ -28,6 +28,10 @@ pub enum Program {
     Host,
     /// `pbs` of a sender that lies: its own budget check is taken out.
     LyingHost,
+    /// `pbs` of a sender that says it has sent half of what it has.
+    UnderstatingHost,
+    /// `pbs` of a receiver that gives two flows one SPI.
+    CollidingHost,
     /// `pbs` of a receiver that grants what nobody asks for.
     UnaskedHost,
     /// `pbs-router` that tampers with the Permissions it passes on.
@@ -41,7 +45,7 @@ impl Program {
     pub fn role(self) -> Role {
         match self {
             Self::Router | Self::TamperingRouter | Self::LeakingRouter => Role::Router,
-            Self::Host | Self::LyingHost | Self::UnaskedHost => Role::Host,
+            Self::Host | Self::LyingHost | Self::UnderstatingHost | Self::CollidingHost | Self::UnaskedHost => Role::Host,
         }
     }
 
@@ -51,6 +55,8 @@ impl Program {
             Self::Router => "pbs-router",
             Self::Host => "pbs",
             Self::LyingHost => "pbs-lying",
+            Self::UnderstatingHost => "pbs-understating",
+            Self::CollidingHost => "pbs-colliding",
             Self::UnaskedHost => "pbs-unasked",
             Self::TamperingRouter => "pbs-router-tampering",
             Self::LeakingRouter => "pbs-router-leaking",

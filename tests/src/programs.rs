@@ -38,6 +38,8 @@ pub(crate) fn run(name: &str, arguments: &[OsString]) -> Option<ExitCode> {
         "pbs" if without.is_none() => endpoint::main(given),
         "pbs" => host(Ok(endpoint::Parts::default())),
         "pbs-lying" => host(Ok(lying::parts())),
+        "pbs-understating" => host(config().and_then(lying::about_volume)),
+        "pbs-colliding" => host(config().and_then(lying::with_one_spi)),
         "pbs-unasked" => host(config().and_then(unasked::parts)),
         _ => return None,
     })

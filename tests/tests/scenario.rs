@@ -63,6 +63,35 @@ fn a_path_that_moves_between_living_routers_heals_long_before_a_refresh() {
 }
 
 #[test]
+fn a_sender_that_understates_its_volume_is_found_out_at_the_first_comparison() {
+    // FR-31, FR-40, FR-41; E1.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("lying-sender");
+    assert!(outcome["detected"]["periods"].as_f64().unwrap() <= 1.2, "{}", outcome["detected"]);
+}
+
+#[test]
+fn every_tenth_packet_missing_is_noticed_after_two_periods_at_any_place_of_the_count() {
+    // FR-36, FR-42; T2.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("every-nth");
+    assert!(outcome["detected"]["periods"].as_f64().unwrap() <= 2.6, "{}", outcome["detected"]);
+}
+
+#[test]
+fn a_word_that_ends_a_permission_and_crosses_a_question_ends_it_everywhere() {
+    // FR-16, FS-27, FN-26.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    assert_eq!(play("crossing")["octets_through"], 0);
+}
+
+#[test]
 fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
     let lab = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("scenario").args(arguments).output().unwrap();
     let list = lab(&["--list"]);
@@ -79,6 +108,7 @@ fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
         "reroute",
         "reroute-unseen",
         "restarts",
+        "replay-storm",
     ] {
         assert!(listed.lines().any(|line| line.split(' ').next() == Some(name)), "{name}: {listed}");
     }

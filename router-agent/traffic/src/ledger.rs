@@ -2,7 +2,8 @@
 //!
 //! A sender says "up to number N I have sent so many bytes". The ledger answers how many of the bytes counted here lie up to N,
 //! exactly for buckets of [`BUCKET`] numbers, and within a bucket between two bounds, so that whoever compares can take the
-//! one in the sender's favour. Of one number in [`SAMPLE`] it keeps the first octets of the ICV, so that a packet that comes
+//! one in the sender's favour. The bounds follow from the bucket's longest packet: close where packets are of one length, as they
+//! are where much is sent. Of one number in [`SAMPLE`] it keeps the first octets of the ICV, so that a packet that comes
 //! too late for the anti-replay window can still be told from a copy of one that was counted.
 
 use std::collections::VecDeque;
@@ -43,6 +44,8 @@ pub struct Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bucket {
     bytes: u32,
+    /// Octets of the longest of them.
+    longest: u32,
     /// When the last of them came.
     last: Instant,
     /// First octets of the ICV of each sampled number; all zero for one that was not counted.
@@ -51,13 +54,13 @@ struct Bucket {
 
 impl Hash for Bucket {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { bytes, last, tags } = self;
-        (bytes, last.in_micros(), tags).hash(state);
+        let Self { bytes, longest, last, tags } = self;
+        (bytes, longest, last.in_micros(), tags).hash(state);
     }
 }
 
 impl Bucket {
-    const EMPTY: Self = Self { bytes: 0, last: Instant::ZERO, tags: [[0; 4]; SAMPLES] };
+    const EMPTY: Self = Self { bytes: 0, longest: 0, last: Instant::ZERO, tags: [[0; 4]; SAMPLES] };
 }
 
 /// How much of what was counted lies up to some number.
@@ -65,7 +68,7 @@ impl Bucket {
 pub struct Covered {
     /// Bytes that certainly do.
     pub at_least: u64,
-    /// Bytes that may: those of the number's own bucket included.
+    /// Bytes that may: of the number's own bucket as many as its longest packet allows.
     pub at_most: u64,
 }
 
@@ -102,6 +105,7 @@ impl Ledger {
             return;
         };
         bucket.bytes = bucket.bytes.saturating_add(length);
+        bucket.longest = bucket.longest.max(length);
         bucket.last = now;
         if let Some(kept) = sample.and_then(|sample| bucket.tags.get_mut(sample)) {
             // All zero means "not counted"; one ICV in 2^32 is remembered as its neighbour.
@@ -116,8 +120,12 @@ impl Ledger {
         }
         let own = usize::try_from((number / BUCKET).checked_sub(self.first)?).ok()?;
         let older = self.buckets.iter().take(own).fold(self.before, |sum, bucket| sum.saturating_add(bucket.bytes.into()));
-        let within = self.buckets.get(own).map_or(0, |bucket| u64::from(bucket.bytes));
-        Some(Covered { at_least: older, at_most: older.saturating_add(within) })
+        let (within, longest) = self.buckets.get(own).map_or((0, 0), |bucket| (u64::from(bucket.bytes), u64::from(bucket.longest)));
+        // No number has more than one packet, and none is longer than the longest.
+        let numbers = u64::from(number % BUCKET + 1);
+        let beyond = (u64::from(BUCKET) - numbers).saturating_mul(longest);
+        let at_least = older.saturating_add(within.saturating_sub(beyond));
+        Some(Covered { at_least, at_most: older.saturating_add(within.min(numbers.saturating_mul(longest))) })
     }
 
     /// Bytes counted under numbers beyond `number` that had come before `then`: at a number that a Query names as the last one
@@ -238,6 +246,18 @@ mod tests {
                 prop_assert!(ledger.buckets.len() <= capacity.max(1));
             }
         }
+    }
+
+    #[test]
+    fn packets_of_one_length_are_told_to_the_number_where_none_is_missing_and_nearly_so_where_some_are() {
+        let mut ledger = Ledger::new(16, 0);
+        for number in (1..=1500).filter(|number| *number <= 1000 || number % 10 != 0) {
+            ledger.count(number, 1264, [1; 4], Instant::ZERO);
+        }
+        assert_eq!(ledger.up_to(700), Some(Covered { at_least: 700 * 1264, at_most: 700 * 1264 }));
+        let exact = (1000 + 300 - 30) * 1264;
+        let covered = ledger.up_to(1300).unwrap();
+        assert!(covered.at_most - exact <= 3 * 1264 && exact - covered.at_least <= 24 * 1264, "{covered:?}, {exact}");
     }
 
     #[test]

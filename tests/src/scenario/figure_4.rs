@@ -9,6 +9,7 @@ use super::flow::{self, Programs};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms};
 use crate::network::graph::Place;
+use crate::process::Program;
 
 /// Bytes granted.
 const GRANTED: u64 = 10_000_000;
@@ -28,7 +29,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "figure-4",
     what: "10 MB granted, 1 MB sent, 2 MB injected with the shared key between the routers: signed packets follow, and the second router \
            drops the rest",
-    terms: Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: GRANTED, reactions: "", leaking: Some("router1") },
+    terms: Terms {
+        place: Place::BetweenRouters,
+        refresh: SHORTEST,
+        volume: GRANTED,
+        reactions: "",
+        rogue: Some(("router1", Program::LeakingRouter)),
+    },
     run,
 };
 

@@ -13,7 +13,7 @@ use crate::network::relay::{Fate, packet};
 
 /// One datagram each: 2 MB a refresh period, so that the share decides and not the floor of 64 KiB.
 const PAUSE: Duration = Duration::from_millis(3);
-const TERMS: Terms = Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: 64_000_000, reactions: "", leaking: None };
+const TERMS: Terms = Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: 64_000_000, reactions: "", rogue: None };
 /// Protocol number of the Authentication Header.
 const AH: u8 = 51;
 
@@ -33,6 +33,13 @@ pub(super) const ALL: Scenario = Scenario {
     run: drop_all,
 };
 
+pub(super) const NTH: Scenario = Scenario {
+    name: "every-nth",
+    what: "every tenth data packet dropped, signalling not: after two periods the receiver asks for another path",
+    terms: TERMS,
+    run: drop_every_tenth,
+};
+
 pub(super) const BELOW: Scenario = Scenario {
     name: "loss-below",
     what: "3 % of all packets are lost by nature, 5 % are tolerated: no reaction in four periods",
@@ -48,7 +55,7 @@ pub(super) const ABOVE: Scenario = Scenario {
 };
 
 /// What receivers say of missing and injected packets.
-const EVIDENCE: [&str; 6] = ["FR-21", "FR-31", "FR-35", "FR-36", "FR-40", "FR-42"];
+pub(super) const EVIDENCE: [&str; 6] = ["FR-21", "FR-31", "FR-35", "FR-36", "FR-40", "FR-42"];
 
 /// A steady flow that has been compared once. Gives the moment after the comparison.
 fn begin(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<(Programs, Steady, Duration)> {
@@ -98,6 +105,32 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     outcome.dropped = site.drops()?.since(&before);
     outcome.check("the flow goes on", delivered.own > 0, format!("{delivered:?}"));
     Ok(())
+}
+
+fn drop_every_tenth(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<()> {
+    /// Which packets are dropped.
+    const TENTH: u64 = 10;
+    outcome.attacker = "on the link, without any key".to_owned();
+    let (_programs, flow, from) = begin(site, outcome, progress)?;
+    progress("dropping every tenth data packet (at most 14 s)");
+    let mut count = 0;
+    site.relay.set(move |_, frame| match packet(frame).and_then(frame::read) {
+        Some(seen) if seen.authentication.is_some() => {
+            count += 1;
+            if count % TENTH == 0 { Fate::Drop } else { Fate::Pass }
+        }
+        _ => Fate::Pass,
+    });
+    let told = outcome.must_detect(site, &["FR-36"], from, 2.6)?;
+    outcome.must_follow(site, "receiver", "FR-42", from, Duration::from_secs(1))?;
+    outcome.must_follow(site, "sender", "FS-26", from, Duration::from_secs(1))?;
+    let reaction = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
+    outcome.figures.insert("octets of the flow lost until the reaction", flow::octets_lost(site, from, reaction));
+    let story = site.story()?;
+    let injected: Vec<_> = ["FR-21", "FR-31", "FR-40"].iter().flat_map(|rule| story.of("receiver", rule, from)).collect();
+    outcome.check("nobody is taken for a holder of the key", injected.is_empty(), format!("{injected:?}"));
+    must_be_permitted(site, outcome)?;
+    flow.end().map(drop)
 }
 
 fn drop_all(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<()> {

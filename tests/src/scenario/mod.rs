@@ -2,11 +2,14 @@
 //! and how long that took (requirements, machines §8; draft-hong-nsis-pbs-nslp-04 figures 4 to 6).
 
 mod attacker;
+mod ending;
 mod figure_4;
 mod flow;
 mod forked;
 mod losing;
+mod lying;
 mod outcome;
+mod replaying;
 mod reroute;
 mod restarts;
 mod signed;
@@ -50,16 +53,24 @@ type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 pub static FORKED: [forked::Scenario; 3] = [reroute::SEEN, reroute::UNSEEN, restarts::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 9] = [
+pub static SCENARIOS: [Scenario; 17] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
     losing::DATA,
     losing::ALL,
+    losing::NTH,
     losing::BELOW,
     losing::ABOVE,
     signed::SCENARIO,
     signed::FLOOD,
+    replaying::SCENARIO,
+    lying::VOLUME,
+    lying::COLLISION,
+    ending::LOST_BETWEEN,
+    ending::LOST_LAST,
+    ending::CROSSING,
+    ending::DENIED,
 ];
 
 /// A scenario of either kind.

@@ -11,6 +11,7 @@ use super::flow::{self, Delivered, Programs};
 use super::outcome::Outcome;
 use super::site::{OTHER_PORT, SHORTEST, Site, Terms};
 use crate::network::graph::Place;
+use crate::process::Program;
 
 /// More numbers than the flow uses during an attack.
 const AHEAD: u32 = 3000;
@@ -20,7 +21,13 @@ const PAUSE: Duration = Duration::from_millis(4);
 const FORGED: u32 = 400;
 const PAYLOAD: usize = 1208;
 const SETTLE: Duration = Duration::from_millis(300);
-const TERMS: Terms = Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: 32_000_000, reactions: "", leaking: Some("router1") };
+const TERMS: Terms = Terms {
+    place: Place::BetweenRouters,
+    refresh: SHORTEST,
+    volume: 32_000_000,
+    reactions: "",
+    rogue: Some(("router1", Program::LeakingRouter)),
+};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "injection-signed",

@@ -51,8 +51,8 @@ pub(super) struct Terms {
     pub volume: u64,
     /// Keys of section `[reactions]` of the receiver, a line each; what is left out has its default.
     pub reactions: &'static str,
-    /// Which router gives the shared keys away, if one does.
-    pub leaking: Option<&'static str>,
+    /// Which node does not keep to the rules, if one does not, and what it runs.
+    pub rogue: Option<(&'static str, Program)>,
 }
 
 /// Everything that runs.
@@ -97,11 +97,11 @@ impl Site {
         let refresh = terms.refresh;
         let mut site = Self { directory, clock, refresh, hosts, first, middle, last, relay, daemons: Vec::new(), remainder };
         for name in ["router1", "router2", "receiver", "sender"] {
-            let program = match name {
-                _ if terms.leaking == Some(name) => Program::LeakingRouter,
+            let honest = match name {
                 "router1" | "router2" => Program::Router,
                 _ => Program::Host,
             };
+            let program = terms.rogue.filter(|(rogue, _)| *rogue == name).map_or(honest, |(_, program)| program);
             site.daemons.push(Daemon::start(site.host(name), program, &site.directory, name)?);
         }
         Ok(site)
@@ -193,8 +193,32 @@ impl Site {
     }
 
     fn ask(&self, name: &str, command: &str) -> io::Result<Value> {
+        self.daemon(name)?.ask(&json!({ "command": command }))
+    }
+
+    fn daemon(&self, name: &str) -> io::Result<&Daemon> {
         let daemon = self.daemons.iter().find(|daemon| daemon.name() == name);
-        daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))?.ask(&json!({ "command": command }))
+        daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))
+    }
+
+    /// Has the receiver take the flow's permission back.
+    pub(super) fn revoke(&self) -> io::Result<()> {
+        self.about_flow("receiver", json!({ "command": "revoke" }))
+    }
+
+    /// Has the sender ask for more.
+    pub(super) fn request(&self, volume: u64) -> io::Result<()> {
+        self.about_flow("sender", json!({ "command": "request", "volume": volume }))
+    }
+
+    fn about_flow(&self, name: &str, mut request: Value) -> io::Result<()> {
+        if let Some(fields) = request.as_object_mut() {
+            let flow = json!({
+                "source": SENDER, "destination": RECEIVER, "protocol": 17, "source_port": source_port(PORT), "destination_port": PORT,
+            });
+            fields.extend(flow.as_object().cloned().unwrap_or_default());
+        }
+        self.daemon(name)?.ask(&request).map(drop)
     }
 
     /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.

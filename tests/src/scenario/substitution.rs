@@ -11,6 +11,7 @@ use super::flow::{self, Programs, STEADY};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms};
 use crate::network::graph::Place;
+use crate::process::Program;
 
 const GRANTED: u64 = 32_000_000;
 /// One datagram each: about 500 kbit/s.
@@ -22,7 +23,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "substitution",
     what: "own packets under the flow's numbers, of equal length, before the true ones on the receiver's link: the receiver sees two \
            holders of the key (E4), and signed packets follow",
-    terms: Terms { place: Place::LastLink, refresh: SHORTEST, volume: GRANTED, reactions: "", leaking: Some("router2") },
+    terms: Terms {
+        place: Place::LastLink,
+        refresh: SHORTEST,
+        volume: GRANTED,
+        reactions: "",
+        rogue: Some(("router2", Program::LeakingRouter)),
+    },
     run: on_the_last_link,
 };
 
@@ -30,7 +37,13 @@ pub(super) const UPSTREAM: Scenario = Scenario {
     name: "substitution-upstream",
     what: "the same between the routers, a known weakness (appendix F): the second router drops the true packets as replayed, so that \
            the receiver sees only the attacker's and nothing follows; the router's counter is all that shows it",
-    terms: Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: GRANTED, reactions: "", leaking: Some("router1") },
+    terms: Terms {
+        place: Place::BetweenRouters,
+        refresh: SHORTEST,
+        volume: GRANTED,
+        reactions: "",
+        rogue: Some(("router1", Program::LeakingRouter)),
+    },
     run: between_the_routers,
 };
 
