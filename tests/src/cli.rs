@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::sabotage::Sabotage;
-use crate::{audit, coverage, demo, honest, latency, remains, sabotage, scenario, standing};
+use crate::{audit, coverage, demo, honest, latency, query_flood, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -92,6 +92,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// One of a hundred sources floods a router with Queries, on real sockets. Exit code 0 only if the ninety-nine keep 95 % of their
+    /// grants within three times the time, and the router its memory. Needs root, and a processor for the flooding host alone.
+    QueryFlood {
+        /// New flows of each source, without the flood and with it.
+        #[arg(long, default_value_t = 2)]
+        rounds: u32,
+        /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Measures how long a first packet takes: a new flow over live associations through one router, cold, and a TCP connection with
     /// both permissions. Exit code 0 only if all goals are met, which are those of a release build on an idle machine. Needs root.
     Latency {
@@ -167,6 +177,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Honest { sessions, seed, json } => run_honest(json, honest::Options { sessions, seed }),
+        Command::QueryFlood { rounds, json } => run_query_flood(json, query_flood::Options { rounds }),
         Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
@@ -216,6 +227,20 @@ fn run_scenario(name: &str, json: bool, options: &scenario::Options) -> std::io:
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         println!("{}", outcome.text());
+    }
+    Ok(outcome.holds)
+}
+
+fn run_query_flood(json: bool, options: query_flood::Options) -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("the flood makes network namespaces and needs root"));
+    }
+    remains::remove_on_signals()?;
+    let outcome = query_flood::run(options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print!("{}", outcome.text());
     }
     Ok(outcome.holds)
 }

@@ -30,6 +30,8 @@ pub enum Program {
     LyingHost,
     /// `pbs` of a sender that says it has sent half of what it has.
     UnderstatingHost,
+    /// `pbs` of a host that floods with Queries.
+    FloodingHost,
     /// `pbs` of a receiver that gives two flows one SPI.
     CollidingHost,
     /// `pbs` of a receiver that grants what nobody asks for.
@@ -45,7 +47,9 @@ impl Program {
     pub fn role(self) -> Role {
         match self {
             Self::Router | Self::TamperingRouter | Self::LeakingRouter => Role::Router,
-            Self::Host | Self::LyingHost | Self::UnderstatingHost | Self::CollidingHost | Self::UnaskedHost => Role::Host,
+            Self::Host | Self::LyingHost | Self::UnderstatingHost | Self::CollidingHost | Self::FloodingHost | Self::UnaskedHost => {
+                Role::Host
+            }
         }
     }
 
@@ -56,6 +60,7 @@ impl Program {
             Self::Host => "pbs",
             Self::LyingHost => "pbs-lying",
             Self::UnderstatingHost => "pbs-understating",
+            Self::FloodingHost => "pbs-flooding",
             Self::CollidingHost => "pbs-colliding",
             Self::UnaskedHost => "pbs-unasked",
             Self::TamperingRouter => "pbs-router-tampering",
@@ -72,6 +77,12 @@ pub struct Daemon {
     role: Role,
     control: PathBuf,
     log: PathBuf,
+}
+
+/// Asks a daemon on this control socket.
+pub fn ask(control: &Path, role: Role, request: &Value) -> io::Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(daemon::control::ask(control, role, request)).map_err(io::Error::other)
 }
 
 /// The laboratory's program, where that is not the running one.
@@ -135,8 +146,7 @@ impl Daemon {
 
     /// Asks the daemon on its control socket.
     pub fn ask(&self, request: &Value) -> io::Result<Value> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(daemon::control::ask(&self.control, self.role, request)).map_err(io::Error::other)
+        ask(&self.control, self.role, request)
     }
 
     /// Ends the process at once, as a crash would (SIGKILL).

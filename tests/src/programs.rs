@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::sabotage::Sabotage;
-use crate::{leaking, lying, tampering, unasked};
+use crate::{flooding, leaking, lying, tampering, unasked};
 
 /// Exit code of a program that cannot be started.
 const ERROR: u8 = 2;
@@ -40,6 +40,7 @@ pub(crate) fn run(name: &str, arguments: &[OsString]) -> Option<ExitCode> {
         "pbs-lying" => host(Ok(lying::parts())),
         "pbs-understating" => host(config().and_then(lying::about_volume)),
         "pbs-colliding" => host(config().and_then(lying::with_one_spi)),
+        "pbs-flooding" => host(config().and_then(flooding::parts)),
         "pbs-unasked" => host(config().and_then(unasked::parts)),
         _ => return None,
     })
