@@ -311,7 +311,7 @@ mod tests {
             ("[reactions]\ngrace = \"4s\"\n", "8: reactions.grace: must be at most 3s"),
             ("[reactions]\nmissing = { bytes = 1, percent = 101 }\n", "8: 101 percent; it must be 0 to 100"),
             ("[reactions]\non_attack = \"forgive\"\n", "8: unknown variant `forgive`"),
-            ("[datapath]\nmark = 2\n", "8: datapath.mark: is a bit of the mark of signalling"),
+            ("[datapath]\nmark = 2\n", "8: datapath.mark: is a bit of the marks of signalling"),
             ("[datapath]\npath_mark = 0\n", "8: datapath.path_mark: must be bits side by side"),
             ("[datapath]\npath_mark = 5\n", "8: datapath.path_mark: must be bits side by side"),
             ("[datapath]\npath_mark = 0x0c000000\n", "8: datapath.path_mark: has bits of datapath.mark"),
