@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use traffic::paths::MASK;
 use traffic::routes::MARK;
-use traffic::rules::{ASSOCIATION_MARK, LISTENER_MARK, Role};
+use traffic::rules::{ASSOCIATION_MARK, Fragments, LISTENER_MARK, Role};
 
 use crate::paths;
 use crate::reactions::{LONGEST_GRACE, Section};
@@ -76,6 +76,8 @@ pub(crate) struct Datapath {
     pub path_mark: u32,
     /// Largest AH a flow of this host may come to carry, by the algorithms it may escalate to.
     pub largest_protection: LargestProtection,
+    /// What becomes of what arrives in fragments.
+    pub fragments: Fragments,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
 }
@@ -83,7 +85,16 @@ pub(crate) struct Datapath {
 impl Default for Datapath {
     fn default() -> Self {
         let (largest_protection, signatures) = (LargestProtection::PublicKey, Signatures::default());
-        Self { outbound_queue: 3, inbound_queue: 4, permissions: 4096, mark: MARK, path_mark: MASK, largest_protection, signatures }
+        Self {
+            outbound_queue: 3,
+            inbound_queue: 4,
+            permissions: 4096,
+            fragments: Fragments::default(),
+            mark: MARK,
+            path_mark: MASK,
+            largest_protection,
+            signatures,
+        }
     }
 }
 

@@ -89,7 +89,7 @@ fn entropy() -> Result<Entropy, IdentityError> {
 
 fn rules(config: &Config) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
-    let rules = HostRules { exempt: exempt::rules(&config.exempt), ..rules };
+    let rules = HostRules { exempt: exempt::rules(&config.exempt), fragments: config.datapath.fragments, ..rules };
     Box::new(move |socket| rules.install_through(socket))
 }
 

@@ -9,7 +9,7 @@ use daemon::logging::Form;
 use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
-use traffic::rules::Role;
+use traffic::rules::{Fragments, Role};
 
 use crate::limits::{self, Limit};
 use crate::modes::{self, Interface, Mode};
@@ -63,13 +63,15 @@ pub(crate) struct Datapath {
     pub data_queue: u16,
     /// Permissions held at most.
     pub permissions: usize,
+    /// What becomes of what arrives in fragments.
+    pub fragments: Fragments,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { signalling_queue: 1, data_queue: 2, permissions: 65_536, signatures: Signatures::default() }
+        Self { signalling_queue: 1, data_queue: 2, permissions: 65_536, fragments: Fragments::default(), signatures: Signatures::default() }
     }
 }
 

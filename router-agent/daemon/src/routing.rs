@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use traffic::netlink::NetlinkError;
-use traffic::routes::{Left, MtuPlan, Outcome, Paths, Routes};
+use traffic::routes::{Left, MtuPlan, NarrowPaths, Outcome, Routes};
 use traffic::routing_events::{RoutingEvents, Settled};
 
 use crate::config::local_addresses;
@@ -67,7 +67,7 @@ struct State {
 #[derive(Debug)]
 pub struct Followed {
     routing: Routing,
-    paths: Option<Paths>,
+    paths: Option<NarrowPaths>,
     /// When the second table was told of a path last.
     narrowed: Option<Instant>,
     addresses: watch::Receiver<Vec<IpAddr>>,
@@ -118,7 +118,7 @@ impl Routing {
         let (moving, moved) = mpsc::channel(CHANGES);
         let follower = Follower { events, own, routes, state: Arc::clone(&self.state), told, ways: ways.clone(), moving };
         threads.spawn("routing", move || follower.run().to_string()).map_err(RoutingError::Thread)?;
-        let paths = self.plan.map(Paths::open).transpose()?;
+        let paths = self.plan.map(NarrowPaths::open).transpose()?;
         Ok(Followed { routing: self, paths, narrowed: None, addresses, ways, moved })
     }
 }

@@ -7,14 +7,14 @@ mod routing;
 use namespace::{A6, B6, SOON, add_route, address, pair, privileged, receive};
 use nix::sys::socket::{setsockopt, sockopt};
 use routing::{MAIN, MARKED, routes};
-use traffic::routes::{MtuPlan, Paths};
+use traffic::routes::{MtuPlan, NarrowPaths};
 
 const PLAN: MtuPlan = MtuPlan::new(28, 32);
 /// Somewhere behind the neighbour.
 const FAR: &str = "fd21::4";
 
 fn narrow(mtu: u32) -> bool {
-    Paths::open(PLAN).unwrap().narrow(FAR.parse().unwrap(), mtu).unwrap()
+    NarrowPaths::open(PLAN).unwrap().narrow(FAR.parse().unwrap(), mtu).unwrap()
 }
 
 fn of_path() -> Vec<String> {
@@ -35,7 +35,7 @@ fn a_narrow_path_has_a_route_for_packets_with_ah_alone_and_the_main_table_stays_
         let main = routes(MAIN);
         assert!(narrow(1400) && !narrow(1400) && !narrow(1450), "it is known already");
         let [line] = &of_path()[..] else { panic!("{:?}", routes(MARKED)) };
-        assert!(line.contains("via fd20::2") && line.contains("proto 81 metric 1023 mtu 1400 expires 6"), "{line}");
+        assert!(line.contains("via fd20::2") && line.contains("proto 82 metric 1023 mtu 1400 expires 6"), "{line}");
         assert_eq!(routes(MAIN), main);
         // Whoever keeps the tables as they should be lets it stand.
         PLAN.apply().unwrap();

@@ -13,7 +13,7 @@
 //! A route that the kernel maintains from IPv6 router advertisements stays as it is: it gets a shadow of the protocol
 //! [`PROTOCOL`] with a better metric, which has the lowered MTU and ends when it ends.
 //!
-//! IPv6 paths that are narrower than their first link have a route of their own in the second table ([`Paths`]).
+//! IPv6 paths that are narrower than their first link have a route of their own in the second table ([`NarrowPaths`]).
 //!
 //! Left alone, and named in the [`Outcome`]: routes whose MTU would become too small, and what rules lead to other tables. Not
 //! lowered, but copied: loopback, link-local and multicast routes, and those that lead nowhere.
@@ -29,7 +29,7 @@ use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
 
 use desired::{Desired, Situation};
 use links::Links;
-pub use path::Paths;
+pub use path::NarrowPaths;
 use reconcile::{Failure, reconcile};
 use route::{MAIN_TABLE, Route};
 

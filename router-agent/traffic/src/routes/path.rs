@@ -20,12 +20,12 @@ const LASTS: u32 = 600;
 
 /// Tells the second table of narrow paths, in the network namespace in which it was opened.
 #[derive(Debug)]
-pub struct Paths {
+pub struct NarrowPaths {
     plan: MtuPlan,
     socket: Socket,
 }
 
-impl Paths {
+impl NarrowPaths {
     /// Changes nothing yet.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ pub(super) const IPV6: u8 = 10;
 pub(super) const MAIN_TABLE: u32 = 254;
 
 /// Who has made the routes of narrow paths, likewise.
-const PATH_PROTOCOL: u8 = 81;
+const PATH_PROTOCOL: u8 = 82;
 /// Length of a whole IPv6 address in bits.
 const HOST: u8 = 128;
 

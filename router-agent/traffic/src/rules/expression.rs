@@ -321,6 +321,16 @@ pub(super) fn unfragmented(family: Family) -> Vec<Expression> {
     }
 }
 
+/// Tests for a fragment of any kind.
+pub(super) fn fragmented(family: Family) -> Vec<Expression> {
+    let mut test = unfragmented(family);
+    match test.pop() {
+        Some(Expression::Equal(value)) => test.push(Expression::Unequal(value)),
+        other => test.extend(other),
+    }
+    test
+}
+
 /// Switches reassembly on for the family, behind a test that no packet passes: there is no protocol 255.
 pub(super) fn reassembly() -> Vec<Expression> {
     vec![Expression::LoadProtocol, Expression::Equal(vec![255]), Expression::Reassembly]

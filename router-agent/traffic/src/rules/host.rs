@@ -26,6 +26,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
+    table.chains.extend(class::no_fragments(rules.fragments, family));
     table.chains.push(Chain {
         name: "outbound".into(),
         // After connection tracking, so that it sees the packet without AH.

@@ -76,6 +76,17 @@ pub const LISTENER_MARK: u32 = 0x5042_0002;
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
 
+/// What becomes of what comes in fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fragments {
+    /// The kernel makes datagrams whole before they are judged. Whoever fills its memory for them harms fragmented datagrams only.
+    #[default]
+    Reassemble,
+    /// Dropped as they arrive, and counted by the rule `fragments`.
+    Drop,
+}
+
 /// What a router filters: every forwarded packet, signalling on its way through, and what is for the router itself. What it
 /// sends itself is left alone, but for a bound on ICMP errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +110,8 @@ pub struct RouterRules {
     pub exempt: Vec<Exempt>,
     /// What becomes of forwarded packets without permission.
     pub modes: Modes,
+    /// What becomes of what arrives in fragments.
+    pub fragments: Fragments,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -118,6 +131,8 @@ pub struct HostRules {
     pub exemptions: Exemptions,
     /// What else does not, by configuration; at most [`MOST_EXEMPT`], each [checked](Exempt::check).
     pub exempt: Vec<Exempt>,
+    /// What becomes of what arrives in fragments.
+    pub fragments: Fragments,
 }
 
 impl RouterRules {
@@ -133,6 +148,7 @@ impl RouterRules {
             exemptions: Exemptions::of_a_router(),
             exempt: Vec::new(),
             modes: Modes::CLOSED,
+            fragments: Fragments::Reassemble,
         }
     }
 
@@ -157,6 +173,7 @@ impl HostRules {
             asking: Bucket::new(1000, 1000),
             exemptions: Exemptions::default(),
             exempt: Vec::new(),
+            fragments: Fragments::Reassemble,
         }
     }
 

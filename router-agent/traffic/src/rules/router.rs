@@ -20,6 +20,7 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     }
     let input = input(rules, &mut table);
     let forward = forward(rules, &mut table);
+    table.chains.extend(class::no_fragments(rules.fragments, family));
     table.chains.extend([interception(family), reassembly_chain(), forward, input, output(family)]);
     table
 }
