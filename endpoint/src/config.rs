@@ -106,6 +106,12 @@ pub(crate) enum LargestProtection {
     Symmetric,
     /// A 64-byte signature: 76 bytes on IPv4, 80 on IPv6.
     PublicKey,
+    /// A signature by an RSA key of 2048 bits: 268 bytes on IPv4, 272 on IPv6.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+    /// A signature by an RSA key of 4096 bits: 524 bytes on IPv4, 528 on IPv6.
+    #[serde(rename = "rsa-4096")]
+    Rsa4096,
 }
 
 /// One entry `[[ask]]`: traffic of this host that asks for permission.
@@ -327,7 +333,7 @@ mod tests {
             ("[datapath]\npath_mark = 5\n", "8: datapath.path_mark: must be bits side by side"),
             ("[datapath]\npath_mark = 0x0c000000\n", "8: datapath.path_mark: has bits of datapath.mark"),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
-            ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected `symmetric` or `public-key`"),
+            ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected one of `symmetric`, `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = -1\n", "9: invalid value: integer `-1`, expected u64"),
             ("[[ask]]\ndestination = \"nowhere\"\nvolume = 1\n", "8: invalid IP address syntax"),

@@ -11,6 +11,7 @@ use daemon::start::{Signalling, Start};
 use daemon::{clock, exempt, identity};
 use gist::node;
 use pbs_nslp::credentials::HmacGenerator;
+use pbs_nslp::credentials::Signer;
 use pbs_nslp::entropy::Entropy;
 use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::host::Host;
@@ -36,6 +37,22 @@ const fn mtu_plan(largest: LargestProtection) -> MtuPlan {
     match largest {
         LargestProtection::Symmetric => MtuPlan::new(28, 32),
         LargestProtection::PublicKey => MtuPlan::new(76, 80),
+        LargestProtection::Rsa2048 => MtuPlan::new(268, 272),
+        LargestProtection::Rsa4096 => MtuPlan::new(524, 528),
+    }
+}
+
+/// Once packets must be signed, those whose signatures the routes leave no room for do not fit through the links.
+fn warn_of_narrow_routes(config: &Config, signature: usize) {
+    let room = match config.datapath.largest_protection {
+        // Nobody expects signatures.
+        LargestProtection::Symmetric => return,
+        LargestProtection::PublicKey => 64,
+        LargestProtection::Rsa2048 => 256,
+        LargestProtection::Rsa4096 => 512,
+    };
+    if signature > room {
+        tracing::warn!(signature, room, "datapath.largest_protection leaves no room for signatures of this host's key");
     }
 }
 
@@ -52,6 +69,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let undo = routing.undo();
     let undo = Box::new(move || undo().and(traffic::paths::restore()));
     let start = Start::begin(&config, Role::Host, rules(&config), undo).await?;
+    warn_of_narrow_routes(&config, start.credentials.signer.signature_length());
     let datapaths = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
     let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));

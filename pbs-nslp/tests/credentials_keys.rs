@@ -69,6 +69,27 @@ fn rsa_signatures_have_a_salt_of_32_bytes() {
     assert_eq!(verify(MESSAGE, RSA_SIGNATURE_SALT_20), Err(BadSignature));
 }
 
+/// P-083, P-088, X-70: an RSA key signs messages and packets by RSASSA-PSS, each time with another salt.
+#[test]
+fn rsa_keys_sign_what_others_verify() {
+    let ca = Ca::new("ca");
+    let pair = KeyPair::from_pkcs8_pem_and_sign_algo(RSA_PRIVATE_KEY, &rcgen::PKCS_RSA_SHA256).unwrap();
+    let certificate = ca.certify(&host_parameters(HOST), &pair);
+    let host = X509Signer::from_der(vec![certificate.clone()], &pair.serialize_der()).unwrap();
+    let key = ca.authority().verify_certificate(&certificate, &[], ip(HOST), now()).unwrap();
+    assert_eq!((host.scheme(), key.scheme, host.signature_length()), (SignatureScheme::RsaPss, SignatureScheme::RsaPss, 256));
+    assert_eq!(host.public_key(), &key.public_key[..]);
+    let (one, other) = (host.sign(MESSAGE).unwrap(), host.sign(MESSAGE).unwrap());
+    assert_ne!(one, other);
+    for signature in [one, other] {
+        assert_eq!(signature.len(), 256);
+        assert_eq!(ca.authority().verify_signature(&key, MESSAGE, &signature), Ok(()));
+        assert_eq!(ca.authority().verify_signature(&key, b"else", &signature), Err(BadSignature));
+    }
+    let foreign = ca.certify(&host_parameters(HOST), &StatedKey { key: hex::decode(RSA_KEY).unwrap(), algorithm: &rcgen::PKCS_RSA_SHA256 });
+    assert!(X509Signer::from_der(vec![foreign], &pair.serialize_der()).is_err(), "the key of another certificate");
+}
+
 /// PEM as operators have it: certificates leaf first, PKCS#8 key, anything else refused.
 #[test]
 fn signers_are_read_from_pem() {
@@ -231,3 +252,6 @@ const RSA_SIGNATURE_SALT_20: &str = "\
      78fa3db73c74b0f15dd2cc4438b24b6cce92512bf65966cebab97af0391552538af6c7e56be413d06a5ef64442cf9977f4dfe11830842bb1e95aef4dea47a284\
      e40b86416243eb38c22dab80fcf4779a14699b5aa57c28b11aeaccd49f46573bbaddba23e4c93b08b2232c54e075769727905d4c76b11d13f025811f4a831619\
      ba2816a63573b6a9d1e2c847d78cd8090df87cf2ebca632991fc0341247d8ebaf4415a02601b7cbf591b1dba2b4a0421bb02fc8b1dea461084732021f93bbd5a";
+
+/// Made for tests; it protects nothing.
+const RSA_PRIVATE_KEY: &str = include_str!("../../tests/src/keys/rsa-2048.pem");

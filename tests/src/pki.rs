@@ -16,6 +16,8 @@ pub enum KeyKind {
     Ed25519,
     /// ECDSA on P-256 with SHA-256.
     P256,
+    /// RSASSA-PSS with SHA-256 and 2048 bits: always the same key, which protects nothing.
+    Rsa2048,
 }
 
 /// A certificate authority.
@@ -68,12 +70,13 @@ impl Authority {
         parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let algorithm = match kind {
-            KeyKind::Ed25519 => &rcgen::PKCS_ED25519,
-            KeyKind::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-        };
         change(&mut parameters);
-        let key = KeyPair::generate_for(algorithm).map_err(io::Error::other)?;
+        let key = match kind {
+            KeyKind::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
+            KeyKind::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+            KeyKind::Rsa2048 => KeyPair::from_pkcs8_pem_and_sign_algo(include_str!("keys/rsa-2048.pem"), &rcgen::PKCS_RSA_SHA256),
+        };
+        let key = key.map_err(io::Error::other)?;
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         std::fs::write(directory.join(format!("{node}.crt")), certificate.pem())?;
         std::fs::write(directory.join(format!("{node}.key")), key.serialize_pem())

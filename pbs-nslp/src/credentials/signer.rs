@@ -4,7 +4,7 @@ use core::fmt;
 
 use bytes::Bytes;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PSS_SHA256, RsaKeyPair};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
@@ -13,7 +13,7 @@ use super::key::{certified_key, parse};
 use super::{CertificateError, SignError, SignatureScheme, Signer};
 use crate::wire::CHAIN_LIMIT;
 
-/// Signs with an Ed25519 or P-256 key.
+/// Signs with an Ed25519 or P-256 key, or with an RSA key of 2048 to 4096 bits.
 pub struct X509Signer {
     certificate: Bytes,
     chain: Vec<Bytes>,
@@ -64,6 +64,7 @@ impl X509Signer {
         match &self.key {
             PrivateKey::Ed25519(_) => SignatureScheme::Ed25519,
             PrivateKey::EcdsaP256(..) => SignatureScheme::EcdsaP256,
+            PrivateKey::Rsa(..) => SignatureScheme::RsaPss,
         }
     }
 
@@ -83,7 +84,10 @@ impl Signer for X509Signer {
     }
 
     fn signature_length(&self) -> usize {
-        64 // r and s of 32 bytes each, or R and S of Ed25519
+        match &self.key {
+            PrivateKey::Rsa(key, _) => key.public().modulus_len(),
+            PrivateKey::Ed25519(_) | PrivateKey::EcdsaP256(..) => 64, // r and s of 32 bytes each, or R and S
+        }
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
@@ -91,6 +95,10 @@ impl Signer for X509Signer {
             PrivateKey::Ed25519(key) => Ok(key.sign(message).as_ref().to_vec()),
             PrivateKey::EcdsaP256(key, random) => {
                 key.sign(random, message).map(|signature| signature.as_ref().to_vec()).map_err(|_| SignError)
+            }
+            PrivateKey::Rsa(key, random) => {
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(&RSA_PSS_SHA256, random, message, &mut signature).map(|()| signature).map_err(|_| SignError)
             }
         }
     }
@@ -136,8 +144,10 @@ impl From<pem::Error> for SignerError {
 
 enum PrivateKey {
     Ed25519(Ed25519KeyPair),
-    /// ECDSA draws a fresh nonce for each signature: the one place of this crate that asks the system for randomness.
+    /// ECDSA draws a fresh nonce for each signature, and RSASSA-PSS a fresh salt: the one place of this crate that asks the system for
+    /// randomness.
     EcdsaP256(EcdsaKeyPair, SystemRandom),
+    Rsa(Box<RsaKeyPair>, SystemRandom),
 }
 
 impl PrivateKey {
@@ -152,7 +162,10 @@ impl PrivateKey {
                     .map(|key| Self::EcdsaP256(key, random))
                     .map_err(rejected)
             }
-            SignatureScheme::EcdsaP384 | SignatureScheme::RsaPss => Err(SignerError::UnsupportedKey(scheme)),
+            SignatureScheme::RsaPss => {
+                RsaKeyPair::from_pkcs8(key).map(|key| Self::Rsa(Box::new(key), SystemRandom::new())).map_err(rejected)
+            }
+            SignatureScheme::EcdsaP384 => Err(SignerError::UnsupportedKey(scheme)),
         }
     }
 
@@ -160,6 +173,7 @@ impl PrivateKey {
         match self {
             Self::Ed25519(key) => key.public_key().as_ref(),
             Self::EcdsaP256(key, _) => key.public_key().as_ref(),
+            Self::Rsa(key, _) => key.public_key().as_ref(),
         }
     }
 }

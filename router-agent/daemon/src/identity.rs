@@ -79,8 +79,12 @@ impl PacketSigner for OwnKey {
     fn algorithm(&self) -> SignatureAlgorithm {
         match self.0.scheme() {
             SignatureScheme::EcdsaP256 => SignatureAlgorithm::EcdsaP256,
-            // The signer has no code for other keys than these two.
-            SignatureScheme::Ed25519 | SignatureScheme::EcdsaP384 | SignatureScheme::RsaPss => SignatureAlgorithm::Ed25519,
+            SignatureScheme::RsaPss => {
+                // The signer takes no key that is shorter than 2048 bits, or longer than 4096.
+                SignatureAlgorithm::RsaPss { octets: u16::try_from(self.0.signature_length()).unwrap_or(u16::MAX) }
+            }
+            // The signer has no code for other keys.
+            SignatureScheme::Ed25519 | SignatureScheme::EcdsaP384 => SignatureAlgorithm::Ed25519,
         }
     }
 

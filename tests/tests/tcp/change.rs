@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use pbs_lab::network::topology::Family;
+use pbs_lab::pki::KeyKind;
 use pbs_lab::process::Daemon;
 use serde_json::{Value, json};
 
 use crate::ending::{Talk, flow};
-use crate::site::{LARGE, Site};
+use crate::site::{LARGE, Site, give, take};
 
 const PROMPTLY: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,16 @@ pub(crate) fn rekeyed() {
 
 /// FR-18 with Solution 3: an operator does not wait for an attack.
 pub(crate) fn signed() {
-    let site = Site::start();
+    signed_by(KeyKind::Ed25519, "ed25519");
+}
+
+/// P-083, P-166, X-70: signatures of 256 octets, and packets that still fit through the links.
+pub(crate) fn signed_by_rsa() {
+    signed_by(KeyKind::Rsa2048, "rsa-pss-sha256");
+}
+
+fn signed_by(key: KeyKind, algorithm: &str) {
+    let site = Site::start_with(key);
     let talk = Talk::start(&site);
     talk.must_move(PROMPTLY);
     let there = flow(&site);
@@ -51,8 +62,22 @@ pub(crate) fn signed() {
     std::thread::sleep(PROMPTLY);
     talk.must_move(PROMPTLY);
     for daemon in [&site.router, &site.receiver] {
-        assert_eq!(shown(&site, daemon, &there)["algorithm"], "ed25519");
+        assert_eq!(shown(&site, daemon, &there)["algorithm"], algorithm);
     }
+    drop(talk);
+    // Full packets of another connection, signed as well.
+    let file = [9; 500_000];
+    std::thread::sleep(PROMPTLY);
+    let server = site.serve(Family::Ipv4, LARGE.port, take);
+    let (stream, _) = site.connect(Family::Ipv4, LARGE.port);
+    let mut another = there.clone();
+    another["source_port"] = json!(stream.local_addr().unwrap().port());
+    order(&site.receiver, &another, json!({ "sign": true }));
+    std::thread::sleep(PROMPTLY / 2);
+    give(stream, &file).unwrap();
+    assert_eq!(shown(&site, &site.router, &another)["algorithm"], algorithm);
+    assert!(shown(&site, &site.router, &another)["counted"].as_u64().unwrap() > 500_000);
+    assert_eq!(server.join().unwrap().unwrap(), file);
     for daemon in [&site.sender, &site.router, &site.receiver] {
         assert_eq!(drops(daemon), [] as [Value; 0]);
     }

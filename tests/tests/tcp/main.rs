@@ -14,7 +14,7 @@ mod transfer;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 13] = [
     ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
     ("ten_megabytes_arrive_over_ipv6_every_packet_under_ah", transfer::ten_megabytes_over_ipv6),
     ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
@@ -24,6 +24,7 @@ const TESTS: [(&str, fn()); 12] = [
     ("a_revoked_connection_stops_in_both_directions", ending::revoked),
     ("keys_change_under_a_running_connection_and_no_packet_is_dropped", change::rekeyed),
     ("a_connection_goes_on_with_signed_packets_when_the_receiver_says_so", change::signed),
+    ("a_connection_goes_on_with_packets_signed_by_an_rsa_key", change::signed_by_rsa),
     ("what_the_receiver_changes_unasked_holds_at_every_node", change::amended),
     ("words_go_on_after_the_sending_host_restarts", ending::sender_restarts),
     ("words_go_on_after_the_receiving_host_restarts", ending::receiver_restarts),

@@ -48,6 +48,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start() -> Self {
+        Self::start_with(KeyKind::Ed25519)
+    }
+
+    /// The sender has a key of this kind.
+    pub(crate) fn start_with(key: KeyKind) -> Self {
         let (remainder, directory) = Remainder::temporary("pbs-tcp").unwrap();
         let chain = Chain::build().unwrap();
         let open = [(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)];
@@ -58,14 +63,14 @@ impl Site {
         let right = Capture::start(&chain.router, topology::RIGHT_LINK, started).unwrap();
         let (router, sender, receiver) = (None, None, None);
         let mut site = Self { directory, chain, left, right, router, sender, receiver, _remainder: remainder };
-        site.write_files();
+        site.write_files(key);
         site.router = Some(Daemon::start(&site.chain.router, Program::Router, &site.directory, "router").unwrap());
         site.start_receiver();
         site.start_sender();
         site
     }
 
-    fn write_files(&self) {
+    fn write_files(&self, key: KeyKind) {
         let authority = Authority::create("authority").unwrap();
         std::fs::write(self.directory.join("ca.crt"), authority.certificate()).unwrap();
         let router = [topology::ROUTER_LEFT, topology::ROUTER_RIGHT, topology::ROUTER_LEFT6, topology::ROUTER_RIGHT6];
@@ -75,7 +80,8 @@ impl Site {
             ("receiver", &[topology::RECEIVER, topology::RECEIVER6]),
         ];
         for (node, addresses) in nodes {
-            authority.issue(&self.directory, node, addresses, KeyKind::Ed25519).unwrap();
+            let kind = if node == "sender" { key } else { KeyKind::Ed25519 };
+            authority.issue(&self.directory, node, addresses, kind).unwrap();
             let role = if node == "router" { "router" } else { "host" };
             let mut text = format!(
                 "role = \"{role}\"\nname = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\n\
@@ -83,6 +89,9 @@ impl Site {
                  [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
                  [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
             );
+            if node == "sender" && key == KeyKind::Rsa2048 {
+                text.push_str("[datapath]\nlargest_protection = \"rsa-2048\"\n\n");
+            }
             for (source, destination) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
                 for Terms { port, volume, limit } in [LARGE, SMALL] {
                     let flow = format!("protocol = \"tcp\"\ndestination_ports = \"{port}\"\nvolume = {volume}\n");
