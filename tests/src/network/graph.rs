@@ -17,6 +17,15 @@ pub const ROUTER2_LEFT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 22, 2));
 /// The second router's address on the receiver's link.
 pub const ROUTER2_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 254));
 
+/// The sender's address on its second uplink.
+pub const SENDER_SPARE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 1));
+/// The third router's address on the sender's second uplink.
+pub const SPARE_LEFT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 254));
+/// The third router's address towards the receiver.
+pub const SPARE_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 254));
+/// The receiver's address on its second link.
+pub const RECEIVER_SPARE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 4));
+
 /// Interface of the sender.
 pub const SENDER_LINK: &str = "s0";
 /// Interface of the first router towards the sender.
@@ -29,6 +38,14 @@ pub const ROUTER2_LEFT_LINK: &str = "q0";
 pub const ROUTER2_RIGHT_LINK: &str = "q1";
 /// Interface of the receiver.
 pub const RECEIVER_LINK: &str = "d0";
+/// Interface of the sender's second uplink.
+pub const SENDER_SPARE_LINK: &str = "s1";
+/// Interface of the third router towards the sender.
+pub const SPARE_LEFT_LINK: &str = "t0";
+/// Interface of the third router towards the receiver.
+pub const SPARE_RIGHT_LINK: &str = "t1";
+/// Interface of the receiver towards the third router.
+pub const RECEIVER_SPARE_LINK: &str = "d1";
 /// Interface in the middle of a link, towards the sender.
 pub const MIDDLE_LEFT: &str = "m0";
 /// Interface in the middle of a link, towards the receiver.
@@ -40,6 +57,8 @@ pub const MIDDLE_RIGHT: &str = "m1";
 pub enum Place {
     /// The link between the routers.
     BetweenRouters,
+    /// The same, and the sender has a second uplink, over a third router to a second link of the receiver.
+    BesideSpare,
     /// The receiver's link.
     LastLink,
 }
@@ -56,6 +75,8 @@ pub struct TwoRouters {
     pub router2: Namespace,
     /// Where packets go to.
     pub receiver: Namespace,
+    /// A third router between the same ends, which no route leads over.
+    pub spare: Option<Namespace>,
     /// The middle of the link at `place`. It has no address.
     pub middle: Namespace,
     /// Which link that is.
@@ -65,12 +86,13 @@ pub struct TwoRouters {
 impl TwoRouters {
     /// Builds the hosts, links, addresses and routes, IPv4 only.
     pub fn build(place: Place) -> io::Result<Self> {
-        let network = Self {
+        let mut network = Self {
             sender: Namespace::create("sender")?,
             router1: Namespace::create("router1")?,
             router2: Namespace::create("router2")?,
             receiver: Namespace::create("receiver")?,
             middle: Namespace::create("middle")?,
+            spare: None,
             place,
         };
         network.middle.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
@@ -98,12 +120,43 @@ impl TwoRouters {
         link::add_default_route(router1, ROUTER2_LEFT)?;
         link::add_default_route(router2, ROUTER1_RIGHT)?;
         link::add_default_route(receiver, ROUTER2_RIGHT)?;
+        if place == Place::BesideSpare {
+            network.add_spare()?;
+        }
         Ok(network)
+    }
+
+    /// Gives the sender its second uplink. Routes to the ends' addresses are
+    /// as before; only the third router has its own, and nobody minds by which link a source address comes in.
+    fn add_spare(&mut self) -> io::Result<()> {
+        let spare = Namespace::create("router3")?;
+        for host in [&self.sender, &spare, &self.receiver] {
+            host.write_setting("net/ipv4/conf/all/rp_filter", "0")?;
+            host.write_setting("net/ipv4/conf/default/rp_filter", "0")?;
+        }
+        self.receiver.write_setting(&format!("net/ipv4/conf/{RECEIVER_LINK}/rp_filter"), "0")?;
+        spare.write_setting("net/ipv4/ip_forward", "1")?;
+        let Self { sender, receiver, .. } = &*self;
+        link::join(
+            End { host: sender, interface: SENDER_SPARE_LINK, addresses: &[(SENDER_SPARE, 24)] },
+            End { host: &spare, interface: SPARE_LEFT_LINK, addresses: &[(SPARE_LEFT, 24)] },
+            MTU,
+        )?;
+        link::join(
+            End { host: &spare, interface: SPARE_RIGHT_LINK, addresses: &[(SPARE_RIGHT, 24)] },
+            End { host: receiver, interface: RECEIVER_SPARE_LINK, addresses: &[(RECEIVER_SPARE, 24)] },
+            MTU,
+        )?;
+        link::set_route(&spare, (Ipv4Addr::new(192, 168, 20, 0), 24), SENDER_SPARE)?;
+        link::set_route(&spare, (Ipv4Addr::new(192, 168, 21, 0), 24), RECEIVER_SPARE)?;
+        self.spare = Some(spare);
+        Ok(())
     }
 
     /// Joins two hosts, through the middle if this is its place.
     fn join(&self, place: Place, left: End<'_>, right: End<'_>) -> io::Result<()> {
-        if place != self.place {
+        let beside = self.place == Place::BesideSpare && place == Place::BetweenRouters;
+        if place != self.place && !beside {
             return link::join(left, right, MTU);
         }
         let middle = |interface| End { host: &self.middle, interface, addresses: &[] };

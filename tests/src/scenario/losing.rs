@@ -15,7 +15,7 @@ use crate::network::relay::{Fate, packet};
 const PAUSE: Duration = Duration::from_millis(3);
 const TERMS: Terms = Terms { place: Place::BetweenRouters, refresh: SHORTEST, volume: 64_000_000, reactions: "", rogue: None };
 /// Protocol number of the Authentication Header.
-const AH: u8 = 51;
+pub(super) const AH: u8 = 51;
 
 pub(super) const DATA: Scenario = Scenario {
     name: "data-drop",
@@ -58,7 +58,7 @@ pub(super) const ABOVE: Scenario = Scenario {
 pub(super) const EVIDENCE: [&str; 6] = ["FR-21", "FR-31", "FR-35", "FR-36", "FR-40", "FR-42"];
 
 /// A steady flow that has been compared once. Gives the moment after the comparison.
-fn begin(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<(Programs, Steady, Duration)> {
+pub(super) fn begin(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<(Programs, Steady, Duration)> {
     progress("asking, sending steadily until the volumes have been compared");
     let programs = Programs::start(site)?;
     programs.ask(site)?;
@@ -71,7 +71,7 @@ fn begin(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Res
 }
 
 /// The permission must still be the same.
-fn must_be_permitted(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
+pub(super) fn must_be_permitted(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
     let [sender, receiver] = ["sender", "receiver"].map(|node| site.flow(node));
     let spi = |flow: &Option<serde_json::Value>| flow.as_ref().and_then(|flow| flow.get("spi").cloned());
     let (sender, receiver) = (spi(&sender?), spi(&receiver?));

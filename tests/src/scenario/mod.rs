@@ -14,6 +14,7 @@ mod reroute;
 mod restarts;
 mod signed;
 mod site;
+mod spare;
 mod story;
 mod substitution;
 
@@ -53,13 +54,15 @@ type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 pub static FORKED: [forked::Scenario; 3] = [reroute::SEEN, reroute::UNSEEN, restarts::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 17] = [
+pub static SCENARIOS: [Scenario; 19] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
     losing::DATA,
     losing::ALL,
     losing::NTH,
+    spare::DATA,
+    spare::ALL,
     losing::BELOW,
     losing::ABOVE,
     signed::SCENARIO,

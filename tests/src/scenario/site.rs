@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -70,7 +71,9 @@ pub(super) struct Site {
     pub(super) last: Capture,
     /// In the middle.
     pub(super) relay: Relay,
-    daemons: Vec<Daemon>,
+    /// On the third router's side of the sender's second uplink.
+    spare: Option<Capture>,
+    daemons: Mutex<Vec<Daemon>>,
     /// Removes the directory, last of all.
     remainder: Option<Remainder>,
 }
@@ -94,26 +97,57 @@ impl Site {
         let middle = [capture(&hosts.middle, graph::MIDDLE_LEFT)?, capture(&hosts.middle, graph::MIDDLE_RIGHT)?];
         let last = capture(&hosts.router2, graph::ROUTER2_RIGHT_LINK)?;
         let relay = Relay::start(&hosts.middle, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT)?;
-        let refresh = terms.refresh;
-        let mut site = Self { directory, clock, refresh, hosts, first, middle, last, relay, daemons: Vec::new(), remainder };
-        for name in ["router1", "router2", "receiver", "sender"] {
+        let spare = hosts.spare.as_ref().map(|spare| capture(spare, graph::SPARE_LEFT_LINK)).transpose()?;
+        let (refresh, daemons) = (terms.refresh, Mutex::default());
+        let site = Self { directory, clock, refresh, hosts, first, middle, last, relay, spare, daemons, remainder };
+        for name in ["router1", "router2", "router3", "receiver", "sender"] {
             let honest = match name {
-                "router1" | "router2" => Program::Router,
+                "router3" if site.hosts.spare.is_none() => continue,
+                "router1" | "router2" | "router3" => Program::Router,
                 _ => Program::Host,
             };
             let program = terms.rogue.filter(|(rogue, _)| *rogue == name).map_or(honest, |(_, program)| program);
-            site.daemons.push(Daemon::start(site.host(name), program, &site.directory, name)?);
+            site.start(program, name)?;
         }
         Ok(site)
     }
 
-    fn host(&self, name: &str) -> &Namespace {
-        match name {
+    fn start(&self, program: Program, name: &str) -> io::Result<()> {
+        let daemon = Daemon::start(self.host(name)?, program, &self.directory, name)?;
+        self.lock().push(daemon);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Daemon>> {
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to a daemon.
+    pub(super) fn daemon<T>(&self, name: &str, work: impl FnOnce(&mut Daemon) -> io::Result<T>) -> io::Result<T> {
+        let mut daemons = self.lock();
+        let daemon = daemons.iter_mut().find(|daemon| daemon.name() == name);
+        work(daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))?)
+    }
+
+    /// Starts the daemon of a host anew, in place of one that has ended.
+    pub(super) fn restart(&self, name: &str) -> io::Result<()> {
+        self.lock().retain(|daemon| daemon.name() != name);
+        self.start(Program::Host, name)
+    }
+
+    /// The capture on the sender's second uplink.
+    pub(super) fn spare(&self) -> io::Result<&Capture> {
+        self.spare.as_ref().ok_or_else(|| io::Error::other("the sender has no second uplink"))
+    }
+
+    fn host(&self, name: &str) -> io::Result<&Namespace> {
+        Ok(match name {
             "sender" => &self.hosts.sender,
             "router1" => &self.hosts.router1,
             "router2" => &self.hosts.router2,
+            "router3" => self.hosts.spare.as_ref().ok_or_else(|| io::Error::other("there is no third router"))?,
             _ => &self.hosts.receiver,
-        }
+        })
     }
 
     /// Time since the captures started, as they and the story tell it.
@@ -193,17 +227,17 @@ impl Site {
     }
 
     fn ask(&self, name: &str, command: &str) -> io::Result<Value> {
-        self.daemon(name)?.ask(&json!({ "command": command }))
-    }
-
-    fn daemon(&self, name: &str) -> io::Result<&Daemon> {
-        let daemon = self.daemons.iter().find(|daemon| daemon.name() == name);
-        daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))
+        self.daemon(name, |daemon| daemon.ask(&json!({ "command": command })))
     }
 
     /// Has the receiver take the flow's permission back.
     pub(super) fn revoke(&self) -> io::Result<()> {
         self.about_flow("receiver", json!({ "command": "revoke" }))
+    }
+
+    /// Has the sender give the flow's permission back.
+    pub(super) fn release(&self) -> io::Result<()> {
+        self.about_flow("sender", json!({ "command": "release" }))
     }
 
     /// Has the sender ask for more.
@@ -218,13 +252,13 @@ impl Site {
             });
             fields.extend(flow.as_object().cloned().unwrap_or_default());
         }
-        self.daemon(name)?.ask(&request).map(drop)
+        self.daemon(name, |daemon| daemon.ask(&request)).map(drop)
     }
 
     /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.
     pub(super) fn frame_header(&self) -> io::Result<[u8; 14]> {
         let (host, interface) = match self.hosts.place {
-            Place::BetweenRouters => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
+            Place::BetweenRouters | Place::BesideSpare => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
             Place::LastLink => (&self.hosts.receiver, graph::RECEIVER_LINK),
         };
         let (_, destination) = link::identify(host, interface)?;
@@ -244,6 +278,10 @@ impl Site {
             capture.end();
             capture.write(&directory.join(format!("{name}.pcap")))?;
         }
+        if let Some(capture) = &mut self.spare {
+            capture.end();
+            capture.write(&directory.join("second-uplink.pcap"))?;
+        }
         for name in NODES {
             std::fs::copy(self.directory.join(format!("{name}.log")), directory.join(format!("{name}.log")))?;
         }
@@ -252,14 +290,14 @@ impl Site {
 
     /// Frames that captures could not keep, or the relay could not carry.
     pub(super) fn lost_frames(&self) -> u64 {
-        let captures = [&self.first, &self.last].into_iter().chain(&self.middle);
+        let captures = [&self.first, &self.last].into_iter().chain(&self.middle).chain(&self.spare);
         captures.map(|capture| u64::from(capture.lost())).sum::<u64>() + self.relay.failed()
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.daemons.clear();
+        self.lock().clear();
         drop(self.remainder.take());
     }
 }
@@ -291,11 +329,12 @@ impl Drops {
 fn issue_certificates(directory: &Path) -> io::Result<()> {
     let authority = Authority::create("pbs-lab authority")?;
     std::fs::write(directory.join("ca.crt"), authority.certificate())?;
-    let nodes: [(&str, &[IpAddr]); 4] = [
-        ("sender", &[SENDER]),
+    let nodes: [(&str, &[IpAddr]); 5] = [
+        ("sender", &[SENDER, graph::SENDER_SPARE]),
         ("router1", &[graph::ROUTER1_LEFT, graph::ROUTER1_RIGHT]),
         ("router2", &[graph::ROUTER2_LEFT, graph::ROUTER2_RIGHT]),
-        ("receiver", &[RECEIVER]),
+        ("router3", &[graph::SPARE_LEFT, graph::SPARE_RIGHT]),
+        ("receiver", &[RECEIVER, graph::RECEIVER_SPARE]),
     ];
     for (node, addresses) in nodes {
         // Both kinds of signatures cross the network.
@@ -305,9 +344,17 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_configurations(directory: &Path, Terms { refresh, volume, reactions, .. }: Terms) -> io::Result<()> {
-    let policy = Policy { routers: &["router1", "router2"], refresh, volume, reactions };
-    NODES.iter().try_for_each(|name| std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name)))
+fn write_configurations(directory: &Path, Terms { place, refresh, volume, reactions, .. }: Terms) -> io::Result<()> {
+    let policy = Policy { routers: &["router1", "router2", "router3"], refresh, volume, reactions };
+    NODES.into_iter().chain(["router3"]).try_for_each(|name| {
+        let uplink = if place == Place::BesideSpare && name == "sender" { second_uplink() } else { String::new() };
+        std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &uplink)
+    })
+}
+
+fn second_uplink() -> String {
+    let (interface, via) = (graph::SENDER_SPARE_LINK, graph::SPARE_LEFT);
+    format!("\n[[path]]\nname = \"second-uplink\"\ninterface = \"{interface}\"\nvia = \"{via}\"\n")
 }
 
 /// What the nodes of a scenario are told.
