@@ -4,11 +4,13 @@
 mod exempt;
 mod site;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pbs_lab::network::link;
 use pbs_lab::network::topology::RECEIVER;
-use site::{LEFT, RIGHT, Site, received, socket};
+use site::{LEFT, LEGACY_LINK, RIGHT, Site, received, socket};
 
 /// What one source may send: 8 KiB at once, and 8000 octets a second.
 const BURST: u64 = 8192;
@@ -80,6 +82,30 @@ fn a_host_without_pbs_gets_its_trickle_through_an_open_router_and_takes_nothing_
     std::thread::sleep(Duration::from_secs(2));
     flooding.send_to(b"without a daemon", (to, 4001)).unwrap();
     assert_eq!(received(&counting).0, 0);
+}
+
+/// of all sources together no more than the interface's share leaves, however many they are.
+#[test]
+fn many_sources_share_what_may_trickle_by_an_interface() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    // 5 % of it are 8000 octets a second.
+    let site = Site::build("", "[[interface]]\nname = \"r3\"\nmode = \"open\"\negress_rate = 1280000\n", true);
+    let counting = socket(&site.right, RIGHT[0].0, 4001);
+    let start = Instant::now();
+    for host in 10..20 {
+        let source = IpAddr::V4(Ipv4Addr::new(192, 168, 40, host));
+        link::add_address(&site.left, LEGACY_LINK, source, 24).unwrap();
+        let sending = socket(&site.left, source, 4000);
+        for _ in 0..40 {
+            sending.send_to(&[0; 472], (RIGHT[0].0, 4001)).unwrap();
+        }
+    }
+    let (_, octets) = received(&counting);
+    let most = RATE + RATE * u64::try_from(start.elapsed().as_millis()).unwrap() / 1000 + 500;
+    assert!((RATE - 500..=most).contains(&octets), "{octets} octets of ten sources, at most {most}");
+    assert!(site.rule("trickle-0", "above the bucket") > 50, "each source for itself had tokens left");
 }
 
 /// whoever observes sees what he would deny, and denies nothing, also without a daemon.
