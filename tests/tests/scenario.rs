@@ -128,6 +128,7 @@ fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
         "injection-signed",
         "reroute",
         "reroute-unseen",
+        "failover",
         "restarts",
         "replay-storm",
     ] {

@@ -51,7 +51,7 @@ pub struct Scenario {
 type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 
 /// The scenarios with two ways.
-pub static FORKED: [forked::Scenario; 3] = [reroute::SEEN, reroute::UNSEEN, restarts::SCENARIO];
+pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, reroute::FAILOVER, restarts::SCENARIO];
 
 /// The scenarios in a row.
 pub static SCENARIOS: [Scenario; 19] = [

@@ -16,6 +16,8 @@ const LONG: Duration = Duration::from_secs(60);
 const REPAIR: Duration = Duration::from_secs(5);
 /// The same on top of one T, where nobody is told.
 const SLACK: Duration = Duration::from_secs(2);
+/// How long a router is dead before the path moves.
+const AWAY: Duration = Duration::from_secs(1);
 /// How long a flow runs on one way.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -33,6 +35,14 @@ pub(super) const UNSEEN: Scenario = Scenario {
            the flow goes on within one T",
     terms: Terms { chooser: Chooser::Plain, refresh: SHORTEST },
     run: unseen,
+};
+
+pub(super) const FAILOVER: Scenario = Scenario {
+    name: "failover",
+    what: "router2a is killed under a running flow (SIGKILL), and a second later router1 sends the flow over router2b: data flows again at \
+           once, long before a refresh (T is 60 s)",
+    terms: Terms { chooser: Chooser::Router1, refresh: LONG },
+    run: fail_over,
 };
 
 fn seen(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<()> {
@@ -58,14 +68,7 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
         let moved = site.now();
         site.network.choose(way)?;
         let heard = site.await_arrival(way, moved, limit + Duration::from_secs(3));
-        let after = heard.map(|heard| heard.saturating_sub(moved));
-        let found = after.map_or_else(|| "not at all".to_owned(), |after| format!("after {:.3} s", after.as_secs_f64()));
-        outcome.check(
-            format!("data behind {name} within {:.0} s of the move", limit.as_secs_f64()),
-            after.is_some_and(|after| after <= limit),
-            found,
-        );
-        outcome.figures.insert(figure, after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+        outcome.must_arrive(name, figure, moved, heard, limit);
         if heard.is_none() {
             break;
         }
@@ -79,4 +82,37 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     outcome.figures.insert("datagrams sent", delivered.sent);
     outcome.figures.insert("datagrams lost", delivered.sent.saturating_sub(delivered.own));
     Ok(())
+}
+
+fn fail_over(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Result<()> {
+    let programs = site.programs()?;
+    progress("asking, sending steadily");
+    let flow = programs.steady(PAUSE)?;
+    let granted = site.await_arrival(Way::A, Duration::ZERO, Duration::from_secs(10));
+    outcome.check("the flow runs over router2a", granted.is_some(), format!("{granted:?}"));
+    std::thread::sleep(CALM);
+    progress("killing router2a");
+    site.kill("router2a")?;
+    std::thread::sleep(AWAY);
+    progress("leading the flow over router2b");
+    let moved = site.now();
+    site.network.choose(Way::B)?;
+    let heard = site.await_arrival(Way::B, moved, REPAIR + Duration::from_secs(3));
+    outcome.must_arrive("router2b", "milliseconds without data after the move", moved, heard, REPAIR);
+    std::thread::sleep(CALM);
+    let delivered = flow.end()?;
+    outcome.figures.insert("datagrams sent", delivered.sent);
+    outcome.figures.insert("datagrams lost", delivered.sent.saturating_sub(delivered.own));
+    Ok(())
+}
+
+impl Outcome {
+    /// Data must be behind a router within `limit` of the move.
+    fn must_arrive(&mut self, router: &str, figure: &'static str, moved: Duration, heard: Option<Duration>, limit: Duration) {
+        let after = heard.map(|heard| heard.saturating_sub(moved));
+        let found = after.map_or_else(|| "not at all".to_owned(), |after| format!("after {:.3} s", after.as_secs_f64()));
+        let must = format!("data behind {router} within {:.0} s of the move", limit.as_secs_f64());
+        self.check(must, after.is_some_and(|after| after <= limit), found);
+        self.figures.insert(figure, after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+    }
 }
