@@ -35,7 +35,7 @@ pub(crate) struct HostCore {
 impl Core for HostCore {
     fn handle_indication(&mut self, indication: Indication, now: Instant) {
         match indication {
-            Indication::Received(received) => self.waiting.push(received).iter().for_each(|gone| self.host.turn_away(gone, now)),
+            Indication::Received(received) => self.waiting.push(received).iter().for_each(|gone| self.host.turn_away(gone)),
             other => self.host.handle_gist(other, now),
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct RouterCore {
 impl Core for RouterCore {
     fn handle_indication(&mut self, indication: Indication, now: Instant) {
         match indication {
-            Indication::Received(received) => self.waiting.push(received).iter().for_each(|gone| self.router.turn_away(gone, now)),
+            Indication::Received(received) => self.waiting.push(received).iter().for_each(|_| self.router.turn_away()),
             other => self.router.handle_gist(other, now),
         }
     }

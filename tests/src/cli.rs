@@ -44,10 +44,10 @@ enum Command {
     /// Runs the demonstration without each of the router's checks in turn. Exit code 0 only if every run said no and named exactly
     /// the lines that stand for the check. Takes some minutes. Needs root.
     Sabotages,
-    /// Counts every figure of a kept demonstration that captures can show again, from the captures alone. Exit code 0 only if
+    /// Counts every figure of a kept demonstration or scenario that captures can show again, from the captures alone. Exit code 0 only if
     /// all agree.
     Audit {
-        /// What `demo --keep` wrote.
+        /// What `demo --keep` or `scenario NAME --keep` wrote.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
         /// The result as JSON.
@@ -298,6 +298,15 @@ fn run_down(name: &str) -> std::io::Result<bool> {
 }
 
 fn run_audit(directory: &Path, json: bool, spi_table: bool) -> std::io::Result<bool> {
+    if scenario::audit::is_scenario(directory) {
+        let report = scenario::audit::run(directory)?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print!("{report}");
+        }
+        return Ok(report.agrees);
+    }
     if spi_table {
         print!("{}", audit::spi_table(directory).map_err(std::io::Error::other)?);
         return Ok(true);

@@ -53,11 +53,6 @@ impl Refusal {
         Self::new(NotifyCode::Overload, 0, number, reason)
     }
 
-    /// Where messages wait to be checked; nothing of it has been read.
-    pub(crate) fn no_room_to_wait() -> Self {
-        Self::overload(0, "no room to wait: its senders have more messages waiting than anybody else")
-    }
-
     pub(crate) fn certificate(error: &CertificateError, number: u32) -> Self {
         Self::new(NotifyCode::Certificate, error.detail(), number, error)
     }

@@ -66,13 +66,12 @@ impl Host {
         self.settle(now);
     }
 
-    /// Refuses a message that there was no room for where it had to wait.
-    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
-        match received.mri.direction() {
-            Direction::Downstream => self.receiver.turn_away(received, now),
-            Direction::Upstream => self.sender.turn_away(received, now),
+    /// Counts a message as refused that there was no room for where it had to wait.
+    pub fn turn_away(&mut self, message: &ReceivedMessage) {
+        match message.mri.direction() {
+            Direction::Downstream => self.receiver.turn_away(),
+            Direction::Upstream => self.sender.turn_away(),
         }
-        self.settle(now);
     }
 
     /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.

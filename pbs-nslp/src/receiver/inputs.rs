@@ -50,9 +50,10 @@ impl Receiver {
         }
     }
 
-    /// Refuses a message that there was no room for where it had to wait.
-    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
-        self.refuse(received, Refusal::no_room_to_wait(), now);
+    /// Counts a message as refused that there was no room for where it had to wait. Nothing more: whoever floods decides how many of
+    /// them there are.
+    pub fn turn_away(&mut self) {
+        self.node.count_refusal(NotifyCode::Overload);
     }
 
     /// Takes the answer to [`Output::Ask`]. Too late an answer, or one about a session that is gone, has no effect.

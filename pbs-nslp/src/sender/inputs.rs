@@ -93,9 +93,10 @@ impl Sender {
         }
     }
 
-    /// Refuses a message that there was no room for where it had to wait.
-    pub fn turn_away(&mut self, received: &ReceivedMessage, now: Instant) {
-        self.refuse(received, Refusal::no_room_to_wait(), now);
+    /// Counts a message as refused that there was no room for where it had to wait. Nothing more: whoever floods decides how many of
+    /// them there are.
+    pub fn turn_away(&mut self) {
+        self.node.count_refusal(NotifyCode::Overload);
     }
 
     /// Takes an answer or an event of the packet side.

@@ -41,7 +41,7 @@ const FLOODER: u8 = 100;
 /// Octets that may wait: less than a flood has at once, so that there is no room most of the time.
 const LIMIT: usize = 4 << 20;
 /// How much of what a neighbour has sent is taken in between two checks; the rest waits in its association, where TCP holds it back.
-const INTAKE: usize = 128;
+const INTAKE: usize = 64;
 
 /// Whom the messages come from, and how much there is of the flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

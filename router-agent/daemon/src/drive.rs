@@ -38,7 +38,7 @@ const WALL_CLOCK: Duration = Duration::from_secs(10);
 pub const WAITING_OCTETS: usize = 32 << 20;
 
 /// Indications taken in between two messages that are checked; what GIST has besides waits there, in turn by association.
-const INTAKE: usize = 128;
+const INTAKE: usize = 64;
 
 /// Which packet worker something concerns, by its place in the daemon's list.
 pub type Direction = usize;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Scenario;
+use super::audit::Of;
 use super::flow::{self, Programs, Steady};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms, of_flow};
@@ -60,11 +61,6 @@ fn begin(site: &Site, progress: &dyn Fn(&str)) -> io::Result<Steady> {
     Ok(steady)
 }
 
-/// Octets of the flow behind the second router since a moment.
-fn octets_behind(site: &Site, from: Duration) -> u64 {
-    site.last.look(|frames| frames.iter().filter(|frame| frame.at >= from).filter_map(of_flow).map(|seen| seen.length as u64).sum())
-}
-
 /// In refresh periods, when a node said that it has ended the permission.
 fn must_end(site: &Site, outcome: &mut Outcome, node: &str, rules: &[&str], from: Duration, periods: f64) -> io::Result<()> {
     let limit = site.refresh.mul_f64(periods + 0.2).saturating_sub(site.now().saturating_sub(from));
@@ -102,7 +98,7 @@ fn lose_between(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> 
     must_end(site, outcome, "router2", &["FN-26"], from.saturating_sub(ON_ITS_WAY), 0.2)?;
     must_end(site, outcome, "sender", &["FS-28", "FS-29", "FS-27"], from, 3.5)?;
     must_end(site, outcome, "router1", &["FN-28", "FN-26"], from, 3.5)?;
-    outcome.octets_through = octets_behind(site, from + ON_ITS_WAY);
+    site.got_through(outcome, Of::Flow, (from + ON_ITS_WAY, site.now()));
     outcome.check("nothing gets past router2", outcome.octets_through == 0, format!("{} octets", outcome.octets_through));
     outcome.dropped = site.drops()?.since(&before);
     let dropped = outcome.dropped_at("router2", "no_permission") + outcome.dropped_at("router2", "unknown_spi");
@@ -124,7 +120,7 @@ fn lose_last(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     }
     outcome.dropped = site.drops()?.since(&before);
     // It came to the receiver's link, and no further: routers on the path know no better.
-    outcome.octets_through = octets_behind(site, from + ON_ITS_WAY);
+    site.got_through(outcome, Of::Flow, (from + ON_ITS_WAY, site.now()));
     let dropped: u64 = ["unknown_spi", "no_permission"].iter().map(|reason| outcome.dropped_at("receiver", reason)).sum();
     let came = site.last.look(|frames| frames.iter().filter(|frame| frame.at >= from).filter_map(of_flow).count() as u64);
     let passed = came.saturating_sub(dropped);
@@ -157,7 +153,7 @@ fn cross(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Res
     let crossed = crossed(site, from, revoked + SLOW);
     outcome.check("a Query and a Permission were on the slow link at once", crossed, format!("{crossed}"));
     no_flow_left(site, outcome)?;
-    outcome.octets_through = octets_behind(site, revoked + ON_ITS_WAY + SLOW);
+    site.got_through(outcome, Of::Flow, (revoked + ON_ITS_WAY + SLOW, site.now()));
     outcome.check("nothing passes afterwards", outcome.octets_through == 0, format!("{} octets", outcome.octets_through));
     steady.end().map(drop)
 }
@@ -195,7 +191,7 @@ fn deny(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resu
     let pauses: Vec<f64> = asked.iter().zip(asked.iter().skip(1)).map(|(one, next)| next - one).collect();
     let grows = pauses.iter().zip(pauses.iter().skip(1)).all(|(one, next)| *next > one * 1.5);
     outcome.check("each pause is longer than the one before", grows && !pauses.is_empty(), format!("{pauses:.2?} s"));
-    outcome.octets_through = octets_behind(site, from + ON_ITS_WAY);
+    site.got_through(outcome, Of::Flow, (from + ON_ITS_WAY, site.now()));
     outcome.check("nothing gets to the receiver's link", outcome.octets_through == 0, format!("{} octets", outcome.octets_through));
     outcome.dropped = site.drops()?.since(&before);
     no_flow_left(site, outcome)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::attacker::{self, Attacker, Sent};
+use super::audit::Of;
 use super::flow::{self, Programs};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms};
@@ -94,7 +95,7 @@ fn account(site: &Site, outcome: &mut Outcome, injected: Sent, (from, reaction):
     let through = attacker::got_through(site, from);
     let late = attacker::got_through(site, reaction + DRAIN + SETTLE);
     let drained = attacker::got_through(site, reaction);
-    outcome.octets_through = through.octets;
+    site.got_through(outcome, Of::Marked, (from, site.now()));
     outcome.figures.insert("octets injected", injected.octets);
     outcome.figures.insert("of those, past the second router after the reaction (drain)", drained.octets);
     let reasons = ["unknown_spi", "expired", "bad_icv"];

@@ -4,12 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use super::Scenario;
+use super::audit::Of;
 use super::flow::{self, Programs};
 use super::outcome::Outcome;
 use super::site::{OTHER_PORT, SHORTEST, Site, Terms};
-use crate::network::frame;
 use crate::network::graph::Place;
-use crate::network::topology::RECEIVER;
 use crate::process::Program;
 
 /// One datagram each.
@@ -56,7 +55,7 @@ fn understate(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io
             within.filter_map(super::site::of_flow).map(|seen| seen.length as u64).sum()
         })
     };
-    outcome.octets_through = octets(from, end);
+    site.got_through(outcome, Of::Flow, (from, end));
     outcome.check("it never got more than it was granted", outcome.octets_through <= GRANTED, format!("{}", outcome.octets_through));
     let late = octets(end + Duration::from_millis(300), site.now());
     outcome.check("nothing passes once it is over", late == 0, format!("{late} octets"));
@@ -80,12 +79,12 @@ fn collide(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::R
     outcome.check("router2 refuses the Permission", refused.is_some(), after.unwrap_or_else(|| "nothing of the kind".to_owned()));
     // Two refreshes of the first flow come in between, and further tries of the second.
     std::thread::sleep(site.refresh * 2);
-    let passed = site.last.look(|frames| {
-        let seen = frames.iter().filter_map(|frame| frame.ip()).filter_map(frame::read);
-        seen.filter(|seen| (seen.destination, seen.ports.1) == (RECEIVER, OTHER_PORT)).map(|seen| seen.length as u64).sum()
-    });
-    outcome.octets_through = passed;
-    outcome.check("nothing of the second flow gets to the receiver's link", passed == 0, format!("{passed} octets"));
+    site.got_through(outcome, Of::Other, (from, site.now()));
+    outcome.check(
+        "nothing of the second flow gets to the receiver's link",
+        outcome.octets_through == 0,
+        format!("{} octets", outcome.octets_through),
+    );
     outcome.dropped = site.drops()?.since(&before);
     let delivered = steady.end()?;
     let whole = delivered.own == delivered.sent;

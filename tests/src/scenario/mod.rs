@@ -2,6 +2,7 @@
 //! and how long that took (requirements, machines §8; draft-hong-nsis-pbs-nslp-04 figures 4 to 6).
 
 mod attacker;
+pub mod audit;
 mod ending;
 mod figure_4;
 mod flow;
@@ -103,6 +104,10 @@ trait Stage {
     fn lost_frames(&self) -> u64;
     /// Writes captures and logs.
     fn keep(&mut self, directory: &Path) -> io::Result<()>;
+    /// What whole captures show.
+    fn shown(&self) -> Vec<audit::Shown> {
+        Vec::new()
+    }
 }
 
 /// Every scenario.
@@ -152,6 +157,7 @@ fn end(site: &mut dyn Stage, ran: io::Result<()>, mut outcome: Outcome, options:
     outcome.judge();
     if let Some(directory) = &options.keep {
         site.keep(directory)?;
+        outcome.shown.extend(site.shown());
         std::fs::write(directory.join("outcome.json"), serde_json::to_string_pretty(&outcome)?)?;
     }
     Ok(outcome)

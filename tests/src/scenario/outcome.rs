@@ -25,6 +25,8 @@ pub struct Outcome {
     pub octets_through: u64,
     /// Other figures.
     pub figures: BTreeMap<&'static str, u64>,
+    /// What captures show, for an audit.
+    pub shown: Vec<super::audit::Shown>,
     /// What the nodes' own counters say was dropped since the attack began.
     pub dropped: Vec<Dropped>,
     /// What must be true.
@@ -71,6 +73,7 @@ impl Outcome {
             detected: None,
             octets_through: 0,
             figures: BTreeMap::new(),
+            shown: Vec::new(),
             dropped: Vec::new(),
             checks: Vec::new(),
             story: Vec::new(),

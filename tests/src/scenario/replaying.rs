@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Scenario;
+use super::audit::Of;
 use super::flow::{self, Programs};
 use super::losing::EVIDENCE;
 use super::outcome::Outcome;
@@ -60,7 +61,7 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     let delivered = steady.end()?;
     outcome.dropped = site.drops()?.since(&before);
     let (twice, octets) = twice(site);
-    outcome.octets_through = octets;
+    site.got_through(outcome, Of::Again, (Duration::ZERO, site.now()));
     outcome.figures.insert("packets replayed", sent);
     outcome.figures.insert("of those, past the second router", twice);
     let dropped = outcome.dropped_at("router2", "replayed");

@@ -7,6 +7,7 @@ use traffic::verifier::SignatureBudget;
 
 use super::Scenario;
 use super::attacker::{self, Attacker, Sent};
+use super::audit::Of;
 use super::flow::{self, Delivered, Programs};
 use super::outcome::Outcome;
 use super::site::{OTHER_PORT, SHORTEST, Site, Terms};
@@ -97,7 +98,7 @@ fn escalate(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     attacker.inject(site, (0..FORGED).map(|index| attacker.forge(next + index, PAYLOAD)), Duration::from_millis(1))?;
     outcome.must_detect(site, &["FR-31"], from, 2.0)?;
     outcome.must_follow(site, "sender", "FS-24", from, Duration::from_secs(1))?;
-    outcome.octets_through = attacker::got_through(site, from).octets;
+    site.got_through(outcome, Of::Marked, (from, site.now()));
     Ok(programs)
 }
 

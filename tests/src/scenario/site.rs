@@ -11,6 +11,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
 use super::Stage;
+use super::audit::{self, Of, Shown};
+use super::outcome::Outcome;
 use super::story::{Clock, Story};
 use crate::attack::injector;
 use crate::demo::line::Dropped;
@@ -37,6 +39,9 @@ pub(super) const OTHER_PORT: u16 = 9002;
 const GRANT_LIMIT: Duration = Duration::from_secs(10);
 /// Octets that may wait for the receiving program.
 const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// The capture behind the second router.
+const BEHIND: &str = "behind-router2";
 
 /// The nodes in the order of the path.
 pub(super) const NODES: [&str; 4] = ["sender", "router1", "router2", "receiver"];
@@ -269,6 +274,18 @@ impl Site {
         Ok(header)
     }
 
+    fn captures(&self) -> [(&'static str, &Capture); 4] {
+        let [left, right] = &self.middle;
+        [("sender-link", &self.first), ("middle-left", left), ("middle-right", right), (BEHIND, &self.last)]
+    }
+
+    /// Writes down how many octets got through: of which packets, behind the second router, and when.
+    pub(super) fn got_through(&self, outcome: &mut Outcome, of: Of, within: (Duration, Duration)) {
+        let shown = self.last.look(|frames| Shown::count(audit::THROUGH, BEHIND, frames, of, within));
+        outcome.octets_through = shown.octets;
+        outcome.shown.push(shown);
+    }
+
     /// Writes one capture a link.
     pub(super) fn keep(&mut self, directory: &Path) -> io::Result<()> {
         let [left, right] = &mut self.middle;
@@ -406,5 +423,9 @@ impl Stage for Site {
 
     fn keep(&mut self, directory: &Path) -> io::Result<()> {
         Self::keep(self, directory)
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        self.captures().into_iter().flat_map(|(name, capture)| capture.look(|frames| Shown::whole(name, frames))).collect()
     }
 }
