@@ -22,11 +22,15 @@ const PERMITTED: &str = "permitted";
 const PREFERRED: u64 = 10_000;
 
 /// With what this host protects packets.
-const ALGORITHMS: [IcvAlgorithm; 4] = [
+const ALGORITHMS: [IcvAlgorithm; 7] = [
     IcvAlgorithm::Mac(MacAlgorithm::HmacSha256_128),
     IcvAlgorithm::Mac(MacAlgorithm::HmacSha1_96),
     IcvAlgorithm::Signature(SignatureAlgorithm::Ed25519),
     IcvAlgorithm::Signature(SignatureAlgorithm::EcdsaP256),
+    // Of keys with 2048, 3072 and 4096 bits. Others share what may ask.
+    IcvAlgorithm::Signature(SignatureAlgorithm::RsaPss { octets: 256 }),
+    IcvAlgorithm::Signature(SignatureAlgorithm::RsaPss { octets: 384 }),
+    IcvAlgorithm::Signature(SignatureAlgorithm::RsaPss { octets: 512 }),
 ];
 
 /// Adds the chains that hand packets to the queue, and answers the name of the first.
@@ -61,15 +65,16 @@ fn behind_the_queue(family: Family) -> Chain {
     let keep = || vec![Expression::Remember { set: PERMITTED.into(), timeout: PREFERRED }, Expression::Accept];
     let mut rules = vec![Rule::new("not under AH", [vec![Expression::LoadProtocol, Expression::Unequal(vec![AH]), Expression::Accept]])];
     for of in [TCP, UDP] {
-        for length in lengths.iter().filter_map(|length| u8::try_from(*length).ok()) {
+        for length in lengths.iter().filter_map(|length| u32::try_from(*length).ok()) {
+            // RFC 4302 §2.2: in 32-bit words, minus 2.
+            let Ok(words) = u8::try_from((length / 4).saturating_sub(2)) else { continue };
             let test = vec![
                 NEXT_HEADER_OF_AH,
                 Expression::Equal(vec![of]),
-                // RFC 4302 §2.2: in 32-bit words, minus 2.
                 Expression::LoadTransport { offset: 1, len: 1 },
-                Expression::Equal(vec![(length / 4).saturating_sub(2)]),
+                Expression::Equal(vec![words]),
             ];
-            rules.push(Rule::new("permitted", [test, flow_behind_ah(family, length.into()), keep()]));
+            rules.push(Rule::new("permitted", [test, flow_behind_ah(family, length), keep()]));
         }
     }
     rules.push(Rule::new("permitted", [flow_without_ports(family, true), keep()]));
