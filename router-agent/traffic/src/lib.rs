@@ -32,6 +32,7 @@ pub mod routing_events;
 pub mod rules;
 mod state;
 pub mod table;
+pub mod tunnel;
 pub mod update;
 pub mod vectors;
 pub mod verifier;
