@@ -20,6 +20,8 @@ use crate::process::{Daemon, Program};
 /// Ports that the ground's policies ask for and grant.
 const UDP_PORT: u16 = 9001;
 const TCP_PORT: u16 = 9100;
+/// Source port of the first flow; each has its own.
+const FIRST_PORT: u16 = 10_000;
 /// Flows before anything is measured, so that associations and caches are alive.
 const WARM_UP: usize = 5;
 /// Between two flows: longer than what any bucket is about.
@@ -181,14 +183,14 @@ impl Drop for Site {
 }
 
 fn first_flow(site: &Site) -> io::Result<Duration> {
-    new_flow(site, &site.receiver()?)
+    new_flow(site, &site.receiver()?, 0)
 }
 
 fn warm(site: &Site, count: usize) -> io::Result<Vec<Duration>> {
     let receiver = site.receiver()?;
     let mut times = Vec::new();
     for number in 0..WARM_UP + count {
-        let time = new_flow(site, &receiver)?;
+        let time = new_flow(site, &receiver, number)?;
         if number >= WARM_UP {
             times.push(time);
         }
@@ -198,8 +200,10 @@ fn warm(site: &Site, count: usize) -> io::Result<Vec<Duration>> {
 }
 
 /// One datagram of a flow that nobody has asked for before.
-fn new_flow(site: &Site, receiver: &UdpSocket) -> io::Result<Duration> {
-    let sender = site.ground.chain.sender.run(|| UdpSocket::bind((SENDER, 0)))?;
+fn new_flow(site: &Site, receiver: &UdpSocket, number: usize) -> io::Result<Duration> {
+    // A port that the kernel chooses could be one that has a permission already.
+    let port = u16::try_from(number).ok().and_then(|number| FIRST_PORT.checked_add(number)).ok_or(io::ErrorKind::InvalidInput)?;
+    let sender = site.ground.chain.sender.run(|| UdpSocket::bind((SENDER, port)))?;
     let begun = Instant::now();
     sender.send_to(&begun.elapsed().as_nanos().to_be_bytes(), (RECEIVER, UDP_PORT))?;
     loop {
