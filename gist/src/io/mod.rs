@@ -84,7 +84,7 @@ pub struct Bind {
     pub ipv6: Option<Ipv6Addr>,
     /// Marks of the sockets of associations; `None` leaves them unmarked.
     pub marks: Option<Marks>,
-    /// By which mark of the packet each way out is taken ([`PathId`](crate::api::PathId), from 1 on); routing rules lead packets
+    /// By which mark of the packet each way out is taken ([`PathId`], from 1 on); routing rules lead packets
     /// with it there. 0: there is no such way, and Queries for it are not sent. Only Queries have it: what goes to a known peer is
     /// routed to that peer.
     pub path_marks: [u32; PATHS],
