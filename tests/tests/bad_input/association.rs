@@ -28,8 +28,13 @@ fn an_accepted_association_has_a_bucket_of_its_own_once_its_peer_is_authenticate
         let of_chain = counters.iter().filter(|counter| counter.chain == chain && counter.rule == "within the bucket");
         of_chain.map(|counter| counter.packets).sum()
     };
-    let (opening, handshake, authenticated) = (within("in-opening"), within("in-handshake"), within("in-association"));
-    assert_eq!(opening, 1, "one router has called");
-    assert!(handshake >= 2 && authenticated >= 2, "{handshake} {authenticated}");
+    assert_eq!(within("in-opening"), 1, "one router has called");
+    // What comes at once behind the peer's certificate may be there before the daemon has read that.
+    wait_until("segments are counted for the association", || {
+        application.send();
+        within("in-association") >= 3
+    });
+    let handshake = within("in-handshake");
+    assert!((2..20).contains(&handshake), "{handshake} segments before the peer was authenticated");
     drop(daemons);
 }
