@@ -272,7 +272,7 @@ fn an_error_goes_to_the_signalling_address_or_nowhere() {
     assert_eq!((cause, destination(&sent).as_str()), (ErrorCause::CommonHeaderParse(HeaderFault::UnknownVersion), "10.9.9.9:1234"));
     let hopeless = Message { hop_count: 0, source_is_signalling: false, ..query() };
     let (_, sent) = answer(passing("10.9.9.9:1234", &hopeless)).unwrap();
-    assert_eq!(destination(&sent), "10.0.1.1:1234");
+    assert_eq!(destination(&sent), "10.0.1.1:270", "whose port 1234 nobody has named");
 }
 
 /// G-171, G-317, G-318, G-319: S=1 and another source.

@@ -233,6 +233,8 @@ fn an_association_has_one_name_and_one_principal() {
     for number in 1..=40 {
         let who = if number == 2 { identity(0) } else { other(number) };
         let mri = with_source(EVE);
+        // So slowly that each Query is answered.
+        world.run(Duration::from_millis(250));
         join(&mut world, id, session(100 + number), mri.clone(), nli(who, EVE));
         world.inject_on(1, id, &data(session(100 + number), mri));
     }

@@ -55,11 +55,14 @@ fn a_flood_of_queries_does_not_starve_the_nodes_own() {
     for number in 0..1000_u16 {
         let Body::Query(body) = &mut query.body else { panic!("Query") };
         body.session.0[..2].copy_from_slice(&number.to_be_bytes());
-        body.nli.address = address("10.0.1.200");
-        world.inject(1, passing("10.0.1.200:270", &query));
+        // Two, since one destination does not get that much.
+        let from = format!("10.0.1.{}", 200 + number % 2);
+        body.nli.address = address(&from);
+        world.inject(1, passing(&format!("{from}:270"), &query));
     }
-    // One of its group of sources, twelve each of its interface and of what is for all.
-    assert_eq!(world.node(1).counters().rate_dropped - before.rate_dropped, 1000 - 25);
+    // One of each group of sources, twelve each of their interface and of what is for all.
+    let answered = 1000 - (world.node(1).counters().rate_dropped - before.rate_dropped);
+    assert!((25..=26).contains(&answered), "{answered}");
     assert_eq!(world.node(1).routing_table().len(), 2, "the flow's, at either side");
     // The Queries of the router's own have a part that nobody else takes.
     world.send(1, text_for(session(2), b"mine"));

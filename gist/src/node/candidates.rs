@@ -126,12 +126,10 @@ impl Node {
 
     /// Whether a neighbour on the way of this flow can be at the address: one single other node's, of the flow's IP version.
     pub(super) fn may_be_opened_to(&self, address: IpAddr, mri: &Mri) -> bool {
-        let canonical = address.to_canonical();
         // Loopback is a way to other nodes only where this node itself is known by it.
-        let is_elsewhere = !canonical.is_loopback() || self.own_address_for(mri).is_some_and(|own| own.is_loopback());
-        let this_network = matches!(address, IpAddr::V4(address) if address.octets()[0] == 0);
-        let same_version = address == canonical && address.is_ipv4() == mri.destination().is_ipv4();
-        same_version && is_elsewhere && !this_network && is_unicast(address) && !self.is_local(address)
+        let is_elsewhere = !address.is_loopback() || self.own_address_for(mri).is_some_and(|own| own.is_loopback());
+        let same_version = address.is_ipv4() == mri.destination().is_ipv4();
+        same_version && is_elsewhere && is_unicast(address) && !self.is_local(address)
     }
 
     fn open_association(&mut self, accepted: &AcceptedResponse, remote: SocketAddr, now: Instant) -> AssociationId {

@@ -156,7 +156,8 @@ impl Default for Caps {
 /// The limit on D-mode messages made by this node (G-202…G-206).
 ///
 /// Half of it is for what the node begins itself (Queries, refreshes first), seven sixteenths for Responses to strangers,
-/// divided by interface and source, and one for Errors; no part takes from another. A Response to the refresh of a flow that
+/// divided by interface and source, and one for Errors; no part takes from another. Of either, one destination gets 16 in 4 s,
+/// counted apart for each interface that it is named on, and apart what comes from its own address. A Response to the refresh of a flow that
 /// exists travels over the association, once for each T1, and needs no part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DatagramRate {

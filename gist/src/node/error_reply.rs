@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::Node;
 use super::rate::Purpose;
 use super::receive::Received;
-use super::routing_state::{DatagramOrigin, Origin, is_unicast};
+use super::routing_state::{DatagramOrigin, Origin};
 use crate::time::Instant;
 use crate::wire::{
     Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, NslpId, ObjectType,
@@ -27,10 +27,9 @@ impl Node {
             error.query_mode = origin.query_mode;
         }
         let signalling = message.nli().map(|nli| nli.address);
-        let destination = |origin: &DatagramOrigin| reply_to(origin, signalling, message.source_is_signalling);
         let destination = match &received.origin {
             Origin::Association(_) => None,
-            Origin::Datagram(origin) => destination(origin),
+            Origin::Datagram(origin) => error_to(origin, signalling, message.source_is_signalling),
         };
         self.send_error(error, message.nat().cloned(), &received.origin, destination, None, now);
     }
@@ -59,7 +58,7 @@ impl Node {
                 (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
                 let signalling = fault.context.nli.as_ref().map(|nli| nli.address);
                 let is_source = fault.context.common_header().is_some_and(|header| header.source_is_signalling);
-                reply_to(origin, signalling, is_source)
+                error_to(origin, signalling, is_source)
             }
         };
         self.send_error(error, fault.context.nat.clone(), &origin, destination, None, now);
@@ -75,6 +74,9 @@ impl Node {
         source: Option<IpAddr>,
         now: Instant,
     ) {
+        if destination.is_some_and(|to| !self.takes_answers(to.ip())) {
+            return;
+        }
         let own = destination.and_then(|to| source.or_else(|| self.backend.0.egress_address(to.ip())));
         let code = error.code;
         let message = Message {
@@ -86,7 +88,9 @@ impl Node {
         };
         let sent = match (origin, destination, own) {
             (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
-            (Origin::Datagram(_), Some(to), Some(own)) => self.send_normal(to, Some(own), &message, Purpose::Error, now),
+            (Origin::Datagram(origin), Some(to), Some(own)) => {
+                self.send_normal(to, Some(own), &message, Purpose::Error(origin.asker(to.ip())), now)
+            }
             (Origin::Datagram(_), _, _) => false,
         };
         if sent {
@@ -99,9 +103,8 @@ impl Node {
 }
 
 /// G-215: to the NLI's address; without one to the IP source, if that is the signalling address.
-fn reply_to(origin: &DatagramOrigin, signalling: Option<IpAddr>, source_is_signalling: bool) -> Option<SocketAddr> {
-    let address = signalling.or_else(|| source_is_signalling.then(|| origin.source.ip())).filter(|address| is_unicast(*address))?;
-    Some(SocketAddr::new(address, origin.source.port()))
+fn error_to(origin: &DatagramOrigin, signalling: Option<IpAddr>, source_is_signalling: bool) -> Option<SocketAddr> {
+    signalling.or_else(|| source_is_signalling.then(|| origin.source.ip())).map(|address| origin.reply_to(address))
 }
 
 /// Object Value Info about an MRI (A.4.4.12); `offset` counts within the value.

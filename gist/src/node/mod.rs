@@ -28,6 +28,7 @@ mod receive_data;
 mod receive_error;
 mod receive_query;
 mod receive_response;
+mod reply;
 mod request;
 mod responding;
 mod responding_actions;

@@ -10,6 +10,11 @@
 //!  errors    a sixteenth                    Errors, which go where a datagram only says that it came from
 //! ```
 //!
+//! Within that no single destination gets more than [`MOST_TO_ONE`] answers and as many Errors in a [`WINDOW`]: a datagram names
+//! the address that is answered, and it may be a victim's. Counted is what leaves, apart for each interface, and apart what comes
+//! from the very address named, so that a flood in a neighbour's name leaves it room for a first contact; after that there is an
+//! association.
+//!
 //! A source may be forged, an interface may not, so a flood costs others on its own link at most. Outside of the limit, since
 //! they are no datagrams, are Responses over an association: a flow that exists gets one for each T1 whatever else arrives,
 //! and beyond that each association has an [`Allowance`].
@@ -42,6 +47,12 @@ const MOST_INTERFACES: usize = 16;
 /// Groups of sources on each interface. Which one a source belongs to is secret.
 const SOURCE_GROUPS: u64 = 8;
 
+/// Responses, and Errors, to one destination on one account within a [`WINDOW`].
+const MOST_TO_ONE: u32 = 16;
+
+/// Seconds.
+const WINDOW: u64 = 4;
+
 /// What the datagram is to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -52,16 +63,18 @@ pub(super) enum Purpose {
     /// The Response to a stranger. It never waits, since whoever asked asks again.
     Answer(Asker),
     /// An Error. It never waits, and is never repeated.
-    Error,
+    Error(Asker),
 }
 
-/// Whose Query is answered, as far as it can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whose datagram is answered, as far as it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Asker {
-    /// The interface the Query came in by.
+    /// The interface it came in by.
     pub(super) interface: u32,
-    /// Where the Response goes.
+    /// Where the answer goes.
     pub(super) address: IpAddr,
+    /// Whether it came from there.
+    pub(super) is_source: bool,
 }
 
 /// What became of a datagram.
@@ -133,6 +146,28 @@ impl Allowance {
     }
 }
 
+/// What each destination has got in the current window; no longer than what the limit lets out in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Destinations {
+    window: u64,
+    sent: BTreeMap<(Asker, bool), u32>,
+}
+
+impl Destinations {
+    fn has_room(&mut self, asker: Asker, is_error: bool, now: Instant) -> bool {
+        let window = now.micros() / (WINDOW * 1_000_000);
+        if window != self.window {
+            *self = Self { window, sent: BTreeMap::new() };
+        }
+        self.sent.get(&(asker, is_error)).is_none_or(|sent| *sent < MOST_TO_ONE)
+    }
+
+    fn count(&mut self, asker: Asker, is_error: bool) {
+        let sent = self.sent.entry((asker, is_error)).or_default();
+        *sent = sent.saturating_add(1);
+    }
+}
+
 /// The limit, and who waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RateLimiter {
@@ -145,6 +180,7 @@ pub(super) struct RateLimiter {
     interfaces: BTreeMap<u32, Bucket>,
     sources: BTreeMap<(u32, u64), Bucket>,
     errors: Bucket,
+    destinations: Destinations,
     refreshes: VecDeque<Transmit>,
     waiting: VecDeque<Transmit>,
     /// Tells which group a source belongs to.
@@ -166,6 +202,7 @@ impl RateLimiter {
             interfaces: BTreeMap::new(),
             sources: BTreeMap::new(),
             errors: full(ERRORS),
+            destinations: Destinations::default(),
             refreshes: VecDeque::new(),
             waiting: VecDeque::new(),
             secret,
@@ -186,11 +223,8 @@ impl RateLimiter {
         let queue = match purpose {
             Purpose::Refresh => &mut self.refreshes,
             Purpose::Own => &mut self.waiting,
-            Purpose::Answer(asker) => return if self.admits_answer(asker, now) { Admission::Send(datagram) } else { Admission::Drop },
-            Purpose::Error => {
-                let flow = Flow::part(self.rate, ERRORS, 1);
-                return if self.errors.take(flow, now) { Admission::Send(datagram) } else { Admission::Drop };
-            }
+            Purpose::Answer(asker) => return if self.admits(asker, false, now) { Admission::Send(datagram) } else { Admission::Drop },
+            Purpose::Error(asker) => return if self.admits(asker, true, now) { Admission::Send(datagram) } else { Admission::Drop },
         };
         if queue.len() >= self.cap {
             return Admission::Drop;
@@ -203,6 +237,18 @@ impl RateLimiter {
             return Admission::Send(datagram);
         }
         Admission::Wait
+    }
+
+    /// What does not leave counts for no destination, so that a flood of them fills nothing.
+    fn admits(&mut self, asker: Asker, is_error: bool, now: Instant) -> bool {
+        if !self.destinations.has_room(asker, is_error, now) {
+            return false;
+        }
+        let admits = if is_error { self.errors.take(Flow::part(self.rate, ERRORS, 1), now) } else { self.admits_answer(asker, now) };
+        if admits {
+            self.destinations.count(asker, is_error);
+        }
+        admits
     }
 
     /// The part of its source, then that of its interface, then what is for all.
@@ -273,8 +319,12 @@ mod tests {
         DatagramRate { per_second, burst, most_per_second: per_second }
     }
 
+    fn asker(interface: u32, last: u8) -> Asker {
+        Asker { interface, address: IpAddr::from([10, 0, 0, last]), is_source: true }
+    }
+
     fn from(interface: u32, last: u8) -> Purpose {
-        Purpose::Answer(Asker { interface, address: IpAddr::from([10, 0, 0, last]) })
+        Purpose::Answer(asker(interface, last))
     }
 
     /// G-203: waits for a token, leaves in time, refreshes first.
@@ -302,12 +352,31 @@ mod tests {
             (0..100).filter(|_| matches!(limiter.submit(datagram(0), purpose, Instant::ZERO), Admission::Send(_))).count()
         };
         assert_eq!(count(&mut limiter, Purpose::Own), 32);
-        assert_eq!(count(&mut limiter, Purpose::Error), 4);
-        // A group of sources (one, at least), the interface's three sixteenths, and the three for all.
-        assert_eq!(count(&mut limiter, from(1, 1)), 1 + 12 + 12);
+        assert_eq!(count(&mut limiter, Purpose::Error(asker(1, 1))), 4);
+        // Each group of sources (one, at least), the interface's three sixteenths, and the three for all.
+        assert_eq!(count(&mut limiter, from(1, 1)), 16, "all that goes to one");
         let others = (2..40).map(|last| count(&mut limiter, from(1, last))).sum::<usize>();
-        assert_eq!(others, 7, "one for each other group of sources");
+        assert_eq!(16 + others, 8 + 12 + 12);
         assert_eq!(count(&mut limiter, from(2, 1)), 1 + 6, "another interface, of two now");
+    }
+
+    /// §8.4: by the destination, whatever else is free, and counted only when something leaves.
+    #[test]
+    fn one_destination_gets_few_answers_in_a_while() {
+        let mut limiter = RateLimiter::new(DatagramRate::default(), 1, 7);
+        let mut count = |purpose: Purpose, seconds: u64| {
+            let now = Instant::from_micros(seconds * 1_000_000);
+            (0..100).filter(|_| matches!(limiter.submit(datagram(0), purpose, now), Admission::Send(_))).count()
+        };
+        let named = Asker { is_source: false, ..asker(1, 1) };
+        for seconds in [0, 4, 8] {
+            assert_eq!(count(Purpose::Answer(named), seconds), 16);
+            assert_eq!(count(Purpose::Answer(named), seconds + 3), 0);
+            assert_eq!(count(Purpose::Error(named), seconds), 16);
+            assert_eq!(count(from(1, 1), seconds), 16, "its own");
+            assert_eq!(count(from(2, 1), seconds), 16, "on another interface");
+        }
+        assert!(limiter.destinations.sent.len() <= 4);
     }
 
     #[test]
@@ -356,7 +425,7 @@ mod tests {
                 let purpose = match purpose {
                     0 => Purpose::Own,
                     1 => Purpose::Refresh,
-                    2 => Purpose::Error,
+                    2 => Purpose::Error(asker(interface, 1)),
                     last => from(interface, last),
                 };
                 sent += u64::from(matches!(limiter.submit(datagram(0), purpose, now), Admission::Send(_)));

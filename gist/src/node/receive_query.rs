@@ -1,6 +1,6 @@
 //! Queries, and the Responses to them (RFC 5971 §4.4.1): answering one costs no memory.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,10 +8,11 @@ use super::cookie::{Arrival, Bound};
 use super::machines::node::{Event, Guards};
 use super::machines::responding;
 use super::node_machine::NodeInput;
-use super::rate::{Asker, Purpose};
+use super::rate::Purpose;
 use super::receive::Received;
+use super::reply::LONGEST_QUERY_COOKIE;
 use super::responding::{AcceptedQuery, RespondingInput};
-use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey, is_unicast};
+use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
 use super::{Node, Transmit};
 use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
@@ -42,9 +43,16 @@ pub(super) fn query_destination(mri: &Mri) -> IpAddr {
 impl Node {
     pub(super) fn receive_query(&mut self, query: Query, received: Received, now: Instant) {
         let Origin::Datagram(origin) = received.origin else { return };
-        // One's own Query come back, or an address that no answer may go to (G-156).
-        if query.nli.peer == self.config.identity || !is_unicast(query.nli.address) {
+        // One's own Query come back.
+        if query.nli.peer == self.config.identity {
             self.counters.stray += 1;
+            return;
+        }
+        if query.cookie.as_bytes().len() > LONGEST_QUERY_COOKIE {
+            self.counters.long_query_cookies += 1;
+            return;
+        }
+        if !self.takes_answers(query.nli.address) {
             return;
         }
         if let Some((cause, info)) = objection(&query, &origin) {
@@ -88,6 +96,7 @@ impl Node {
     /// is kept: the Responder-Cookie says it all.
     pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, existing: Option<Existing>, now: Instant) {
         let AcceptedQuery { query, received, arrival } = accepted;
+        let Origin::Datagram(origin) = received.origin else { return };
         let nslp_id = received.message.nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
         let full_offer = registration.response_offer(self.config.hold_time, self.config.association_port);
@@ -105,7 +114,7 @@ impl Node {
             proposal: stack.as_ref().map(|stack| &stack.proposal),
         };
         let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, now) else { return };
-        let route = reused.unwrap_or_else(|| Route::Datagram(reply_address(query, received)));
+        let route = reused.unwrap_or_else(|| Route::Datagram(origin.reply_to(query.nli.address)));
         self.respond(Existing { route, in_turn }, query, received, *arrival, ResponderPart { cookie, stack }, now);
     }
 
@@ -114,10 +123,11 @@ impl Node {
         Existing { route, in_turn }: Existing,
         query: &Query,
         received: &Received,
-        Arrival { interface, ip_distance }: Arrival,
+        Arrival { ip_distance, .. }: Arrival,
         responder: ResponderPart,
         now: Instant,
     ) {
+        let Origin::Datagram(origin) = received.origin else { return };
         let Some(own) = self.backend.0.egress_address(query.nli.address) else {
             tracing::warn!(peer = %query.nli.address, "no route to the querying node");
             return;
@@ -147,7 +157,7 @@ impl Node {
                 self.send_on_association(id, &message);
             }
             Route::Datagram(destination) => {
-                let asker = Asker { interface, address: query.nli.address };
+                let asker = origin.asker(query.nli.address);
                 let purpose = if in_turn { Purpose::Refresh } else { Purpose::Answer(asker) };
                 self.send_normal(destination, Some(own), &message, purpose, now);
             }
@@ -225,15 +235,6 @@ fn objection(query: &Query, origin: &DatagramOrigin) -> Option<(ErrorCause, Opti
 fn ip_distance(query: &Query, origin: &DatagramOrigin) -> Option<u8> {
     let sent = Some(query.nli.ip_ttl).filter(|ttl| *ttl != 0)?;
     sent.checked_sub(origin.ip_ttl?)
-}
-
-/// G-089, G-169: the address from the NLI, the port from the UDP header.
-fn reply_address(query: &Query, received: &Received) -> SocketAddr {
-    let port = match received.origin {
-        Origin::Datagram(origin) => origin.source.port(),
-        Origin::Association(_) => crate::wire::datagram::GIST_PORT,
-    };
-    SocketAddr::new(query.nli.address, port)
 }
 
 /// The datagram again, byte for byte but for the hop count.

@@ -89,10 +89,17 @@ impl User {
     }
 }
 
-/// Whether a message may be sent to this address only because some message named it.
+/// Whether this can be the address of one single node that is not on one certain link only, so that a message may be sent there
+/// only because some message named it (G-156, G-330). Which link a link-local one is of, no message says.
 pub(super) fn is_unicast(address: IpAddr) -> bool {
-    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !address.is_multicast() && !address.is_unspecified() && !is_broadcast
+    match address {
+        // "This network" (RFC 791), multicast, and what has no use, broadcast included.
+        IpAddr::V4(address) => !matches!(address.octets(), [0 | 224.., ..]) && !address.is_link_local(),
+        IpAddr::V6(v6) => {
+            let is_v4 = address.to_canonical() != address;
+            !v6.is_unspecified() && !v6.is_multicast() && !v6.is_unicast_link_local() && !is_v4
+        }
+    }
 }
 
 /// Where a message came from.

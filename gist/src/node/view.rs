@@ -100,6 +100,10 @@ pub struct Counters {
     pub unknown_nslp_id: u64,
     /// Responses and Errors that match nothing (G-127).
     pub stray: u64,
+    /// Datagrams that named an address no answer may go to: this node's own, or not one of a single other node (G-156).
+    pub unanswerable: u64,
+    /// Queries whose cookie is longer than any cookie need be, so that its echo would be a message to somebody else.
+    pub long_query_cookies: u64,
     /// Responses whose Query-Cookie is not one of this handshake's.
     pub bad_query_cookies: u64,
     /// Responder-Cookies refused by their generation, without any computation (G-334).

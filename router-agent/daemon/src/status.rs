@@ -96,6 +96,8 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "wrong_encapsulation": node.wrong_encapsulation,
         "unknown_nslp_id": node.unknown_nslp_id,
         "stray": node.stray,
+        "unanswerable": node.unanswerable,
+        "long_query_cookies": node.long_query_cookies,
         "bad_query_cookies": node.bad_query_cookies,
         "stale_responder_cookies": node.stale_responder_cookies,
         "bad_responder_cookies": node.bad_responder_cookies,
