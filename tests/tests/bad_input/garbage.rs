@@ -25,17 +25,17 @@ const MAGIC: [u8; 4] = [0x4e, 0x04, 0xbd, 0xa5];
 const PAUSE: Duration = Duration::from_micros(2500);
 
 /// A site with a living permission, and the Query by which the sender's daemon began it.
-struct Living {
-    site: Site,
+pub(crate) struct Living {
+    pub(crate) site: Site,
     application: Application,
     sender: Daemon,
-    router: Daemon,
+    pub(crate) router: Daemon,
     receiver: Daemon,
-    query: Vec<u8>,
+    pub(crate) query: Vec<u8>,
 }
 
 impl Living {
-    fn build() -> Self {
+    pub(crate) fn build() -> Self {
         let site = Site::build();
         let capture = Capture::start(&site.chain.router, LEFT_LINK, Instant::now()).unwrap();
         let application = site.application(RECEIVER);

@@ -14,4 +14,5 @@ mod identity;
 mod kernel;
 mod path_mtu;
 mod peers;
+mod reflection;
 mod support;
