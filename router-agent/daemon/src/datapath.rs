@@ -161,6 +161,7 @@ impl Datapath {
             "dropped": dropped,
             "would_drop": would_drop,
             "trickled": count(self.counters.trickled()),
+            "passed_errors": count(self.counters.passed_errors()),
             "kernel_drops": kernel.show(),
             "faults": {
                 "overruns": faults.overruns,

@@ -38,6 +38,7 @@ pub struct Counters {
     dropped: [Pair; DropReason::ALL.len()],
     would_drop: [Pair; DropReason::ALL.len()],
     trickled: Pair,
+    passed_errors: Pair,
 }
 
 /// A reading of one counter.
@@ -60,6 +61,12 @@ impl Counters {
         if let Some(pair) = self.dropped.get(reason.index()) {
             pair.add(bytes);
         }
+    }
+
+    /// Counts an ICMP error of so many octets that a router passes on against the direction of a flow. It is counted as
+    /// going on besides, as it came in.
+    pub(crate) fn count_passed_error(&self, bytes: usize) {
+        self.passed_errors.add(bytes);
     }
 
     /// A packet that was counted as going on did not: from now on it counts as dropped. `bytes` as they were counted.
@@ -92,6 +99,11 @@ impl Counters {
     /// What was handed to the buckets of the trickle; the filter rules count what they let pass.
     pub fn trickled(&self) -> Count {
         self.trickled.read()
+    }
+
+    /// ICMP errors about flows that a router has passed on, with the octets that were left of them.
+    pub fn passed_errors(&self) -> Count {
+        self.passed_errors.read()
     }
 
     /// What went on so far.

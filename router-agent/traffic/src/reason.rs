@@ -66,10 +66,13 @@ drop_reasons! {
     VerificationBudget = "verification_budget",
     /// The host's own key gave no signature for the packet (Solution 3).
     NotSigned = "not_signed",
-    /// An ICMP error about a number that its flow has not used lately, or with an MTU that cannot be true.
+    /// An ICMP error about a number that its flow has not used lately, or about a packet longer than any that it has sent, or with
+    /// an MTU that cannot be true.
     ImplausibleError = "implausible_error",
-    /// More ICMP errors about one flow than are passed on.
+    /// More ICMP errors of one kind about one flow than are passed on.
     ErrorRate = "error_rate",
+    /// An ICMP error longer than one has to be, or one that would still be long when it is cut.
+    ErrorTooLarge = "error_too_large",
     /// It was to pass, but the kernel did not take the verdict, or had let the packet go by then, as it does when a link goes down.
     VerdictFailed = "verdict_failed",
 }

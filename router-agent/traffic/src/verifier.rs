@@ -63,7 +63,7 @@ impl VerifierConfig {
 /// Order of checks: syntax, whole datagram, destination and SPI, five values of the flow, life time, AH length, window, reach of
 /// the allowed volume, budgets of signatures, ICV, PBS policy, allowed volume. The volume comes last, unlike in X-69, so that only a
 /// key holder can be told to have gone past it; what a dear check costs is bounded by the budgets of signatures. A router lets ICMP
-/// errors about the flows that it knows pass against their direction, uncounted ([`crate::icmp`]).
+/// errors about the flows that it knows pass against their direction, cut, few, and counted in no volume ([`crate::icmp`]).
 ///
 /// A value: two verifiers are equal if they would go on alike. Neither the counters nor the checks count for that, and a clone shares
 /// both.
@@ -135,6 +135,7 @@ impl Verifier {
                     (Action::Count, Ok(entry), _) => entry.counted = entry.counted.saturating_add(length),
                     (Action::MoveWindow, Ok(entry), Ok(verified)) => {
                         entry.association.commit(*verified);
+                        entry.longest = entry.longest.max(short(length));
                         if let Some(ledger) = &mut entry.ledger {
                             ledger.count(short(verified.number), short(length), verified.tag, now);
                         }
@@ -172,6 +173,14 @@ impl Verifier {
         }
         verdict
     }
+}
+
+/// What goes on.
+enum Passed {
+    /// The packet that came.
+    AsItWas,
+    /// What stands in `out`.
+    Rewritten,
 }
 
 /// Finds the permission that a packet claims, and whether it may claim it.
@@ -287,24 +296,26 @@ impl PacketProcessor for Verifier {
             if self.config.role == Role::Router
                 && let Ok(error) = QuotingError::read(&packet)
             {
-                return icmp::admit(&mut self.table, &error, self.checks.0.as_ref(), now);
+                icmp::admit(&mut self.table, &error, self.checks.0.as_ref(), &mut self.out.0, now)?;
+                self.counters.count_passed_error(self.out.0.len());
+                return Ok(Passed::Rewritten);
             }
             self.judge(&packet, now)?;
             match self.config.role {
-                Role::Router => Ok(()),
-                Role::Receiver => ah::remove(&packet, &mut self.out.0).map_err(|_| DropReason::MissingAh),
+                Role::Router => Ok(Passed::AsItWas),
+                Role::Receiver => ah::remove(&packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
             }
         });
-        match (passed, self.config.role) {
-            (Err(reason), _) => {
+        match passed {
+            Err(reason) => {
                 self.counters.count_dropped(reason, bytes.len());
                 Verdict::Drop(reason)
             }
-            (Ok(()), role) => {
+            Ok(passed) => {
                 self.counters.count_accepted(bytes.len());
-                match role {
-                    Role::Router => Verdict::Accept,
-                    Role::Receiver => Verdict::Replace { payload: &self.out.0, mark: None },
+                match passed {
+                    Passed::AsItWas => Verdict::Accept,
+                    Passed::Rewritten => Verdict::Replace { payload: &self.out.0, mark: None },
                 }
             }
         }

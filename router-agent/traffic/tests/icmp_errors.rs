@@ -167,6 +167,7 @@ fn the_first_fragment_of_a_packet_with_ah_is_known_by_its_ah_and_later_ones_are_
         bytes
     };
     let mut sender = Fixture::sender();
+    sender.processor.process(PacketId(9), &udp_v6(3000), NOW);
     let heard = sender.hear(&too_big(&fragment(1, &sent[40..1480]), LINK)).unwrap();
     assert_eq!((heard[48 + 6], heard[48 + 40]), (44, 17), "UDP behind the Fragment header");
     assert_eq!(sender.hear(&too_big(&fragment(1441, &sent[1480..2900]), LINK)), Err(DropReason::NoPermission));
@@ -234,7 +235,7 @@ fn after_ten_errors_at_once_a_flow_hears_ten_a_second_and_others_are_as_before()
     sender.hear_at(&right, NOW + Duration::from_millis(100)).unwrap();
 }
 
-/// in reverse, only about what has passed here, unchanged.
+/// in reverse, only about what has passed here.
 #[test]
 fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_one() {
     for (plain, _) in families() {
@@ -244,7 +245,9 @@ fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_on
         for (kind, code) in kinds {
             let rest = if *code == 4 || *kind == 2 { LINK.to_be_bytes() } else { [0; 4] };
             let right = error(&sent, *kind, *code, rest);
-            assert_eq!(Fixture::router().hear(&right).as_ref(), Ok(&right));
+            let passed = Fixture::router().hear(&right).unwrap();
+            let ip = if is_ipv4 { 20 } else { 40 };
+            assert_eq!((&passed[ip..ip + 2], &passed[ip + 4..]), (&right[ip..ip + 2], &right[ip + 4..passed.len()]));
         }
         let of_another_flow = if is_ipv4 { ipv4(&[], 17, &udp(4000, 9001, 1400)) } else { ipv6(17, &udp(4000, 9001, 1400)) };
         let mut unknown = with_ah(&plain, USED);
@@ -253,6 +256,7 @@ fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_on
         let cases = [
             (too_big(&with_ah(&plain, USED + 1), LINK), DropReason::ImplausibleError),
             (too_big(&sent, 1500), DropReason::ImplausibleError),
+            (too_big(&sent, if is_ipv4 { 67 } else { 1279 }), DropReason::ImplausibleError),
             (too_big(&with_ah(&of_another_flow, USED), LINK), DropReason::FlowMismatch),
             (too_big(&unknown, LINK), DropReason::UnknownSpi),
             (too_big(&plain, LINK), DropReason::NoPermission),
@@ -266,6 +270,145 @@ fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_on
         assert_eq!((0..100).filter(|_| router.hear(&right).is_ok()).count(), 10);
         assert_eq!(router.counters.dropped(DropReason::ErrorRate).packets, 90);
         assert_eq!(Fixture::router().hear_at(&right, END), Err(DropReason::Expired));
+    }
+}
+
+/// The same error with so many octets in all: data behind a true quote, as nobody but its maker can have put there.
+fn lengthened(error: &[u8], len: usize) -> Vec<u8> {
+    let mut bytes = error.to_vec();
+    bytes.resize(len, 0x5a);
+    let total = u16::try_from(len).unwrap();
+    if bytes[0] >> 4 == 4 {
+        bytes[2..4].copy_from_slice(&total.to_be_bytes());
+        fix_checksum(&mut bytes);
+    } else {
+        bytes[4..6].copy_from_slice(&(total - 40).to_be_bytes());
+    }
+    fix_message(&mut bytes);
+    bytes
+}
+
+/// An error that is not about size.
+fn time_exceeded(packet: &[u8]) -> Vec<u8> {
+    error(packet, if packet[0] >> 4 == 4 { 11 } else { 3 }, 0, [0; 4])
+}
+
+/// an error is never longer than 576 octets (RFC 1812 §4.3.2.3) or 1280 (RFC 4443 §2.4), so a reassembled one is none.
+#[test]
+fn an_error_longer_than_any_has_to_be_goes_nowhere() {
+    for (plain, _) in families() {
+        let most = if plain[0] >> 4 == 4 { 576 } else { 1280 };
+        let sent = with_ah(&plain, USED);
+        for right in [too_big(&sent, LINK), time_exceeded(&sent)] {
+            for len in [most + 1, 60_000] {
+                let mut router = Fixture::router();
+                assert_eq!(router.hear(&lengthened(&right, len)), Err(DropReason::ErrorTooLarge), "{len}");
+                assert_eq!(router.counters.dropped(DropReason::ErrorTooLarge).bytes, len as u64);
+            }
+            Fixture::router().hear(&lengthened(&right, most)).unwrap();
+        }
+        let right = too_big(&sent, LINK);
+        assert_eq!(Fixture::sender().hear(&lengthened(&right, most + 1)), Err(DropReason::ErrorTooLarge));
+        Fixture::sender().hear(&lengthened(&right, most)).unwrap();
+    }
+}
+
+/// what a receiver writes behind a true quote does not reach the sender; what does is counted.
+#[test]
+fn a_router_cuts_an_error_to_what_its_reader_needs() {
+    for (plain, expected) in families() {
+        let is_ipv4 = plain[0] >> 4 == 4;
+        let (ip, ah, most) = if is_ipv4 { (20, 28, 576) } else { (40, 32, 1280) };
+        let sent = with_ah(&plain, USED);
+        for right in [too_big(&sent, LINK), time_exceeded(&sent)] {
+            let mut router = Fixture::router();
+            let accepted = router.counters.accepted().bytes;
+            let passed = router.hear(&lengthened(&right, most)).unwrap();
+            assert_eq!(passed.len(), ip + 8 + ip + ah + 8);
+            IpPacket::parse(&passed).unwrap();
+            assert_eq!((message_sum(&passed), &passed[ip + 8..]), (0xffff, &sent[..ip + ah + 8]));
+            assert_eq!((&passed[ip..ip + 2], &passed[ip + 4..ip + 8]), (&right[ip..ip + 2], &right[ip + 4..ip + 8]));
+            if is_ipv4 {
+                assert_eq!(sum(&passed[..20]), 0xffff);
+            }
+            let count = router.counters.passed_errors();
+            assert_eq!((count.packets, count.bytes), (1, passed.len() as u64));
+            assert_eq!(router.counters.accepted().bytes - accepted, most as u64, "as it came in (X-34)");
+        }
+        // The next router passes what is left as it is, and the sender's host understands it.
+        let cut = Fixture::router().hear(&too_big(&sent, LINK)).unwrap();
+        assert_eq!(Fixture::router().hear(&cut).as_ref(), Ok(&cut));
+        let heard = Fixture::sender().hear(&cut).unwrap();
+        let mtu: [u8; 4] = heard[ip + 4..ip + 8].try_into().unwrap();
+        assert_eq!((u32::from_be_bytes(mtu), &heard[ip + 8..]), (expected, &plain[..ip + 8]));
+    }
+}
+
+/// Options stand before the ports (RFC 8200 §4.1).
+#[test]
+fn what_a_router_leaves_of_an_error_reaches_to_the_ports() {
+    let plain = ipv6(60, &[&[17, 0, 1, 4, 0, 0, 0, 0][..], &udp(4000, 9000, 1400)].concat());
+    let sent = with_ah(&plain, USED + 1);
+    let (mut router, mut sender) = (Fixture::router(), Fixture::sender());
+    assert_eq!(router.processor.process(PacketId(9), &sent, NOW), Verdict::Accept);
+    assert!(matches!(sender.processor.process(PacketId(9), &plain, NOW), Verdict::Replace { .. }));
+    let passed = router.hear(&too_big(&sent, LINK)).unwrap();
+    assert_eq!(&passed[48..], &sent[..40 + 32 + 8 + 8]);
+    assert_eq!(&sender.hear(&passed).unwrap()[48..], &plain[..40 + 8 + 8]);
+}
+
+/// headers around the quote are no way around that.
+#[test]
+fn an_error_that_is_long_when_it_is_cut_goes_nowhere() {
+    let right = too_big(&with_ah(&udp_v6(1400), USED), LINK);
+    // Hop-by-hop options of 256 octets: one padding option (RFC 8200 §4.2).
+    let options = [&[58, 31, 1, 252][..], &[0x5a; 252]].concat();
+    let mut bytes = [&right[..40], &options, &right[40..200]].concat();
+    bytes[6] = 0;
+    let len = u16::try_from(bytes.len() - 40).unwrap();
+    bytes[4..6].copy_from_slice(&len.to_be_bytes());
+    let message_len = u32::try_from(bytes.len() - 296).unwrap().to_be_bytes();
+    bytes[298..300].fill(0);
+    let checksum = !sum(&[&bytes[8..40], &message_len, &[0, 0, 0, 58], &bytes[296..]].concat());
+    bytes[298..300].copy_from_slice(&checksum.to_be_bytes());
+    assert_eq!(Fixture::router().hear(&bytes), Err(DropReason::ErrorTooLarge));
+}
+
+#[test]
+fn errors_of_other_kinds_pass_once_a_second_and_take_nothing_from_those_about_size() {
+    for (plain, _) in families() {
+        let sent = with_ah(&plain, USED);
+        let mut router = Fixture::router();
+        assert_eq!((0..300).filter(|_| router.hear(&time_exceeded(&sent)).is_ok()).count(), 1);
+        router.hear(&too_big(&sent, LINK)).unwrap();
+        assert_eq!(router.hear_at(&time_exceeded(&sent), NOW + Duration::from_millis(999)), Err(DropReason::ErrorRate));
+        router.hear_at(&time_exceeded(&sent), NOW + Duration::from_millis(1000)).unwrap();
+    }
+}
+
+/// nobody on the path can have seen a packet that is longer than any that the flow has sent.
+#[test]
+fn an_error_about_a_packet_longer_than_any_of_its_flow_is_not_believed() {
+    for (plain, _) in families() {
+        let is_ipv4 = plain[0] >> 4 == 4;
+        let longest = with_ah(&plain, 2);
+        let claim = |total: usize, mtu| {
+            let mut quote = longest.clone();
+            if is_ipv4 {
+                quote[2..4].copy_from_slice(&u16::try_from(total).unwrap().to_be_bytes());
+                fix_checksum(&mut quote);
+            } else {
+                quote[4..6].copy_from_slice(&u16::try_from(total - 40).unwrap().to_be_bytes());
+            }
+            too_big(&quote, mtu)
+        };
+        for mut fixture in [Fixture::sender(), Fixture::router()] {
+            for (total, mtu) in [(65_535, 60_000), (65_535, LINK), (longest.len() + 1, LINK)] {
+                assert_eq!(fixture.hear(&claim(total, mtu)), Err(DropReason::ImplausibleError), "{total} {mtu}");
+            }
+            assert_eq!(fixture.processor.poll_event(), None);
+            fixture.hear(&claim(longest.len(), LINK)).unwrap();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod routing;
 
 use namespace::{A6, B6, SOON, add_route, address, pair, privileged, receive};
 use nix::sys::socket::{setsockopt, sockopt};
-use routing::{MAIN, MARKED, routes};
+use routing::{MAIN, MARKED, Route, routes};
 use traffic::routes::{MtuPlan, NarrowPaths};
 
 const PLAN: MtuPlan = MtuPlan::new(28, 32);
@@ -52,6 +52,28 @@ fn a_narrow_path_has_a_route_for_packets_with_ah_alone_and_the_main_table_stays_
     a.run(|| {
         PLAN.restore().unwrap();
         assert_eq!(routes(MARKED), [""; 0]);
+    });
+}
+
+/// an MTU that is none of a narrower path would have the host send what its own link does not carry.
+#[test]
+fn a_path_that_is_not_narrower_than_its_first_link_or_its_route_gets_no_route() {
+    if !privileged() {
+        return;
+    }
+    let (a, _b) = pair(1500);
+    add_route(&a, "::", 0, B6);
+    a.run(|| {
+        PLAN.apply().unwrap();
+        for mtu in [60_000, 1501, 1500] {
+            assert!(!narrow(mtu), "{mtu}");
+        }
+        assert_eq!(of_path(), [""; 0]);
+        Route { destination: "fd21::", prefix: 64, via: Some(B6), mtu: Some(1450), ..Route::default() }.add();
+        PLAN.apply().unwrap();
+        assert!(!narrow(1450), "its route has that MTU already");
+        assert_eq!(of_path(), [""; 0]);
+        assert!(narrow(1449) && of_path()[0].contains("mtu 1449"), "{:?}", of_path());
     });
 }
 

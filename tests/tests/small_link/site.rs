@@ -178,6 +178,14 @@ impl Site {
         queues.flatten().filter(|entry| entry["reason"] == reason).map(|entry| entry["packets"].as_u64().unwrap()).sum()
     }
 
+    /// How many ICMP errors about its flows a router has passed on, and with how many octets.
+    pub(crate) fn passed_errors(&self, name: &str) -> (u64, u64) {
+        let counters = self.ask(name, "counters");
+        let passed = || counters.as_object().unwrap().values().map(|queue| &queue["passed_errors"]);
+        let sum = |field| passed().filter_map(|count| count[field].as_u64()).sum();
+        (sum("packets"), sum("bytes"))
+    }
+
     /// The file in which the first router gives shared keys away.
     pub(crate) fn leaked(&self) -> PathBuf {
         self.directory.join("router1.leaked")

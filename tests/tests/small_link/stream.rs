@@ -55,6 +55,8 @@ fn upload(family: Family, full: usize) {
     {
         assert_eq!(site.dropped(node, reason), 0, "{node} {reason}");
     }
+    let (passed, octets) = site.passed_errors("router1");
+    assert!(passed > 0 && octets <= passed * 256, "{passed} errors were passed with {octets} octets");
     assert_eq!(*longest, full);
     assert!(whole * 10 > lengths.len() * 9, "{whole} of {} packets are of full size", lengths.len());
 }

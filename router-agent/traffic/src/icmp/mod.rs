@@ -5,6 +5,9 @@
 //! error; on IPv6 it skips AH and believes an MTU that leaves no room for it. So the sender's packet side takes AH out of the
 //! quote and its length out of the MTU. Nothing in an error is authenticated: it counts only if it quotes a live association's
 //! SPI, the flow's own addresses and ports, and a number that the flow has used lately; how far it may lower an MTU has a floor.
+//!
+//! Nor has anybody permitted an error: whoever makes one about a true packet could write to its sender what he likes. So it may be
+//! no longer than errors have to be, routers cut it to what its reader needs, and there are few of each kind a second.
 
 mod path;
 mod quote;
@@ -14,5 +17,5 @@ mod translate;
 pub use path::{Room, path_mtu};
 pub(crate) use path::{admit, believe};
 pub use quote::{Kind, Quote, QuotingError, Unusable};
-pub(crate) use rate::Rate;
+pub(crate) use rate::Rates;
 pub use translate::{TooShort, translate};

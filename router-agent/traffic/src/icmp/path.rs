@@ -3,6 +3,7 @@
 use smoltcp::time::Instant;
 
 use super::quote::{Kind, QuotingError};
+use super::translate;
 use crate::checks::Checks;
 use crate::flow::Flow;
 use crate::reason::DropReason;
@@ -15,6 +16,12 @@ const LEAST_IPV4_LINK: u32 = 68;
 /// What is sent at the least, whatever an error says: on IPv4 what every host takes, on IPv6 what every link carries.
 const IPV4_FLOOR: u32 = 576;
 const IPV6_FLOOR: u32 = 1280;
+
+/// No error is longer (RFC 1812 §4.3.2.3, RFC 4443 §2.4), so none ever needs fragments.
+const LONGEST_IPV4: usize = 576;
+const LONGEST_IPV6: usize = 1280;
+/// What a router passes on of one at the most: both IP headers, the largest AH, and room for a few options.
+const LONGEST_CUT: usize = 256;
 
 /// Octets that AH may come to take in the packets of this host, at the most: those of the protection that a flow may escalate
 /// to, by which the MTUs of routes are lowered too. A path MTU that had room only for the present AH would break the flow's
@@ -41,9 +48,15 @@ impl Room {
 /// `None` if it can be no true one: not less than the packet's own length, or less than any link has. Below the floor nothing is
 /// lowered any further.
 pub fn path_mtu(mtu: u32, total_len: u32, present: u32, room: Room, is_ipv6: bool) -> Option<u32> {
-    let (least, floor) = if is_ipv6 { (IPV6_FLOOR, IPV6_FLOOR) } else { (LEAST_IPV4_LINK, IPV4_FLOOR) };
+    let floor = if is_ipv6 { IPV6_FLOOR } else { IPV4_FLOOR };
+    can_be_true(mtu, total_len, is_ipv6).then(|| mtu.saturating_sub(room.of(is_ipv6).max(present)).max(floor))
+}
+
+/// Whether a link can have this MTU that has not carried a packet of `total_len` octets.
+const fn can_be_true(mtu: u32, total_len: u32, is_ipv6: bool) -> bool {
     // RFC 8201 §4: below the least MTU of IPv6 an error is discarded.
-    (mtu >= least && mtu < total_len).then(|| mtu.saturating_sub(room.of(is_ipv6).max(present)).max(floor))
+    let least = if is_ipv6 { IPV6_FLOOR } else { LEAST_IPV4_LINK };
+    mtu >= least && mtu < total_len
 }
 
 /// Whether `number` is among the last that were used before `highest`, itself included.
@@ -51,28 +64,36 @@ pub(super) const fn is_recent(number: u32, highest: u32) -> bool {
     number > 0 && number <= highest && highest - number < RECENT
 }
 
-/// What a sender asks of an error about its flow, beside the live association: that the packet is one of the flow's, and the
-/// number one that it has used lately.
+/// What a node asks of an error about a flow, beside the live association: that it is no longer than errors are, the packet one of
+/// the flow's and no longer than the `longest` one, and the number one that the flow has used lately.
 ///
 /// # Errors
 ///
 /// Why the error is not believed.
-pub(crate) fn believe(error: &QuotingError<'_>, flow: &Flow, highest: u32) -> Result<(), DropReason> {
+pub(crate) fn believe(error: &QuotingError<'_>, flow: &Flow, highest: u32, longest: u32) -> Result<(), DropReason> {
     if !error.quote.may_be_of(flow) || error.destination != flow.source {
         Err(DropReason::FlowMismatch)
-    } else if !is_recent(error.quote.number, highest) {
+    } else if error.len > if flow.source.is_ipv6() { LONGEST_IPV6 } else { LONGEST_IPV4 } {
+        Err(DropReason::ErrorTooLarge)
+    } else if !is_recent(error.quote.number, highest) || error.quote.total_len > longest {
         Err(DropReason::ImplausibleError)
     } else {
         Ok(())
     }
 }
 
-/// Whether a router lets an error pass against the direction of a flow that it knows.
+/// Whether a router lets an error pass against the direction of a flow that it knows. What passes stands in `out`.
 ///
 /// # Errors
 ///
 /// Why it does not.
-pub(crate) fn admit(table: &mut InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
+pub(crate) fn admit(
+    table: &mut InboundTable,
+    error: &QuotingError<'_>,
+    checks: &dyn Checks,
+    out: &mut Vec<u8>,
+    now: Instant,
+) -> Result<(), DropReason> {
     let quote = &error.quote;
     let entry = table.get_mut((quote.destination, quote.spi)).ok_or(DropReason::UnknownSpi)?;
     let highest = u32::try_from(entry.association.window().highest()).unwrap_or(u32::MAX);
@@ -80,14 +101,16 @@ pub(crate) fn admit(table: &mut InboundTable, error: &QuotingError<'_>, checks: 
         return Err(DropReason::Expired);
     }
     // What has not passed here cannot have been too big behind here.
-    believe(error, &entry.flow, highest)?;
-    let too_big_is_true = match error.kind {
-        Kind::TooBig(mtu) => mtu < quote.total_len,
-        Kind::Other => true,
-    };
-    if !too_big_is_true {
-        Err(DropReason::ImplausibleError)
-    } else if entry.errors.take(now) {
+    believe(error, &entry.flow, highest, entry.longest)?;
+    if let Kind::TooBig(mtu) = error.kind
+        && !can_be_true(mtu, quote.total_len, quote.destination.is_ipv6())
+    {
+        return Err(DropReason::ImplausibleError);
+    }
+    translate::cut(error, out).ok_or(DropReason::Malformed)?;
+    if out.len() > LONGEST_CUT {
+        Err(DropReason::ErrorTooLarge)
+    } else if entry.errors.take(error.kind, now) {
         Ok(())
     } else {
         Err(DropReason::ErrorRate)

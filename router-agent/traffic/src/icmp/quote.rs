@@ -15,6 +15,8 @@ pub(super) const HEADER: usize = 8;
 const AH_FIXED: usize = 12;
 const IPV4_BASE: usize = 20;
 const IPV6_BASE: usize = 40;
+/// What must be quoted behind AH and the options there: the kernel finds the socket by it (RFC 792).
+pub(super) const LEAST_BEHIND: usize = 8;
 /// Extension headers that are looked through, as in packets themselves.
 const MAX_EXTENSIONS: usize = 12;
 
@@ -48,6 +50,8 @@ pub struct QuotingError<'a> {
     pub destination: IpAddr,
     /// The packet that it is about, as far as it is there.
     pub quote: Quote<'a>,
+    /// How long it is, in octets.
+    pub(super) len: usize,
     /// The IP header with options or extension headers.
     pub(super) before: &'a [u8],
     /// The ICMP header.
@@ -100,7 +104,7 @@ impl<'a> QuotingError<'a> {
         // RFC 4884 §4: what is behind this length is no part of the quote.
         let quoted = quoted_len.and_then(|len| rest.get(..len)).unwrap_or(rest);
         let quote = if source.is_ipv4() { Quote::ipv4(quoted) } else { Quote::ipv6(quoted) }?;
-        Ok(Self { kind, destination, quote, before: packet.before(), header })
+        Ok(Self { kind, destination, quote, len: packet.total_len(), before: packet.before(), header })
     }
 }
 
@@ -191,6 +195,18 @@ impl<'a> Quote<'a> {
     /// What stands behind AH as far as it is quoted.
     pub(super) fn behind(&self) -> &'a [u8] {
         self.bytes.get(self.ah_at.saturating_add(self.ah_len)..).unwrap_or_default()
+    }
+
+    /// What its reader needs of it: as far as the first octets of its transport.
+    pub(super) fn needed(&self) -> &'a [u8] {
+        const DESTINATION_OPTIONS: u8 = 60;
+        let (mut protocol, mut rest) = (self.protocol, self.behind());
+        while self.source.is_ipv6() && protocol == DESTINATION_OPTIONS {
+            let Some([next, units]) = rest.first_chunk::<2>() else { break };
+            (protocol, rest) = (*next, rest.get(8 * (usize::from(*units) + 1)..).unwrap_or_default());
+        }
+        let behind_it = rest.len().saturating_sub(LEAST_BEHIND);
+        self.bytes.get(..self.bytes.len().saturating_sub(behind_it)).unwrap_or(self.bytes)
     }
 
     /// The flow that it is of, if enough is quoted to tell.

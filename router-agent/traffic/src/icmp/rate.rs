@@ -2,20 +2,40 @@
 
 use smoltcp::time::Instant;
 
-/// Errors a second about one flow; as many may come at once.
-const PER_SECOND: u64 = 10;
+use super::quote::Kind;
+
+/// Errors a second about the size of one flow's packets; as many may come at once.
+const TOO_BIG: u64 = 10;
+/// The same of all other kinds together: no connection depends on them.
+const OTHERS: u64 = 1;
 const ONE: u64 = 1_000_000;
 
-/// What is left of one flow's errors. One that is believed is enough: what follows are those about packets already on their way.
+/// What is left of one flow's errors, apart for those about size, which nothing else may use up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Rate {
+pub(crate) struct Rates {
+    too_big: Rate<TOO_BIG>,
+    others: Rate<OTHERS>,
+}
+
+impl Rates {
+    /// Whether one more error of this kind may be passed on now; if so, it is counted.
+    pub(crate) fn take(&mut self, kind: Kind, now: Instant) -> bool {
+        match kind {
+            Kind::TooBig(_) => self.too_big.take(now),
+            Kind::Other => self.others.take(now),
+        }
+    }
+}
+
+/// What is left of one kind. One that is believed is enough: what follows are those about packets already on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Rate<const PER_SECOND: u64> {
     /// Millionths that are left, and at which microsecond.
     left: Option<(u64, i64)>,
 }
 
-impl Rate {
-    /// Whether one more error may be passed on now; if so, it is counted.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+impl<const PER_SECOND: u64> Rate<PER_SECOND> {
+    fn take(&mut self, now: Instant) -> bool {
         let full = PER_SECOND * ONE;
         let left = self.left.map_or(full, |(left, then)| {
             let elapsed = u64::try_from(now.total_micros().saturating_sub(then)).unwrap_or(0);
@@ -35,8 +55,8 @@ mod tests {
 
     #[test]
     fn ten_errors_pass_at_once_and_then_ten_a_second() {
-        let (mut rate, start) = (Rate::default(), Instant::from_micros(5));
-        let taken = |rate: &mut Rate, now| (0..100).filter(|_| rate.take(now)).count();
+        let (mut rate, start) = (Rate::<TOO_BIG>::default(), Instant::from_micros(5));
+        let taken = |rate: &mut Rate<TOO_BIG>, now| (0..100).filter(|_| rate.take(now)).count();
         assert_eq!(taken(&mut rate, start), 10);
         assert_eq!(taken(&mut rate, start + Duration::from_millis(99)), 0);
         assert_eq!(taken(&mut rate, start + Duration::from_millis(300)), 3);

@@ -1,14 +1,11 @@
-//! The same error about the packet without its AH.
+//! What is passed on of an error: as much as its reader needs, or the same about the packet without its AH.
 
 use std::net::IpAddr;
 
 use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet, Ipv4Packet, Ipv6Packet};
 
-use super::quote::{HEADER, Kind, QuotingError};
+use super::quote::{HEADER, Kind, LEAST_BEHIND, QuotingError};
 use crate::packet::IpPacket;
-
-/// What must be quoted behind AH: the kernel finds the socket by it (RFC 792).
-const LEAST_BEHIND: usize = 8;
 
 /// Too little is quoted to find out whom the error is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +27,17 @@ pub fn translate(error: &QuotingError<'_>, mtu: u32, out: &mut Vec<u8>) -> Resul
     written.ok_or(TooShort)
 }
 
+/// Writes the error with what its reader needs of the quote into `out`, which is cleared first. RFC 4443 §3 would have as much as
+/// possible, RFC 792 asks for no more than this; what is behind could be anything.
+pub(crate) fn cut(error: &QuotingError<'_>, out: &mut Vec<u8>) -> Option<()> {
+    out.clear();
+    out.extend_from_slice(error.before);
+    out.extend_from_slice(error.header);
+    out.extend_from_slice(error.quote.needed());
+    let mtu = if let Kind::TooBig(mtu) = error.kind { mtu } else { 0 };
+    finish(error, mtu, out)
+}
+
 fn write(error: &QuotingError<'_>, mtu: u32, out: &mut Vec<u8>) -> Option<()> {
     let quote = &error.quote;
     let behind = quote.behind();
@@ -43,7 +51,11 @@ fn write(error: &QuotingError<'_>, mtu: u32, out: &mut Vec<u8>) -> Option<()> {
     out.extend_from_slice(quote.bytes.get(..quote.ah_at)?);
     out.extend_from_slice(behind);
     without_ah(out.get_mut(quote_at..)?, quote.link_at, protocol, quote.ah_len)?;
+    finish(error, mtu, out)
+}
 
+/// Makes both headers true for what has become of the quote.
+fn finish(error: &QuotingError<'_>, mtu: u32, out: &mut [u8]) -> Option<()> {
     let (ip, message) = out.split_at_mut(error.before.len());
     let fields = message.first_chunk_mut::<HEADER>()?;
     let [.., _, _, a, b, c, d] = fields;

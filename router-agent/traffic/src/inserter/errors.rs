@@ -28,11 +28,11 @@ impl Inserter {
         if !self.checks.is_live(entry.expires_at, now) {
             return Err(DropReason::Expired);
         }
-        icmp::believe(&error, &flow, entry.highest)?;
+        icmp::believe(&error, &flow, entry.highest, entry.longest)?;
         let is_ipv6 = flow.source.is_ipv6();
         let present = u32::try_from(ah::overhead(entry.key.algorithm(), is_ipv6)).unwrap_or(u32::MAX);
         let lowered = icmp::path_mtu(mtu, error.quote.total_len, present, self.config.room, is_ipv6).ok_or(DropReason::ImplausibleError)?;
-        if !entry.errors.take(now) {
+        if !entry.errors.take(error.kind, now) {
             return Err(DropReason::ErrorRate);
         }
         icmp::translate(&error, lowered, &mut self.out.0).map_err(|_| DropReason::Malformed)?;

@@ -196,7 +196,10 @@ impl Inserter {
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
                     attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out.0) {
-                        Ok(()) => Attempt::Send(mark),
+                        Ok(()) => {
+                            entry.longest = entry.longest.max(u32::try_from(self.out.0.len()).unwrap_or(u32::MAX));
+                            Attempt::Send(mark)
+                        }
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
                         Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
                         Err(InsertError::Unpredictable) => Attempt::Drop(DropReason::SourceRoute),

@@ -115,9 +115,8 @@ fn original(route: &Route, kept: Option<&Route>, set: Option<&Route>, situation:
 }
 
 fn lowered_mtu(route: &Route, situation: &Situation<'_>) -> Result<u32, Why> {
-    let Family { number, min_mtu, overhead } = situation.family;
-    let of_links = route.links().iter().map(|index| situation.links.mtu(*index, number)).min().flatten().ok_or(Why::NoLink)?;
-    let full = route.mtu().map_or(of_links, |mtu| mtu.min(of_links));
+    let Family { min_mtu, overhead, .. } = situation.family;
+    let full = situation.links.carried_by(route).ok_or(Why::NoLink)?;
     full.checked_sub(overhead).filter(|mtu| *mtu >= min_mtu).ok_or(Why::TooSmall(full))
 }
 

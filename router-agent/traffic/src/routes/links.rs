@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::netlink::{Attribute, Malformed, NetlinkError, Socket, attributes};
 
-use super::route::IPV6;
+use super::route::{IPV6, Route};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -54,6 +54,12 @@ impl Links {
     pub(super) fn mtu(&self, index: u32, family: u8) -> Option<u32> {
         let mtu = self.0.get(&index)?;
         Some(mtu.ipv6.filter(|_| family == IPV6).map_or(mtu.link, |ipv6| ipv6.min(mtu.link)))
+    }
+
+    /// The longest packet that a route carries whichever of its links it takes; `None` if one of them is not known.
+    pub(super) fn carried_by(&self, route: &Route) -> Option<u32> {
+        let of_links = route.links().iter().map(|index| self.mtu(*index, route.family())).min().flatten()?;
+        Some(route.mtu().map_or(of_links, |mtu| mtu.min(of_links)))
     }
 }
 

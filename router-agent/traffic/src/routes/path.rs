@@ -7,6 +7,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::links::Links;
 use super::route::{IPV6, Route};
 use super::{MtuPlan, reconcile};
 use crate::netlink::{NetlinkError, Protocol, Socket};
@@ -36,28 +37,34 @@ impl NarrowPaths {
     }
 
     /// Has packets with AH to `destination` fragmented to `mtu` octets. `false` if there is nothing to do, or no way to do it: no
-    /// route leads there, or it depends on the source, or too many paths are known.
+    /// route leads there, or it depends on the source or carries no more than that itself, or too many paths are known.
     ///
     /// # Errors
     ///
     /// The kernel does not say what there is, or refuses the route.
     pub fn narrow(&self, destination: Ipv6Addr, mtu: u32) -> Result<bool, NetlinkError> {
         let routes = Route::list(&self.socket, IPV6, self.plan.table)?;
-        let Some(wanted) = wanted(&routes, destination, mtu) else { return Ok(false) };
+        let links = Links::list(&self.socket)?;
+        let Some(wanted) = wanted(&routes, &links, destination, mtu) else { return Ok(false) };
         reconcile::set(&self.socket, &wanted)?;
         Ok(true)
     }
 }
 
 /// The route that a narrow path needs beside the second table's `routes`, if it needs one and can have one.
-fn wanted(routes: &[Route], destination: Ipv6Addr, mtu: u32) -> Option<Route> {
+fn wanted(routes: &[Route], links: &Links, destination: Ipv6Addr, mtu: u32) -> Option<Route> {
     let paths = || routes.iter().filter(|route| route.is_path());
     let known = paths().find(|route| route.leads_to(destination));
     let is_narrower = known.is_none_or(|known| known.mtu().is_none_or(|known| mtu < known));
     if mtu < LEAST || !is_narrower || known.is_none() && paths().count() >= MOST {
         return None;
     }
-    model(routes, destination)?.path_to(destination, mtu, LASTS)
+    let model = model(routes, destination)?;
+    // A path is narrower than its first link, or it is none: a larger MTU would have packets sent that the link does not carry.
+    if links.carried_by(model).is_none_or(|carried| mtu >= carried) {
+        return None;
+    }
+    model.path_to(destination, mtu, LASTS)
 }
 
 /// The route that packets to `destination` take where no narrow path is known.

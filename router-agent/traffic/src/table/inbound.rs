@@ -10,7 +10,7 @@ use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
 use crate::budget::FlowLevels;
 use crate::flow::Flow;
-use crate::icmp::Rate;
+use crate::icmp::Rates;
 use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
 use crate::state::{Map, Micros};
@@ -51,7 +51,9 @@ pub struct Entry {
     /// Signatures that may still be verified.
     pub(crate) signatures: FlowLevels,
     /// ICMP errors about its packets that may still be passed on.
-    pub(crate) errors: Rate,
+    pub(crate) errors: Rates,
+    /// Octets of its longest verified packet: no true error is about a longer one.
+    pub(crate) longest: u32,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
@@ -60,8 +62,8 @@ impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { flow, association, allowed, counted, expires_at, draining, peak, ledger, .. } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
-        let Self { second_holder, late, signatures, errors, reported_at, warned_at, .. } = self;
-        (second_holder, late, signatures, errors, reported_at.in_micros(), warned_at.in_micros()).hash(state);
+        let Self { second_holder, late, signatures, errors, longest, reported_at, warned_at, .. } = self;
+        (second_holder, late, signatures, errors, longest, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }
 
@@ -229,7 +231,8 @@ impl InboundTable {
             second_holder: false,
             late: 0,
             signatures: FlowLevels::default(),
-            errors: Rate::default(),
+            errors: Rates::default(),
+            longest: 0,
             reported_at: None,
             warned_at: None,
         };

@@ -9,7 +9,7 @@ use super::inbound::{FIRST_SPI, Key};
 use super::{Deadlines, report_due};
 use crate::algorithm::IcvKey;
 use crate::flow::Flow;
-use crate::icmp::Rate;
+use crate::icmp::Rates;
 use crate::state::{Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
@@ -36,7 +36,9 @@ pub struct Entry {
     /// Allowed volume whose near end has been reported.
     warned_about: Option<u64>,
     /// ICMP errors about its packets that may still be passed on.
-    pub(crate) errors: Rate,
+    pub(crate) errors: Rates,
+    /// Octets of the longest packet with AH: no true error is about a longer one.
+    pub(crate) longest: u32,
     reported_at: Option<Instant>,
     /// Last state of the epoch before, for one more report.
     previous: Option<Final>,
@@ -52,9 +54,10 @@ struct Final {
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { spi, key, allowed, counted, highest, expires_at, renewal_refused, warned_about, errors, reported_at, previous } = self;
+        let Self { spi, key, allowed, counted, highest, expires_at, .. } = self;
         (spi, key, allowed, counted, highest, expires_at.in_micros()).hash(state);
-        (renewal_refused, warned_about, errors, reported_at.in_micros(), previous).hash(state);
+        let Self { renewal_refused, warned_about, errors, longest, reported_at, previous, .. } = self;
+        (renewal_refused, warned_about, errors, longest, reported_at.in_micros(), previous).hash(state);
     }
 }
 
@@ -190,7 +193,8 @@ impl OutboundTable {
             expires_at,
             renewal_refused: false,
             warned_about: None,
-            errors: Rate::default(),
+            errors: Rates::default(),
+            longest: 0,
             reported_at: None,
             previous,
         };
