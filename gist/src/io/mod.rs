@@ -110,7 +110,8 @@ impl Bind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
     /// Of listeners, and of what they accept until the peer has shown a certificate that is believed: so far anybody comes, and a
-    /// flood of connections must cost associations nothing.
+    /// flood of connections must cost associations nothing. Packet filters tell the listener from what it accepts by its local
+    /// address, the unspecified one.
     pub listener: u32,
     /// Of associations: those opened here from the first segment on, those of peers from the end of the TLS handshake.
     pub association: u32,

@@ -5,13 +5,18 @@ mod namespace;
 mod raw;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use namespace::{A4, A6, B4, B6, Namespace, SOON, address, eventually, pair, privileged};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt, socket, sockopt};
+use namespace::{A4, A6, B4, B6, Namespace, SOON, add_route, address, eventually, pair, privileged};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, listen, recv, setsockopt, socket,
+    sockopt,
+};
 use raw::Raw;
 use traffic::rules::{self, ASSOCIATION_MARK, HostRules, LISTENER_MARK, Role, RouterRules};
 
@@ -19,7 +24,10 @@ const PORT: u16 = 30_270;
 /// Messages and answers that have to go through.
 const ROUND_TRIPS: u32 = 200;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+/// Segments a second that answer what no connection knows, and at once.
+const RESETS: (f64, f64) = (5.0, 5.0);
 
 /// A flood of segments that open connections, from any source, and of such as look like a handshake.
 #[test]
@@ -33,11 +41,11 @@ fn a_flood_of_the_listener_takes_nothing_from_an_association() {
                 let (attacker, node) = pair(1500);
                 node.run(|| install(role));
                 let listener = listener(&node, address(to, PORT));
-                let mut association = Association::open(&attacker, &listener);
+                let mut association = Association::authenticated(&attacker, &listener, to);
                 let before = association.round_trips(ROUND_TRIPS, Duration::MAX);
                 let sources: Vec<Vec<u8>> = (1024..5000).map(|port| segment((from, to), (port, PORT), flags)).collect();
                 let during = flooding(&attacker, from, &sources, || {
-                    let chain = if flags == SYN { "in-opening" } else { "in-handshake" };
+                    let chain = if flags == SYN { "in-opening" } else { "in-listener" };
                     eventually("the flood fills its bucket", || node.run(|| counter(role, chain, "above the bucket")) > 1000);
                     association.round_trips(ROUND_TRIPS, SOON)
                 });
@@ -59,8 +67,8 @@ fn a_flood_in_the_name_of_one_association_takes_nothing_from_another() {
             let (attacker, node) = pair(1500);
             node.run(|| install(role));
             let listener = listener(&node, address(to, PORT));
-            let mut known = Association::open(&attacker, &listener);
-            let mut other = Association::open(&attacker, &listener);
+            let mut known = Association::authenticated(&attacker, &listener, to);
+            let mut other = Association::authenticated(&attacker, &listener, to);
             known.round_trips(1, SOON);
             let forged = segment((from, to), (known.client.local_addr().unwrap().port(), PORT), ACK);
             let during = flooding(&attacker, from, &[forged], || {
@@ -69,6 +77,69 @@ fn a_flood_in_the_name_of_one_association_takes_nothing_from_another() {
             });
             eprintln!("{role:?} {from}: {ROUND_TRIPS} round trips of the other association in {during:?}");
         }
+    }
+}
+
+/// A segment of no connection is answered by a RST, whose sequence number is the one that the segment acknowledges, to the source
+/// that it names: neither many victims nor one gets more than a few, and whoever opens an association meanwhile does not notice.
+#[test]
+fn segments_of_no_connection_draw_few_resets_and_take_nothing_from_handshakes() {
+    if !privileged() {
+        return;
+    }
+    for role in [Role::Host, Role::Router] {
+        for (from, to) in [(A4, B4), (A6, B6)] {
+            let (attacker, node) = pair(1500);
+            // Where victims are, who see what is reflected.
+            add_route(&node, "10.0.0.0", 8, A4);
+            add_route(&node, "fd99::", 16, A6);
+            node.run(|| install(role));
+            let listener = listener(&node, address(to, PORT));
+            let victims = (0..4000u16).map(|victim| match from {
+                A4 => format!("10.0.{}.{}", victim / 256, victim % 256),
+                _ => format!("fd99:0:0:{victim:x}::1"),
+            });
+            for (victims, sources) in [("one victim", vec![from.to_owned()]), ("many victims", victims.collect())] {
+                let segments: Vec<_> = sources.iter().map(|source| segment((source, to), (4000, PORT), ACK)).collect();
+                let capture = attacker.run(|| Capture::open(from));
+                let start = Instant::now();
+                let during = flooding(&attacker, from, &segments, || {
+                    std::thread::sleep(Duration::from_secs(1));
+                    let start = Instant::now();
+                    for _ in 0..5 {
+                        Association::strangers(&attacker, &listener, to).round_trips(10, SOON);
+                    }
+                    start.elapsed()
+                });
+                let resets = capture.end();
+                let most = (start.elapsed().as_secs_f64() + 1.0) * RESETS.0 + RESETS.1;
+                eprintln!("{role:?} {from} {victims}: {resets} RST in {:?}; 5 handshakes in {during:?}", start.elapsed());
+                assert!(resets > 0, "the capture sees RSTs");
+                assert!(f64::from(resets) <= most, "{resets} RST reflected, {most} at most");
+            }
+        }
+    }
+}
+
+/// With SYN cookies the kernel keeps nothing about a connection until the last ACK of its opening, which is a segment of no
+/// connection so far.
+#[test]
+fn an_association_opens_by_syn_cookie() {
+    if !privileged() {
+        return;
+    }
+    const ALWAYS: &str = "2";
+    for role in [Role::Host, Role::Router] {
+        let (client, node) = pair(1500);
+        node.sysctl("net/ipv4/tcp_syncookies", ALWAYS);
+        node.run(|| install(role));
+        for to in [B4, B6] {
+            let listener = listener(&node, address(to, PORT));
+            for _ in 0..3 {
+                Association::authenticated(&client, &listener, to).round_trips(1, SOON);
+            }
+        }
+        assert!(node.run(|| counter(role, "in-listener", "within the bucket")) >= 6);
     }
 }
 
@@ -116,22 +187,69 @@ fn segment(ends: raw::Ends<'_>, (from, to): (u16, u16), flags: u8) -> Vec<u8> {
     raw::packet(ends, 6, segment, 16)
 }
 
-/// Both ends of an association that the node has authenticated.
+/// Counts the RSTs that come in by links.
+struct Capture {
+    end: Arc<AtomicBool>,
+    counting: JoinHandle<u32>,
+}
+
+impl Capture {
+    fn open(family_of: &str) -> Self {
+        let (protocol, flags_at) = if family_of.contains(':') { (SockProtocol::EthIpv6, 40 + 13) } else { (SockProtocol::EthIp, 20 + 13) };
+        let wire = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&end);
+        let counting = std::thread::spawn(move || {
+            let mut resets = 0;
+            let mut packet = [0; 128];
+            loop {
+                match recv(wire.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+                    Ok(len) if len > flags_at => resets += u32::from(packet[flags_at] & RST != 0),
+                    Ok(_) => {}
+                    Err(_) if ended.load(Ordering::Relaxed) => return resets,
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        Self { end, counting }
+    }
+
+    fn end(self) -> u32 {
+        self.end.store(true, Ordering::Relaxed);
+        self.counting.join().unwrap()
+    }
+}
+
+/// Both ends of an association.
 struct Association {
     client: TcpStream,
     accepted: TcpStream,
 }
 
 impl Association {
-    fn open(client: &Namespace, listener: &TcpListener) -> Self {
-        let to = listener.local_addr().unwrap();
+    /// One whose peer the node has authenticated.
+    fn authenticated(client: &Namespace, listener: &TcpListener, to: &str) -> Self {
+        let association = Self::strangers(client, listener, to);
+        setsockopt(&association.accepted, sockopt::Mark, &ASSOCIATION_MARK).unwrap();
+        association
+    }
+
+    /// One that has only just been opened.
+    fn strangers(client: &Namespace, listener: &TcpListener, to: &str) -> Self {
+        let to = address(to, PORT);
         let client = client.run(|| {
             let socket = tcp(to, None);
             connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
             TcpStream::from(socket)
         });
-        let (accepted, _) = listener.accept().unwrap();
-        setsockopt(&accepted, sockopt::Mark, &ASSOCIATION_MARK).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        eventually("the association opens", || {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        let (accepted, _) = accepted.unwrap();
+        accepted.set_nonblocking(false).unwrap();
         for end in [&client, &accepted] {
             end.set_nodelay(true).unwrap();
         }
@@ -157,9 +275,12 @@ impl Association {
     }
 }
 
-fn listener(node: &Namespace, at: SocketAddr) -> TcpListener {
+/// Listens as a daemon does: on all addresses of the family.
+fn listener(node: &Namespace, mut at: SocketAddr) -> TcpListener {
+    at.set_ip(if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() });
     node.run(|| {
         let socket = tcp(at, Some(LISTENER_MARK));
+        setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
         bind(socket.as_raw_fd(), &SockaddrStorage::from(at)).unwrap();
         listen(&socket, Backlog::new(16).unwrap()).unwrap();
         TcpListener::from(socket)

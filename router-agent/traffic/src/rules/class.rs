@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::exempt::{At, Exempt};
 use super::expression::{
-    Expression, destination_port, fragmented, host, icmp_types, interface, opens, opens_nothing, protocol, source_port,
+    Expression, destination_port, fragmented, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port,
 };
 use super::key::Key;
 use super::plan::{Base, Bucket, Chain, Exemptions, Family, Hook, Interface, Policy, Rule, Table};
@@ -127,12 +127,13 @@ impl Listed<'_> {
             Way::In => ("in-association", "in-handshake"),
         };
         let buckets = self.exemptions;
-        table.add_bucket(handshake, buckets.handshakes, way.interface(), Expression::Accept);
         table.add_buckets(authenticated, buckets.association, Key::Connection(way.interface()), Expression::Accept, None);
         let to = [protocol(TCP), destination_port(self.association_port)].concat();
         let from = [protocol(TCP), source_port(self.association_port), opens_nothing()].concat();
         match way {
             Way::Out => {
+                table.add_bucket(handshake, buckets.handshakes, way.interface(), Expression::Accept);
+                let unasked = unasked_resets(self.association_port, buckets.resets, table);
                 let marked =
                     |mark, chain: &'static str| vec![Expression::LoadMark, Expression::Equal(host(mark)), Expression::Jump(chain.into())];
                 let rules = [
@@ -140,32 +141,56 @@ impl Listed<'_> {
                     (from.clone(), ASSOCIATION_MARK, authenticated),
                     (from, LISTENER_MARK, handshake),
                 ];
-                rules.map(|(test, mark, chain)| Rule::new("association", [test, marked(mark, chain)])).into()
+                let rules = rules.map(|(test, mark, chain)| Rule::new("association", [test, marked(mark, chain)]));
+                std::iter::once(unasked).chain(rules).collect()
             }
             Way::In => {
-                let opening = "in-opening";
+                let (opening, listener, others) = ("in-opening", "in-listener", "in-listener-others");
                 table.add_bucket(opening, buckets.openings, way.interface(), Expression::Accept);
+                table.add_buckets(handshake, buckets.handshakes, Key::Connection(way.interface()), Expression::Accept, None);
+                table.add_bucket(others, buckets.listener, way.interface(), Expression::Accept);
+                table.add_buckets(listener, buckets.listener, Key::Source(way.interface()), Expression::Accept, Some(others));
                 const SOCKET: &str = "in-association-socket";
-                table.chains.push(of_marked_sockets(SOCKET, authenticated, opening, handshake));
+                table.chains.push(of_marked_sockets(SOCKET, authenticated, opening, listener, handshake));
                 [to, from].map(|test| Rule::new("association", [test, vec![Expression::Jump(SOCKET.into())]])).into()
             }
         }
     }
 }
 
+/// Segments with which the kernel answers, from the port of associations, what belongs to no connection: it sends as many as come,
+/// to whom they name as their source, with a sequence number of the sender's choice. They carry the mark of the listener or none.
+pub(super) fn unasked_resets(association_port: u16, bucket: Bucket, table: &mut Table) -> Rule {
+    const CHAIN: &str = "out-resets";
+    table.add_bucket(CHAIN, bucket, Interface::Leaving, Expression::Accept);
+    let not_authenticated = vec![Expression::LoadMark, Expression::Unequal(host(ASSOCIATION_MARK))];
+    let to_chain = vec![Expression::Jump(CHAIN.into())];
+    Rule::new("resets", [protocol(TCP), source_port(association_port), resets(), not_authenticated, to_chain])
+}
+
 /// Goes on in one of the chains for packets to a socket of signalling, and back for others. What everybody can send goes by other
-/// buckets than what belongs to an association whose peer is authenticated.
+/// buckets than what belongs to an association whose peer is authenticated, and what belongs to no connection by others than
+/// what belongs to one. The listener itself is known by having no local address, which each connection has from its first
+/// segment on, accepted or not.
 ///
 /// The kernel shows no mark while a connection is being opened (the socket is then a mere request) and in TIME-WAIT. There
 /// `IP_TRANSPARENT` stands for it, which takes the same privilege and which those inherit. A whole socket that is transparent
 /// for other reasons does not pass.
-fn of_marked_sockets(name: &'static str, authenticated: &'static str, opening: &'static str, handshake: &'static str) -> Chain {
+fn of_marked_sockets(
+    name: &'static str,
+    authenticated: &'static str,
+    opening: &'static str,
+    listener: &'static str,
+    handshake: &'static str,
+) -> Chain {
     let mark = |mark| vec![Expression::LoadSocketMark, Expression::Equal(host(mark))];
+    let wildcard = vec![Expression::LoadSocketWildcard, Expression::Equal(vec![1])];
     let transparent = vec![Expression::LoadSocketTransparent, Expression::Equal(vec![1])];
     let jump = |chain: &'static str| vec![Expression::Jump(chain.into())];
     let rules = vec![
         Rule::new("of an association", [mark(ASSOCIATION_MARK), jump(authenticated)]),
         Rule::new("opens an association", [mark(LISTENER_MARK), opens(), jump(opening)]),
+        Rule::new("of no connection", [mark(LISTENER_MARK), wildcard, jump(listener)]),
         Rule::new("of an association that is not authenticated yet", [mark(LISTENER_MARK), jump(handshake)]),
         Rule::new("of another program", [vec![Expression::LoadSocketMark, Expression::Counter, Expression::Return]]),
         Rule::new("of an association that opens or has closed", [transparent, jump(handshake)]),

@@ -27,6 +27,9 @@ pub(super) enum Expression {
     LoadSocketMark,
     /// Loads 1 if the socket that the packet is for has `IP_TRANSPARENT`, else 0. The rule ends here if there is none.
     LoadSocketTransparent,
+    /// Loads 1 if the socket that the packet is for has no local address of its own, as a listener on all addresses, else 0. The
+    /// rule ends here as with [`Self::LoadSocketMark`].
+    LoadSocketWildcard,
     /// Loads the name of the arriving interface.
     LoadInputName,
     /// Loads the name of the leaving interface.
@@ -133,6 +136,7 @@ impl Expression {
     pub(super) const fn needs(&self) -> Option<&'static str> {
         match self {
             Self::LoadSocketMark | Self::LoadSocketTransparent => Some("the kernel's CONFIG_NFT_SOCKET"),
+            Self::LoadSocketWildcard => Some("the kernel's CONFIG_NFT_SOCKET, of Linux 5.10 or later"),
             _ => None,
         }
     }
@@ -149,7 +153,7 @@ impl Expression {
             | Self::SetMark
             | Self::SetPriority => "meta",
             Self::Behind { load, .. } => load.name(),
-            Self::LoadSocketMark | Self::LoadSocketTransparent => "socket",
+            Self::LoadSocketMark | Self::LoadSocketTransparent | Self::LoadSocketWildcard => "socket",
             Self::LoadDestinationType => "fib",
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
             Self::LoadHasExtension(_) => "exthdr",
@@ -174,6 +178,7 @@ impl Expression {
             Self::LoadOutputIndex => meta(data, register, META_OUTPUT_INDEX),
             Self::LoadSocketMark => socket(data, register, SOCKET_MARK),
             Self::LoadSocketTransparent => socket(data, register, SOCKET_TRANSPARENT),
+            Self::LoadSocketWildcard => socket(data, register, SOCKET_WILDCARD),
             Self::LoadOwner => meta(data, register, META_OWNER),
             Self::Load(octets) => {
                 data.put_be32(1, register);
@@ -272,20 +277,26 @@ pub(super) fn remote(family: Family, which: Interface, prefix: IpNet) -> Option<
 
 /// Tests for a TCP segment that opens no connection.
 pub(super) fn opens_nothing() -> Vec<Expression> {
-    opening(Expression::Unequal(vec![SYN]))
+    flags(SYN | ACK, Expression::Unequal(vec![SYN]))
 }
 
 /// Tests for a TCP segment that opens a connection.
 pub(super) fn opens() -> Vec<Expression> {
-    opening(Expression::Equal(vec![SYN]))
+    flags(SYN | ACK, Expression::Equal(vec![SYN]))
+}
+
+/// Tests for a TCP segment that resets a connection.
+pub(super) fn resets() -> Vec<Expression> {
+    const RST: u8 = 0x04;
+    flags(RST, Expression::Equal(vec![RST]))
 }
 
 const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
-fn opening(test: Expression) -> Vec<Expression> {
+fn flags(mask: u8, test: Expression) -> Vec<Expression> {
     const FLAGS: u32 = 13;
-    const ACK: u8 = 0x10;
-    vec![Expression::LoadTransport { offset: FLAGS, len: 1 }, Expression::Mask(vec![SYN | ACK]), test]
+    vec![Expression::LoadTransport { offset: FLAGS, len: 1 }, Expression::Mask(vec![mask]), test]
 }
 
 /// Tests for one of the types of ICMP from `from` to `to`.
@@ -363,6 +374,7 @@ fn queue(data: &mut Writer, number: u16, flags: u16) {
 // Keys of `socket`.
 const SOCKET_TRANSPARENT: u32 = 0;
 const SOCKET_MARK: u32 = 1;
+const SOCKET_WILDCARD: u32 = 2;
 
 fn socket(data: &mut Writer, register: u32, key: u32) {
     data.put_be32(1, key);

@@ -10,8 +10,8 @@ pub(super) enum Key {
     Interface(Interface),
     /// A TCP connection of this node, seen on one interface.
     Connection(Interface),
-    /// Where a forwarded packet comes from, an IPv4 address or an IPv6 /64, on one interface by which it leaves.
-    Source,
+    /// Where a packet comes from, an IPv4 address or an IPv6 /64, on one interface.
+    Source(Interface),
     /// A user of this node, by the socket that a packet comes from.
     Owner,
     /// Addresses, protocol and ports of a packet that leaves: a flow.
@@ -24,10 +24,10 @@ impl Key {
         match self {
             // The node's own interface indices: packets cannot fill it.
             Self::Interface(_) => 1024,
-            // Only what belongs to authenticated associations comes so far, on each interface on which somebody guesses one.
-            Self::Connection(_) => 16_384,
+            // Only what belongs to connections comes so far, on each interface on which somebody guesses one.
+            Self::Connection(_) | Self::Source(Interface::Arriving) => 16_384,
             Self::Owner => 1024,
-            Self::Flow | Self::Source => 65_536,
+            Self::Flow | Self::Source(Interface::Leaving) => 65_536,
         }
     }
 
@@ -59,12 +59,12 @@ impl Key {
                 let [source_port, destination_port] = ports(0);
                 vec![interface(of), remote, source_port, destination_port]
             }
-            Self::Source => {
+            Self::Source(of) => {
                 let source = match family {
                     Family::Ipv4 => Part::new(IPV4_ADDRESS, 4, Expression::LoadNetwork { offset: 12, len: 4 }),
                     Family::Ipv6 => Part::new(INTEGER, 8, Expression::LoadNetwork { offset: 8, len: 8 }),
                 };
-                vec![interface(Interface::Leaving), source]
+                vec![interface(of), source]
             }
             Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
             Self::Flow => flow(family, Part::new(PROTOCOL, 1, Expression::LoadProtocol), Some(0)),
@@ -153,8 +153,8 @@ mod tests {
             (Key::Connection(Interface::Arriving), Family::Ipv4, 16),
             (Key::Connection(Interface::Leaving), Family::Ipv6, 28),
             (Key::Owner, Family::Ipv4, 4),
-            (Key::Source, Family::Ipv4, 8),
-            (Key::Source, Family::Ipv6, 12),
+            (Key::Source(Interface::Leaving), Family::Ipv4, 8),
+            (Key::Source(Interface::Arriving), Family::Ipv6, 12),
             (Key::Flow, Family::Ipv4, 20),
             (Key::Flow, Family::Ipv6, 44),
         ] {

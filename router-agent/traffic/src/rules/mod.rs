@@ -70,7 +70,8 @@ pub const SIGNALLING_PASSED: u32 = 0x5042_0001;
 pub const ASSOCIATION_MARK: u32 = 0x5042_0003;
 
 /// Mark of the sockets on which messaging associations are awaited, and of accepted ones until their peer is authenticated: what
-/// everybody can send to them has buckets apart. `IP_TRANSPARENT` as with [`ASSOCIATION_MARK`].
+/// everybody can send to them has buckets apart. `IP_TRANSPARENT` as with [`ASSOCIATION_MARK`]. Listeners must be bound to all
+/// addresses of their family: by that the rules tell what belongs to no connection from what belongs to one.
 pub const LISTENER_MARK: u32 = 0x5042_0002;
 
 /// UDP port of GIST (RFC 5971 §9).
@@ -88,7 +89,7 @@ pub enum Fragments {
 }
 
 /// What a router filters: every forwarded packet, signalling on its way through, and what is for the router itself. What it
-/// sends itself is left alone, but for a bound on ICMP errors.
+/// sends itself is left alone, but for a bound on ICMP errors and on resets from the port of associations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterRules {
     /// Queue for unfragmented UDP to port 270 whose destination is not this router.

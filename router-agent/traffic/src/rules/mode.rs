@@ -116,7 +116,7 @@ fn open(queue: u16, table: &mut Table) {
     const OF_ALL: &str = "without-ah-all";
     const OF_EACH: &str = "without-ah";
     table.add_bucket(OF_ALL, ALL_ASKING, Interface::Leaving, Expression::Queue(queue));
-    table.add_buckets(OF_EACH, ASKING, Key::Source, Expression::Jump(OF_ALL.into()), None);
+    table.add_buckets(OF_EACH, ASKING, Key::Source(Interface::Leaving), Expression::Jump(OF_ALL.into()), None);
     let rules = vec![
         Rule::new("open", [say(OPEN)]),
         Rule::new("data", [protocol(AH), vec![Expression::Counter, Expression::Queue(queue)]]),
@@ -155,7 +155,7 @@ fn trickle(modes: &Modes, table: &mut Table) {
     aggregate(Vec::new(), "trickle-others".to_owned(), modes.others);
     all.push(Rule::new("no trickle here", [vec![Expression::Counter, Expression::Drop]]));
     table.chains.push(chain(OF_ALL, all));
-    table.add_octets(OF_A_SOURCE_CHAIN.to_owned(), OF_A_SOURCE, Key::Source, Expression::Jump(OF_ALL.into()));
+    table.add_octets(OF_A_SOURCE_CHAIN.to_owned(), OF_A_SOURCE, Key::Source(Interface::Leaving), Expression::Jump(OF_ALL.into()));
     // Behind everything that has a permission, where the link has classes (TC_PRIO_BULK).
     const BULK: u32 = 2;
     let last = vec![Expression::Load(host(BULK)), Expression::SetPriority];

@@ -63,8 +63,14 @@ pub struct Exemptions {
     pub association: Bucket,
     /// TCP segments that open connections to the port of associations.
     pub openings: Bucket,
-    /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones.
+    /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones: what comes in of one
+    /// connection on one interface, what goes out of all on one interface.
     pub handshakes: Bucket,
+    /// TCP segments of no connection that come to the listener of associations, of one source on one interface, and as many once
+    /// more for all sources that found no bucket: an honest one sends them only to finish an opening by SYN cookie.
+    pub listener: Bucket,
+    /// TCP resets from the port of associations that belong to no authenticated one. Anybody can draw them upon anybody.
+    pub resets: Bucket,
     /// ICMP errors: unreachable, too big, time exceeded, parameter problem.
     pub icmp_errors: Bucket,
     /// DHCP between client and server.
@@ -80,6 +86,8 @@ impl Default for Exemptions {
             association: Bucket::new(2000, 1000),
             openings: Bucket::new(100, 100),
             handshakes: Bucket::new(1000, 500),
+            listener: Bucket::new(5, 10),
+            resets: Bucket::new(5, 5),
             icmp_errors: Bucket::new(100, 50),
             dhcp: Bucket::new(10, 20),
             neighbour_discovery: Bucket::new(100, 100),
@@ -94,7 +102,9 @@ impl Exemptions {
             signalling: Bucket::new(2000, 500),
             association: Bucket::new(20_000, 10_000),
             openings: Bucket::new(1000, 500),
-            handshakes: Bucket::new(10_000, 5000),
+            handshakes: Bucket::new(1000, 500),
+            listener: Bucket::new(5, 10),
+            resets: Bucket::new(5, 5),
             icmp_errors: Bucket::new(100, 50),
             dhcp: Bucket::new(10, 20),
             neighbour_discovery: Bucket::new(500, 500),
@@ -121,13 +131,14 @@ pub(super) struct Set {
 
 impl Set {
     const LEAST_TIMEOUT: u64 = 60_000;
-    /// Anybody can make sources up: their places are to be free soon.
+    /// Anybody can make sources and ports up: their places are to be free soon.
     const LEAST_TIMEOUT_OF_A_SOURCE: u64 = 3000;
 
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
     fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
-        let least = if key == Key::Source { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
+        let made_up = matches!(key, Key::Source(_) | Key::Connection(_));
+        let least = if made_up { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
         Self { name, key, timeout: full_again.saturating_add(1000).max(least) }
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     }
     let input = input(rules, &mut table);
     let forward = forward(rules, &mut table);
+    let output = output(rules, &mut table);
     table.chains.extend(class::no_fragments(rules.fragments, family));
-    table.chains.extend([interception(family), reassembly_chain(), forward, input, output(family)]);
+    table.chains.extend([interception(family), reassembly_chain(), forward, input, output]);
     table
 }
 
@@ -91,8 +92,11 @@ fn input(rules: &RouterRules, table: &mut Table) -> Chain {
 /// What the router sends of itself is open (X-58: to and from the node itself), but for the errors with which its IP stack
 /// answers packets of others: those it sends before FORWARD has judged the packet (hop limit, size, no route), so a bucket
 /// bounds what a false source can draw upon its victim. Redirects count as such. "Too big" has a bucket of its own: flows that
-/// are permitted live on it, and packets whose hop limit ends here must not use it up.
-fn output(family: Family) -> Chain {
+/// are permitted live on it, and packets whose hop limit ends here must not use it up. Likewise the resets with which it answers
+/// segments that come to the port of associations and belong to none.
+fn output(rules: &RouterRules, table: &mut Table) -> Chain {
+    let family = table.family;
+    let resets = class::unasked_resets(rules.association_port, rules.exemptions.resets, table);
     let redirect = match family {
         Family::Ipv4 => [protocol(ICMP), icmp_types(5, 5)],
         Family::Ipv6 => [protocol(ICMPV6), icmp_types(137, 137)],
@@ -108,6 +112,6 @@ fn output(family: Family) -> Chain {
     Chain {
         name: "output".into(),
         base: Some(Base { hook: Hook::Output, priority: 0, kind: "filter", policy: Policy::Accept }),
-        rules: std::iter::once(about_size).chain(others).collect(),
+        rules: [resets, about_size].into_iter().chain(others).collect(),
     }
 }
