@@ -1,6 +1,6 @@
 //! One task per messaging association: TLS over TCP, whole messages in, whole messages out.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -215,6 +215,9 @@ async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: Assoc
             Ok(0) if framer.buffered() == 0 => return AssociationEvent::Closed,
             Ok(0) => return AssociationEvent::Failed("the peer closed it within a message".to_owned()),
             Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return AssociationEvent::Failed("the peer closed the connection without saying so in TLS".to_owned());
+            }
             Err(error) => return AssociationEvent::Failed(format!("reading: {error}")),
         };
         framer.push(buffer.get(..length).unwrap_or_default());

@@ -69,7 +69,8 @@ fn is_caused_by_packets(event: &ReportEvent) -> bool {
 fn write(report: &Report, left_out: u64) {
     let flow = report.flow.map(|flow| flow.to_string()).unwrap_or_default();
     let session = report.session;
-    let rule = report.rule;
+    // What no rule has caused has no such field.
+    let rule = (!report.rule.is_empty()).then_some(report.rule);
     let event = &report.event;
     if left_out > 0 {
         return tracing::info!(%flow, %session, rule, left_out, "{event}; {left_out} lines like this left out before");
