@@ -1,6 +1,7 @@
 //! The honest flow: plain programs, and what captures show of their packets.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -44,6 +45,12 @@ pub(super) struct Delivered {
     pub(super) own: u64,
     /// The attacker's.
     pub(super) foreign: u64,
+}
+
+impl fmt::Display for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} datagrams arrived, and {} of an attacker's", self.own, self.sent, self.foreign)
+    }
 }
 
 impl Delivered {

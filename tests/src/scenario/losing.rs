@@ -103,7 +103,7 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     outcome.check("the volumes agree again afterwards", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
     let delivered = flow.end()?;
     outcome.dropped = site.drops()?.since(&before);
-    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered:?}"));
+    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered}"));
     Ok(())
 }
 

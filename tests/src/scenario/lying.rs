@@ -88,6 +88,6 @@ fn collide(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::R
     outcome.dropped = site.drops()?.since(&before);
     let delivered = steady.end()?;
     let whole = delivered.own == delivered.sent;
-    outcome.check("the first flow loses nothing", whole, format!("{delivered:?}"));
+    outcome.check("the first flow loses nothing", whole, format!("{delivered}"));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -127,6 +128,11 @@ impl Outcome {
         }
         text
     }
+}
+
+/// When a packet arrived, counted from the beginning of the scenario.
+pub(super) fn arrival(at: Option<Duration>) -> String {
+    at.map_or_else(|| "nothing arrived".to_owned(), |at| format!("arrived at {:.3} s", at.as_secs_f64()))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     outcome.check("router2 drops every one of them as replayed", dropped == sent, format!("{dropped} of {sent}"));
     outcome.check("no number passes router2 twice", twice == 0, format!("{twice} packets, {octets} octets"));
     let goodput = delivered.goodput();
-    outcome.check("the flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %: {delivered:?}"));
+    outcome.check("the flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %: {delivered}"));
     let story = site.story()?;
     let evidence: Vec<_> = EVIDENCE.iter().flat_map(|rule| story.of("receiver", rule, from)).map(|told| &told.message).collect();
     outcome.check("nobody is accused", evidence.is_empty(), format!("{evidence:?}"));

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::forked::{Scenario, Site, Terms};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, arrival};
 use super::site::SHORTEST;
 use crate::network::fork::{Chooser, Way};
 
@@ -59,7 +59,7 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     progress("asking, sending steadily");
     let flow = programs.steady(PAUSE)?;
     let granted = site.await_arrival(Way::A, Duration::ZERO, Duration::from_secs(10));
-    outcome.check("the flow runs over router2a", granted.is_some(), format!("{granted:?}"));
+    outcome.check("the flow runs over router2a", granted.is_some(), arrival(granted));
     for (way, name, figure) in
         [(Way::B, "router2b", "milliseconds without data, first move"), (Way::A, "router2a", "milliseconds without data, second move")]
     {
@@ -77,7 +77,11 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     let end = site.now();
     let last = site.last_arrival(Way::A, end);
     let running = last.is_some_and(|last| end.saturating_sub(last) < Duration::from_secs(1));
-    outcome.check("the flow still runs there at the end", running, format!("last packet at {last:?} of {end:?}"));
+    outcome.check(
+        "the flow still runs there at the end",
+        running,
+        format!("last packet: {}; the end: {:.3} s", arrival(last), end.as_secs_f64()),
+    );
     let delivered = flow.end()?;
     outcome.figures.insert("datagrams sent", delivered.sent);
     outcome.figures.insert("datagrams lost", delivered.sent.saturating_sub(delivered.own));
@@ -89,7 +93,7 @@ fn fail_over(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) ->
     progress("asking, sending steadily");
     let flow = programs.steady(PAUSE)?;
     let granted = site.await_arrival(Way::A, Duration::ZERO, Duration::from_secs(10));
-    outcome.check("the flow runs over router2a", granted.is_some(), format!("{granted:?}"));
+    outcome.check("the flow runs over router2a", granted.is_some(), arrival(granted));
     std::thread::sleep(CALM);
     progress("killing router2a");
     site.kill("router2a")?;

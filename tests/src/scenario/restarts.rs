@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::forked::{Scenario, Site, Terms};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, arrival};
 use super::site::SHORTEST;
 use crate::network::fork::{Chooser, Way};
 
@@ -37,7 +37,7 @@ fn restart_each(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     progress("asking, sending steadily");
     let flow = programs.steady(PAUSE)?;
     let granted = site.await_arrival(Way::A, Duration::ZERO, Duration::from_secs(10));
-    outcome.check("the flow runs", granted.is_some(), format!("{granted:?}"));
+    outcome.check("the flow runs", granted.is_some(), arrival(granted));
     let limit = site.refresh + SLACK;
     for (name, figure) in FIGURES {
         std::thread::sleep(CALM);

@@ -54,7 +54,7 @@ fn few(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     let sent = attacked.pretended.packets;
     outcome.check("the second router drops every one of them for its signature", bad == sent, format!("{bad} of {sent}"));
     let goodput = attacked.flow.goodput();
-    outcome.check("the flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %, {:?}", attacked.flow));
+    outcome.check("the flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %, {}", attacked.flow));
     Ok(())
 }
 
@@ -75,14 +75,14 @@ fn flood(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Res
     outcome.check(
         "each of them is dropped, for its signature or unverified, and with them what the flow loses",
         bad + unverified == attacked.pretended.packets + attacked.flow.sent.saturating_sub(attacked.flow.own) && unverified > 0,
-        format!("{bad} bad_icv, {unverified} verification_budget, of {} and {:?}", attacked.pretended.packets, attacked.flow),
+        format!("{bad} bad_icv, {unverified} verification_budget, of {} and {}", attacked.pretended.packets, attacked.flow),
     );
     let SignatureBudget { per_second, burst } = SignatureBudget::DEFAULT;
     let most = f64::from(per_second) * took + f64::from(burst);
     outcome.check("the router verifies no more than its budget for the flow", bad as f64 <= most, format!("{bad} of {most:.0}"));
     outcome.figures.insert("goodput of the flow meanwhile, in percent (no bound is promised)", attacked.flow.goodput() as u64);
     let goodput = other.goodput();
-    outcome.check("the other flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %, {other:?}"));
+    outcome.check("the other flow keeps 95 % of its goodput", goodput >= 95.0, format!("{goodput:.1} %, {other}"));
     Ok(())
 }
 

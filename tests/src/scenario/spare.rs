@@ -75,7 +75,7 @@ fn drop_all(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     site.restart("sender")?;
     must_stand(site, outcome, "its successor has removed them", false)?;
     let delivered = steady.end()?;
-    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered:?}"));
+    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered}"));
     Ok(())
 }
 
@@ -121,8 +121,8 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
 
     progress("releasing the flow");
     let (delivered, others) = (steady.end()?, other.end()?);
-    outcome.check("the other flow lost nothing", others.goodput() > 99.0, format!("{others:?}"));
-    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered:?}"));
+    outcome.check("the other flow lost nothing", others.goodput() > 99.0, format!("{others}"));
+    outcome.check("the flow goes on", delivered.own > 0, format!("{delivered}"));
     let released = site.now();
     site.release()?;
     outcome.must_follow(site, "sender", "FS-50", released, Duration::from_secs(2))?;

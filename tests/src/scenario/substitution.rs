@@ -73,7 +73,7 @@ fn on_the_last_link(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     outcome.figures.insert("packets of the attacker that the program got", stolen.foreign);
     outcome.check("the attacker got through before", stolen.foreign > 0, format!("{} packets", stolen.foreign));
     let intact = signed.own == signed.sent && signed.foreign == 0;
-    outcome.check("afterwards every packet is the sender's", intact, format!("{signed:?}"));
+    outcome.check("afterwards every packet is the sender's", intact, format!("{signed}"));
     let lengths = flow::by_icv_length(&site.last, signed_from);
     outcome.check("the sender signs: ICV of 64 octets", lengths.keys().eq([&64]), format!("packets by octets of ICV: {lengths:?}"));
     Ok(())
@@ -98,7 +98,7 @@ fn between_the_routers(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     outcome.check(
         "the second router drops every true packet as replayed",
         shown == replaced && delivered.foreign == replaced && delivered.own == 0,
-        format!("{shown} of {replaced}; the program got {delivered:?}"),
+        format!("{shown} of {replaced}; the program got {delivered}"),
     );
     Ok(())
 }
