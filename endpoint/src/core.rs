@@ -1,6 +1,7 @@
 //! The host's signalling core as the daemon's loop drives it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use daemon::control::Request;
 use daemon::drive::{Core, Direction};
@@ -10,6 +11,7 @@ use gist::api::Indication;
 use gist::time::Instant;
 use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::fair_queue::FairQueue;
+use pbs_nslp::flow::FlowId;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::output::Output;
 use pbs_nslp::wire::Volume;
@@ -17,6 +19,9 @@ use serde_json::{Value, json};
 
 use crate::change;
 use crate::paths::Paths;
+
+/// Flows refused after a revocation that `status` names; it counts all.
+const REFUSED_SHOWN: usize = 32;
 
 /// The place of the worker for what leaves.
 const OUTBOUND: Direction = 0;
@@ -102,7 +107,11 @@ impl Core for HostCore {
                 "waiting": status::waiting(&self.waiting),
                 "paths": self.paths.show(),
                 "sending": { "sessions": self.host.sender().sessions().len(), "nslp": status::counters(self.host.sender().counters()) },
-                "receiving": { "sessions": self.host.receiver().sessions().len(), "nslp": status::counters(self.host.receiver().counters()) },
+                "receiving": {
+                    "sessions": self.host.receiver().sessions().len(),
+                    "nslp": status::counters(self.host.receiver().counters()),
+                    "refused_after_revocation": self.refused(now),
+                },
             })),
             "request" => {
                 let volume = request.body.get("volume").and_then(Value::as_u64).ok_or("the request names no volume")?;
@@ -124,10 +133,48 @@ impl Core for HostCore {
             "revoke" => {
                 let flow = request.flow()?;
                 let revoked = self.host.revoke(flow, now);
-                revoked.then(|| json!({ "revoked": flow.to_string() })).ok_or_else(|| format!("{flow} has no permission of this host"))
+                let refused = self.refused_for(&flow, now);
+                let then = match refused {
+                    Some(seconds) => {
+                        format!("refused for {seconds} s whatever the rules grant; `pbs revoke --lift` with the same flow ends that")
+                    }
+                    None => "not refused from now on, too many flows are: the rules decide about its next Query".to_owned(),
+                };
+                tracing::info!(%flow, held = revoked, "revoked by request: {then}");
+                if !revoked {
+                    return Err(format!("{flow} has no permission of this host; {then}"));
+                }
+                Ok(json!({ "revoked": flow.to_string(), "refused_for_s": refused, "then": then }))
+            }
+            "lift" => {
+                let flow = request.flow()?;
+                if !self.host.lift(&flow, now) {
+                    return Err(format!("{flow} is not refused because of a revocation"));
+                }
+                tracing::info!(%flow, "no longer refused by request: the rules decide about its next Query");
+                Ok(json!({ "lifted": flow.to_string(), "then": "the rules decide about its next Query" }))
             }
             "change" => change::carry_out(&mut self.host, request, now),
             other => Err(format!("unknown command `{other}`")),
         }
     }
+}
+
+impl HostCore {
+    /// Seconds for which a flow is refused because it was revoked, rounded up.
+    fn refused_for(&self, flow: &FlowId, now: Instant) -> Option<u64> {
+        self.host.receiver().refused(now).find(|(refused, _)| refused == flow).map(|(_, rest)| whole_seconds(rest))
+    }
+
+    /// How many flows are refused because they were revoked, and the first of them.
+    fn refused(&self, now: Instant) -> Value {
+        let shown = self.host.receiver().refused(now).take(REFUSED_SHOWN);
+        let first: serde_json::Map<String, Value> =
+            shown.map(|(flow, rest)| (flow.to_string(), format!("{} s", whole_seconds(rest)).into())).collect();
+        json!({ "flows": self.host.receiver().refused(now).count(), "first": first })
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -67,10 +67,14 @@ enum Command {
         #[command(flatten)]
         show: Show,
     },
-    /// As a receiver: takes a permission back.
+    /// As a receiver: takes a permission back. The flow is then refused for 600 s whatever the rules grant, unless --lift ends that
+    /// before, a program of this host sends the other way, or the daemon starts anew. `status` shows which flows are refused.
     Revoke {
         #[command(flatten)]
         flow: FlowArguments,
+        /// Revokes nothing, but ends the refusal after an earlier revocation.
+        #[arg(long)]
+        lift: bool,
         #[command(flatten)]
         show: Show,
     },
@@ -172,7 +176,7 @@ pub fn main_with(arguments: impl Iterator<Item = OsString>, parts: Parts) -> Exi
             }
             cli::finish(cli::ask(&host, &show, &request))
         }
-        Command::Revoke { flow, show } => cli::finish(cli::ask(&host, &show, &flow.request("revoke"))),
+        Command::Revoke { flow, lift, show } => cli::finish(cli::ask(&host, &show, &flow.request(if lift { "lift" } else { "revoke" }))),
     }
 }
 

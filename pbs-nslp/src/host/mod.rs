@@ -148,6 +148,11 @@ impl Host {
         revoked
     }
 
+    /// Ends what [`Host::revoke`] said about Queries to come: [`Receiver::lift`].
+    pub fn lift(&mut self, flow: &FlowId, now: Instant) -> bool {
+        self.receiver.lift(flow, now)
+    }
+
     /// Changes a live permission: [`Receiver::change`].
     pub fn change(&mut self, flow: FlowId, terms: Terms, now: Instant) -> bool {
         let changed = self.receiver.change(flow, terms, now);

@@ -90,6 +90,16 @@ impl Receiver {
         !keys.is_empty()
     }
 
+    /// Forgives that a flow was revoked: its next Query is decided as if nothing had been. False if it was not refused.
+    pub fn lift(&mut self, flow: &FlowId, now: Instant) -> bool {
+        self.revoked.remove(flow).is_some_and(|until| until > now)
+    }
+
+    /// The flows that are refused because they were revoked, and for how long yet.
+    pub fn refused(&self, now: Instant) -> impl Iterator<Item = (FlowId, Duration)> {
+        self.revoked.iter().filter(move |(_, until)| **until > now).map(move |(flow, until)| (*flow, until.saturating_duration_since(now)))
+    }
+
     /// Changes AV, TTL and T of a live permission (FR-17): `terms.volume` is the new AV, and terms that grant nothing
     /// revoke. False if the flow has no permission.
     pub fn change(&mut self, flow: FlowId, terms: Terms, now: Instant) -> bool {

@@ -72,7 +72,7 @@ pub struct ReceiverConfig {
     pub budgets: usize,
     /// How long a decision may take before it counts as a refusal (P-133).
     pub decide: Duration,
-    /// How long a flow whose permission was revoked is refused; [`Receiver::expect`] ends it.
+    /// How long a flow whose permission was revoked is refused; [`Receiver::expect`] and [`Receiver::lift`] end it.
     pub refuse: Duration,
     /// How long packets under a replaced association still pass; whole milliseconds, at most 65,535.
     pub drain: Duration,

@@ -4,7 +4,7 @@ use pbs_nslp::report::ReportEvent;
 use pbs_nslp::wire::{MessageKind, Volume, VolumeContext};
 
 use crate::forge::{self, query_from};
-use crate::world::{LATENCY, SENDER, Transit, World, flow, seconds};
+use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, flow, seconds};
 
 #[test]
 fn a_released_permission_is_gone_everywhere_within_a_round_trip() {
@@ -83,6 +83,27 @@ fn a_revoked_permission_is_gone_everywhere_before_the_denial_goes_on() {
     world.took(SENDER, &["FS-27"]);
     assert!(world.saw(SENDER, |event| *event == ReportEvent::Revoked));
     assert!(!world.receiver.revoke(flow(), world.now), "there is nothing to revoke any more");
+}
+
+/// No rule grants a revoked flow again for ten minutes; lifting ends that at once.
+#[test]
+fn a_revoked_flow_is_refused_until_that_is_lifted() {
+    // FR-16.
+    let mut world = World::granted(1);
+    world.receiver.revoke(flow(), world.now);
+    let refused: Vec<_> = world.receiver.refused(world.now).collect();
+    assert_eq!(refused, [(flow(), seconds(600))]);
+    world.run(seconds(20));
+    let _ = world.sender.want(flow(), Volume(VOLUME), world.now);
+    world.run(seconds(20));
+    assert_ne!(world.sender_state(), "Permitted", "refused although its rule grants it");
+    assert!(world.receiver.lift(&flow(), world.now));
+    assert!(!world.receiver.lift(&flow(), world.now), "it is refused no more");
+    assert_eq!(world.receiver.refused(world.now).count(), 0);
+    world.run(seconds(20));
+    let _ = world.sender.want(flow(), Volume(VOLUME), world.now);
+    world.run(seconds(2));
+    assert_eq!(world.sender_state(), "Permitted");
 }
 
 #[test]

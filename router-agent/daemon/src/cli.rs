@@ -12,6 +12,7 @@ use traffic::netlink::NetlinkError;
 use traffic::rules::Role;
 
 use crate::claim::{Claim, ClaimError};
+use crate::config::local_addresses;
 use crate::control::ControlError;
 use crate::identity::Credentials;
 use crate::source::ConfigError;
@@ -110,7 +111,7 @@ pub fn execute<P: Program>(program: &P, command: Common) -> ExitCode {
         Common::Gist(show) => ask(program, &show, &json!({ "command": "gist" })),
         Common::Open { yes: false, .. } => {
             complain("this lets traffic pass unverified; say --yes if that is meant");
-            Ok(NO)
+            Ok(ERROR)
         }
         Common::Open { yes: true, config, control } => open(program, config.as_deref(), control),
     })
@@ -140,7 +141,11 @@ fn close<P: Program>(error: &ConfigError) -> Box<dyn Error> {
 
 fn check(program: &impl Program, config: &Path) -> Result<u8, Box<dyn Error>> {
     let settings = program.load(config)?;
-    Credentials::load(settings.identity(), settings.gist())?;
+    let credentials = Credentials::load(settings.identity(), settings.gist())?;
+    // Not an error: files may be checked on another machine than theirs.
+    if let Some(warning) = local_addresses().ok().and_then(|local| credentials.names_none_of(&local)) {
+        complain(&format!("warning: {warning}"));
+    }
     say(&format!("{}: good", config.display()))?;
     Ok(YES)
 }
@@ -168,7 +173,7 @@ fn open<P: Program>(program: &P, config: Option<&Path>, control: Option<PathBuf>
         Err(error) if named => {
             return Err(format!("{error}; nothing was changed (without --control, rules that no daemon watches over are removed)").into());
         }
-        Err(ControlError::Socket { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+        Err(ControlError::Socket { source, .. }) if is_nobody_there(&source) => {
             let (stood, failed) = open_directly(program)?;
             let what = if stood { "they were removed directly" } else { "there were none" };
             (failed.map(|error| error.to_string()), format!("no daemon answers at {at}; {what}"))
@@ -228,6 +233,9 @@ pub fn ask_patiently<P: Program>(
             (Some(answer), refused)
         }
         Err(ControlError::Refused(why)) => (None, Some(why)),
+        Err(ControlError::Socket { path, source }) if is_nobody_there(&source) => {
+            return Err(format!("no daemon answers at {} ({source}); {}", path.display(), without_daemon(P::ROLE)).into());
+        }
         Err(error) => return Err(error.into()),
     };
     match answer {
@@ -240,6 +248,21 @@ pub fn ask_patiently<P: Program>(
         complain(&format!("no: {why}"));
         NO
     }))
+}
+
+/// Whether nobody listens at a socket, as against a socket that may not be asked.
+fn is_nobody_there(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+/// What a node does whose daemon is gone.
+const fn without_daemon(role: Role) -> &'static str {
+    match role {
+        Role::Router => {
+            "if one ran before, its filter rules still stand: closed interfaces let nothing pass, observed ones (mode observe) everything"
+        }
+        Role::Host => "if one ran before, its filter rules still stand, and nothing passes but what is exempt",
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

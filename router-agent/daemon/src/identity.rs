@@ -147,6 +147,17 @@ impl Credentials {
         Arc::new(OwnKey(self.signer.clone()))
     }
 
+    /// Says so if the certificate names none of these addresses of a node, of which there is at least one.
+    pub fn names_none_of(&self, local: &[IpAddr]) -> Option<String> {
+        if local.is_empty() || local.iter().any(|address| self.addresses.contains(address)) {
+            return None;
+        }
+        let list = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        let named = if self.addresses.is_empty() { "no address".to_owned() } else { list(&self.addresses) };
+        let local = list(local);
+        Some(format!("the certificate names {named}, but none of the addresses of this machine ({local}): nothing signed for them counts"))
+    }
+
     /// Tells the operator of addresses of this node that its certificate does not name: neighbours refuse whatever is
     /// signed for them.
     pub fn warn_of_unnamed(&self, local: &[IpAddr]) {

@@ -25,14 +25,15 @@ fn a_daemon_that_is_not_there_is_an_error_that_names_the_socket() {
         drop(UnixListener::bind(&stale).unwrap());
         for verb in ["status", "flows", "counters", "gist"] {
             for (socket, why) in [(&nowhere, "No such file"), (&stale, "Connection refused")] {
-                let said = format!("error: control socket {}: {why}", socket.display());
-                end(command(program, verb).arg("--control").arg(socket)).must_say(2, &[&said]);
+                let said = format!("error: no daemon answers at {} ({why}", socket.display());
+                let then = if program == Router { "closed interfaces let nothing pass" } else { "nothing passes but what is exempt" };
+                end(command(program, verb).arg("--control").arg(socket)).must_say(2, &[&said, "filter rules still stand", then]);
             }
         }
     }
     // Without --control it is the standard one, unless this machine runs such a daemon.
     if !Path::new("/run/pbs/router.sock").exists() {
-        end(&mut command(Router, "status")).must_say(2, &["error: control socket /run/pbs/router.sock: "]);
+        end(&mut command(Router, "status")).must_say(2, &["error: no daemon answers at /run/pbs/router.sock ("]);
     }
 }
 
@@ -131,7 +132,7 @@ fn only_open_with_yes_takes_rules_and_routes_away_and_says_so() {
     let daemon = Daemon::start(&pair.host, Host, &pair.files, "node");
     assert_eq!(pair.path_mtu(), whole - 76, "room for the largest AH (X-68)");
     daemon.kill();
-    pair.open(&[]).must_say(1, &["--yes"]);
+    pair.open(&[]).must_say(2, &["--yes"]);
     assert!(has_rules(&pair.host));
     assert_eq!(pair.path_mtu(), whole - 76);
     // What is needed is the way to open, not an identity.
@@ -212,7 +213,7 @@ fn a_protocol_is_named_or_numbered_and_anything_else_is_an_error() {
         end(command.arg("--control").arg(files.path("nowhere.sock")))
     };
     for protocol in ["udp", "tcp", "TCP", "icmp", "icmp6", "icmpv6", "sctp", "17", "255"] {
-        request(protocol).must_say(2, &["error: control socket"]);
+        request(protocol).must_say(2, &["error: no daemon answers at"]);
     }
     for protocol in ["", "upd", "256", "-1", "udp tcp"] {
         request(protocol).must_say(2, &["--protocol"]);
@@ -235,7 +236,10 @@ fn flows_that_do_not_exist_are_answered_with_no_and_a_reason() {
     };
     let (here, there) = (SENDER.to_string(), RECEIVER.to_string());
     about("release", &here, &there, &[]).must_say(1, &["no: ", &here, "has no session here"]);
-    about("revoke", &there, &here, &[]).must_say(1, &["no: ", &there, "has no permission of this host"]);
+    about("revoke", &there, &here, &[])
+        .must_say(1, &["no: ", &there, "has no permission of this host; refused for 600 s", "`pbs revoke --lift`"]);
+    about("revoke", &there, &here, &["--lift"]).must_say(0, &[]);
+    about("revoke", &there, &here, &["--lift"]).must_say(1, &["no: ", &there, "is not refused because of a revocation"]);
     about("change", &there, &here, &["--rekey"]).must_say(1, &["no: ", &there, "has no permission of this host"]);
     about("change", &there, &here, &[]).must_say(2, &["--volume", "--rekey"]);
     about("change", &there, &here, &["--volume", "0"]).must_say(2, &["0 is not in 1.."]);

@@ -221,7 +221,7 @@ fn a_request_waits_for_its_outcome_and_says_which_and_why() {
     drop(sender);
     let mut nowhere = command(Program::Host, "request");
     nowhere.args(["--source", "192.168.20.1", "--destination", "192.168.21.4", "--protocol", "17", "--volume", "1", "--control"]);
-    end(nowhere.arg(site.files.path("nowhere.sock"))).must_say(2, &["error: control socket"]);
+    end(nowhere.arg(site.files.path("nowhere.sock"))).must_say(2, &["error: no daemon answers at"]);
 }
 
 /// Who is refused is told where it asked: by whom and why, in the answer, in `flows` and in the log, and not once a packet.
