@@ -121,6 +121,20 @@ impl Pair {
     }
 }
 
+/// Files may be checked on another machine than theirs: no error.
+#[test]
+fn check_warns_of_a_certificate_that_names_no_address_of_this_machine() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let pair = Pair::build();
+    let check = || end_in(&pair.host, &mut with_config(Host, "check", pair.files.path("node.toml")));
+    assert_eq!((check().code, check().complaint), (Some(0), String::new()));
+    pair.files.issue(&pair.files.authority(), "node", &[RECEIVER]);
+    let (other, own) = (format!("the certificate names {RECEIVER}, but none"), format!("addresses of this machine ({SENDER})"));
+    check().must_say(0, &["warning: ", &other, &own]);
+}
+
 #[test]
 fn only_open_with_yes_takes_rules_and_routes_away_and_says_so() {
     if !pbs_lab::may_make_networks() {
