@@ -72,23 +72,31 @@ fn overrun(site: &Site, mut trial: Trial<'_>, family: Family, mut look: impl FnM
     socket.send_to(&[0; PAYLOAD], trial.destination())?;
     trial.line.sent = 1;
     trial.await_grant();
+    let port = trial.destination().port();
+    let (mut at_router, mut at_receiver) = (None, None);
     for _ in 1..OFFERED {
         if socket.send_to(&[0; PAYLOAD], trial.destination()).is_ok() {
             trial.line.sent += 1;
         }
         look()?;
+        // An honest sender that has used up everything may ask again and get the few octets that are left: a count that starts anew.
+        at_router = at_router.max(counted_of_budget(site, &site.router, port)?);
+        at_receiver = at_receiver.max(counted_of_budget(site, &site.receiver, port)?);
         std::thread::sleep(Duration::from_millis(2));
     }
     // Held packets are given up after a second.
     std::thread::sleep(Duration::from_millis(1100));
+    at_router = at_router.max(counted_of_budget(site, &site.router, port)?);
+    at_receiver = at_receiver.max(counted_of_budget(site, &site.receiver, port)?);
     let mut line = trial.finish()?;
     let octets = line.receiver_link.there.octets;
     line.measure(format!("{octets} of {SMALL_BUDGET} octets passed"));
     line.must(octets <= SMALL_BUDGET, format!("{octets} octets passed, {SMALL_BUDGET} were allowed"));
     line.must(octets + packet_on_link(family) > SMALL_BUDGET, format!("only {octets} octets passed: one more packet would have fitted"));
     line.must_be_under_ah();
-    must_count(site, &mut line, "router", &site.router, octets)?;
-    must_count(site, &mut line, "receiver", &site.receiver, octets)?;
+    for (node, counted) in [("router", at_router), ("receiver", at_receiver)] {
+        line.must(counted == Some(octets), format!("{node} counted {counted:?} of {SMALL_BUDGET}, the capture shows {octets}"));
+    }
     Ok(line)
 }
 
@@ -101,17 +109,10 @@ fn packet_on_link(family: Family) -> u64 {
     headers + 8 + PAYLOAD as u64
 }
 
-/// The node must have counted what the capture beside it shows, and allow the small budget.
-fn must_count(site: &Site, line: &mut Line, node: &str, daemon: &Option<Daemon>, octets: u64) -> io::Result<()> {
-    let port = line.watch.as_ref().map_or(0, |watch| watch.port);
-    let flow = site.flow(daemon, port)?;
-    let read = |name: &str| flow.as_ref().and_then(|flow| figure(flow, name));
-    let (counted, allowed) = (read("counted"), read("allowed"));
-    line.must(
-        counted == Some(octets) && allowed == Some(SMALL_BUDGET),
-        format!("{node} counted {counted:?} of {allowed:?}, the capture shows {octets}"),
-    );
-    Ok(())
+/// What a node has counted for the flow, if it allows the small budget.
+fn counted_of_budget(site: &Site, daemon: &Option<Daemon>, port: u16) -> io::Result<Option<u64>> {
+    let flow = site.flow(daemon, port)?.filter(|flow| figure(flow, "allowed") == Some(SMALL_BUDGET));
+    Ok(flow.and_then(|flow| figure(&flow, "counted")))
 }
 
 fn figure(flow: &Value, name: &str) -> Option<u64> {
