@@ -197,6 +197,19 @@ fn a_flow_that_signalling_asks_for_anyway_waits_without_asking_again_x_57() {
 }
 
 #[test]
+fn no_more_flows_are_on_other_ways_or_on_their_way_back_than_flows_are_held() {
+    let ways = [0x0100_0000, 0, 0, 0, 0, 0, 0];
+    let mut fixture = Fixture::with(InserterConfig { mark: Some(MARK), path_marks: ways, capacity: 1, ..InserterConfig::default() });
+    let route = |flow: Flow, path, waits| Update::Route { token: 5, flow, path, waits };
+    fixture.apply(route(flow_v4(), 1, true)).unwrap();
+    assert_eq!(fixture.apply(route(flow_v6(), 1, true)), Err(Refusal::TableFull));
+    assert_eq!(fixture.apply(route(flow_v6(), 0, true)), Err(Refusal::TableFull), "back on the routed way, where it is to wait");
+    fixture.apply(route(flow_v4(), 0, true)).unwrap();
+    fixture.apply(route(flow_v4(), 0, false)).unwrap();
+    fixture.apply(route(flow_v6(), 1, false)).unwrap();
+}
+
+#[test]
 fn what_ah_cannot_protect_is_dropped() {
     let mut fixture = Fixture::new();
     fixture.apply(install(SPI, 1_000_000)).unwrap();

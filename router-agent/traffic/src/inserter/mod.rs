@@ -329,16 +329,15 @@ impl Inserter {
 
     /// Who wants another way than there is stays where it is.
     fn divert(&mut self, token: u64, flow: Flow, path: u8, waits: bool) -> Result<(), Refused> {
-        let Some(place) = path.checked_sub(1) else {
-            if waits {
-                // Back from another way: the nodes on the routed one may have forgotten the flow.
-                self.diverted.insert(flow, Diverted { mark: 0, waits });
-            } else {
+        let mark = match path.checked_sub(1) {
+            None if !waits => {
                 self.diverted.remove(&flow);
+                return Ok(());
             }
-            return Ok(());
+            // Back from another way: the nodes on the routed one may have forgotten the flow.
+            None => Some(0),
+            Some(place) => self.config.path_marks.get(usize::from(place)).copied().filter(|mark| *mark != 0),
         };
-        let mark = self.config.path_marks.get(usize::from(place)).copied().filter(|mark| *mark != 0);
         let mark = mark.ok_or(Refused { token, why: Refusal::UnknownPath })?;
         if self.diverted.len() >= self.config.capacity && !self.diverted.contains_key(&flow) {
             return Err(Refused { token, why: Refusal::TableFull });

@@ -176,15 +176,10 @@ impl Socket {
         let mut refused = None;
         let mut buffer = vec![0; RECEIVE_LEN];
         loop {
-            let received = match self.wait_and_receive(&mut buffer) {
+            let received = match self.wait_for_answer(&batch_name, &mut buffer) {
                 Ok(received) => received,
                 // After a refusal it does not matter what the kernel says of the rest.
-                Err(errno) => {
-                    return Err(refused.unwrap_or(match errno {
-                        Errno::ETIMEDOUT => NetlinkError::NoAnswer(batch_name),
-                        errno => NetlinkError::Receive(errno),
-                    }));
-                }
+                Err(error) => return Err(refused.unwrap_or(error)),
             };
             for message in messages(received) {
                 let message = message?;
@@ -271,10 +266,7 @@ impl Socket {
         self.send(&writer.finish()?).map_err(NetlinkError::Send)?;
         let mut buffer = vec![0; RECEIVE_LEN];
         loop {
-            let received = self.wait_and_receive(&mut buffer).map_err(|errno| match errno {
-                Errno::ETIMEDOUT => NetlinkError::NoAnswer(name.to_owned()),
-                errno => NetlinkError::Receive(errno),
-            })?;
+            let received = self.wait_for_answer(name, &mut buffer)?;
             for message in messages(received) {
                 let message = message?;
                 if message.sequence != QUESTION {
@@ -300,10 +292,7 @@ impl Socket {
         let mut whole = true;
         let mut buffer = vec![0; RECEIVE_LEN];
         loop {
-            let received = self.wait_and_receive(&mut buffer).map_err(|errno| match errno {
-                Errno::ETIMEDOUT => NetlinkError::NoAnswer(name.to_owned()),
-                errno => NetlinkError::Receive(errno),
-            })?;
+            let received = self.wait_for_answer(name, &mut buffer)?;
             for message in messages(received) {
                 let message = message?;
                 if message.sequence != sequence {
@@ -320,8 +309,12 @@ impl Socket {
         }
     }
 
-    fn wait_and_receive<'b>(&self, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
-        if self.wait(ANSWER_TIMEOUT)? { self.receive(buffer) } else { Err(Errno::ETIMEDOUT) }
+    /// What the kernel says next to the request of this name.
+    fn wait_for_answer<'b>(&self, name: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], NetlinkError> {
+        if !self.wait(ANSWER_TIMEOUT).map_err(NetlinkError::Receive)? {
+            return Err(NetlinkError::NoAnswer(name.to_owned()));
+        }
+        self.receive(buffer).map_err(NetlinkError::Receive)
     }
 
     /// Waits until there is something to receive; `false` if there is nothing after `timeout`.

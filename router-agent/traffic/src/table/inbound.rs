@@ -60,9 +60,25 @@ pub struct Entry {
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { flow, association, allowed, counted, expires_at, draining, peak, ledger, .. } = self;
+        // Every field is named, so that a new one is not forgotten here.
+        let Self {
+            flow,
+            association,
+            allowed,
+            counted,
+            expires_at,
+            draining,
+            peak,
+            ledger,
+            second_holder,
+            late,
+            signatures,
+            errors,
+            longest,
+            reported_at,
+            warned_at,
+        } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
-        let Self { second_holder, late, signatures, errors, longest, reported_at, warned_at, .. } = self;
         (second_holder, late, signatures, errors, longest, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }

@@ -54,9 +54,10 @@ struct Final {
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { spi, key, allowed, counted, highest, expires_at, .. } = self;
+        // Every field is named, so that a new one is not forgotten here.
+        let Self { spi, key, allowed, counted, highest, expires_at, renewal_refused, warned_about, errors, longest, reported_at, previous } =
+            self;
         (spi, key, allowed, counted, highest, expires_at.in_micros()).hash(state);
-        let Self { renewal_refused, warned_about, errors, longest, reported_at, previous, .. } = self;
         (renewal_refused, warned_about, errors, longest, reported_at.in_micros(), previous).hash(state);
     }
 }
