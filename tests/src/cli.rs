@@ -88,6 +88,9 @@ enum Command {
         /// What the first one's chance begins with; each of the others has the next number.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// The counter-example: in each session somebody with the flow's key adds packets once, and must be found out.
+        #[arg(long)]
+        inject: bool,
         /// The result as JSON instead of text.
         #[arg(long)]
         json: bool,
@@ -176,7 +179,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             run_scenario(&name, json, &scenario::Options { keep, seed })
         }
         Command::Scenario { name: None, .. } => list_scenarios(),
-        Command::Honest { sessions, seed, json } => run_honest(json, honest::Options { sessions, seed }),
+        Command::Honest { sessions, seed, inject, json } => run_honest(json, honest::Options { sessions, seed, injecting: inject }),
         Command::QueryFlood { rounds, json } => run_query_flood(json, query_flood::Options { rounds }),
         Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
         Command::Up { name, directory } => run_up(&name, directory),

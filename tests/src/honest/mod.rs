@@ -3,6 +3,7 @@
 //! tolerance may accuse anybody (INV-13); how often those with a tolerance do is what the table says.
 
 mod dice;
+mod injecting;
 mod node;
 mod people;
 mod session;
@@ -15,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
+pub use injecting::Numbers;
 use people::People;
 use session::{Course, Session};
 
@@ -30,6 +32,8 @@ pub struct Options {
     pub sessions: u64,
     /// Seed of the first; the others follow.
     pub seed: u64,
+    /// Whether somebody with the flow's key adds packets in each of them: the counter-example.
+    pub injecting: bool,
 }
 
 /// How all of them came out.
@@ -61,9 +65,14 @@ pub struct Outcome {
     pub t3_alarms: u64,
     /// Sessions with an alarm for missing packets (T2), by threshold and band of loss.
     pub table: Vec<Row>,
+    /// Of the counter-example: sessions accused after packets were added, by their numbers and band of loss. Otherwise empty.
+    pub injected: Vec<Injected>,
+    /// Accusations before anything was added: there must be none either.
+    pub too_early: u64,
     /// SHA-256 of everything that happened, in order: the same for the same seed.
     pub trace: String,
-    /// Whether there was no alarm that must not be, every session was granted, and volumes were compared.
+    /// Whether every session was granted, volumes were compared, and there was no alarm that must not be; of the counter-example,
+    /// whether there was every alarm that must be.
     pub holds: bool,
 }
 
@@ -76,6 +85,15 @@ pub struct Alarm {
     pub at: f64,
     /// What was said.
     pub said: String,
+}
+
+/// A row of the counter-example.
+#[derive(Debug, Clone, Serialize)]
+pub struct Injected {
+    /// Which numbers the added packets had.
+    pub numbers: Numbers,
+    /// For each band of loss in the order of [`BANDS`]: sessions accused (E1 to E4), and all in which added packets arrived.
+    pub bands: Vec<(u64, u64)>,
 }
 
 /// A row of the table.
@@ -101,7 +119,8 @@ pub fn run(options: Options, progress: impl Fn(&str) + Sync) -> io::Result<Outco
                     if number >= options.sessions {
                         return;
                     }
-                    let course = Session::new(&people, options.seed.wrapping_add(number), threshold_of(number)).and_then(Session::play);
+                    let seed = options.seed.wrapping_add(number);
+                    let course = Session::new(&people, seed, threshold_of(number), options.injecting).and_then(Session::play);
                     results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, course);
                     if number.is_multiple_of(100) {
                         progress(&format!("session {number} of {}", options.sessions));
@@ -112,12 +131,16 @@ pub fn run(options: Options, progress: impl Fn(&str) + Sync) -> io::Result<Outco
     });
     let mut outcome = Outcome { sessions: options.sessions, seed: options.seed, ..Outcome::default() };
     outcome.table = THRESHOLDS.iter().map(|threshold| Row { threshold: *threshold, bands: vec![(0, 0); BANDS.len()] }).collect();
+    if options.injecting {
+        outcome.injected = [Numbers::Next, Numbers::Ahead].map(|numbers| Injected { numbers, bands: vec![(0, 0); BANDS.len()] }).into();
+    }
     let mut traces = Vec::new();
     for (number, course) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
         outcome.add(number, course?, &mut traces);
     }
     outcome.trace = hex::encode(ring::digest::digest(&ring::digest::SHA256, &traces));
-    outcome.holds = outcome.e_alarms.is_empty() && outcome.granted == outcome.sessions && outcome.comparisons > outcome.sessions;
+    let played = outcome.granted == outcome.sessions && outcome.comparisons > outcome.sessions;
+    outcome.holds = played && if options.injecting { outcome.finds_injection() } else { outcome.e_alarms.is_empty() };
     Ok(outcome)
 }
 
@@ -141,14 +164,51 @@ impl Outcome {
             *self.dropped.entry(place).or_default() += packets;
         }
         let seed = self.seed.wrapping_add(number);
-        self.e_alarms.extend(course.accusations.into_iter().map(|(at, said)| Alarm { seed, at, said }));
         let band = BANDS.iter().position(|end| course.loss <= f64::from(*end)).unwrap_or(BANDS.len() - 1);
+        if let Some((begun, numbers, _)) = course.injected.filter(|(_, _, got)| *got > 0) {
+            let accused = course.accusations.iter().any(|(at, _)| *at >= begun);
+            self.too_early += course.accusations.iter().filter(|(at, _)| *at < begun).count() as u64;
+            let row = self.injected.iter_mut().find(|row| row.numbers == numbers);
+            if let Some((alarms, all)) = row.and_then(|row| row.bands.get_mut(band)) {
+                *alarms += u64::from(accused);
+                *all += 1;
+            }
+        } else {
+            self.too_early += course.accusations.len() as u64;
+        }
+        self.e_alarms.extend(course.accusations.into_iter().map(|(at, said)| Alarm { seed, at, said }));
         let row = self.table.iter_mut().find(|row| row.threshold == threshold_of(number));
         if let Some((alarms, all)) = row.and_then(|row| row.bands.get_mut(band)) {
             *alarms += u64::from(course.missing);
             *all += 1;
         }
         traces.extend(course.trace);
+    }
+
+    /// Whether every session is accused that must be: all with numbers ahead, and without loss those with the next ones.
+    fn finds_injection(&self) -> bool {
+        let must = |row: &Injected| match row.numbers {
+            Numbers::Ahead => row.bands.clone(),
+            Numbers::Next => row.bands.iter().take(1).copied().collect(),
+        };
+        let bands: Vec<(u64, u64)> = self.injected.iter().flat_map(must).collect();
+        self.too_early == 0 && bands.iter().all(|(alarms, all)| alarms == all) && bands.iter().any(|(_, all)| *all > 0)
+    }
+
+    fn text_of_injected(&self, text: &mut String) {
+        let _ = writeln!(text, "sessions accused (E1 to E4) of those in which packets under the flow's key were added, by numbers and loss:");
+        for Injected { numbers, bands } in &self.injected {
+            let (name, must) = match numbers {
+                Numbers::Next => ("next", "without loss all must be; loss hides as many bytes as it takes"),
+                Numbers::Ahead => ("ahead", "all must be"),
+            };
+            let _ = write!(text, "  {name:>9}");
+            for (alarms, all) in bands {
+                let _ = write!(text, "{:>12}", format!("{alarms}/{all}"));
+            }
+            let _ = writeln!(text, "  {must}");
+        }
+        let _ = writeln!(text, "accusations before anything was added, of which there must be none: {}", self.too_early);
     }
 
     /// What a person reads.
@@ -163,8 +223,9 @@ impl Outcome {
         for (place, packets) in &self.dropped {
             let _ = writeln!(text, "dropped by {place}: {packets}");
         }
-        let _ = writeln!(text, "accusations without tolerance (E1 to E4), of which there must be none: {}", self.e_alarms.len());
-        for Alarm { seed, at, said } in &self.e_alarms {
+        let must = if self.injected.is_empty() { ", of which there must be none" } else { "" };
+        let _ = writeln!(text, "accusations without tolerance (E1 to E4){must}: {}", self.e_alarms.len());
+        for Alarm { seed, at, said } in self.e_alarms.iter().filter(|_| self.injected.is_empty()) {
             let _ = writeln!(text, "  seed {seed}, {at:.3} s: {said}");
         }
         let _ =
@@ -183,7 +244,11 @@ impl Outcome {
                 let _ = write!(text, "{:>12}", format!("{alarms}/{all}"));
             }
         }
-        let _ = writeln!(text, "\ntrace: {}", self.trace);
+        text.push('\n');
+        if !self.injected.is_empty() {
+            self.text_of_injected(&mut text);
+        }
+        let _ = writeln!(text, "trace: {}", self.trace);
         let _ = writeln!(text, "{}", if self.holds { "holds" } else { "DOES NOT HOLD" });
         text
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use daemon::translate;
 use gist::api::{Indication, SendMessage};
 use gist::time::Instant;
-use pbs_nslp::datapath::Event;
+use pbs_nslp::datapath::{Command, Event, Protection};
 use pbs_nslp::output::Output;
 use pbs_nslp::receiver::Receiver;
 use pbs_nslp::report::Report;
 use pbs_nslp::router::Router;
 use pbs_nslp::sender::Sender;
-use traffic::algorithm::PacketSigner;
+use traffic::algorithm::{IcvKey, MacAlgorithm, PacketSigner};
 use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
 use traffic::worker::Up;
 
@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub(super) core: Core,
     pub(super) packets: Box<dyn PacketProcessor>,
     own: Arc<dyn PacketSigner>,
+    /// SPI and shared key of the newest permission: what somebody who has broken into this node knows.
+    pub(super) known: Option<(u32, IcvKey)>,
 }
 
 /// What becomes of a packet.
@@ -48,7 +50,7 @@ pub(super) enum Fate {
 
 impl Node {
     pub(super) fn new(core: Core, packets: Box<dyn PacketProcessor>, own: Arc<dyn PacketSigner>) -> Self {
-        Self { core, packets, own }
+        Self { core, packets, own, known: None }
     }
 
     pub(super) fn hear(&mut self, indication: Indication, now: Instant) {
@@ -99,6 +101,7 @@ impl Node {
                     Output::Send(message) => deeds.push(Deed::Message(message)),
                     Output::Report(report) => deeds.push(Deed::Report(report)),
                     Output::Datapath(command) => {
+                        self.learn(&command);
                         let token = command.token();
                         let event = match translate::update(command, &self.own) {
                             Ok(update) => match self.packets.apply(update, translate::instant(now)) {
@@ -127,6 +130,15 @@ impl Node {
             if !moved {
                 return deeds;
             }
+        }
+    }
+
+    fn learn(&mut self, command: &Command) {
+        if let Command::Install { grant, .. } = command
+            && let Protection::HmacSha256(key) = &grant.protection
+            && let Ok(key) = IcvKey::new(MacAlgorithm::HmacSha256_128, key.expose())
+        {
+            self.known = Some((grant.spi, key));
         }
     }
 

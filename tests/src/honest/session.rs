@@ -27,9 +27,11 @@ use traffic::inserter::{self, Inserter, InserterConfig};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 
 use super::dice::Dice;
+use super::injecting::{Injection, MARK, Numbers};
 use super::node::{Core, Deed, Fate, Node};
 use super::people::{DESTINATION, OwnKey, People, SOURCE};
 use crate::attack::packet;
+use crate::network::frame;
 
 const NSLP: NslpId = NslpId(32704);
 const START_UNIX: u64 = 1_800_000_000;
@@ -62,6 +64,8 @@ pub(super) struct Course {
     pub(super) missing: bool,
     /// Whether packets came too late.
     pub(super) late: bool,
+    /// Of an attacker's: when, with which numbers, and how many packets got to the receiver's program.
+    pub(super) injected: Option<(f64, Numbers, u64)>,
     /// SHA-256 of what happened.
     pub(super) trace: Vec<u8>,
 }
@@ -74,6 +78,8 @@ enum Happening {
     Message(usize, Box<ReceivedMessage>),
     /// The program sends.
     Program,
+    /// Somebody adds packets.
+    Injection(Injection),
     /// The program is done.
     End,
 }
@@ -114,12 +120,16 @@ pub(super) struct Session {
     /// When the last message left each node in each direction arrives: associations keep the order.
     in_order: BTreeMap<(usize, usize), Instant>,
     course: Course,
+    /// What an attacker will do.
+    injection: Option<Injection>,
+    /// The highest number of the flow that came to a node.
+    highest: u32,
     trace: ring::digest::Context,
     is_over: bool,
 }
 
 impl Session {
-    pub(super) fn new(people: &People, seed: u64, threshold: u8) -> io::Result<Self> {
+    pub(super) fn new(people: &People, seed: u64, threshold: u8, injecting: bool) -> io::Result<Self> {
         let mut dice = Dice::new(seed);
         let now = Instant::from_micros(1_000_000);
         // Every eleventh network loses nothing; the others up to a fifth, small shares as often as large ones.
@@ -140,12 +150,17 @@ impl Session {
         let course = Course { loss: loss as f64 / 10_000.0, ..Course::default() };
         let (agenda, happenings, in_order) = Default::default();
         let trace = ring::digest::Context::new(&ring::digest::SHA256);
-        Ok(Self { now, dice, network, habit, nodes, agenda, happenings, scheduled: 0, in_order, course, trace, is_over: false })
+        let injection = injecting.then(|| Injection::decide(seed, REFRESH));
+        let (scheduled, highest, is_over) = (0, 0, false);
+        Ok(Self { now, dice, network, habit, nodes, agenda, happenings, scheduled, in_order, course, injection, highest, trace, is_over })
     }
 
     pub(super) fn play(mut self) -> io::Result<Course> {
         let periods = 5 + self.dice.below(4) as u32;
         self.schedule(self.now, Happening::Program);
+        if let Some(injection) = self.injection {
+            self.schedule(self.now + injection.after, Happening::Injection(injection));
+        }
         self.schedule(self.now + REFRESH * periods, Happening::End);
         let end = self.now + REFRESH * (periods + 2);
         while let Some(next) = self.next().filter(|next| *next <= end) {
@@ -210,6 +225,7 @@ impl Session {
                 self.schedule(now + gap, Happening::Program);
             }
             Happening::Program => {}
+            Happening::Injection(injection) => self.inject(injection)?,
             Happening::End => {
                 self.is_over = true;
                 if let Core::Sender(sender) = &mut self.node(SENDER).core {
@@ -221,12 +237,30 @@ impl Session {
         Ok(())
     }
 
+    /// Somebody on the link before a node, who has the key from there, adds packets.
+    fn inject(&mut self, injection: Injection) -> io::Result<()> {
+        let Some(known) = self.node(injection.place).known.clone() else { return Ok(()) };
+        self.course.injected = Some((self.now.micros() as f64 / 1e6, injection.numbers, 0));
+        for packet in injection.packets(&known, self.highest, PORTS)? {
+            self.arrive(injection.place, &packet);
+        }
+        Ok(())
+    }
+
     /// A packet comes to a node, from the program or the network.
     fn arrive(&mut self, place: usize, packet: &[u8]) {
         let (now, id) = (self.now, self.scheduled as u32);
         self.scheduled += 1;
+        let seen = frame::read(packet);
+        self.highest = self.highest.max(seen.as_ref().and_then(|seen| seen.authentication).map_or(0, |ah| ah.sequence));
+        let is_injected = seen.is_some_and(|seen| seen.payload.starts_with(MARK));
         let fate = self.node(place).judge(id, packet, now);
         match fate {
+            Fate::Goes(_) if place == RECEIVER && is_injected => {
+                if let Some((_, _, got)) = &mut self.course.injected {
+                    *got += 1;
+                }
+            }
             Fate::Goes(_) if place == RECEIVER => self.course.delivered += 1,
             Fate::Goes(packet) => self.carry(place, packet),
             Fate::Waits => {}
