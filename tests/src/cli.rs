@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::network::topology::Family;
 use crate::sabotage::Sabotage;
 use crate::{audit, coverage, demo, honest, latency, query_flood, remains, sabotage, scenario, standing};
 
@@ -72,9 +73,13 @@ enum Command {
         /// Writes one capture a link, the daemons' logs and the outcome as JSON into this directory.
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
-        /// What random loss begins with.
+        /// What everything follows from that is left to chance: payloads, what is lost, when somebody interferes, how long a node is
+        /// away. It is told; the same seed decides the same.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// IP version of network and flows.
+        #[arg(long, value_enum, default_value_t = Version::Four, value_name = "VERSION")]
+        ip: Version,
         /// Where it is played. There are only network namespaces.
         #[arg(long, value_enum, default_value_t = World::Netns)]
         world: World,
@@ -162,6 +167,26 @@ enum World {
     Netns,
 }
 
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Version {
+    /// IPv4.
+    #[value(name = "4")]
+    Four,
+    /// IPv6.
+    #[value(name = "6")]
+    Six,
+}
+
+impl From<Version> for Family {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Four => Self::Ipv4,
+            Version::Six => Self::Ipv6,
+        }
+    }
+}
+
 /// Runs a command and gives its exit code: 0 yes, 1 no, 2 error.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -175,8 +200,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Demo { json, keep, sabotage, only } => run_demo(json, &demo::Options { keep, sabotage, only }),
         Command::Sabotages => run_sabotages(),
         Command::Audit { directory, json, spi_table } => run_audit(&directory, json, spi_table),
-        Command::Scenario { name: Some(name), json, keep, seed, world: World::Netns, .. } => {
-            run_scenario(&name, json, &scenario::Options { keep, seed })
+        Command::Scenario { name: Some(name), json, keep, seed, ip, world: World::Netns, .. } => {
+            run_scenario(&name, json, &scenario::Options { keep, seed, family: ip.into() })
         }
         Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Honest { sessions, seed, inject, json } => run_honest(json, honest::Options { sessions, seed, injecting: inject }),

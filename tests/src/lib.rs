@@ -5,6 +5,7 @@ pub mod audit;
 mod cli;
 pub mod coverage;
 pub mod demo;
+mod dice;
 mod flooding;
 pub mod ground;
 pub mod honest;

@@ -1,13 +1,18 @@
 //! Scenarios as a program: what the two figures of the draft must show within two refresh periods, and that nothing is left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 /// Runs a scenario, which must hold.
 fn play(name: &str) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["scenario", name, "--json"]).output().unwrap();
+    play_with(name, &[])
+}
+
+fn play_with(name: &str, arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["scenario", name, "--json"]).args(arguments).output().unwrap();
     let outcome: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)));
     let broken: Vec<&Value> = outcome["checks"].as_array().unwrap().iter().filter(|check| check["holds"] != true).collect();
@@ -56,10 +61,79 @@ fn a_path_that_moves_between_living_routers_heals_long_before_a_refresh() {
     if !pbs_lab::may_make_networks() {
         return;
     }
-    let outcome = play("reroute");
+    let kept = std::env::temp_dir().join(format!("pbs-lab-kept-{}", std::process::id()));
+    let outcome = play_with("reroute", &["--keep", kept.to_str().unwrap()]);
     let story = outcome["story"].as_array().unwrap();
     assert!(story.iter().any(|told| told["node"] == "router1" && told["rule"] == "FN-32"), "{story:#?}");
     assert!(story.iter().any(|told| told["node"] == "router2b" && told["rule"] == "FN-05"), "{story:#?}");
+    a_falsified_figure_is_found(&kept);
+    std::fs::remove_dir_all(&kept).unwrap();
+}
+
+/// An audit agrees with the kept run, and with none in which one thing is another.
+fn a_falsified_figure_is_found(kept: &Path) {
+    let file = kept.join("outcome.json");
+    let faithful = std::fs::read(&file).unwrap();
+    let audit = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("audit").arg(kept).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = audit();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("no capture shows: datagrams sent"), "{text}");
+    let outcome: Value = serde_json::from_slice(&faithful).unwrap();
+    let move_of_data = outcome["shown"].as_array().unwrap().iter().position(|row| !row["part"].is_null()).unwrap();
+    for place in [
+        "/figures/milliseconds without data, first move".to_owned(),
+        "/shown/0/packets".to_owned(),
+        "/shown/0/octets".to_owned(),
+        format!("/shown/{move_of_data}/first_us"),
+        format!("/shown/{move_of_data}/from_us"),
+        "/seed".to_owned(),
+        "/plan/payload".to_owned(),
+        "/lost_frames".to_owned(),
+    ] {
+        let mut falsified = outcome.clone();
+        let figure = falsified.pointer_mut(&place).unwrap();
+        // A moment is moved by more than the milliseconds that it is told in.
+        *figure = Value::from(figure.as_u64().unwrap() ^ 0x8000);
+        std::fs::write(&file, serde_json::to_vec(&falsified).unwrap()).unwrap();
+        let (code, text) = audit();
+        assert!(code == Some(1) && text.contains("DIFFERS") && text.ends_with("NOT ALL AGREE\n"), "{place}: {text}");
+    }
+    let mut falsified = outcome;
+    falsified["checks"][0]["holds"] = Value::from(false);
+    std::fs::write(&file, serde_json::to_vec(&falsified).unwrap()).unwrap();
+    assert!(audit().1.contains("the verdict does not follow from the checks"));
+    // The captures are somebody's as well: the run as it was, and a packet less.
+    std::fs::write(&file, faithful).unwrap();
+    let capture = kept.join("behind-router2b.pcap");
+    let octets = std::fs::read(&capture).unwrap();
+    let mut frames = pcap_file::pcap::PcapReader::new(&octets[..]).unwrap();
+    let header = frames.header();
+    let mut writer = pcap_file::pcap::PcapWriter::with_header(Vec::new(), header).unwrap();
+    // The first one on this link is nobody's of the flow; a large one is.
+    let mut is_left_out = false;
+    while let Some(Ok(frame)) = frames.next_packet() {
+        if is_left_out || frame.data.len() < 1000 {
+            writer.write_packet(&frame).unwrap();
+        } else {
+            is_left_out = true;
+        }
+    }
+    std::fs::write(&capture, writer.into_writer()).unwrap();
+    assert!(is_left_out && audit().0 == Some(1));
+}
+
+#[test]
+fn own_packets_under_the_flows_numbers_show_two_holders_of_the_key_in_ipv6_too() {
+    // FR-21, FR-40, FS-24; E4.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play_with("substitution", &["--ip", "6", "--seed", "6"]);
+    assert_eq!((&outcome["family"], &outcome["seed"]), (&Value::from("ipv6"), &Value::from(6)));
+    assert!(outcome["detected"]["periods"].as_f64().unwrap() <= 1.0, "{}", outcome["detected"]);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use traffic::ah::{self, Number};
 use traffic::algorithm::IcvKey;
 use traffic::packet::IpPacket;
 
-use super::dice::Dice;
 use super::people::{DESTINATION, SOURCE};
 use crate::attack::packet;
+use crate::dice::Dice;
 
 /// The octets that each of his payloads begins with.
 pub(super) const MARK: &[u8; 8] = b"injected";

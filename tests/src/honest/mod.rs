@@ -2,7 +2,6 @@
 //! virtual time. Packets are lost and overtake each other, messages are late or lost; nobody attacks. No test that needs no
 //! tolerance may accuse anybody (INV-13); how often those with a tolerance do is what the table says.
 
-mod dice;
 mod injecting;
 mod node;
 mod people;
@@ -196,7 +195,8 @@ impl Outcome {
     }
 
     fn text_of_injected(&self, text: &mut String) {
-        let _ = writeln!(text, "sessions accused (E1 to E4) of those in which packets under the flow's key were added, by numbers and loss:");
+        let _ =
+            writeln!(text, "sessions accused (E1 to E4) of those in which packets under the flow's key were added, by numbers and loss:");
         for Injected { numbers, bands } in &self.injected {
             let (name, must) = match numbers {
                 Numbers::Next => ("next", "without loss all must be; loss hides as many bytes as it takes"),

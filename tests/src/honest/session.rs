@@ -26,11 +26,11 @@ use traffic::counters::Counters;
 use traffic::inserter::{self, Inserter, InserterConfig};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 
-use super::dice::Dice;
 use super::injecting::{Injection, MARK, Numbers};
 use super::node::{Core, Deed, Fate, Node};
 use super::people::{DESTINATION, OwnKey, People, SOURCE};
 use crate::attack::packet;
+use crate::dice::Dice;
 use crate::network::frame;
 
 const NSLP: NslpId = NslpId(32704);

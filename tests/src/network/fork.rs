@@ -2,11 +2,12 @@
 //! a plain router behind it that knows nothing of permissions.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use super::graph::{address, forward, prefix};
 use super::link::{self, End};
 use super::namespace::Namespace;
-use super::topology::{MTU, RECEIVER, SENDER};
+use super::topology::{Family, MTU};
 
 /// Who chooses the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,23 +27,34 @@ pub enum Way {
     B,
 }
 
+/// Interface of the first router towards the sender.
+pub const FIRST_LINK: &str = "p0";
 /// Interface of either second router towards the receiver.
 pub const LAST_LINK: &str = "q1";
 
-/// The first router's addresses.
-pub const ROUTER1: [IpAddr; 4] = [ip(20, 254), ip(22, 1), ip(24, 1), ip(25, 1)];
-/// The addresses of either second router.
-pub const ROUTER2: [[IpAddr; 2]; 2] = [[ip(24, 2), ip(26, 1)], [ip(25, 2), ip(27, 1)]];
-/// The receiver's addresses on its two links, besides the one that flows go to.
-pub const RECEIVER_LINKS: [IpAddr; 2] = [ip(26, 4), ip(27, 4)];
+/// The addresses of one IP version, besides those of the ends that flows go between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The first router's.
+    pub router1: [IpAddr; 4],
+    /// Those of either second router: towards the first one, and towards the receiver.
+    pub router2: [[IpAddr; 2]; 2],
+    /// The receiver's on its two links.
+    pub receiver_links: [IpAddr; 2],
+    /// The plain router's towards the first one.
+    plain: IpAddr,
+}
 
-/// The plain router's address towards the first one.
-const PLAIN: IpAddr = ip(22, 2);
-/// The receiver's network and the length of its prefix.
-const RECEIVERS: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 168, 21, 0), 24);
-
-const fn ip(network: u8, host: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(192, 168, network, host))
+impl Addresses {
+    /// Those of an IP version.
+    pub const fn of(family: Family) -> Self {
+        Self {
+            router1: [address(family, 20, 254), address(family, 22, 1), address(family, 24, 1), address(family, 25, 1)],
+            router2: [[address(family, 24, 2), address(family, 26, 1)], [address(family, 25, 2), address(family, 27, 1)]],
+            receiver_links: [address(family, 26, 4), address(family, 27, 4)],
+            plain: address(family, 22, 2),
+        }
+    }
 }
 
 /// The hosts.
@@ -57,61 +69,71 @@ pub struct Fork {
     /// Where packets go to, over two links.
     pub receiver: Namespace,
     plain: Option<Namespace>,
+    family: Family,
 }
 
 impl Fork {
-    /// Builds hosts, links, addresses and routes, IPv4 only; the way is [`Way::A`].
-    pub fn build(chooser: Chooser) -> io::Result<Self> {
+    /// Builds hosts, links, addresses and routes, of one IP version only; the way is [`Way::A`].
+    pub fn build(chooser: Chooser, family: Family) -> io::Result<Self> {
         let fork = Self {
             sender: Namespace::create("sender")?,
             router1: Namespace::create("router1")?,
             router2: [Namespace::create("router2a")?, Namespace::create("router2b")?],
             receiver: Namespace::create("receiver")?,
             plain: (chooser == Chooser::Plain).then(|| Namespace::create("plain")).transpose()?,
+            family,
         };
-        let Self { sender, router1, router2, receiver, plain } = &fork;
+        let Self { sender, router1, router2, receiver, plain, .. } = &fork;
         // What comes from the sender may come by either link.
         receiver.write_setting("net/ipv4/conf/all/rp_filter", "0")?;
         receiver.write_setting("net/ipv4/conf/default/rp_filter", "0")?;
         for router in router2.iter().chain([router1]).chain(plain) {
-            router.write_setting("net/ipv4/ip_forward", "1")?;
+            forward(router, family)?;
         }
-        let [at_sender, towards_plain, towards_a, towards_b] = ROUTER1;
+        let Addresses { router1: [at_sender, towards_plain, towards_a, towards_b], router2: addresses, receiver_links, plain: at_plain } =
+            Addresses::of(family);
+        let length = prefix(family);
+        let alone = if family == Family::Ipv4 { 32 } else { 128 };
         let join = |left: (&Namespace, &str, &[(IpAddr, u8)]), right: (&Namespace, &str, &[(IpAddr, u8)])| {
             let end = |(host, interface, addresses)| End { host, interface, addresses };
             link::join(end(left), end(right), MTU)
         };
-        join((sender, "s0", &[(SENDER, 24)]), (router1, "p0", &[(at_sender, 24)]))?;
+        join((sender, "s0", &[(family.sender(), length)]), (router1, FIRST_LINK, &[(at_sender, length)]))?;
         if let Some(plain) = plain {
-            join((router1, "p1", &[(towards_plain, 24)]), (plain, "x0", &[(PLAIN, 24)]))?;
-            link::add_default_route(router1, PLAIN)?;
+            join((router1, "p1", &[(towards_plain, length)]), (plain, "x0", &[(at_plain, length)]))?;
+            link::add_default_route(router1, at_plain)?;
             link::add_default_route(plain, towards_plain)?;
         }
         let forking = fork.chooser();
-        let ends = [("xa", towards_a, "da", Some(RECEIVER)), ("xb", towards_b, "db", None)];
+        let ends = [("xa", towards_a, "da", Some(family.receiver())), ("xb", towards_b, "db", None)];
         for (way, ((interface, near, at_receiver, also), router)) in [Way::A, Way::B].into_iter().zip(ends.into_iter().zip(router2)) {
-            let [left, right] = way.of(ROUTER2);
-            let at_end: Vec<(IpAddr, u8)> = [(way.of(RECEIVER_LINKS), 24)].into_iter().chain(also.map(|also| (also, 32))).collect();
-            join((forking, interface, &[(near, 24)]), (router, "q0", &[(left, 24)]))?;
-            join((router, LAST_LINK, &[(right, 24)]), (receiver, at_receiver, &at_end))?;
+            let [left, right] = way.of(addresses);
+            let at_end: Vec<(IpAddr, u8)> = [(way.of(receiver_links), length)].into_iter().chain(also.map(|also| (also, alone))).collect();
+            join((forking, interface, &[(near, length)]), (router, "q0", &[(left, length)]))?;
+            join((router, LAST_LINK, &[(right, length)]), (receiver, at_receiver, &at_end))?;
             link::add_default_route(router, near)?;
-            link::set_route(router, RECEIVERS, way.of(RECEIVER_LINKS))?;
+            link::set_route(router, receivers(family), way.of(receiver_links))?;
         }
         link::add_default_route(sender, at_sender)?;
-        link::add_default_route(receiver, ROUTER2[0][1])?;
+        link::add_default_route(receiver, addresses[0][1])?;
         fork.choose(Way::A)?;
         Ok(fork)
     }
 
     /// Has packets to the receiver go this way from now on; the way back does not change.
     pub fn choose(&self, way: Way) -> io::Result<()> {
-        let [next, _] = way.of(ROUTER2);
-        link::set_route(self.chooser(), RECEIVERS, next)
+        let [next, _] = way.of(Addresses::of(self.family).router2);
+        link::set_route(self.chooser(), receivers(self.family), next)
     }
 
     fn chooser(&self) -> &Namespace {
         self.plain.as_ref().unwrap_or(&self.router1)
     }
+}
+
+/// The receiver's network and the length of its prefix.
+fn receivers(family: Family) -> (IpAddr, u8) {
+    (address(family, 21, 0), prefix(family))
 }
 
 impl Way {

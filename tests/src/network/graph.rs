@@ -1,30 +1,52 @@
 //! A network with two routers and somebody on one of the links: sender – router1 – router2 – receiver.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::link::{self, End};
 use super::namespace::Namespace;
 use super::sys;
-use super::topology::{MTU, RECEIVER, SENDER};
+use super::topology::{Family, MTU};
 
-/// The first router's address on the sender's link.
-pub const ROUTER1_LEFT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 20, 254));
-/// The first router's address towards the second.
-pub const ROUTER1_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 22, 1));
-/// The second router's address towards the first.
-pub const ROUTER2_LEFT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 22, 2));
-/// The second router's address on the receiver's link.
-pub const ROUTER2_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 21, 254));
+/// The addresses of one IP version. Those of the ends that flows go between are [`Family`]'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The first router's, on the sender's link and towards the second router.
+    pub router1: [IpAddr; 2],
+    /// The second router's, towards the first one and on the receiver's link.
+    pub router2: [IpAddr; 2],
+    /// The third router's, on the sender's second uplink and towards the receiver.
+    pub spare: [IpAddr; 2],
+    /// The sender's on its second uplink.
+    pub sender_spare: IpAddr,
+    /// The receiver's on its second link.
+    pub receiver_spare: IpAddr,
+}
 
-/// The sender's address on its second uplink.
-pub const SENDER_SPARE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 1));
-/// The third router's address on the sender's second uplink.
-pub const SPARE_LEFT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 254));
-/// The third router's address towards the receiver.
-pub const SPARE_RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 254));
-/// The receiver's address on its second link.
-pub const RECEIVER_SPARE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 4));
+impl Addresses {
+    /// Those of an IP version.
+    pub const fn of(family: Family) -> Self {
+        Self {
+            router1: [address(family, 20, 254), address(family, 22, 1)],
+            router2: [address(family, 22, 2), address(family, 21, 254)],
+            spare: [address(family, 23, 254), address(family, 24, 254)],
+            sender_spare: address(family, 23, 1),
+            receiver_spare: address(family, 24, 4),
+        }
+    }
+}
+
+/// A host's address in a network of the laboratory: 192.168.20.1 or fd20::1.
+pub(super) const fn address(family: Family, network: u8, host: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(192, 168, network, host)),
+        // The decimal digits of the network, so that fd20::1 is in the network that IPv4 calls 192.168.20.0.
+        Family::Ipv6 => {
+            let digits = ((network / 10) as u16) << 4 | (network % 10) as u16;
+            IpAddr::V6(Ipv6Addr::new(0xfd00 | digits, 0, 0, 0, 0, 0, 0, host as u16))
+        }
+    }
+}
 
 /// Interface of the sender.
 pub const SENDER_LINK: &str = "s0";
@@ -61,6 +83,8 @@ pub enum Place {
     BesideSpare,
     /// The receiver's link.
     LastLink,
+    /// Each of the three links.
+    EveryLink,
 }
 
 /// Four hosts in a row, and a namespace in the middle of one link. What comes to one side of that does not leave on the other
@@ -77,92 +101,139 @@ pub struct TwoRouters {
     pub receiver: Namespace,
     /// A third router between the same ends, which no route leads over.
     pub spare: Option<Namespace>,
-    /// The middle of the link at `place`. It has no address.
+    /// The middle of the link at `place`, or of that between the routers. It has no address.
     pub middle: Namespace,
+    /// The middles of the sender's and the receiver's link, where somebody sits on every link.
+    pub outer: Option<[Namespace; 2]>,
     /// Which link that is.
     pub place: Place,
 }
 
 impl TwoRouters {
-    /// Builds the hosts, links, addresses and routes, IPv4 only.
-    pub fn build(place: Place) -> io::Result<Self> {
+    /// Builds the hosts, links, addresses and routes, of one IP version only.
+    pub fn build(place: Place, family: Family) -> io::Result<Self> {
+        let outer = (place == Place::EveryLink).then(|| Ok::<_, io::Error>([Namespace::create("middle1")?, Namespace::create("middle3")?]));
         let mut network = Self {
             sender: Namespace::create("sender")?,
             router1: Namespace::create("router1")?,
             router2: Namespace::create("router2")?,
             receiver: Namespace::create("receiver")?,
             middle: Namespace::create("middle")?,
+            outer: outer.transpose()?,
             spare: None,
             place,
         };
-        network.middle.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
-        network.middle.write_setting("net/ipv6/conf/default/disable_ipv6", "1")?;
-        for router in [&network.router1, &network.router2] {
-            router.write_setting("net/ipv4/ip_forward", "1")?;
+        for middle in network.outer.iter().flatten().chain([&network.middle]) {
+            middle.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
+            middle.write_setting("net/ipv6/conf/default/disable_ipv6", "1")?;
         }
+        for router in [&network.router1, &network.router2] {
+            forward(router, family)?;
+        }
+        let Addresses { router1: [left1, right1], router2: [left2, right2], .. } = Addresses::of(family);
+        let prefix = prefix(family);
         let Self { sender, router1, router2, receiver, .. } = &network;
-        link::join(
-            End { host: sender, interface: SENDER_LINK, addresses: &[(SENDER, 24)] },
-            End { host: router1, interface: ROUTER1_LEFT_LINK, addresses: &[(ROUTER1_LEFT, 24)] },
-            MTU,
+        network.join(
+            Link::First,
+            End { host: sender, interface: SENDER_LINK, addresses: &[(family.sender(), prefix)] },
+            End { host: router1, interface: ROUTER1_LEFT_LINK, addresses: &[(left1, prefix)] },
         )?;
         network.join(
-            Place::BetweenRouters,
-            End { host: router1, interface: ROUTER1_RIGHT_LINK, addresses: &[(ROUTER1_RIGHT, 24)] },
-            End { host: router2, interface: ROUTER2_LEFT_LINK, addresses: &[(ROUTER2_LEFT, 24)] },
+            Link::Middle,
+            End { host: router1, interface: ROUTER1_RIGHT_LINK, addresses: &[(right1, prefix)] },
+            End { host: router2, interface: ROUTER2_LEFT_LINK, addresses: &[(left2, prefix)] },
         )?;
         network.join(
-            Place::LastLink,
-            End { host: router2, interface: ROUTER2_RIGHT_LINK, addresses: &[(ROUTER2_RIGHT, 24)] },
-            End { host: receiver, interface: RECEIVER_LINK, addresses: &[(RECEIVER, 24)] },
+            Link::Last,
+            End { host: router2, interface: ROUTER2_RIGHT_LINK, addresses: &[(right2, prefix)] },
+            End { host: receiver, interface: RECEIVER_LINK, addresses: &[(family.receiver(), prefix)] },
         )?;
-        link::add_default_route(sender, ROUTER1_LEFT)?;
-        link::add_default_route(router1, ROUTER2_LEFT)?;
-        link::add_default_route(router2, ROUTER1_RIGHT)?;
-        link::add_default_route(receiver, ROUTER2_RIGHT)?;
+        link::add_default_route(sender, left1)?;
+        link::add_default_route(router1, left2)?;
+        link::add_default_route(router2, right1)?;
+        link::add_default_route(receiver, right2)?;
         if place == Place::BesideSpare {
-            network.add_spare()?;
+            network.add_spare(family)?;
         }
         Ok(network)
     }
 
     /// Gives the sender its second uplink. Routes to the ends' addresses are
     /// as before; only the third router has its own, and nobody minds by which link a source address comes in.
-    fn add_spare(&mut self) -> io::Result<()> {
+    fn add_spare(&mut self, family: Family) -> io::Result<()> {
         let spare = Namespace::create("router3")?;
         for host in [&self.sender, &spare, &self.receiver] {
             host.write_setting("net/ipv4/conf/all/rp_filter", "0")?;
             host.write_setting("net/ipv4/conf/default/rp_filter", "0")?;
         }
         self.receiver.write_setting(&format!("net/ipv4/conf/{RECEIVER_LINK}/rp_filter"), "0")?;
-        spare.write_setting("net/ipv4/ip_forward", "1")?;
+        forward(&spare, family)?;
+        let Addresses { spare: [left, right], sender_spare, receiver_spare, .. } = Addresses::of(family);
+        let prefix = prefix(family);
         let Self { sender, receiver, .. } = &*self;
         link::join(
-            End { host: sender, interface: SENDER_SPARE_LINK, addresses: &[(SENDER_SPARE, 24)] },
-            End { host: &spare, interface: SPARE_LEFT_LINK, addresses: &[(SPARE_LEFT, 24)] },
+            End { host: sender, interface: SENDER_SPARE_LINK, addresses: &[(sender_spare, prefix)] },
+            End { host: &spare, interface: SPARE_LEFT_LINK, addresses: &[(left, prefix)] },
             MTU,
         )?;
         link::join(
-            End { host: &spare, interface: SPARE_RIGHT_LINK, addresses: &[(SPARE_RIGHT, 24)] },
-            End { host: receiver, interface: RECEIVER_SPARE_LINK, addresses: &[(RECEIVER_SPARE, 24)] },
+            End { host: &spare, interface: SPARE_RIGHT_LINK, addresses: &[(right, prefix)] },
+            End { host: receiver, interface: RECEIVER_SPARE_LINK, addresses: &[(receiver_spare, prefix)] },
             MTU,
         )?;
-        link::set_route(&spare, (Ipv4Addr::new(192, 168, 20, 0), 24), SENDER_SPARE)?;
-        link::set_route(&spare, (Ipv4Addr::new(192, 168, 21, 0), 24), RECEIVER_SPARE)?;
+        link::set_route(&spare, (address(family, 20, 0), prefix), sender_spare)?;
+        link::set_route(&spare, (address(family, 21, 0), prefix), receiver_spare)?;
         self.spare = Some(spare);
         Ok(())
     }
 
-    /// Joins two hosts, through the middle if this is its place.
-    fn join(&self, place: Place, left: End<'_>, right: End<'_>) -> io::Result<()> {
-        let beside = self.place == Place::BesideSpare && place == Place::BetweenRouters;
-        if place != self.place && !beside {
-            return link::join(left, right, MTU);
-        }
-        let middle = |interface| End { host: &self.middle, interface, addresses: &[] };
+    /// Joins two hosts, through the middle if somebody sits on this link.
+    fn join(&self, link: Link, left: End<'_>, right: End<'_>) -> io::Result<()> {
+        let middle = match (self.place, link) {
+            (Place::BetweenRouters | Place::BesideSpare | Place::EveryLink, Link::Middle) | (Place::LastLink, Link::Last) => &self.middle,
+            (Place::EveryLink, Link::First | Link::Last) => {
+                let Some([first, last]) = &self.outer else { return Err(io::Error::other("nobody is in the middle of this link")) };
+                if link == Link::First { first } else { last }
+            }
+            _ => return link::join(left, right, MTU),
+        };
+        let middle = |interface| End { host: middle, interface, addresses: &[] };
         link::join(left, middle(MIDDLE_LEFT), MTU)?;
         link::join(middle(MIDDLE_RIGHT), right, MTU)?;
         // Whoever carries frames over must get them as they would be on a wire: whole, and none longer than the link allows.
         [left, right].iter().try_for_each(|end| end.host.run(|| sys::finish_packets(end.interface)))
+    }
+}
+
+/// The links in the order of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    First,
+    Middle,
+    Last,
+}
+
+/// The length of each network's prefix.
+pub(super) fn prefix(family: Family) -> u8 {
+    if family == Family::Ipv4 { 24 } else { 64 }
+}
+
+/// Makes a host a router.
+pub(super) fn forward(router: &Namespace, family: Family) -> io::Result<()> {
+    match family {
+        Family::Ipv4 => router.write_setting("net/ipv4/ip_forward", "1"),
+        Family::Ipv6 => router.write_setting("net/ipv6/conf/all/forwarding", "1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::topology::{RECEIVER6, SENDER};
+
+    #[test]
+    fn a_network_has_the_same_number_in_both_ip_versions() {
+        assert_eq!(address(Family::Ipv4, 20, 1), SENDER);
+        assert_eq!(address(Family::Ipv6, 21, 4), RECEIVER6);
     }
 }

@@ -1,7 +1,7 @@
 //! Links, addresses and routes, set through netlink.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -100,13 +100,18 @@ pub fn add_default_route(host: &Namespace, gateway: IpAddr) -> io::Result<()> {
     })
 }
 
-/// Adds a route to a network, given with the length of its prefix, or leads it over another gateway.
-pub fn set_route(host: &Namespace, (network, prefix): (Ipv4Addr, u8), gateway: IpAddr) -> io::Result<()> {
-    let IpAddr::V4(gateway) = gateway else { return Err(io::Error::other("a route of IPv4 has a gateway of IPv4")) };
-    host.run_async(|| async move {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix).gateway(gateway).build();
-        open()?.route().add(message).replace().execute().await.map_err(io::Error::other)
-    })
+/// Adds a route to a network, given with the length of its prefix, or leads it over another gateway of the same IP version.
+pub fn set_route(host: &Namespace, (network, prefix): (IpAddr, u8), gateway: IpAddr) -> io::Result<()> {
+    let message = match (network, gateway) {
+        (IpAddr::V4(network), IpAddr::V4(gateway)) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix).gateway(gateway).build()
+        }
+        (IpAddr::V6(network), IpAddr::V6(gateway)) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(network, prefix).gateway(gateway).build()
+        }
+        _ => return Err(io::Error::other("a route has network and gateway of one IP version")),
+    };
+    host.run_async(|| async move { open()?.route().add(message).replace().execute().await.map_err(io::Error::other) })
 }
 
 /// Index and hardware address of an interface.

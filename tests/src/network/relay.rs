@@ -126,7 +126,7 @@ pub fn packet(frame: &[u8]) -> Option<&[u8]> {
     (kind == [0x08, 0x00] || kind == [0x86, 0xdd]).then(|| frame.get(HEADER..)).flatten()
 }
 
-/// The frame with another IPv4 packet in it.
+/// The frame with another packet of its IP version in it.
 pub fn with_packet(frame: &[u8], packet: &[u8]) -> Vec<u8> {
     let mut changed = frame.get(..HEADER).unwrap_or_default().to_vec();
     changed.extend_from_slice(packet);
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::network::frame;
     use crate::network::graph::{MIDDLE_LEFT, MIDDLE_RIGHT, Place, TwoRouters};
-    use crate::network::topology::{RECEIVER, SENDER};
+    use crate::network::topology::{Family, RECEIVER, SENDER};
     use std::net::UdpSocket;
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         if !crate::may_make_networks() {
             return;
         }
-        let network = TwoRouters::build(Place::BetweenRouters).unwrap();
+        let network = TwoRouters::build(Place::BetweenRouters, Family::Ipv4).unwrap();
         let relay = Relay::start(&network.middle, MIDDLE_LEFT, MIDDLE_RIGHT).unwrap();
         let receiver = network.receiver.run(|| UdpSocket::bind((RECEIVER, 9000))).unwrap();
         receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
 use traffic::ah::{self, Number};
 use traffic::packet::IpPacket;
 
 use super::site::{PORT, Site, is_of_flow, of_flow};
 use crate::attack::packet;
 use crate::demo::trial::source_port;
+use crate::dice::Dice;
 use crate::leaking::{self, Leaked};
 use crate::network::relay::{Fate, Way, packet as packet_of, with_packet};
-use crate::network::topology::{RECEIVER, SENDER};
-use crate::transfer;
+use crate::network::topology::Family;
 
 /// How the attacker came by the key, for the outcome.
 pub(super) const WITH_KEY: &str = "on the link, with the flow's shared key, which a dishonest router gave away: every router on the path \
@@ -24,27 +24,30 @@ pub(super) const WITH_KEY: &str = "on the link, with the flow's shared key, whic
 /// The octets that each of the attacker's payloads begins with. As the position in a file they are far beyond its end.
 pub(super) const MARK: &[u8; 8] = b"injected";
 
-const IPV4_HEADER: usize = 20;
 const UDP: u8 = 17;
 const SIGNATURE: usize = 64;
-/// Octets of an Authentication Header with such a signature.
-const AH_WITH_SIGNATURE: usize = 12 + SIGNATURE;
+
+/// Octets of the integrity check value of a signed packet, with padding (RFC 4302 §3.3.3.2.1: to 8 octets in IPv6).
+pub(super) fn signature_octets(family: Family) -> usize {
+    if family == Family::Ipv4 { SIGNATURE } else { SIGNATURE + 4 }
+}
 
 /// Who makes packets under the flow's key.
 pub(super) struct Attacker {
     pub(super) leaked: Leaked,
     header: [u8; 14],
+    family: Family,
 }
 
 impl Attacker {
     /// Takes the newest key that `router` gave away.
     pub(super) fn with_key_of(site: &Site, router: &str) -> io::Result<Self> {
-        Ok(Self { leaked: leaking::newest(&site.config(router), PORT)?, header: site.frame_header()? })
+        Ok(Self { leaked: leaking::newest(&site.config(router), PORT)?, header: site.frame_header()?, family: site.family })
     }
 
     /// A packet of the flow with `payload` octets, rightly authenticated under `number`.
     pub(super) fn forge(&self, number: u32, payload: usize) -> io::Result<Vec<u8>> {
-        let inner = inner(payload)?;
+        let inner = inner(self.family, payload)?;
         let parsed = IpPacket::parse(&inner).map_err(io::Error::other)?;
         let mut packet = Vec::new();
         ah::insert(&parsed, self.leaked.spi, Number { low: number, high: None }, &self.leaked.key, &mut packet)
@@ -89,16 +92,28 @@ impl Attacker {
 }
 
 /// A packet of the flow with a made-up signature of 64 octets.
-pub(super) fn pretend(spi: u32, number: u32, payload: usize) -> io::Result<Vec<u8>> {
-    let mut packet = inner(payload)?;
-    let signature = transfer::make_file(SIGNATURE)?;
-    let header = [&[UDP, (AH_WITH_SIGNATURE / 4 - 2) as u8, 0, 0][..], &spi.to_be_bytes(), &number.to_be_bytes(), &signature].concat();
-    packet.splice(IPV4_HEADER..IPV4_HEADER, header);
+pub(super) fn pretend(site: &Site, spi: u32, number: u32, payload: usize) -> io::Result<Vec<u8>> {
+    let mut packet = inner(site.family, payload)?;
+    let octets = signature_octets(site.family);
+    let mut signature = Dice::new(site.plan.payload ^ u64::from(number)).octets(SIGNATURE);
+    signature.resize(octets, 0);
+    let header = [&[UDP, ((12 + octets) / 4 - 2) as u8, 0, 0][..], &spi.to_be_bytes(), &number.to_be_bytes(), &signature].concat();
+    let behind = if site.family == Family::Ipv4 { 20 } else { 40 };
+    packet.splice(behind..behind, header);
     let length = u16::try_from(packet.len()).map_err(io::Error::other)?;
-    let mut ip = Ipv4Packet::new_unchecked(&mut packet);
-    ip.set_total_len(length);
-    ip.set_next_header(IpProtocol::IpSecAh);
-    ip.fill_checksum();
+    match site.family {
+        Family::Ipv4 => {
+            let mut ip = Ipv4Packet::new_unchecked(&mut packet);
+            ip.set_total_len(length);
+            ip.set_next_header(IpProtocol::IpSecAh);
+            ip.fill_checksum();
+        }
+        Family::Ipv6 => {
+            let mut ip = Ipv6Packet::new_unchecked(&mut packet);
+            ip.set_payload_len(length.saturating_sub(40));
+            ip.set_next_header(IpProtocol::IpSecAh);
+        }
+    }
     Ok(packet)
 }
 
@@ -110,12 +125,12 @@ pub(super) struct Sent {
 }
 
 /// The attacker's datagram as a program of the sender would have sent it.
-pub(super) fn inner(payload: usize) -> io::Result<Vec<u8>> {
+pub(super) fn inner(family: Family, payload: usize) -> io::Result<Vec<u8>> {
     let mut octets = vec![0x66; payload];
     for (place, byte) in octets.iter_mut().zip(MARK) {
         *place = *byte;
     }
-    packet::udp((SENDER, source_port(PORT)), (RECEIVER, PORT), &octets)
+    packet::udp((family.sender(), source_port(PORT)), (family.receiver(), PORT), &octets)
 }
 
 /// The highest number of the flow's packets under `spi` that passed the middle so far.

@@ -10,7 +10,7 @@ use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms, of_flow};
 use crate::network::capture::Capture;
 use crate::network::frame;
-use crate::network::graph::{Place, ROUTER1_RIGHT};
+use crate::network::graph::{Addresses, Place};
 use crate::network::relay::{Fate, Way, packet};
 
 /// One datagram each.
@@ -57,7 +57,7 @@ fn begin(site: &Site, progress: &dyn Fn(&str)) -> io::Result<Steady> {
     let programs = Programs::start(site)?;
     programs.ask(site)?;
     let steady = programs.steady(PAUSE)?;
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1) + site.plan.before_attack());
     Ok(steady)
 }
 
@@ -161,11 +161,12 @@ fn cross(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Res
 /// Whether signalling came to the slow link from both sides within the time that it takes to cross it.
 fn crossed(site: &Site, from: Duration, to: Duration) -> bool {
     let [left, right] = &site.middle;
+    let [_, towards_router2] = Addresses::of(site.family).router1;
     let came = |capture: &Capture, way: Way| {
         capture.look(|frames| {
             frames.iter().filter(|frame| (from..=to).contains(&frame.at)).filter_map(|frame| frame.ip()).filter_map(frame::read).any(
                 |seen| {
-                    let goes_there = seen.source == ROUTER1_RIGHT;
+                    let goes_there = seen.source == towards_router2;
                     seen.protocol == 6 && !seen.payload.is_empty() && seen.length > 300 && goes_there == (way == Way::There)
                 },
             )
@@ -186,7 +187,7 @@ fn deny(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resu
     let story = site.story()?;
     let asked: Vec<f64> = story.of("receiver", "FR-06", from).map(|told| told.at).collect();
     // Held for 1, 2, 4 and 8 s, then 16: four questions in 20 s, and not one each packet.
-    outcome.figures.insert("questions denied in four periods", asked.len() as u64);
+    outcome.figure("questions denied in four periods", asked.len() as u64);
     outcome.check("the sender asks again, and seldom", (2..=6).contains(&asked.len()), format!("denied at {asked:.2?} s"));
     let pauses: Vec<f64> = asked.iter().zip(asked.iter().skip(1)).map(|(one, next)| next - one).collect();
     let grows = pauses.iter().zip(pauses.iter().skip(1)).all(|(one, next)| *next > one * 1.5);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::attacker::{self, Attacker, Sent};
-use super::audit::Of;
+use super::audit::{Of, Unit};
 use super::flow::{self, Programs};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms};
@@ -50,6 +50,7 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     let agreed = flow::await_rule(site, "receiver", &["FR-32"], site.now(), site.refresh * 2)?;
     outcome.check("the volumes agree before the attack", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
 
+    std::thread::sleep(site.plan.before_attack());
     progress("injecting 2 MB with the shared key (14 s)");
     let attacker = Attacker::with_key_of(site, "router1")?;
     let spi = attacker.leaked.spi;
@@ -83,7 +84,7 @@ fn react(site: &Site, outcome: &mut Outcome, programs: &Programs, from: Duration
     let second = programs.transfer(SECOND_FILE, Duration::from_millis(2))?;
     outcome.check("the flow goes on intact under attack", second.intact, format!("{} datagrams", second.sent));
     let signed = flow::by_icv_length(&site.first, reaction + SETTLE);
-    let all_signed = signed.keys().eq([&64]);
+    let all_signed = signed.keys().eq([&attacker::signature_octets(site.family)]);
     outcome.check("the sender signs: AH of 76 octets, ICV of 64", all_signed, format!("packets by octets of ICV: {signed:?}"));
     let algorithm = site.flow("sender")?.and_then(|flow| flow.get("algorithm")?.as_str().map(str::to_owned));
     outcome.check("`flows` of the sender says so", algorithm.as_deref() == Some("public key"), format!("{algorithm:?}"));
@@ -94,10 +95,10 @@ fn react(site: &Site, outcome: &mut Outcome, programs: &Programs, from: Duration
 fn account(site: &Site, outcome: &mut Outcome, injected: Sent, (from, reaction): (Duration, Duration)) {
     let through = attacker::got_through(site, from);
     let late = attacker::got_through(site, reaction + DRAIN + SETTLE);
-    let drained = attacker::got_through(site, reaction);
     site.got_through(outcome, Of::Marked, (from, site.now()));
-    outcome.figures.insert("octets injected", injected.octets);
-    outcome.figures.insert("of those, past the second router after the reaction (drain)", drained.octets);
+    outcome.figure("octets injected", injected.octets);
+    let drain = "of those, past the second router after the reaction (drain)";
+    outcome.figure_behind(site, drain, Unit::Octets, Of::Marked, (reaction, site.now()));
     let reasons = ["unknown_spi", "expired", "bad_icv"];
     let dropped: u64 = reasons.iter().map(|reason| outcome.dropped_at("router2", reason)).sum();
     let rest = injected.packets - through.packets;

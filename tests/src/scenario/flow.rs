@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::attacker::MARK;
+use super::audit::{Of, Shown, Unit};
+use super::chance::Plan;
 use super::outcome::{Detected, Outcome};
-use super::site::{PORT, Site, of_flow};
+use super::site::{BEHIND, PORT, Site, of_flow};
 use super::story::Told;
-use crate::network::capture::{Capture, Frame};
+use crate::network::capture::Capture;
 use crate::transfer;
 
 /// How long the receiving program waits for the next datagram.
@@ -23,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Programs {
     pub(super) sender: UdpSocket,
     pub(super) receiver: UdpSocket,
+    /// What chance has decided: payloads.
+    pub(super) plan: Plan,
 }
 
 /// Payload octets of each datagram of a steady flow.
@@ -74,7 +78,7 @@ impl Programs {
 
     pub(super) fn start_on(site: &Site, port: u16) -> io::Result<Self> {
         let (sender, receiver) = site.sockets(port)?;
-        Ok(Self { sender, receiver })
+        Ok(Self { sender, receiver, plan: site.plan.clone() })
     }
 
     /// Asks with a first datagram, waits for the permission, and takes that datagram off the receiver's socket.
@@ -92,10 +96,11 @@ impl Programs {
         let (ended, heard) = (stop.clone(), stop.clone());
         let received = Arc::new(AtomicU64::new(0));
         let counted = received.clone();
+        let payload = self.plan.payload(STEADY);
         let sending = std::thread::spawn(move || {
             let (begun, mut sent) = (Instant::now(), 0_u32);
             while !ended.load(Ordering::Relaxed) {
-                sender.send(&[0; STEADY])?;
+                sender.send(&payload)?;
                 sent += 1;
                 // Against the clock, so that the rate is right whatever a sleep takes.
                 std::thread::sleep((begun + pause * sent).saturating_duration_since(Instant::now()));
@@ -123,7 +128,7 @@ impl Programs {
 
     /// Sends a file of `octets`, a datagram each `pause`, and receives it.
     pub(super) fn transfer(&self, octets: usize, pause: Duration) -> io::Result<Transfer> {
-        let file = transfer::make_file(octets)?;
+        let file = self.plan.payload(octets);
         let receiver = self.receiver.try_clone()?;
         let receiving = std::thread::spawn(move || transfer::receive_file(&receiver, octets, PATIENCE));
         let sent = transfer::send_file(&self.sender, self.sender.peer_addr()?, &file, pause)?;
@@ -159,15 +164,6 @@ impl Steady {
     }
 }
 
-/// Octets of the flow that came to the middle and not further, between two moments.
-pub(super) fn octets_lost(site: &Site, from: Duration, to: Duration) -> u64 {
-    let [before, behind] = site.middle.each_ref().map(|capture| {
-        let within = |frame: &&Frame| (from..=to).contains(&frame.at);
-        capture.look(|frames| frames.iter().filter(within).filter_map(of_flow).map(|seen| seen.length as u64).sum::<u64>())
-    });
-    before.saturating_sub(behind)
-}
-
 /// Packets of the flow by length of the integrity check value, since `from`, without those of an attacker.
 pub(super) fn by_icv_length(capture: &Capture, from: Duration) -> BTreeMap<usize, u64> {
     let mut lengths = BTreeMap::new();
@@ -190,6 +186,22 @@ pub(super) fn await_rule(site: &Site, node: &str, rules: &[&str], from: Duration
 }
 
 impl Outcome {
+    /// Octets of the flow that came to the middle and not further, between two moments.
+    pub(super) fn octets_lost(&mut self, site: &Site, figure: &str, from: Duration, to: Duration) {
+        let [before, behind] = &site.middle;
+        let counted = [("middle-left", before, false), ("middle-right", behind, true)].map(|(name, capture, minus)| {
+            let about = if minus { "of the flow, behind the middle" } else { "of the flow, before the middle" };
+            (capture.look(|frames| Shown::count(about, name, frames, Of::Flow, (from, to))), minus)
+        });
+        self.figure_of(figure, Unit::Octets, counted);
+    }
+
+    /// A figure of packets behind the second router.
+    pub(super) fn figure_behind(&mut self, site: &Site, figure: &str, unit: Unit, of: Of, within: (Duration, Duration)) -> u64 {
+        let counted = site.last.look(|frames| Shown::count(figure, BEHIND, frames, of, within));
+        self.figure_of(figure, unit, [(counted, false)])
+    }
+
     /// The first evidence under one of `rules` at the receiver since `from`, which must come within `periods`.
     pub(super) fn must_detect(&mut self, site: &Site, rules: &[&str], from: Duration, periods: f64) -> io::Result<Option<Told>> {
         let limit = site.refresh.mul_f64(periods).saturating_sub(site.now().saturating_sub(from)) + Duration::from_secs(1);

@@ -9,21 +9,26 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Stage;
+use super::audit::{Of, Shown};
+use super::chance::Plan;
 use super::flow::Programs;
 use super::outcome::Outcome;
-use super::site::{PORT, Policy, of_flow};
+use super::policy::Policy;
+use super::site::{PORT, of_flow};
 use super::story::{Clock, Story};
 use crate::demo::trial::source_port;
 use crate::network::capture::Capture;
-use crate::network::fork::{self, Chooser, Fork, Way};
+use crate::network::fork::{self, Addresses, Chooser, Fork, Way};
 use crate::network::namespace::Namespace;
-use crate::network::topology::{RECEIVER, SENDER};
+use crate::network::topology::Family;
 use crate::pki::{Authority, KeyKind};
 use crate::process::{Daemon, Program};
 use crate::remains::Remainder;
 
 /// The nodes.
 const NODES: [&str; 5] = ["sender", "router1", "router2a", "router2b", "receiver"];
+/// The captures' files.
+const CAPTURES: [&str; 3] = ["sender-link", "behind-router2a", "behind-router2b"];
 /// Octets asked for and granted.
 const VOLUME: u64 = 64_000_000;
 /// Octets that may wait for the receiving program.
@@ -58,9 +63,14 @@ pub(super) struct Terms {
 pub(super) struct Site {
     directory: PathBuf,
     clock: Clock,
+    family: Family,
+    /// What chance has decided.
+    pub(super) plan: Plan,
     /// Refresh period T.
     pub(super) refresh: Duration,
     pub(super) network: Fork,
+    /// On the first router's side of the sender's link.
+    first: Capture,
     /// Behind either second router, by way.
     behind: [Capture; 2],
     daemons: BTreeMap<&'static str, Daemon>,
@@ -70,7 +80,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Builds network, keys and configurations, and starts all five daemons.
-    pub(super) fn build(terms: Terms) -> io::Result<Self> {
+    pub(super) fn build(terms: Terms, family: Family, plan: Plan) -> io::Result<Self> {
         let (remainder, directory) = Remainder::temporary("pbs-lab-scenario")?;
         let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
             Some(remainder)
@@ -78,15 +88,17 @@ impl Site {
             remainder.keep();
             None
         };
-        issue_certificates(&directory)?;
+        issue_certificates(&directory, family)?;
         let routers = &["router1", "router2a", "router2b"];
-        let policy = Policy { routers, refresh: terms.refresh, volume: VOLUME, reactions: "" };
+        let policy = Policy { family, routers, refresh: terms.refresh, volume: VOLUME, reactions: "" };
         NODES.iter().try_for_each(|name| std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name)))?;
-        let network = Fork::build(terms.chooser)?;
+        let network = Fork::build(terms.chooser, family)?;
         let clock = Clock::start()?;
+        let first = Capture::start(&network.router1, fork::FIRST_LINK, clock.started)?;
         let [a, b] = &network.router2;
         let behind = [Capture::start(a, fork::LAST_LINK, clock.started)?, Capture::start(b, fork::LAST_LINK, clock.started)?];
-        let mut site = Self { directory, clock, refresh: terms.refresh, network, behind, daemons: BTreeMap::new(), remainder };
+        let (refresh, daemons) = (terms.refresh, BTreeMap::new());
+        let mut site = Self { directory, clock, family, plan, refresh, network, first, behind, daemons, remainder };
         for name in ["router1", "router2a", "router2b", "receiver", "sender"] {
             site.start(name)?;
         }
@@ -129,11 +141,11 @@ impl Site {
 
     /// Plain programs that know nothing of permissions.
     pub(super) fn programs(&self) -> io::Result<Programs> {
-        let receiver = self.network.receiver.run(|| UdpSocket::bind((RECEIVER, PORT)))?;
+        let receiver = self.network.receiver.run(|| UdpSocket::bind((self.family.receiver(), PORT)))?;
         setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        let sender = self.network.sender.run(|| UdpSocket::bind((SENDER, source_port(PORT))))?;
-        sender.connect((RECEIVER, PORT))?;
-        Ok(Programs { sender, receiver })
+        let sender = self.network.sender.run(|| UdpSocket::bind((self.family.sender(), source_port(PORT))))?;
+        sender.connect((self.family.receiver(), PORT))?;
+        Ok(Programs { sender, receiver, plan: self.plan.clone() })
     }
 
     /// When the flow's first packet after `from` was on the receiver's link of this way; `None` if there is none within `limit`.
@@ -151,6 +163,12 @@ impl Site {
         }
     }
 
+    /// The flow's packets on the receiver's link of this way.
+    pub(super) fn count_behind(&self, way: Way, name: &str, within: (Duration, Duration)) -> Shown {
+        let [_, a, b] = CAPTURES;
+        way.of(self.behind.each_ref()).look(|frames| Shown::count(name, way.of([a, b]), frames, Of::Flow, within))
+    }
+
     /// When the flow's last packet before `until` was on the receiver's link of this way.
     pub(super) fn last_arrival(&self, way: Way, until: Duration) -> Option<Duration> {
         way.of(self.behind.each_ref()).look(|frames| {
@@ -166,11 +184,12 @@ impl Stage for Site {
     }
 
     fn lost_frames(&self) -> u64 {
-        self.behind.iter().map(|capture| u64::from(capture.lost())).sum()
+        self.behind.iter().chain([&self.first]).map(|capture| u64::from(capture.lost())).sum()
     }
 
     fn keep(&mut self, directory: &Path) -> io::Result<()> {
-        for (capture, name) in self.behind.iter_mut().zip(["behind-router2a", "behind-router2b"]) {
+        let [a, b] = &mut self.behind;
+        for (capture, name) in [&mut self.first, a, b].into_iter().zip(CAPTURES) {
             capture.end();
             capture.write(&directory.join(format!("{name}.pcap")))?;
         }
@@ -178,6 +197,12 @@ impl Stage for Site {
             std::fs::copy(self.directory.join(format!("{name}.log")), directory.join(format!("{name}.log")))?;
         }
         Ok(())
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let [a, b] = &self.behind;
+        let captures = [&self.first, a, b].into_iter().zip(CAPTURES);
+        captures.flat_map(|(capture, name)| capture.look(|frames| Shown::whole(name, frames))).collect()
     }
 }
 
@@ -188,13 +213,13 @@ impl Drop for Site {
     }
 }
 
-fn issue_certificates(directory: &Path) -> io::Result<()> {
+fn issue_certificates(directory: &Path, family: Family) -> io::Result<()> {
     let authority = Authority::create("pbs-lab authority")?;
     std::fs::write(directory.join("ca.crt"), authority.certificate())?;
-    let [a, b] = fork::ROUTER2;
-    let receiver: Vec<IpAddr> = fork::RECEIVER_LINKS.into_iter().chain([RECEIVER]).collect();
+    let Addresses { router1, router2: [a, b], receiver_links, .. } = Addresses::of(family);
+    let receiver: Vec<IpAddr> = receiver_links.into_iter().chain([family.receiver()]).collect();
     let nodes: [(&str, &[IpAddr]); 5] =
-        [("sender", &[SENDER]), ("router1", &fork::ROUTER1), ("router2a", &a), ("router2b", &b), ("receiver", &receiver)];
+        [("sender", &[family.sender()]), ("router1", &router1), ("router2a", &a), ("router2b", &b), ("receiver", &receiver)];
     for (node, addresses) in nodes {
         authority.issue(directory, node, addresses, KeyKind::Ed25519)?;
     }

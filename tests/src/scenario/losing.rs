@@ -66,7 +66,7 @@ pub(super) fn begin(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     let agreed = flow::await_rule(site, "receiver", &["FR-32"], Duration::ZERO, site.refresh * 2)?;
     outcome.check("the volumes agree before", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
     // The answer to that Query is to arrive yet.
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200) + site.plan.before_attack());
     Ok((programs, flow, site.now()))
 }
 
@@ -93,7 +93,7 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     outcome.must_follow(site, "receiver", "FR-42", from, Duration::from_secs(1))?;
     outcome.must_follow(site, "sender", "FS-26", from, Duration::from_secs(1))?;
     let reaction = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
-    outcome.figures.insert("octets of the flow lost until the reaction", flow::octets_lost(site, from, reaction));
+    outcome.octets_lost(site, "octets of the flow lost until the reaction", from, reaction);
     outcome.octets_through = 0;
     must_be_permitted(site, outcome)?;
     progress("data passes again");
@@ -125,7 +125,7 @@ fn drop_every_tenth(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     outcome.must_follow(site, "receiver", "FR-42", from, Duration::from_secs(1))?;
     outcome.must_follow(site, "sender", "FS-26", from, Duration::from_secs(1))?;
     let reaction = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
-    outcome.figures.insert("octets of the flow lost until the reaction", flow::octets_lost(site, from, reaction));
+    outcome.octets_lost(site, "octets of the flow lost until the reaction", from, reaction);
     let story = site.story()?;
     let injected: Vec<_> = ["FR-21", "FR-31", "FR-40"].iter().flat_map(|rule| story.of("receiver", rule, from)).collect();
     outcome.check("nobody is taken for a holder of the key", injected.is_empty(), format!("{injected:?}"));
@@ -151,7 +151,7 @@ fn drop_all(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
         let (after, found) = told(node, rules, site.refresh * 2)?;
         outcome.check(format!("{node} ends the permission within 3.5 T"), after.is_some_and(|after| after <= 3.55), found);
     }
-    outcome.figures.insert("octets of the flow lost until the end", flow::octets_lost(site, from, site.now()));
+    outcome.octets_lost(site, "octets of the flow lost until the end", from, site.now());
     flow.end().map(drop)
 }
 
@@ -159,14 +159,14 @@ fn lose_little(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> i
     outcome.attacker = "nobody; the middle loses 3 % of all packets both ways, signalling included".to_owned();
     let (_programs, flow, from) = begin(site, outcome, progress)?;
     progress("losing 3 % (20 s)");
-    lose(site, outcome.seed, 3);
+    lose(site, 3);
     std::thread::sleep(site.refresh * 4);
     let story = site.story()?;
     let comparisons = story.of("receiver", "FR-32", from).count();
     outcome.check("the volumes were compared", comparisons >= 3, format!("{comparisons} times"));
     let evidence: Vec<_> = EVIDENCE.iter().flat_map(|rule| story.of("receiver", rule, from)).map(|told| &told.message).collect();
     outcome.check("no reaction, nor even a suspicion", evidence.is_empty(), format!("{evidence:?}"));
-    outcome.figures.insert("octets of the flow lost", flow::octets_lost(site, from, site.now()));
+    outcome.octets_lost(site, "octets of the flow lost", from, site.now());
     must_be_permitted(site, outcome)?;
     flow.end().map(drop)
 }
@@ -175,28 +175,19 @@ fn lose_much(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     outcome.attacker = "nobody; the middle loses 10 % of all packets both ways, signalling included".to_owned();
     let (_programs, flow, from) = begin(site, outcome, progress)?;
     progress("losing 10 % (at most 18 s)");
-    lose(site, outcome.seed, 10);
+    lose(site, 10);
     // As for data alone; a Query of its own may be lost as well.
     let told = outcome.must_detect(site, &["FR-36"], from, 3.6)?;
     outcome.must_follow(site, "receiver", "FR-42", from, Duration::from_secs(1))?;
     let reaction = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
-    outcome.figures.insert("octets of the flow lost until the reaction", flow::octets_lost(site, from, reaction));
+    outcome.octets_lost(site, "octets of the flow lost until the reaction", from, reaction);
     outcome.must_follow(site, "sender", "FS-26", from, Duration::from_secs(3))?;
     must_be_permitted(site, outcome)?;
     flow.end().map(drop)
 }
 
-/// From now on so many of a hundred IP packets are lost, which ones the seed decides.
-fn lose(site: &Site, seed: u64, percent: u64) {
-    // SplitMix64.
-    let mut state = seed;
-    site.relay.set(move |_, frame| {
-        if packet(frame).is_none() {
-            return Fate::Pass;
-        }
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        if (mixed ^ (mixed >> 31)) % 100 < percent { Fate::Drop } else { Fate::Pass }
-    });
+/// From now on so many of a hundred IP packets of each direction are lost, which ones the seed decides.
+fn lose(site: &Site, percent: u64) {
+    let mut losing = site.plan.losing(percent);
+    site.relay.set(move |way, frame| if packet(frame).is_some() && losing(way) { Fate::Drop } else { Fate::Pass });
 }

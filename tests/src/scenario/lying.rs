@@ -47,7 +47,7 @@ fn understate(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io
     outcome.must_follow(site, "sender", "FS-27", from, Duration::from_secs(1))?;
     let end = ended.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
     let after = (end.saturating_sub(from)).as_secs_f64() / site.refresh.as_secs_f64();
-    outcome.figures.insert("hundredths of a refresh period until the end", (after * 100.0) as u64);
+    outcome.figure("hundredths of a refresh period until the end", (after * 100.0) as u64);
     std::thread::sleep(Duration::from_secs(2));
     let octets = |from: Duration, to: Duration| -> u64 {
         site.last.look(|frames| {
@@ -69,7 +69,7 @@ fn collide(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::R
     let programs = Programs::start(site)?;
     programs.ask(site)?;
     let steady = programs.steady(PAUSE)?;
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1) + site.plan.before_attack());
     let before = site.drops()?;
     let from = site.now();
     let other = Programs::start_on(site, OTHER_PORT)?;

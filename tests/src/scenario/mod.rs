@@ -3,6 +3,7 @@
 
 mod attacker;
 pub mod audit;
+mod chance;
 mod ending;
 mod figure_4;
 mod flow;
@@ -10,6 +11,7 @@ mod forked;
 mod losing;
 mod lying;
 mod outcome;
+mod policy;
 mod replaying;
 mod reroute;
 mod restarts;
@@ -23,18 +25,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub use chance::Plan;
 pub use outcome::{Check, Detected, Outcome};
 pub use story::Told;
 
+use crate::network::topology::Family;
 use site::{Site, Terms};
 
 /// What a run can be told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Where captures, logs and the outcome are written.
     pub keep: Option<PathBuf>,
-    /// Seed of everything random but keys and payloads.
+    /// Seed of what is left to chance (see [`Plan`]).
     pub seed: u64,
+    /// IP version of network and flows.
+    pub family: Family,
 }
 
 /// One scenario.
@@ -130,17 +136,18 @@ pub fn run(scenario: Found, options: &Options, progress: impl Fn(&str)) -> io::R
         std::fs::create_dir_all(directory).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
     }
     let (name, what) = scenario.told();
-    let mut outcome = Outcome::new(name, what, options.seed);
+    let plan = Plan::of(name, options.seed);
+    let mut outcome = Outcome::new(name, what, options, plan.clone());
     match scenario {
         Found::InARow(scenario) => {
             progress("building four hosts, somebody between two of them, certificates; starting four daemons");
-            let mut site = Site::build(scenario.terms)?;
+            let mut site = Site::build(scenario.terms, options.family, plan)?;
             let ran = (scenario.run)(&site, &mut outcome, &progress);
             end(&mut site, ran, outcome, options, started)
         }
         Found::Forked(scenario) => {
             progress("building five hosts, two ways between them, certificates; starting five daemons");
-            let mut site = forked::Site::build(scenario.terms)?;
+            let mut site = forked::Site::build(scenario.terms, options.family, plan)?;
             let ran = (scenario.run)(&mut site, &mut outcome, &progress);
             end(&mut site, ran, outcome, options, started)
         }

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Options;
+use super::chance::Plan;
 use super::story::Told;
 use crate::demo::line::Dropped;
+use crate::network::topology::Family;
 
 /// How a scenario came out.
 #[derive(Debug, Clone, Serialize)]
@@ -16,8 +19,12 @@ pub struct Outcome {
     pub name: &'static str,
     /// What it tries.
     pub tried: &'static str,
-    /// Seed of everything random in it but keys and payloads.
+    /// IP version of network and flows.
+    pub family: Family,
+    /// Seed of what was left to chance.
     pub seed: u64,
+    /// What it decided.
+    pub plan: Plan,
     /// Who attacks, and how he got what he has.
     pub attacker: String,
     /// The first evidence, if there was to be one.
@@ -25,7 +32,7 @@ pub struct Outcome {
     /// Octets of the attacker's IP packets that got to the receiver's link, or of the flow's that did not, in all.
     pub octets_through: u64,
     /// Other figures.
-    pub figures: BTreeMap<&'static str, u64>,
+    pub figures: BTreeMap<String, u64>,
     /// What captures show, for an audit.
     pub shown: Vec<super::audit::Shown>,
     /// What the nodes' own counters say was dropped since the attack began.
@@ -65,11 +72,13 @@ pub struct Check {
 }
 
 impl Outcome {
-    pub(super) fn new(name: &'static str, tried: &'static str, seed: u64) -> Self {
+    pub(super) fn new(name: &'static str, tried: &'static str, options: &Options, plan: Plan) -> Self {
         Self {
             name,
             tried,
-            seed,
+            family: options.family,
+            seed: options.seed,
+            plan,
             attacker: "nobody".to_owned(),
             detected: None,
             octets_through: 0,
@@ -89,6 +98,11 @@ impl Outcome {
         self.checks.push(Check { must: must.into(), found: found.into(), holds });
     }
 
+    /// Writes down a figure that no capture shows.
+    pub(super) fn figure(&mut self, name: impl Into<String>, figure: u64) {
+        self.figures.insert(name.into(), figure);
+    }
+
     /// Packets dropped at a node for a reason since the attack began.
     pub(super) fn dropped_at(&self, node: &str, reason: &str) -> u64 {
         self.dropped.iter().filter(|dropped| dropped.at == node && dropped.reason == reason).map(|dropped| dropped.packets).sum()
@@ -103,6 +117,8 @@ impl Outcome {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "{}: {}", self.name, self.tried);
+        let version = if self.family == Family::Ipv4 { "IPv4" } else { "IPv6" };
+        let _ = writeln!(text, "{version}; seed {}: {}", self.seed, self.plan);
         let _ = writeln!(text, "attacker: {}", self.attacker);
         if let Some(detected) = &self.detected {
             let _ = writeln!(text, "detected: {} {}, after {:.2} refresh periods", detected.rule, detected.evidence, detected.periods);
@@ -141,8 +157,9 @@ mod tests {
 
     #[test]
     fn an_outcome_holds_only_if_something_was_checked_everything_holds_and_no_frame_was_lost() {
+        let options = Options { keep: None, seed: 1, family: Family::Ipv4 };
         let judged = |checks: &[bool], lost_frames| {
-            let mut outcome = Outcome { lost_frames, ..Outcome::new("name", "tried", 1) };
+            let mut outcome = Outcome { lost_frames, ..Outcome::new("name", "tried", &options, Plan::of("name", 1)) };
             checks.iter().for_each(|holds| outcome.check("it", *holds, "that"));
             outcome.judge();
             outcome.holds

@@ -1,11 +1,10 @@
 //! A storm of replayed packets: somebody on the link without any key, who has recorded everything.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::Scenario;
-use super::audit::Of;
+use super::audit::{Of, Unit};
 use super::flow::{self, Programs};
 use super::losing::EVIDENCE;
 use super::outcome::Outcome;
@@ -36,7 +35,7 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     let programs = Programs::start(site)?;
     programs.ask(site)?;
     let steady = programs.steady(PAUSE)?;
-    std::thread::sleep(RECORDED);
+    std::thread::sleep(RECORDED + site.plan.before_attack());
     progress("replaying (11 s)");
     let before = site.drops()?;
     let from = site.now();
@@ -60,10 +59,10 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     std::thread::sleep(Duration::from_millis(500));
     let delivered = steady.end()?;
     outcome.dropped = site.drops()?.since(&before);
-    let (twice, octets) = twice(site);
+    let twice = outcome.figure_behind(site, "of those, past the second router", Unit::Packets, Of::Again, (Duration::ZERO, site.now()));
     site.got_through(outcome, Of::Again, (Duration::ZERO, site.now()));
-    outcome.figures.insert("packets replayed", sent);
-    outcome.figures.insert("of those, past the second router", twice);
+    let octets = outcome.octets_through;
+    outcome.figure("packets replayed", sent);
     let dropped = outcome.dropped_at("router2", "replayed");
     outcome.check("the storm was one", sent > 5_000, format!("{sent} packets"));
     outcome.check("router2 drops every one of them as replayed", dropped == sent, format!("{dropped} of {sent}"));
@@ -76,14 +75,4 @@ fn run(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resul
     let agreed = flow::await_rule(site, "receiver", &["FR-32"], from, Duration::ZERO)?;
     outcome.check("the volumes agree under the storm", agreed.is_some(), agreed.map_or("no comparison".into(), |told| told.message));
     Ok(())
-}
-
-/// Packets behind the second router whose number had been there before, and their octets.
-fn twice(site: &Site) -> (u64, u64) {
-    site.last.look(|frames| {
-        let mut known = BTreeSet::new();
-        let seen = frames.iter().filter_map(of_flow);
-        let again = seen.filter(|seen| seen.authentication.is_some_and(|ah| !known.insert((ah.spi, ah.sequence))));
-        again.fold((0, 0), |(packets, octets), seen| (packets + 1, octets + seen.length as u64))
-    })
 }

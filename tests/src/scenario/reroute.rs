@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::audit::Unit;
 use super::forked::{Scenario, Site, Terms};
 use super::outcome::{Outcome, arrival};
 use super::site::SHORTEST;
@@ -63,13 +64,11 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     for (way, name, figure) in
         [(Way::B, "router2b", "milliseconds without data, first move"), (Way::A, "router2a", "milliseconds without data, second move")]
     {
-        std::thread::sleep(CALM);
+        std::thread::sleep(CALM + site.plan.before_attack());
         progress(&format!("leading the flow over {name}"));
         let moved = site.now();
         site.network.choose(way)?;
-        let heard = site.await_arrival(way, moved, limit + Duration::from_secs(3));
-        outcome.must_arrive(name, figure, moved, heard, limit);
-        if heard.is_none() {
+        if !outcome.must_arrive(site, way, figure, moved, limit) {
             break;
         }
     }
@@ -83,8 +82,8 @@ fn move_there_and_back(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
         format!("last packet: {}; the end: {:.3} s", arrival(last), end.as_secs_f64()),
     );
     let delivered = flow.end()?;
-    outcome.figures.insert("datagrams sent", delivered.sent);
-    outcome.figures.insert("datagrams lost", delivered.sent.saturating_sub(delivered.own));
+    outcome.figure("datagrams sent", delivered.sent);
+    outcome.figure("datagrams lost", delivered.sent.saturating_sub(delivered.own));
     Ok(())
 }
 
@@ -94,29 +93,30 @@ fn fail_over(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) ->
     let flow = programs.steady(PAUSE)?;
     let granted = site.await_arrival(Way::A, Duration::ZERO, Duration::from_secs(10));
     outcome.check("the flow runs over router2a", granted.is_some(), arrival(granted));
-    std::thread::sleep(CALM);
+    std::thread::sleep(CALM + site.plan.before_attack());
     progress("killing router2a");
     site.kill("router2a")?;
     std::thread::sleep(AWAY);
     progress("leading the flow over router2b");
     let moved = site.now();
     site.network.choose(Way::B)?;
-    let heard = site.await_arrival(Way::B, moved, REPAIR + Duration::from_secs(3));
-    outcome.must_arrive("router2b", "milliseconds without data after the move", moved, heard, REPAIR);
+    outcome.must_arrive(site, Way::B, "milliseconds without data after the move", moved, REPAIR);
     std::thread::sleep(CALM);
     let delivered = flow.end()?;
-    outcome.figures.insert("datagrams sent", delivered.sent);
-    outcome.figures.insert("datagrams lost", delivered.sent.saturating_sub(delivered.own));
+    outcome.figure("datagrams sent", delivered.sent);
+    outcome.figure("datagrams lost", delivered.sent.saturating_sub(delivered.own));
     Ok(())
 }
 
 impl Outcome {
     /// Data must be behind a router within `limit` of the move.
-    fn must_arrive(&mut self, router: &str, figure: &'static str, moved: Duration, heard: Option<Duration>, limit: Duration) {
+    fn must_arrive(&mut self, site: &Site, way: Way, figure: &'static str, moved: Duration, limit: Duration) -> bool {
+        let heard = site.await_arrival(way, moved, limit + Duration::from_secs(3));
         let after = heard.map(|heard| heard.saturating_sub(moved));
         let found = after.map_or_else(|| "not at all".to_owned(), |after| format!("after {:.3} s", after.as_secs_f64()));
-        let must = format!("data behind {router} within {:.0} s of the move", limit.as_secs_f64());
+        let must = format!("data behind {} within {:.0} s of the move", way.of(["router2a", "router2b"]), limit.as_secs_f64());
         self.check(must, after.is_some_and(|after| after <= limit), found);
-        self.figures.insert(figure, after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+        self.figure_of(figure, Unit::Milliseconds, [(site.count_behind(way, figure, (moved, site.now())), false)]);
+        heard.is_some()
     }
 }

@@ -12,19 +12,20 @@ use serde_json::{Value, json};
 
 use super::Stage;
 use super::audit::{self, Of, Shown};
+use super::chance::Plan;
 use super::outcome::Outcome;
+use super::policy::Policy;
 use super::story::{Clock, Story};
 use crate::attack::injector;
 use crate::demo::line::Dropped;
 use crate::demo::trial::source_port;
-use crate::ground::ASSOCIATION_PORT;
 use crate::network::capture::{Capture, Frame};
 use crate::network::frame::{self, Seen};
-use crate::network::graph::{self, Place, TwoRouters};
+use crate::network::graph::{self, Addresses, Place, TwoRouters};
 use crate::network::link;
 use crate::network::namespace::Namespace;
 use crate::network::relay::Relay;
-use crate::network::topology::{RECEIVER, SENDER};
+use crate::network::topology::{Family, RECEIVER, RECEIVER6};
 use crate::pki::{Authority, KeyKind};
 use crate::process::{Daemon, Program};
 use crate::remains::Remainder;
@@ -41,7 +42,7 @@ const GRANT_LIMIT: Duration = Duration::from_secs(10);
 const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// The capture behind the second router.
-const BEHIND: &str = "behind-router2";
+pub(super) const BEHIND: &str = "behind-router2";
 
 /// The nodes in the order of the path.
 pub(super) const NODES: [&str; 4] = ["sender", "router1", "router2", "receiver"];
@@ -65,6 +66,10 @@ pub(super) struct Terms {
 pub(super) struct Site {
     directory: PathBuf,
     clock: Clock,
+    /// IP version of the flows.
+    pub(super) family: Family,
+    /// What chance has decided.
+    pub(super) plan: Plan,
     /// Refresh period T.
     pub(super) refresh: Duration,
     pub(super) hosts: TwoRouters,
@@ -76,6 +81,8 @@ pub(super) struct Site {
     pub(super) last: Capture,
     /// In the middle.
     pub(super) relay: Relay,
+    /// On the sender's and the receiver's link, where somebody sits on every link.
+    outer: Option<[Relay; 2]>,
     /// On the third router's side of the sender's second uplink.
     spare: Option<Capture>,
     daemons: Mutex<Vec<Daemon>>,
@@ -85,7 +92,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Builds network, keys and configurations, and starts all four daemons.
-    pub(super) fn build(terms: Terms) -> io::Result<Self> {
+    pub(super) fn build(terms: Terms, family: Family, plan: Plan) -> io::Result<Self> {
         let (remainder, directory) = Remainder::temporary("pbs-lab-scenario")?;
         let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
             Some(remainder)
@@ -93,18 +100,23 @@ impl Site {
             remainder.keep();
             None
         };
-        issue_certificates(&directory)?;
-        write_configurations(&directory, terms)?;
-        let hosts = TwoRouters::build(terms.place)?;
+        issue_certificates(&directory, family)?;
+        write_configurations(&directory, terms, family)?;
+        let hosts = TwoRouters::build(terms.place, family)?;
         let clock = Clock::start()?;
         let capture = |host: &Namespace, interface| Capture::start(host, interface, clock.started);
         let first = capture(&hosts.router1, graph::ROUTER1_LEFT_LINK)?;
         let middle = [capture(&hosts.middle, graph::MIDDLE_LEFT)?, capture(&hosts.middle, graph::MIDDLE_RIGHT)?];
         let last = capture(&hosts.router2, graph::ROUTER2_RIGHT_LINK)?;
         let relay = Relay::start(&hosts.middle, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT)?;
+        let outer = hosts.outer.as_ref().map(|[first, last]| {
+            let start = |host| Relay::start(host, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT);
+            Ok::<_, io::Error>([start(first)?, start(last)?])
+        });
+        let outer = outer.transpose()?;
         let spare = hosts.spare.as_ref().map(|spare| capture(spare, graph::SPARE_LEFT_LINK)).transpose()?;
         let (refresh, daemons) = (terms.refresh, Mutex::default());
-        let site = Self { directory, clock, refresh, hosts, first, middle, last, relay, spare, daemons, remainder };
+        let site = Self { directory, clock, family, plan, refresh, hosts, first, middle, last, relay, outer, spare, daemons, remainder };
         for name in ["router1", "router2", "router3", "receiver", "sender"] {
             let honest = match name {
                 "router3" if site.hosts.spare.is_none() => continue,
@@ -186,10 +198,10 @@ impl Site {
 
     /// Sockets of plain programs that know nothing of permissions, for a flow to `port`.
     pub(super) fn sockets(&self, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
-        let receiver = self.hosts.receiver.run(|| UdpSocket::bind((RECEIVER, port)))?;
+        let receiver = self.hosts.receiver.run(|| UdpSocket::bind((self.family.receiver(), port)))?;
         setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        let sender = self.hosts.sender.run(|| UdpSocket::bind((SENDER, source_port(port))))?;
-        sender.connect((RECEIVER, port))?;
+        let sender = self.hosts.sender.run(|| UdpSocket::bind((self.family.sender(), source_port(port))))?;
+        sender.connect((self.family.receiver(), port))?;
         Ok((sender, receiver))
     }
 
@@ -253,7 +265,7 @@ impl Site {
     fn about_flow(&self, name: &str, mut request: Value) -> io::Result<()> {
         if let Some(fields) = request.as_object_mut() {
             let flow = json!({
-                "source": SENDER, "destination": RECEIVER, "protocol": 17, "source_port": source_port(PORT), "destination_port": PORT,
+                "source": self.family.sender(), "destination": self.family.receiver(), "protocol": 17, "source_port": source_port(PORT), "destination_port": PORT,
             });
             fields.extend(flow.as_object().cloned().unwrap_or_default());
         }
@@ -263,12 +275,13 @@ impl Site {
     /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.
     pub(super) fn frame_header(&self) -> io::Result<[u8; 14]> {
         let (host, interface) = match self.hosts.place {
-            Place::BetweenRouters | Place::BesideSpare => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
+            Place::BetweenRouters | Place::BesideSpare | Place::EveryLink => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
             Place::LastLink => (&self.hosts.receiver, graph::RECEIVER_LINK),
         };
         let (_, destination) = link::identify(host, interface)?;
         let mut header = [0; 14];
-        for (place, byte) in header.iter_mut().zip(destination.into_iter().chain(injector::HARDWARE_ADDRESS).chain([0x08, 0x00])) {
+        let kind = if self.family == Family::Ipv4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+        for (place, byte) in header.iter_mut().zip(destination.into_iter().chain(injector::HARDWARE_ADDRESS).chain(kind)) {
             *place = byte;
         }
         Ok(header)
@@ -308,7 +321,8 @@ impl Site {
     /// Frames that captures could not keep, or the relay could not carry.
     pub(super) fn lost_frames(&self) -> u64 {
         let captures = [&self.first, &self.last].into_iter().chain(&self.middle).chain(&self.spare);
-        captures.map(|capture| u64::from(capture.lost())).sum::<u64>() + self.relay.failed()
+        let relays = self.outer.iter().flatten().chain([&self.relay]);
+        captures.map(|capture| u64::from(capture.lost())).sum::<u64>() + relays.map(Relay::failed).sum::<u64>()
     }
 }
 
@@ -319,6 +333,11 @@ impl Drop for Site {
     }
 }
 
+/// Whether a packet goes to this port of the receiver.
+pub(super) fn is_to(seen: &Seen<'_>, port: u16) -> bool {
+    [RECEIVER, RECEIVER6].contains(&seen.destination) && seen.ports.1 == port
+}
+
 /// The packet in a frame, if it is one of the flow, on its way to the receiver.
 pub(super) fn of_flow(frame: &Frame) -> Option<Seen<'_>> {
     is_of_flow(frame.ip()?)
@@ -326,7 +345,7 @@ pub(super) fn of_flow(frame: &Frame) -> Option<Seen<'_>> {
 
 /// The same for a packet.
 pub(super) fn is_of_flow(packet: &[u8]) -> Option<Seen<'_>> {
-    frame::read(packet).filter(|seen| (seen.destination, seen.ports.1) == (RECEIVER, PORT))
+    frame::read(packet).filter(|seen| is_to(seen, PORT))
 }
 
 /// Drop counters by node and reason at one moment.
@@ -343,15 +362,16 @@ impl Drops {
     }
 }
 
-fn issue_certificates(directory: &Path) -> io::Result<()> {
+fn issue_certificates(directory: &Path, family: Family) -> io::Result<()> {
     let authority = Authority::create("pbs-lab authority")?;
     std::fs::write(directory.join("ca.crt"), authority.certificate())?;
+    let Addresses { router1, router2, spare, sender_spare, receiver_spare } = Addresses::of(family);
     let nodes: [(&str, &[IpAddr]); 5] = [
-        ("sender", &[SENDER, graph::SENDER_SPARE]),
-        ("router1", &[graph::ROUTER1_LEFT, graph::ROUTER1_RIGHT]),
-        ("router2", &[graph::ROUTER2_LEFT, graph::ROUTER2_RIGHT]),
-        ("router3", &[graph::SPARE_LEFT, graph::SPARE_RIGHT]),
-        ("receiver", &[RECEIVER, graph::RECEIVER_SPARE]),
+        ("sender", &[family.sender(), sender_spare]),
+        ("router1", &router1),
+        ("router2", &router2),
+        ("router3", &spare),
+        ("receiver", &[family.receiver(), receiver_spare]),
     ];
     for (node, addresses) in nodes {
         // Both kinds of signatures cross the network.
@@ -361,55 +381,17 @@ fn issue_certificates(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_configurations(directory: &Path, Terms { place, refresh, volume, reactions, .. }: Terms) -> io::Result<()> {
-    let policy = Policy { routers: &["router1", "router2", "router3"], refresh, volume, reactions };
+fn write_configurations(directory: &Path, Terms { place, refresh, volume, reactions, .. }: Terms, family: Family) -> io::Result<()> {
+    let policy = Policy { family, routers: &["router1", "router2", "router3"], refresh, volume, reactions };
     NODES.into_iter().chain(["router3"]).try_for_each(|name| {
-        let uplink = if place == Place::BesideSpare && name == "sender" { second_uplink() } else { String::new() };
+        let uplink = if place == Place::BesideSpare && name == "sender" { second_uplink(family) } else { String::new() };
         std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &uplink)
     })
 }
 
-fn second_uplink() -> String {
-    let (interface, via) = (graph::SENDER_SPARE_LINK, graph::SPARE_LEFT);
+fn second_uplink(family: Family) -> String {
+    let (interface, [via, _]) = (graph::SENDER_SPARE_LINK, Addresses::of(family).spare);
     format!("\n[[path]]\nname = \"second-uplink\"\ninterface = \"{interface}\"\nvia = \"{via}\"\n")
-}
-
-/// What the nodes of a scenario are told.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Policy {
-    /// Who may be the peer of anybody's flow.
-    pub(super) routers: &'static [&'static str],
-    /// As in [`Terms`].
-    pub(super) refresh: Duration,
-    pub(super) volume: u64,
-    pub(super) reactions: &'static str,
-}
-
-impl Policy {
-    /// The configuration of a node.
-    pub(super) fn configuration(&self, name: &str) -> String {
-        let (refresh, volume, reactions) = (self.refresh.as_secs(), self.volume, self.reactions);
-        let router = |name: &&str| format!("[[gist.peer]]\ndns_name = \"{name}.pbs.test\"\nrole = \"router\"\nallow = true\n\n");
-        let role = if name.starts_with("router") { "router" } else { "host" };
-        let routers: String = self.routers.iter().map(router).collect();
-        let common = format!(
-            "role = \"{role}\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
-             [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
-             [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n{routers}\
-             [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
-        );
-        let own = match name {
-            "sender" => format!(
-                "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\nvolume = {volume}\n"
-            ),
-            "receiver" => format!(
-                "[reactions]\n{reactions}\n[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
-                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n"
-            ),
-            _ => String::new(),
-        };
-        common + &own
-    }
 }
 
 impl Stage for Site {
@@ -426,6 +408,7 @@ impl Stage for Site {
     }
 
     fn shown(&self) -> Vec<Shown> {
-        self.captures().into_iter().flat_map(|(name, capture)| capture.look(|frames| Shown::whole(name, frames))).collect()
+        let spare = self.spare.iter().map(|capture| ("second-uplink", capture));
+        self.captures().into_iter().chain(spare).flat_map(|(name, capture)| capture.look(|frames| Shown::whole(name, frames))).collect()
     }
 }

@@ -9,13 +9,13 @@ use super::Scenario;
 use super::flow::{self, Programs};
 use super::losing::{self, AH};
 use super::outcome::Outcome;
-use super::site::{OTHER_PORT, PORT, SHORTEST, Site, Terms};
+use super::site::{OTHER_PORT, PORT, SHORTEST, Site, Terms, is_to};
 use crate::network::capture::Capture;
 use crate::network::frame;
 use crate::network::graph::Place;
 use crate::network::namespace::Namespace;
 use crate::network::relay::{Fate, packet};
-use crate::network::topology::{RECEIVER, SENDER};
+use crate::network::topology::{Family, SENDER, SENDER6};
 
 const TERMS: Terms = Terms { place: Place::BesideSpare, refresh: SHORTEST, volume: 64_000_000, reactions: "", rogue: None };
 
@@ -58,7 +58,7 @@ fn drop_all(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     );
     let changed = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
     must_go_on(site, outcome, changed)?;
-    outcome.figures.insert("octets of the flow lost until then", flow::octets_lost(site, from, site.now()));
+    outcome.octets_lost(site, "octets of the flow lost until then", from, site.now());
     must_stand(site, outcome, "one rule and one route lead there", true)?;
 
     progress("SIGTERM, and the daemon again: it asks anew (16 s)");
@@ -95,7 +95,7 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
     outcome.must_follow(site, "receiver", "FR-42", from, Duration::from_secs(1))?;
     let told = outcome.must_follow(site, "sender", "FS-25", from, Duration::from_secs(1))?;
     let changed = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
-    outcome.figures.insert("octets of the flow lost until the reaction", flow::octets_lost(site, from, changed));
+    outcome.octets_lost(site, "octets of the flow lost until the reaction", from, changed);
     let first = must_go_on(site, outcome, changed)?;
     let now = site.flow("sender")?.and_then(|flow| flow.get("spi").cloned());
     outcome.check("under the same SPI", spi.is_some() && spi == now, format!("{spi:?}, {now:?}"));
@@ -143,7 +143,7 @@ fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration) -> io::Result<
         first.map_or("none".to_owned(), |first| format!("the first {:.0} ms after the change", (first - from).as_secs_f64() * 1000.0)),
     );
     if let Some(told) = told {
-        outcome.figures.entry("milliseconds from the change to the grant on the new path").or_insert(millis(told.at, from));
+        outcome.figures.entry("milliseconds from the change to the grant on the new path".to_owned()).or_insert(millis(told.at, from));
     }
     losing::must_be_permitted(site, outcome)?;
     Ok(first.unwrap_or(from))
@@ -155,32 +155,32 @@ fn millis(at: f64, from: Duration) -> u64 {
 
 /// Packets of a flow to `port` that a link carried towards the receiver since `from`.
 fn packets(capture: &Capture, port: u16, from: Duration) -> usize {
-    let is_of_flow = |ip: &[u8]| frame::read(ip).is_some_and(|seen| (seen.destination, seen.ports.1) == (RECEIVER, port));
+    let is_of_flow = |ip: &[u8]| frame::read(ip).is_some_and(|seen| is_to(&seen, port));
     capture.look(|frames| frames.iter().filter(|frame| frame.at >= from && frame.ip().is_some_and(is_of_flow)).count())
 }
 
 /// Queries of GIST from the sender that a link carried since `from`.
 fn queries(capture: &Capture, from: Duration) -> usize {
-    let is_query = |ip: &[u8]| frame::read(ip).is_some_and(|seen| (seen.source, seen.destination, seen.ports.1) == (SENDER, RECEIVER, 270));
+    let is_query = |ip: &[u8]| frame::read(ip).is_some_and(|seen| [SENDER, SENDER6].contains(&seen.source) && is_to(&seen, 270));
     capture.look(|frames| frames.iter().filter(|frame| frame.at >= from && frame.ip().is_some_and(is_query)).count())
 }
 
 /// Whether rules and routes of ways out stand in the sender's kernel.
 fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
-    let standing = standing(&site.hosts.sender)?;
+    let standing = standing(&site.hosts.sender, site.family)?;
     let expected = if wanted { (1, 1) } else { (0, 0) };
     outcome.check(must, standing == expected, format!("{} rules, {} routes", standing.0, standing.1));
     Ok(())
 }
 
 /// How many rules and routes of ways out the kernel of a host lists.
-fn standing(host: &Namespace) -> io::Result<(usize, usize)> {
+fn standing(host: &Namespace, family: Family) -> io::Result<(usize, usize)> {
     const GET_ROUTE: u16 = 26;
     const GET_RULE: u16 = 34;
     let count = |what: u16, kind: u16, is_own: fn(&[u8]) -> bool| -> io::Result<usize> {
         let socket = Socket::open(Protocol::Route).map_err(io::Error::other)?;
         let mut fixed = [0; 12];
-        fixed[0] = 2;
+        fixed[0] = if family == Family::Ipv4 { 2 } else { 10 };
         let listed = socket.dump(
             "list rules or routes",
             what,

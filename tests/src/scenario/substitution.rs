@@ -11,13 +11,16 @@ use super::flow::{self, Programs, STEADY};
 use super::outcome::Outcome;
 use super::site::{SHORTEST, Site, Terms};
 use crate::network::graph::Place;
+use crate::network::topology::Family;
 use crate::process::Program;
 
 const GRANTED: u64 = 32_000_000;
 /// One datagram each: about 500 kbit/s.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Octets of a packet of the flow under the shared key: IPv4, AH, UDP, payload.
-const PACKET: u64 = 20 + 28 + 8 + STEADY as u64;
+/// Octets of a packet of the flow under the shared key: IP, AH, UDP, payload.
+fn packet(family: Family) -> u64 {
+    8 + STEADY as u64 + if family == Family::Ipv4 { 20 + 28 } else { 40 + 32 }
+}
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "substitution",
@@ -54,7 +57,7 @@ fn on_the_last_link(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     programs.ask(site)?;
     let before = site.drops()?;
     let under_attack = programs.steady(PAUSE)?;
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1) + site.plan.before_attack());
     progress("replacing every packet under the shared key");
     let from = site.now();
     let replaced = Attacker::with_key_of(site, "router2")?.substitute(site);
@@ -68,14 +71,18 @@ fn on_the_last_link(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str))
     std::thread::sleep(Duration::from_secs(3));
     let signed = signed.end()?;
     outcome.dropped = site.drops()?.since(&before);
-    outcome.octets_through = stolen.foreign * PACKET;
-    outcome.figures.insert("packets replaced", replaced.load(Ordering::Relaxed));
-    outcome.figures.insert("packets of the attacker that the program got", stolen.foreign);
+    outcome.octets_through = stolen.foreign * packet(site.family);
+    outcome.figure("packets replaced", replaced.load(Ordering::Relaxed));
+    outcome.figure("packets of the attacker that the program got", stolen.foreign);
     outcome.check("the attacker got through before", stolen.foreign > 0, format!("{} packets", stolen.foreign));
     let intact = signed.own == signed.sent && signed.foreign == 0;
     outcome.check("afterwards every packet is the sender's", intact, format!("{signed}"));
     let lengths = flow::by_icv_length(&site.last, signed_from);
-    outcome.check("the sender signs: ICV of 64 octets", lengths.keys().eq([&64]), format!("packets by octets of ICV: {lengths:?}"));
+    outcome.check(
+        "the sender signs: ICV of 64 octets",
+        lengths.keys().eq([&attacker::signature_octets(site.family)]),
+        format!("packets by octets of ICV: {lengths:?}"),
+    );
     Ok(())
 }
 
@@ -91,7 +98,7 @@ fn between_the_routers(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&st
     std::thread::sleep(site.refresh * 2 + Duration::from_secs(1));
     let delivered = flow.end()?;
     outcome.dropped = site.drops()?.since(&before);
-    outcome.octets_through = delivered.foreign * PACKET;
+    outcome.octets_through = delivered.foreign * packet(site.family);
     let evidence = flow::await_rule(site, "receiver", &["FR-31", "FR-21", "FR-36"], from, Duration::ZERO)?;
     outcome.check("the receiver sees nothing", evidence.is_none(), evidence.map_or("no evidence".into(), |told| told.message));
     let (replaced, shown) = (replaced.load(Ordering::Relaxed), outcome.dropped_at("router2", "replayed"));
