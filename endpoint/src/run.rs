@@ -107,7 +107,9 @@ fn entropy() -> Result<Entropy, IdentityError> {
 
 fn rules(config: &Config) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
-    let rules = HostRules { exempt: exempt::rules(&config.exempt), fragments: config.datapath.fragments, ..rules };
+    let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
+    let ways = Paths::links(&config.path, path_mark);
+    let rules = HostRules { exempt: exempt::rules(&config.exempt), fragments, path_mark, ways, ..rules };
     Box::new(move |socket| rules.install_through(socket))
 }
 

@@ -176,6 +176,38 @@ fn another_way_out_is_another_path() {
     assert_eq!(data, 2, "each message once, none of them to the old peer");
 }
 
+/// The same peer is next on both ways, and the routed one is dead both ways: it is reached by an association of its own that leaves
+/// by the other way, from the address that Queries name, and neither end tries the one that stands.
+#[test]
+fn a_peer_that_is_next_on_both_ways_gets_an_association_on_each() {
+    let mut world = World::chain();
+    world.send(0, text("old."));
+    world.run(secs(1));
+    let dead: Vec<_> = [0, 1].map(|number| world.node(number).associations()[0].association).into();
+    assert_eq!(world.connects, 2, "from the sender to the router, and on to the receiver");
+    let [at_sender, at_router] = dead[..] else { panic!("two ends") };
+    world.tap(move |_, parcel| match parcel {
+        Parcel::Association { from: 0, to: 1, id, .. } if *id == at_router => Fate::Lose,
+        Parcel::Association { from: 1, to: 0, id, .. } if *id == at_sender => Fate::Lose,
+        _ => Fate::Pass,
+    });
+    world.send(0, SendMessage { path: PathId(2), ..text("new.") });
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.payloads(RECEIVER), ["old.", "new."]);
+    let connects: Vec<_> = world.trace.iter().filter(|line| line.contains(" 0 -> Connect")).cloned().collect();
+    assert!(connects[0].ends_with("path: PathId(0), source: None }"), "{connects:?}");
+    assert!(connects[1].ends_with("path: PathId(2), source: Some(10.0.1.1) }"), "{connects:?}");
+    // Whatever else takes that way goes over it; what is routed does not, and has the old one.
+    world.send(0, SendMessage { path: PathId(2), ..text_for(session(2), b"also") });
+    world.run(Duration::from_millis(100));
+    assert_eq!((world.payloads(RECEIVER).len(), world.connects), (3, 3));
+    let of_sender = world.node(0).associations().len();
+    world.tap(|_, _| Fate::Pass);
+    world.send(0, text_for(session(3), b"here"));
+    world.run(Duration::from_millis(100));
+    assert_eq!((world.payloads(RECEIVER).len(), world.node(0).associations().len()), (4, of_sender));
+}
+
 /// A message for another way out, while the answer of the first is awaited: who answered there is not taken any more.
 #[test]
 fn who_answers_on_the_way_given_up_is_not_heard() {

@@ -157,7 +157,7 @@ fn step(world: &mut World, dice: &mut Dice, change: &impl Fn(usize, &mut NodeCon
     match (dice.roll(36), id) {
         (0..=5, _) => {
             let timeout = (dice.roll(3) == 0).then(|| secs(dice.roll(4)));
-            let path = PathId(u8::from(dice.roll(25) == 0));
+            let path = PathId(u8::from(dice.roll(40) == 0));
             world.send(number, SendMessage { mri, timeout, path, ..text_for(session, b"word") });
         }
         (6..=7, _) => {

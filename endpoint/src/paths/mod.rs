@@ -74,6 +74,11 @@ impl Paths {
         marks(mask, paths.len())
     }
 
+    /// The links of the ways, with the bits of each.
+    pub(crate) fn links(paths: &[Path], mask: u32) -> Vec<(String, u32)> {
+        paths.iter().zip(Self::marks(paths, mask)).map(|(path, mark)| (path.interface.clone(), mark)).collect()
+    }
+
     /// When [`Paths::look`] is wanted next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.next_look

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::progress::Progress;
 use super::tls::credentials_at;
 use super::{Bind, Limits};
-use crate::api::AssociationId;
+use crate::api::{AssociationId, PathId};
 use crate::node::{AssociationEvent, PeerCredentials};
 use crate::wire::stream::Framer;
 
@@ -89,10 +89,10 @@ pub(super) struct Associations {
 
 impl Associations {
     /// Opens an association; its first report is `Connected` or `Failed`.
-    pub(super) fn connect(&self, tasks: &mut JoinSet<()>, association: AssociationId, remote: SocketAddr, name: IpAddr) -> Association {
+    pub(super) fn connect(&self, tasks: &mut JoinSet<()>, association: AssociationId, course: Course, name: IpAddr) -> Association {
         let context = self.clone();
         self.start(tasks, false, move |queue| async move {
-            let event = match context.open(remote, name).await {
+            let event = match context.open(course, name).await {
                 Ok((stream, credentials)) => {
                     let connected = AssociationEvent::Connected { credentials };
                     if context.reports.send(Report { association, event: connected }).await.is_err() {
@@ -125,9 +125,9 @@ impl Associations {
         Association { queue: sender, task, _held: held, open }
     }
 
-    async fn open(&self, remote: SocketAddr, name: IpAddr) -> Result<(TlsStream<TcpStream>, PeerCredentials), String> {
-        let within = self.limits.connect_timeout;
-        let stream = match timeout(within, connect_tcp(self.bind, remote)).await {
+    async fn open(&self, course: Course, name: IpAddr) -> Result<(TlsStream<TcpStream>, PeerCredentials), String> {
+        let (within, remote) = (self.limits.connect_timeout, course.remote);
+        let stream = match timeout(within, connect_tcp(self.bind, course)).await {
             Ok(connected) => connected.map_err(|error| format!("TCP connection to {remote}: {error}"))?,
             Err(_) => return Err(format!("TCP connection to {remote}: no answer within {within:?}")),
         };
@@ -144,15 +144,29 @@ impl Associations {
     }
 }
 
-/// Opens a TCP connection from the address and with the mark that `bind` names.
-pub(super) async fn connect_tcp(bind: Bind, remote: SocketAddr) -> io::Result<TcpStream> {
+/// From where to where a connection goes, and by which way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Course {
+    pub(super) remote: SocketAddr,
+    pub(super) path: PathId,
+    /// Where it starts, if the socket's own binding does not say.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Opens a TCP connection from the address that `bind` or else the course names, with the marks of `bind` and of its way.
+pub(super) async fn connect_tcp(bind: Bind, Course { remote, path, source }: Course) -> io::Result<TcpStream> {
+    let way = bind.mark_of(path).ok_or_else(|| io::Error::new(ErrorKind::AddrNotAvailable, format!("there is no way {path}")))?;
     let (socket, local) = match remote {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, bind.ipv4.filter(|address| !address.is_unspecified()).map(IpAddr::V4)),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, bind.ipv6.filter(|address| !address.is_unspecified()).map(IpAddr::V6)),
     };
     // Before the first segment.
-    bind.marks.map_or(Ok(()), |marks| set_mark(&socket, marks.association))?;
-    if let Some(local) = local {
+    match bind.marks {
+        Some(marks) => set_mark(&socket, marks.association | way)?,
+        None if way != 0 => setsockopt(&socket, sockopt::Mark, &way)?,
+        None => {}
+    }
+    if let Some(local) = local.or(source.filter(|source| source.is_ipv4() == remote.is_ipv4())) {
         socket.bind(SocketAddr::new(local, 0))?;
     }
     socket.connect(remote).await

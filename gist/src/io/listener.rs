@@ -167,8 +167,9 @@ mod tests {
     use nix::sys::socket::{getsockopt, sockopt};
 
     use super::super::Marks;
-    use super::super::association::connect_tcp;
+    use super::super::association::{Course, connect_tcp};
     use super::*;
+    use crate::api::PathId;
 
     /// packet filters know associations by it, at either end.
     #[tokio::test]
@@ -187,8 +188,8 @@ mod tests {
                     listener => listener.unwrap(),
                 };
                 let bind = Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), marks, ..Bind::default() };
-                let to = listener.local_addr().unwrap();
-                let (opened, accepted) = tokio::join!(connect_tcp(bind, to), listener.accept());
+                let course = Course { remote: listener.local_addr().unwrap(), path: PathId::ROUTED, source: None };
+                let (opened, accepted) = tokio::join!(connect_tcp(bind, course), listener.accept());
                 let (opened, accepted) = (opened.unwrap(), accepted.unwrap().0);
                 let listening = (Ok(mark.unwrap_or(0)), Ok(mark.is_some()));
                 assert_eq!((getsockopt(&listener, sockopt::Mark), getsockopt(&listener, sockopt::IpTransparent)), listening, "{address}");

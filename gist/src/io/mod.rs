@@ -85,8 +85,8 @@ pub struct Bind {
     /// Marks of the sockets of associations; `None` leaves them unmarked.
     pub marks: Option<Marks>,
     /// By which mark of the packet each way out is taken ([`PathId`], from 1 on); routing rules lead packets
-    /// with it there. 0: there is no such way, and Queries for it are not sent. Only Queries have it: what goes to a known peer is
-    /// routed to that peer.
+    /// with it there. 0: there is no such way, and Queries for it are not sent. Queries have it, and besides their own mark the
+    /// sockets of associations with peers that were found there; datagrams to a known peer are routed to that peer.
     pub path_marks: [u32; PATHS],
 }
 
@@ -94,7 +94,7 @@ pub struct Bind {
 pub const PATHS: usize = 7;
 
 impl Bind {
-    /// The mark of a Query for this way out; `None` if there is none.
+    /// The mark of packets for this way out; `None` if there is none.
     fn mark_of(&self, path: PathId) -> Option<u32> {
         match path.0.checked_sub(1) {
             None => Some(0),

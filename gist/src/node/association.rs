@@ -15,7 +15,7 @@ use super::receive::Received;
 use super::routing_state::{Peer, RoutingKey, User};
 use super::task::Task;
 use super::{AssociationEvent, Caps, Node, Output, PeerCredentials};
-use crate::api::AssociationId;
+use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::Hello;
 
@@ -25,6 +25,10 @@ pub(super) struct Association {
     pub(super) state: State,
     pub(super) opened_here: bool,
     pub(super) remote: SocketAddr,
+    /// The way out that all its segments leave by; only what is on this way may use it.
+    pub(super) path: PathId,
+    /// Where it is opened from; `None` leaves it to the kernel.
+    pub(super) source: Option<IpAddr>,
     /// The NLI it is known by, from the first handshake on it (RFC 5971 §4.4.3).
     pub(super) peer: Option<Peer>,
     pub(super) credentials: Option<PeerCredentials>,
@@ -59,6 +63,8 @@ impl Association {
             state: State::Birth,
             opened_here,
             remote,
+            path: PathId::ROUTED,
+            source: None,
             peer: None,
             credentials: None,
             peer_hold_time: hold_time,
@@ -74,6 +80,11 @@ impl Association {
             last_turn: None,
             allowance: Allowance::default(),
         }
+    }
+
+    /// The same by a way out, from an address.
+    pub(super) fn by(self, path: PathId, source: Option<IpAddr>) -> Self {
+        Self { path, source, ..self }
     }
 
     /// Each state in its turn, in a circle.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::association::AssociationInput;
+use super::association::{Association, AssociationInput};
 use super::machines::association::{Action, Timer};
 use super::machines::{querying, responding};
 use super::querying::QueryingInput;
@@ -91,8 +91,8 @@ impl Node {
 
     fn connect(&mut self, id: AssociationId) {
         let Some(association) = self.associations.get(id) else { return };
-        let remote = association.remote;
-        self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate: remote.ip() });
+        let Association { remote, path, source, .. } = *association;
+        self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate: remote.ip(), path, source });
     }
 
     /// One request at a time, but for those that prove something: these must come behind what they prove.

@@ -15,7 +15,7 @@ use super::querying::{AcceptedResponse, Plan, Querying, QueryingInput};
 use super::querying_actions::association_failed;
 use super::routing_state::{Peer, Route, RoutingKey, User, is_unicast};
 use super::task::Task;
-use crate::api::{AssociationId, SendError};
+use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
 use crate::wire::{Hello, Mri};
 
@@ -75,7 +75,7 @@ impl Node {
             Some(Plan::Reuse(_) | Plan::Open(_)) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(_) if machine.handshake.opened >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(Plan::Reuse(id)) => id,
-            Some(Plan::Open(remote)) => self.open_association(accepted, remote, now),
+            Some(Plan::Open(remote)) => self.open_association(machine, accepted, remote, now),
             Some(Plan::Datagram(_)) | None => return,
         };
         machine.handshake.opened += 1;
@@ -90,11 +90,11 @@ impl Node {
     pub(super) fn prove_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
         let proof = self.hello_id();
         let Some(id) = input.association() else { return };
-        let own = machine.handshake.own;
+        let (own, path) = (machine.handshake.own, machine.path);
         let Some(candidate) = machine.candidates.iter_mut().find(|candidate| candidate.association == id) else { return };
         (candidate.proof, candidate.confirmed) = (Some(proof), Some(now));
         let accepted = candidate.accepted.clone();
-        self.send_confirm(key, Route::Association(id), own, &accepted, now);
+        self.send_confirm(key, Route::Association(id), (own, path), &accepted, now);
         let input = AssociationInput::Proof(proof, Box::new(key.clone()));
         self.tasks.push_back(Task::Association(id, Event::TgTest, input));
     }
@@ -132,11 +132,15 @@ impl Node {
         same_version && is_elsewhere && is_unicast(address) && !self.is_local(address)
     }
 
-    fn open_association(&mut self, accepted: &AcceptedResponse, remote: SocketAddr, now: Instant) -> AssociationId {
+    /// By another way out it is opened from the address that the Query has named: it may be the only one that routers there let
+    /// pass and that the peer has a way back to, whatever the link's own address is.
+    fn open_association(&mut self, machine: &Querying, accepted: &AcceptedResponse, remote: SocketAddr, now: Instant) -> AssociationId {
         let id = self.associations.next_id();
         let announced = accepted.response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
         let hold_time = announced.map_or(self.config.hold_time, |stack| stack.configuration.hold_time);
-        self.associations.insert(id, Association::new(true, remote, hold_time, now));
+        let path = machine.path;
+        let source = machine.handshake.own.filter(|_| path != PathId::ROUTED);
+        self.associations.insert(id, Association::new(true, remote, hold_time, now).by(path, source));
         self.associations.name(id, &Peer::from(&accepted.response.nli));
         self.tasks.push_back(Task::Association(id, Event::TgConnect, AssociationInput::None));
         id

@@ -19,6 +19,10 @@ pub enum Output {
         remote: SocketAddr,
         /// The address the peer goes by in its NLI, for the check of its certificate.
         peer_address_for_certificate: IpAddr,
+        /// The way out; all its segments leave by it.
+        path: PathId,
+        /// The address to connect from; `None` leaves it to the kernel.
+        source: Option<IpAddr>,
     },
     /// Write one whole GIST message to the association.
     SendOnAssociation {

@@ -64,7 +64,7 @@ impl Node {
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
                 if let (Some(route), Some(accepted)) = (machine.route, machine.answer(input)) {
-                    self.send_confirm(key, route, machine.handshake.own, &accepted, now);
+                    self.send_confirm(key, route, (machine.handshake.own, machine.path), &accepted, now);
                 }
             }
             Action::DeliverData => {
@@ -135,7 +135,7 @@ impl Node {
         match machine.route {
             Some(route) if machine.stored.is_empty() && self.has_room(route) => {
                 machine.used = true;
-                self.send_data(route, machine.handshake.own, machine.validity, message, now);
+                self.send_data(route, (machine.handshake.own, machine.path), machine.validity, message, now);
             }
             route => {
                 self.store(&mut machine.stored, message, now);
@@ -152,7 +152,7 @@ impl Node {
             Some(route @ Route::Datagram(_)) => {
                 while let Some(message) = self.next_stored(&mut machine.stored) {
                     machine.used = true;
-                    self.send_data(route, machine.handshake.own, machine.validity, message, now);
+                    self.send_data(route, (machine.handshake.own, machine.path), machine.validity, message, now);
                 }
                 self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
             }

@@ -44,7 +44,7 @@ impl Node {
     pub(super) fn receive_query(&mut self, query: Query, received: Received, now: Instant) {
         let Origin::Datagram(origin) = received.origin else { return };
         // One's own Query come back.
-        if query.nli.peer == self.config.identity {
+        if self.is_own_identity(&query.nli.peer) {
             self.counters.stray += 1;
             return;
         }

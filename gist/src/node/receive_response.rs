@@ -12,7 +12,7 @@ use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::receive::Received;
 use super::routing_state::{Origin, Peer, RoutingKey};
 use super::task::Task;
-use crate::api::{AssociationId, SendError};
+use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
 use crate::wire::Response;
 
@@ -29,7 +29,7 @@ impl Node {
             tracing::debug!(session = %key.session, "Response without a cookie of this handshake");
             return;
         };
-        let is_own = response.nli.peer == self.config.identity;
+        let is_own = self.is_own_identity(&response.nli.peer);
         if is_own || response.nat.is_some() || !self.is_from_its_peer(&response, &received.origin) {
             self.counters.address_mismatch += 1;
             return;
@@ -50,6 +50,11 @@ impl Node {
     /// An association that is open already: whether its peer may be the next node of the flow. If not, the application
     /// hears why nobody else was found.
     fn reuse(&mut self, key: &RoutingKey, id: AssociationId) -> Option<Plan> {
+        let path = self.querying.get(key)?.path;
+        if self.associations.get(id).is_some_and(|association| association.path != path) {
+            tracing::debug!(session = %key.session, %id, %path, "answered over an association that leaves by another way");
+            return None;
+        }
         if self.associations.get(id).is_some_and(|association| association.is_open()) && !self.may_serve(id, &key.mri) {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
@@ -85,7 +90,8 @@ impl Node {
             self.counters.opens_refused += 1;
             return None;
         }
-        let common = self.common_association(&Peer::from(&response.nli), remote, asked_at);
+        let path = self.querying.get(key)?.path;
+        let common = self.common_association(&Peer::from(&response.nli), remote, path, asked_at);
         if own.and_then(|id| self.associations.get(id)).is_some_and(Association::is_open) {
             // The state's own peer would answer over the association. If that was there before the question it is being
             // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
@@ -107,11 +113,14 @@ impl Node {
     /// at the other end: it is tested, and not used.
     ///
     /// One that is still being opened proves nothing yet: it counts only if it goes to the same place.
-    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, asked_at: Instant) -> Option<AssociationId> {
+    ///
+    /// One that leaves by another way out than the Query did is none of either.
+    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, path: PathId, asked_at: Instant) -> Option<AssociationId> {
         let grace = self.config.query_timer.saturating_mul(2);
         let is_young = |association: &Association| !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
         let usable = |association: &Association| {
-            association.is_open() || association.state == association::State::AwaitingConnection && association.remote == remote
+            let opens = association.state == association::State::AwaitingConnection && association.remote == remote;
+            association.path == path && (association.is_open() || opens)
         };
         let mut found = None;
         for (id, association) in self.associations.of_peer(peer).filter(|(_, association)| usable(association)) {

@@ -13,7 +13,7 @@ use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
 use super::timers::TimerKey;
-use crate::api::{NetworkEvent, PeerHandle, SendError, SendMessage};
+use crate::api::{NetworkEvent, PathId, PeerHandle, SendError, SendMessage};
 use crate::time::Instant;
 
 impl Node {
@@ -129,7 +129,7 @@ impl Node {
         let Path { route, validity, .. } = machine.path;
         if machine.stored.is_empty() && self.has_room(route) {
             let own = self.backend.0.egress_address(machine.path.peer.address);
-            return self.send_data(route, own, validity, message, now);
+            return self.send_data(route, (own, PathId::ROUTED), validity, message, now);
         }
         self.store(&mut machine.stored, message, now);
         self.await_turn_upstream(key, machine);

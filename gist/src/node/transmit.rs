@@ -14,11 +14,11 @@ use super::routing_state::{Route, RoutingKey};
 use super::task::Task;
 use super::timers::TimerKey;
 use super::{Node, Output, Transmit};
-use crate::api::{AssociationId, SendError, SendMessage};
+use crate::api::{AssociationId, PathId, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::datagram::{self, GIST_PORT};
 use crate::wire::{
-    Body, CommonHeader, Confirm, Cookie, Data, Direction, Message, Mri, Nli, NslpId, Query, StackConfiguration, header_bytes,
+    Body, CommonHeader, Confirm, Cookie, Data, Direction, Message, Mri, Nli, NslpId, PeerIdentity, Query, StackConfiguration, header_bytes,
 };
 
 /// GIST hop count of messages made here if the application gives none.
@@ -36,6 +36,22 @@ impl Node {
 
     pub(super) fn nli(&self, address: IpAddr, ip_ttl: u8, validity: Duration) -> Nli {
         Nli { ip_ttl, validity, peer: self.config.identity.clone(), address }
+    }
+
+    /// The same on one of the ways out, where this node is somebody else (G-101): whoever is next on two of them would answer over
+    /// the association that it knows, which leaves by the other one and may lead nowhere. No message asks for a new one (G-105).
+    fn nli_on(&self, path: PathId, address: IpAddr, ip_ttl: u8, validity: Duration) -> Nli {
+        let nli = self.nli(address, ip_ttl, validity);
+        if path == PathId::ROUTED {
+            return nli;
+        }
+        let other = PeerIdentity::new([nli.peer.as_bytes(), &[path.0]].concat());
+        Nli { peer: other.unwrap_or(nli.peer), ..nli }
+    }
+
+    /// Whether this is what the node calls itself, on any way out.
+    pub(super) fn is_own_identity(&self, identity: &PeerIdentity) -> bool {
+        matches!(identity.as_bytes().strip_prefix(self.config.identity.as_bytes()), Some([] | [_]))
     }
 
     /// Sends the next Query of the handshake. The first has the flow's source address, every second retransmission the
@@ -57,7 +73,7 @@ impl Node {
                 nat: None,
                 mri: key.mri.clone(),
                 session: key.session,
-                nli: self.nli(own, QUERY_TTL, self.validity()),
+                nli: self.nli_on(machine.path, own, QUERY_TTL, self.validity()),
                 cookie,
                 stack,
                 payload: None,
@@ -88,7 +104,14 @@ impl Node {
     }
 
     /// Confirms, over the association if there is one (G-145), where it is the first message for the flow (G-084).
-    pub(super) fn send_confirm(&mut self, key: &RoutingKey, route: Route, own: Option<IpAddr>, accepted: &AcceptedResponse, now: Instant) {
+    pub(super) fn send_confirm(
+        &mut self,
+        key: &RoutingKey,
+        route: Route,
+        (own, path): (Option<IpAddr>, PathId),
+        accepted: &AcceptedResponse,
+        now: Instant,
+    ) {
         let response = &accepted.response;
         let Some(own) = own else { return };
         if !response.confirm_requested {
@@ -111,7 +134,7 @@ impl Node {
             session: key.session,
             // The validity that counts is the Response's (G-107), as far as it is believed; repeated for a responder that kept
             // nothing.
-            nli: self.nli(own, ip_ttl, self.believed_validity(accepted)),
+            nli: self.nli_on(path, own, ip_ttl, self.believed_validity(accepted)),
             responder_cookie: responder.map(|responder| responder.cookie.clone()),
             proposal: proposal.filter(|_| association.is_some()),
             configuration,
@@ -121,10 +144,17 @@ impl Node {
     }
 
     /// Sends the application's message to the peer.
-    pub(super) fn send_data(&mut self, route: Route, own: Option<IpAddr>, validity: Duration, message: SendMessage, now: Instant) {
+    pub(super) fn send_data(
+        &mut self,
+        route: Route,
+        (own, path): (Option<IpAddr>, PathId),
+        validity: Duration,
+        message: SendMessage,
+        now: Instant,
+    ) {
         let nli = match (route, own) {
             (Route::Association(_), _) => None,
-            (Route::Datagram(_), Some(own)) => Some(self.nli(own, 0, validity.max(Duration::from_millis(1)))),
+            (Route::Datagram(_), Some(own)) => Some(self.nli_on(path, own, 0, validity.max(Duration::from_millis(1)))),
             (Route::Datagram(_), None) => return self.report_status(message, SendError::NoEncapsulation),
         };
         let body = Body::Data(Data {

@@ -13,7 +13,7 @@ use super::machines::querying::{State, Timer};
 use super::querying::Stored;
 use super::routing_state::{Route, RoutingKey, User};
 use super::timers::TimerKey;
-use crate::api::{AssociationId, SendError, SendMessage};
+use crate::api::{AssociationId, PathId, SendError, SendMessage};
 use crate::time::Instant;
 
 /// What GIST itself says on an association may take so many times what the application's messages may; past that the peer's
@@ -131,7 +131,7 @@ impl Node {
         if machine.route == Some(Route::Association(id)) && is_settled {
             if let Some(message) = self.next_stored(&mut machine.stored) {
                 machine.used = true;
-                self.send_data(Route::Association(id), None, machine.validity, message, now);
+                self.send_data(Route::Association(id), (None, machine.path), machine.validity, message, now);
             }
             if machine.stored.is_empty() {
                 self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
@@ -145,7 +145,7 @@ impl Node {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         if machine.path.route == Route::Association(id) {
             if let Some(message) = self.next_stored(&mut machine.stored) {
-                self.send_data(machine.path.route, None, machine.path.validity, message, now);
+                self.send_data(machine.path.route, (None, PathId::ROUTED), machine.path.validity, message, now);
             }
             self.await_turn(id, User::Responding(key.clone()), &machine.stored);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::super::association::NotQueued;
+use super::super::association::{Course, NotQueued};
 use super::super::query_mode::QueryModePacket;
 use super::Shell;
 use crate::api::{AssociationId, Indication, PathId};
@@ -17,8 +17,9 @@ impl Shell {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Transmit(transmit) => self.transmit(transmit),
-                Output::Connect { association, remote, peer_address_for_certificate } => {
-                    let opened = self.context.connect(&mut self.tasks, association, remote, peer_address_for_certificate);
+                Output::Connect { association, remote, peer_address_for_certificate, path, source } => {
+                    let course = Course { remote, path, source };
+                    let opened = self.context.connect(&mut self.tasks, association, course, peer_address_for_certificate);
                     self.associations.insert(association, opened);
                 }
                 Output::SendOnAssociation { association, message } => self.send_on_association(association, message),

@@ -23,6 +23,12 @@ const TABLE: u16 = 15;
 const FIREWALL_MASK: u16 = 16;
 const RULE_PROTOCOL: u16 = 21;
 
+// A link, and in it a setting for IPv4 (`linux/if_link.h`, `linux/ip.h`: `IPV4_DEVCONF_SRC_VMARK`).
+const NEW_LINK: u16 = 16;
+const BY_FAMILY: u16 = 26;
+const IPV4_SETTINGS: u16 = 1;
+const SOURCE_BY_MARK: u16 = 24;
+
 const TO_TABLE: u8 = 1;
 const UNICAST: u8 = 1;
 /// The scope of routes over a gateway, and of those straight to the link (`RT_SCOPE_UNIVERSE`, `RT_SCOPE_LINK`).
@@ -66,10 +72,16 @@ impl NextHops {
 
     /// Has packets with the way's bits go by it. To do so twice does no harm.
     ///
+    /// What comes back by an IPv4 link is judged by its bits from then on too (`src_valid_mark`): else a strict reverse path filter
+    /// (RFC 3704 §2.2) drops it, since routing leads elsewhere. The setting means nothing to packets without bits, and stays.
+    ///
     /// # Errors
     ///
     /// The kernel refuses it: the link is down, or the neighbour not on it. Then nothing leads there.
     pub fn set_up(&self, hop: NextHop) -> Result<(), NetlinkError> {
+        if hop.families().any(|family| family == FAMILIES[0]) {
+            self.socket.transact(believe_marks(hop.link))?;
+        }
         for family in hop.families() {
             // Where to go first, then who goes there.
             self.socket.transact(self.route(hop, family))?;
@@ -161,6 +173,24 @@ fn rule(what: &str, family: u8, kind: u16, flags: u16, Marked { table, mark, mas
         writer.put_u32(FIREWALL_MASK, mask);
         writer.put_u8(RULE_PROTOCOL, PROTOCOL);
     });
+    batch
+}
+
+/// Has a link's packets be judged by routing with their marks.
+fn believe_marks(link: u32) -> Batch {
+    let [i0, i1, i2, i3] = link.to_ne_bytes();
+    let mut batch = Batch::new("set up a way");
+    batch.request(
+        format!("set src_valid_mark of link {link}"),
+        NEW_LINK,
+        0,
+        &[0, 0, 0, 0, i0, i1, i2, i3, 0, 0, 0, 0, 0, 0, 0, 0],
+        |writer| {
+            writer.nest(BY_FAMILY, |families| {
+                families.nest(u16::from(FAMILIES[0]), |ipv4| ipv4.nest(IPV4_SETTINGS, |settings| settings.put_u32(SOURCE_BY_MARK, 1)));
+            });
+        },
+    );
     batch
 }
 

@@ -46,6 +46,8 @@ impl Way {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listed<'a> {
     pub(super) association_port: u16,
+    /// The bits of an association's mark that say by which way it leaves, and not what it is.
+    pub(super) path_mark: u32,
     pub(super) exemptions: Exemptions,
     pub(super) exempt: &'a [Exempt],
 }
@@ -133,9 +135,11 @@ impl Listed<'_> {
         match way {
             Way::Out => {
                 table.add_bucket(handshake, buckets.handshakes, way.interface(), Expression::Accept);
-                let unasked = unasked_resets(self.association_port, buckets.resets, table);
-                let marked =
-                    |mark, chain: &'static str| vec![Expression::LoadMark, Expression::Equal(host(mark)), Expression::Jump(chain.into())];
+                let unasked = unasked_resets(self.association_port, self.path_mark, buckets.resets, table);
+                let marked = |mark, chain: &'static str| {
+                    let test = [Expression::Equal(host(mark)), Expression::Jump(chain.into())];
+                    [&but_for_ways(Expression::LoadMark, self.path_mark)[..], &test].concat()
+                };
                 let rules = [
                     (to, ASSOCIATION_MARK, authenticated),
                     (from.clone(), ASSOCIATION_MARK, authenticated),
@@ -151,7 +155,7 @@ impl Listed<'_> {
                 table.add_bucket(others, buckets.listener, way.interface(), Expression::Accept);
                 table.add_buckets(listener, buckets.listener, Key::Source(way.interface()), Expression::Accept, Some(others));
                 const SOCKET: &str = "in-association-socket";
-                table.chains.push(of_marked_sockets(SOCKET, authenticated, opening, listener, handshake));
+                table.chains.push(of_marked_sockets(SOCKET, self.path_mark, authenticated, opening, listener, handshake));
                 [to, from].map(|test| Rule::new("association", [test, vec![Expression::Jump(SOCKET.into())]])).into()
             }
         }
@@ -160,12 +164,19 @@ impl Listed<'_> {
 
 /// Segments with which the kernel answers, from the port of associations, what belongs to no connection: it sends as many as come,
 /// to whom they name as their source, with a sequence number of the sender's choice. They carry the mark of the listener or none.
-pub(super) fn unasked_resets(association_port: u16, bucket: Bucket, table: &mut Table) -> Rule {
+pub(super) fn unasked_resets(association_port: u16, path_mark: u32, bucket: Bucket, table: &mut Table) -> Rule {
     const CHAIN: &str = "out-resets";
     table.add_bucket(CHAIN, bucket, Interface::Leaving, Expression::Accept);
-    let not_authenticated = vec![Expression::LoadMark, Expression::Unequal(host(ASSOCIATION_MARK))];
+    let mut not_authenticated = but_for_ways(Expression::LoadMark, path_mark);
+    not_authenticated.push(Expression::Unequal(host(ASSOCIATION_MARK)));
     let to_chain = vec![Expression::Jump(CHAIN.into())];
     Rule::new("resets", [protocol(TCP), source_port(association_port), resets(), not_authenticated, to_chain])
+}
+
+/// A mark without the bits of ways out, which may be any.
+fn but_for_ways(mark: Expression, path_mark: u32) -> Vec<Expression> {
+    let mask = (path_mark != 0).then(|| Expression::Mask(host(!path_mark)));
+    std::iter::once(mark).chain(mask).collect()
 }
 
 /// Goes on in one of the chains for packets to a socket of signalling, and back for others. What everybody can send goes by other
@@ -178,12 +189,13 @@ pub(super) fn unasked_resets(association_port: u16, bucket: Bucket, table: &mut 
 /// for other reasons does not pass.
 fn of_marked_sockets(
     name: &'static str,
+    path_mark: u32,
     authenticated: &'static str,
     opening: &'static str,
     listener: &'static str,
     handshake: &'static str,
 ) -> Chain {
-    let mark = |mark| vec![Expression::LoadSocketMark, Expression::Equal(host(mark))];
+    let mark = |mark| [&but_for_ways(Expression::LoadSocketMark, path_mark)[..], &[Expression::Equal(host(mark))]].concat();
     let wildcard = vec![Expression::LoadSocketWildcard, Expression::Equal(vec![1])];
     let transparent = vec![Expression::LoadSocketTransparent, Expression::Equal(vec![1])];
     let jump = |chain: &'static str| vec![Expression::Jump(chain.into())];

@@ -3,11 +3,13 @@
 use super::HostRules;
 use super::asking;
 use super::class::{self, Way};
-use super::expression::{ADDRESS_UNICAST, Expression, host, interface, reassembly};
+use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, host, interface, reassembly};
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 
 /// Priority of the chain that queues what the host sends.
 pub(super) const OUTBOUND: i32 = -150;
+/// Priority of the chain that marks what comes back by ways: after reassembly.
+const BACK: i32 = -310;
 
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
@@ -19,7 +21,12 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
         // What the host forwards is not for it. Everything else is, broadcast and multicast too.
         Rule::new("not for this host", [vec![Expression::LoadDestinationType, Expression::Equal(host(ADDRESS_UNICAST))], pass()]),
     ];
-    let exempt = class::Listed { association_port: rules.association_port, exemptions: rules.exemptions, exempt: &rules.exempt };
+    let exempt = class::Listed {
+        association_port: rules.association_port,
+        path_mark: rules.path_mark,
+        exemptions: rules.exemptions,
+        exempt: &rules.exempt,
+    };
     outbound.extend(exempt.rules(Way::Out, &mut table));
     inbound.extend(exempt.rules(Way::In, &mut table));
     inbound.extend(class::errors_about_size(rules, &mut table));
@@ -27,6 +34,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     table.chains.extend(class::no_fragments(rules.fragments, family));
+    table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
     table.chains.push(Chain {
         name: "outbound".into(),
         // After connection tracking, so that it sees the packet without AH.
@@ -40,6 +48,20 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
         rules: inbound,
     });
     table
+}
+
+/// What comes back by the link of a way gets its bits, before routing asks whether it may come from there. Of several ways by one
+/// link the first counts.
+fn comes_back(rules: &HostRules) -> impl Iterator<Item = Chain> {
+    let back = |(link, bits): &(String, u32)| {
+        let is_for_us = vec![Expression::LoadDestinationType, Expression::Equal(host(ADDRESS_LOCAL))];
+        let says_so = [Expression::Change { mask: host(!rules.path_mark), flip: host(*bits) }, Expression::SetMark];
+        let unmarked = [Expression::LoadMark, Expression::Mask(host(rules.path_mark)), Expression::Equal(host(0)), Expression::LoadMark];
+        Rule::new("comes back by a way", [interface(Interface::Arriving, link), is_for_us, unmarked.into(), says_so.into()])
+    };
+    let base = Base { hook: Hook::Prerouting, priority: BACK, kind: "filter", policy: Policy::Accept };
+    let rules: Vec<Rule> = rules.ways.iter().map(back).collect();
+    (!rules.is_empty()).then(|| Chain { name: "ways".into(), base: Some(base), rules }).into_iter()
 }
 
 /// Traffic of the host with itself reaches no link. It has no bucket, being no exemption from anything that leaves or comes.

@@ -66,7 +66,7 @@ pub const SIGNALLING_PASSED: u32 = 0x5042_0001;
 ///
 /// Sockets must carry it as `SO_MARK`, and `IP_TRANSPARENT` too: setting either takes `CAP_NET_ADMIN` or `CAP_NET_RAW`. It is
 /// neither [`SIGNALLING_PASSED`] nor the mark by which packets with AH are routed ([`crate::routes::MARK`]), so that
-/// associations are routed like everything else.
+/// associations are routed like everything else, unless they have the bits of another way out besides.
 pub const ASSOCIATION_MARK: u32 = 0x5042_0003;
 
 /// Mark of the sockets on which messaging associations are awaited, and of accepted ones until their peer is authenticated: what
@@ -124,6 +124,12 @@ pub struct HostRules {
     pub inbound_queue: u16,
     /// TCP port of messaging associations, the same on every node.
     pub association_port: u16,
+    /// The bits of the packet mark that say by which way a packet leaves ([`crate::paths`]): an association may have any besides
+    /// its own mark. 0 if there are no ways.
+    pub path_mark: u32,
+    /// The links of ways, each with the bits of its way: IPv4 packets for this host that come back by them get those, so that the
+    /// reverse path filter judges them by the route of the way ([`NextHops::set_up`](crate::paths::NextHops::set_up)).
+    pub ways: Vec<(String, u32)>,
     /// Packets a second of each user that may ask for the outbound queue although their flow has sent nothing under a permission
     /// lately, on all interfaces; and the same once more, on each interface, for all packets that no user's socket sends. The
     /// excess is dropped.
@@ -171,6 +177,8 @@ impl HostRules {
             outbound_queue,
             inbound_queue,
             association_port,
+            path_mark: 0,
+            ways: Vec::new(),
             asking: Bucket::new(1000, 1000),
             exemptions: Exemptions::default(),
             exempt: Vec::new(),

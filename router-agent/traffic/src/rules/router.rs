@@ -9,6 +9,8 @@ use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 const ICMP: u8 = 1;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+/// A router's own packets leave by no other ways.
+const NO_WAYS: u32 = 0;
 
 /// The router's table in one family.
 pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
@@ -82,7 +84,8 @@ fn infrastructure(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
 /// What reaches the router itself. Whatever the router would answer goes to the source that the packet names, and that may be
 /// another's: an answer is a packet that nobody has permitted.
 fn input(rules: &RouterRules, table: &mut Table) -> Chain {
-    let listed = class::Listed { association_port: rules.association_port, exemptions: rules.exemptions, exempt: &rules.exempt };
+    let (association_port, exemptions) = (rules.association_port, rules.exemptions);
+    let listed = class::Listed { association_port, path_mark: NO_WAYS, exemptions, exempt: &rules.exempt };
     let mut list = vec![Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Counter, Expression::Accept]])];
     list.extend(listed.rules(Way::In, table));
     list.extend(mode::not_exempt(&rules.modes));
@@ -96,7 +99,7 @@ fn input(rules: &RouterRules, table: &mut Table) -> Chain {
 /// segments that come to the port of associations and belong to none.
 fn output(rules: &RouterRules, table: &mut Table) -> Chain {
     let family = table.family;
-    let resets = class::unasked_resets(rules.association_port, rules.exemptions.resets, table);
+    let resets = class::unasked_resets(rules.association_port, NO_WAYS, rules.exemptions.resets, table);
     let redirect = match family {
         Family::Ipv4 => [protocol(ICMP), icmp_types(5, 5)],
         Family::Ipv6 => [protocol(ICMPV6), icmp_types(137, 137)],
