@@ -43,6 +43,9 @@ pub(crate) struct Config {
     /// As a receiver: after how long a flow's key is replaced.
     #[serde(default = "default_key_age")]
     pub key_age: Span,
+    /// As a receiver: for how long a flow is refused that was revoked, or whose sender was found lying.
+    #[serde(default = "default_refuse")]
+    pub refuse: Span,
     /// As a receiver: what follows attacks.
     #[serde(default)]
     pub reactions: Section,
@@ -127,6 +130,9 @@ pub(crate) struct Ask {
     pub destination_ports: Ports,
     /// Bytes to ask for.
     pub volume: u64,
+    /// Whether only a permission with signed packets is accepted.
+    #[serde(default)]
+    pub signed: bool,
 }
 
 /// One entry `[[grant]]`: what this host grants.
@@ -142,6 +148,9 @@ pub(crate) struct Grant {
     pub destination_ports: Ports,
     /// Bytes granted at first, at most.
     pub volume: u64,
+    /// Whether the sender signs each packet from the first one on.
+    #[serde(default)]
+    pub signed: bool,
     /// Bytes that the flow may have in all within `ttl`, over all permissions; `volume` if left out, so that nothing is extended.
     pub limit: Option<u64>,
     /// How long a permission lasts at most.
@@ -158,6 +167,10 @@ fn default_control_socket() -> PathBuf {
 
 fn default_key_age() -> Span {
     Span(Duration::from_secs(3600))
+}
+
+fn default_refuse() -> Span {
+    Span(Duration::from_secs(600))
 }
 
 fn any_port() -> Ports {
@@ -210,7 +223,13 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.key_age.0 < KEY_AGE_LEAST {
         return Err(source.wrong("key_age", "must be at least 30s"));
     }
+    if !(REFUSE_LEAST..=TTL_MOST).contains(&config.refuse.0) {
+        return Err(source.wrong("refuse", "must lie between 1s and 24h"));
+    }
     for (place, ask) in config.ask.iter().enumerate() {
+        if ask.signed && config.datapath.largest_protection == LargestProtection::Symmetric {
+            return Err(source.wrong(&format!("ask.{place}.signed"), "needs datapath.largest_protection to leave room for signatures"));
+        }
         if ask.volume == 0 {
             return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
         }
@@ -245,6 +264,8 @@ fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
 
 /// A key is used for longer than its predecessor drains, and than an exchange takes.
 const KEY_AGE_LEAST: Duration = Duration::from_secs(30);
+/// A flow that is revoked does not come back with the sender's next Query, which its own hold-down lets it send after a second.
+const REFUSE_LEAST: Duration = Duration::from_secs(1);
 pub(crate) const REFRESH_LEAST: Duration = Duration::from_secs(5);
 /// Bounds of T and TTL (appendix A).
 pub(crate) const REFRESH_MOST: Duration = Duration::from_secs(3600);
@@ -272,7 +293,7 @@ mod tests {
         let (sample, least) = (read(SAMPLE).unwrap(), read(&format!("{LEAST}{GRANT}")).unwrap());
         assert_eq!(sample.control_socket, least.control_socket);
         assert_eq!(sample.log, least.log);
-        assert_eq!(sample.key_age, least.key_age);
+        assert_eq!((sample.key_age, sample.refuse), (least.key_age, least.refuse));
         assert_eq!(sample.datapath, least.datapath);
         assert_eq!(sample.reactions, least.reactions);
         assert_eq!(Gist { peer: Vec::new(), ..sample.gist }, least.gist);
@@ -332,6 +353,10 @@ mod tests {
             ("[datapath]\npath_mark = 0\n", "8: datapath.path_mark: must be bits side by side"),
             ("[datapath]\npath_mark = 5\n", "8: datapath.path_mark: must be bits side by side"),
             ("[datapath]\npath_mark = 0x0c000000\n", "8: datapath.path_mark: has bits of datapath.mark"),
+            (
+                "[datapath]\nlargest_protection = \"symmetric\"\n[[ask]]\ndestination = \"::/0\"\nvolume = 1\nsigned = true\n",
+                "12: ask.signed: needs datapath.largest_protection to leave room",
+            ),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected one of `symmetric`, `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),
@@ -346,6 +371,8 @@ mod tests {
             let error = complaint(rest);
             assert!(error.starts_with(&format!("/etc/pbs/h.toml:{expected}")), "{error} instead of {expected}");
         }
+        let error = read(&format!("refuse = \"999ms\"\n{LEAST}")).unwrap_err().to_string();
+        assert!(error.starts_with("/etc/pbs/h.toml:1: refuse: must lie between 1s and 24h"), "{error}");
         let path = "[[path]]\nname = \"b\"\ninterface = \"eth1\"\n";
         let cases = [
             (format!("{path}{path}"), "11: path.name: must be there and differ from the others'"),

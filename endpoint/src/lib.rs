@@ -67,7 +67,7 @@ enum Command {
         #[command(flatten)]
         show: Show,
     },
-    /// As a receiver: takes a permission back. The flow is then refused for 600 s whatever the rules grant, unless --lift ends that
+    /// As a receiver: takes a permission back. The flow is then refused for as long as `refuse` says (10 min) whatever the rules grant, unless --lift ends that
     /// before, a program of this host sends the other way, or the daemon starts anew. `status` shows which flows are refused.
     Revoke {
         #[command(flatten)]

@@ -30,6 +30,7 @@ pub(crate) fn asks(asks: &[Ask]) -> Vec<sender::AskRule> {
             ..Selector::default()
         },
         volume: Volume(ask.volume),
+        signed: ask.signed,
     };
     asks.iter().map(rule).collect()
 }
@@ -49,6 +50,7 @@ pub(crate) fn grant_policy(grants: &[Grant]) -> GrantPolicy {
             ttl: grant.ttl.0,
             refresh: grant.refresh.0,
         },
+        signed: grant.signed,
     };
     GrantPolicy { rules: grants.iter().map(rule).collect(), ask: false }
 }

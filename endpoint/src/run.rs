@@ -86,6 +86,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let receiver = ReceiverConfig {
         sessions,
         key_age: config.key_age.0,
+        refuse: config.refuse.0,
         reactions: config.reactions.reactions(),
         ..ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant))
     };

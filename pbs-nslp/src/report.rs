@@ -93,7 +93,11 @@ pub enum ReportEvent {
     Denied {
         /// How long the flow will not ask again; 0 at other nodes than the sender.
         hold: Duration,
+        /// Why; only the receiver knows more than that it was so.
+        why: Denial,
     },
+    /// A denial that answers nothing asked on the present way: what was granted on the one left ends (FS-06).
+    LeftBehind,
     /// The receiver took the permission back.
     Revoked,
     /// The sender gave the permission back.
@@ -302,6 +306,7 @@ impl Report {
             | ReportEvent::Compared { .. }
             | ReportEvent::Denied { .. }
             | ReportEvent::Revoked
+            | ReportEvent::LeftBehind
             | ReportEvent::Released
             | ReportEvent::Expired { .. }
             | ReportEvent::Superseded
@@ -359,6 +364,39 @@ impl fmt::Display for Report {
     }
 }
 
+/// Why a receiver grants nothing. Its Permission does not say so: only its own log does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// Somebody else's decision: at a router.
+    Elsewhere,
+    /// No rule grants the flow.
+    NoRule,
+    /// The flow was revoked, and is refused for so long yet.
+    Revoked {
+        /// How long.
+        rest: Duration,
+    },
+    /// Who was asked said no.
+    Declined,
+    /// Nobody decided in time (FR-07).
+    Undecided,
+    /// There is no authentication of packets that both ends agree to.
+    Algorithms,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elsewhere => Ok(()),
+            Self::NoRule => f.write_str(": no rule grants it"),
+            Self::Revoked { rest } => write!(f, ": it was revoked, and is refused for {} s yet", rest.as_secs()),
+            Self::Declined => f.write_str(": declined by who was asked"),
+            Self::Undecided => f.write_str(": nobody decided in time"),
+            Self::Algorithms => f.write_str(": no authentication of its packets is wanted here that its sender accepts and can do"),
+        }
+    }
+}
+
 impl fmt::Display for ReportEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -382,8 +420,11 @@ impl fmt::Display for ReportEvent {
             Self::NoOtherPath => f.write_str("the receiver asks for another path, and there is none"),
             Self::Evidence(attack) => attack.fmt(f),
             Self::Attacked { reaction } => reaction.fmt(f),
-            Self::Denied { hold } if hold.is_zero() => f.write_str("denied"),
-            Self::Denied { hold } => write!(f, "denied by the receiver, not asked again for {hold:?}"),
+            Self::Denied { hold, why } if hold.is_zero() => write!(f, "denied{why}"),
+            Self::Denied { hold, .. } => write!(f, "denied by the receiver, not asked again for {hold:?}"),
+            Self::LeftBehind => {
+                f.write_str("a denial on the way left: what was granted there ends, and the question on this one stays open")
+            }
             Self::Revoked => f.write_str("revoked by the receiver"),
             Self::Released => f.write_str("released"),
             Self::Expired { clock } => write!(f, "expired ({clock})"),

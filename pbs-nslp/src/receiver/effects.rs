@@ -12,7 +12,7 @@ use crate::admission::Signer;
 use crate::datapath::{Command, Grant, Token};
 use crate::node::SessionKey;
 use crate::output::{Ask, Output};
-use crate::report::ReportEvent;
+use crate::report::{Denial, ReportEvent};
 use crate::shares::Owner;
 use crate::wire::{MessageKind, Volume};
 
@@ -41,6 +41,9 @@ impl Receiver {
     pub(super) fn ask_policy(&mut self, step: &Step<'_>) {
         let key = step.key;
         let decision = self.decision(&key.flow, step.now);
+        if decision != Some(Decision::Decline) && self.choose(key, step.now).is_none() {
+            return self.decline_algorithms(key, step.now);
+        }
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
@@ -49,7 +52,12 @@ impl Receiver {
                 session.terms = Some(terms);
                 self.follow.push_back((key, Event::TgGrant));
             }
-            Some(Decision::Decline) => self.follow.push_back((key, Event::TgDecline)),
+            Some(Decision::Decline) => {
+                let revoked = self.revoked.get(&key.flow).filter(|until| **until > step.now);
+                let rest = |until: &Instant| Denial::Revoked { rest: until.saturating_duration_since(step.now) };
+                session.denial = Some(revoked.map_or(Denial::NoRule, rest));
+                self.follow.push_back((key, Event::TgDecline));
+            }
             None => {
                 let requested = session.query.requested;
                 self.node.push(Output::Ask(Ask { flow: key.flow, session: key.session, requested }));
@@ -125,6 +133,8 @@ impl Receiver {
         let spi = session.epoch.as_ref().map(|epoch| epoch.spi);
         let account = Account { flow: step.key.flow, key_hash: session.key_hash };
         let limit = match self.expected.get(&step.key.flow) {
+            // What a person has said about the flow goes before what follows from its other direction.
+            Some(_) if session.amended.changes_volume() => terms.limit,
             Some(expected) => terms.limit.max(expected.further(counted)),
             None => self.budgets.left(&account, spi, terms.total(), step.now),
         };
@@ -145,6 +155,7 @@ impl Receiver {
         if let Some((session, terms)) = self.sessions.get_mut(&step.key).and_then(|session| session.terms.map(|terms| (session, terms))) {
             session.allow(change.volume.unwrap_or(session.allowed));
             session.terms = Some(change.applied(terms));
+            session.amended = change.after(session.amended);
             session.changed = true;
             if let Some(epoch) = &session.epoch {
                 let account = Account { flow: step.key.flow, key_hash: session.key_hash };

@@ -5,6 +5,7 @@ use core::time::Duration;
 use gist::time::Instant;
 
 use super::Receiver;
+use super::algorithms::Choice;
 use super::budget::Account;
 use super::rows::{Cause, Step};
 use super::session::{Epoch, Session, Then};
@@ -52,7 +53,7 @@ impl Receiver {
 
     /// A fresh SPI and key; counters start at 0 under it.
     fn begin_epoch(&mut self, key: SessionKey, now: Instant) {
-        let left = self.left(key, now);
+        let (left, choice) = (self.left(key, now), self.choose(key, now));
         let Some((account, session)) = self.account(key).zip(self.sessions.get_mut(&key)) else {
             return;
         };
@@ -67,14 +68,15 @@ impl Receiver {
             return;
         }
         session.unused = None;
-        let signed = self.signed.get(&key.flow).is_some_and(|until| *until > now);
-        let protection = match session.source.clone().filter(|_| signed) {
-            Some(source) => Protection::SignedBy(source),
+        let protection = match (choice, session.source.clone()) {
+            (Some(Choice::Signatures), Some(source)) => Protection::SignedBy(source),
             // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
-            None => match SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) {
+            (Some(Choice::Symmetric), _) => match SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) {
                 Ok(shared) => Protection::HmacSha256(shared),
                 Err(_) => return,
             },
+            // Its sender has changed its mind, or its key, in the middle of a permission.
+            (None | Some(Choice::Signatures), _) => return self.follow.push_back((key, Event::TgRevoke)),
         };
         let spi = self.spis.draw(&mut self.entropy, now);
         session.epoch = Some(Epoch { spi, protection, counted: Volume::ZERO, highest: 0, began_at: now, confirmed: false, first: None });

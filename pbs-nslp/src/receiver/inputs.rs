@@ -329,7 +329,7 @@ impl Receiver {
 
     /// What a flow gets: by its rule or because it is expected, whichever is more.
     pub(super) fn terms(&self, flow: &FlowId) -> Option<Terms> {
-        match (self.expected.get(flow).copied(), self.config.policy.terms(flow)) {
+        match (self.expected.get(flow).copied(), self.config.policy.rule(flow).map(|rule| rule.terms)) {
             (Some(expected), Some(rule)) if rule.volume > expected.volume => Some(rule),
             (expected, rule) => expected.or(rule),
         }

@@ -3,6 +3,7 @@
 //! After every `handle_*` and every order of the host, drain [`Receiver::poll_output`] to `None`; then sleep until
 //! [`Receiver::poll_timeout`].
 
+mod algorithms;
 mod budget;
 mod effects;
 mod epochs;

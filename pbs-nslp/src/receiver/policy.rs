@@ -79,6 +79,17 @@ impl Change {
         }
     }
 
+    /// This change after `before`: the volume and its limit are one thing.
+    pub(super) fn after(self, before: Self) -> Self {
+        let (volume, limit) = if self.changes_volume() { (self.volume, self.limit) } else { (before.volume, before.limit) };
+        Self { volume, limit, ttl: self.ttl.or(before.ttl), refresh: self.refresh.or(before.refresh) }
+    }
+
+    /// Whether it says how much a flow may have.
+    pub(super) fn changes_volume(&self) -> bool {
+        self.volume.is_some() || self.limit.is_some()
+    }
+
     /// Whether it leaves nothing of a permission.
     fn revokes(&self) -> bool {
         self.volume.is_some_and(Volume::is_zero) || [self.ttl, self.refresh].into_iter().flatten().any(|time| time.as_millis() == 0)
@@ -97,6 +108,8 @@ pub struct GrantRule {
     pub selector: Selector,
     /// What they get.
     pub terms: Terms,
+    /// Whether their senders sign each packet from the first one on (Solution 3, P-134, X-83). Whose key cannot is declined.
+    pub signed: bool,
 }
 
 /// The rules, the first that matches decides.
@@ -112,8 +125,8 @@ pub struct GrantPolicy {
 }
 
 impl GrantPolicy {
-    pub(super) fn terms(&self, flow: &FlowId) -> Option<Terms> {
-        self.rules.iter().find(|rule| rule.selector.matches(flow)).map(|rule| rule.terms)
+    pub(super) fn rule(&self, flow: &FlowId) -> Option<&GrantRule> {
+        self.rules.iter().find(|rule| rule.selector.matches(flow))
     }
 }
 

@@ -42,7 +42,7 @@ impl Receiver {
     /// or its packets cannot be signed.
     pub fn rekey(&mut self, flow: FlowId, strength: Strength, now: Instant) -> bool {
         let keys = self.keys_of(&flow);
-        let can = |session: &Session| session.epoch.is_some() && (strength == Strength::Same || session.source.is_some());
+        let can = |session: &Session| session.epoch.is_some() && (strength == Strength::Same || session.can_sign());
         if !keys.iter().any(|key| self.sessions.get(key).is_some_and(can)) {
             return false;
         }

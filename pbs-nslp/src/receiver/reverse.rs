@@ -49,7 +49,8 @@ impl Receiver {
     }
 
     /// Grants a flow whether or not the policy does, from now on and at each extension: beyond what has been counted as much
-    /// again, at least four times `terms.volume`, or up to the limit of `terms` if that is more. As many flows as sessions at
+    /// again, at least four times `terms.volume`, or up to the limit of `terms` if that is more. What was changed by order
+    /// ([`Receiver::amend`]) stays as that says. As many flows as sessions at
     /// most; false if there is no room.
     pub fn expect(&mut self, flow: FlowId, terms: Terms) -> bool {
         let room = self.expected.len() < self.config.sessions || self.expected.contains_key(&flow);
@@ -59,7 +60,7 @@ impl Receiver {
             let terms = self.terms(&flow);
             for key in self.keys_of(&flow) {
                 if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.epoch.is_some()) {
-                    session.terms = terms;
+                    session.terms = terms.map(|terms| session.amended.applied(terms));
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of
 use crate::admission::Refusal;
 use crate::datapath::{SourceKey, Token};
 use crate::node::{SessionKey, lifetime};
-use crate::report::{Reaction, ReportEvent};
+use crate::report::{Denial, Reaction, ReportEvent};
 use crate::shares::Owner;
 use crate::wire::Query;
 
@@ -141,7 +141,7 @@ impl Receiver {
             Action::ReportLying => self.node.tell(key, rule, ReportEvent::Attacked { reaction: Reaction::Revoked }),
             Action::ReportDrop => self.report_tolerated(step),
             Action::ReportCompared => self.report_compared(step),
-            Action::ReportDenied => self.node.tell(key, rule, ReportEvent::Denied { hold: Duration::ZERO }),
+            Action::ReportDenied => self.report_denied(step),
             Action::ReportReleased => self.node.tell(key, rule, ReportEvent::Released),
             Action::ReportRevoked => self.node.tell(key, rule, ReportEvent::Revoked),
             Action::ReportSuperseded => self.node.tell(key, rule, ReportEvent::Superseded),
@@ -173,6 +173,12 @@ impl Receiver {
             Timer::GraceEnd => self.config.reactions.thresholds.grace,
         };
         self.timers.start(step.key, timer, step.now + period);
+    }
+
+    fn report_denied(&mut self, step: &Step<'_>) {
+        let known = self.sessions.get(&step.key).and_then(|session| session.denial);
+        let why = if let Cause::Clock(_) = step.cause { Denial::Undecided } else { known.unwrap_or(Denial::Declined) };
+        self.node.tell(step.key, step.rule, ReportEvent::Denied { hold: Duration::ZERO, why });
     }
 
     pub(super) fn report_granted(&mut self, key: SessionKey, rule: &'static str) {

@@ -6,13 +6,14 @@ use gist::api::{Principal, SendMessage};
 use gist::time::Instant;
 use gist::wire::Mri;
 
+use super::algorithms::Accepted;
 use super::former::Former;
-use super::policy::Terms;
+use super::policy::{Change, Terms};
 use super::table::State;
 use super::watch::Watch;
 use crate::datapath::{Protection, SourceKey, Token};
 use crate::node::SessionKey;
-use crate::report::Rekey;
+use crate::report::{Denial, Rekey};
 use crate::wire::number::is_newer;
 use crate::wire::{Query, Volume, VolumeContext};
 
@@ -38,6 +39,10 @@ pub(super) struct Session {
     pub(super) mri: Mri,
     /// What was decided.
     pub(super) terms: Option<Terms>,
+    /// What was changed since by order, which nothing but another order undoes (FR-17).
+    pub(super) amended: Change,
+    /// Why it was refused, for people.
+    pub(super) denial: Option<Denial>,
     /// AV.
     pub(super) allowed: Volume,
     /// Highest AV of the epoch up to now: below it this receiver has taken back what it had granted (FR-27).
@@ -78,11 +83,13 @@ pub(super) struct Asked {
     /// SV.
     pub(super) sent: Option<Volume>,
     pub(super) context: Option<VolumeContext>,
+    /// How its packets may be authenticated.
+    pub(super) accepted: Accepted,
 }
 
 impl From<&Query> for Asked {
     fn from(query: &Query) -> Self {
-        Self { number: query.number, requested: query.requested, sent: query.sent, context: query.context }
+        Self { number: query.number, requested: query.requested, sent: query.sent, context: query.context, accepted: Accepted::of(query) }
     }
 }
 
@@ -155,6 +162,8 @@ impl Session {
             owner: peer,
             mri,
             terms: None,
+            amended: Change::default(),
+            denial: None,
             allowed: Volume::ZERO,
             peak: Volume::ZERO,
             epoch: None,

@@ -164,9 +164,9 @@ impl Session {
         }
     }
 
-    /// Whether nothing stronger is left to ask for: packets are signed already, or the sender's key cannot sign them.
+    /// Whether nothing stronger is left to ask for: packets are signed already, or the sender cannot sign them or will not.
     pub(super) fn is_strongest(&self) -> bool {
-        self.is_signed() || self.source.is_none()
+        self.is_signed() || !self.can_sign()
     }
 
     /// Whether the sender signs its packets.

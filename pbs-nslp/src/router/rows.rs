@@ -13,7 +13,7 @@ use crate::admission::Refusal;
 use crate::association::Association;
 use crate::datapath::SourceKey;
 use crate::node::{Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
-use crate::report::ReportEvent;
+use crate::report::{Denial, ReportEvent};
 use crate::shares::Owner;
 use crate::wire::{NotifyCode, Permission, Query, Signed};
 
@@ -174,7 +174,10 @@ impl Router {
             Action::NotifyRouteChanged => self.notify(step, NotifyCode::RouteChanged, 0),
             Action::ReportGranted => self.report_granted(step),
             Action::ReportRefreshed => self.report_refreshed(step),
-            Action::ReportDenied => self.node.tell(step.key, step.rule, ReportEvent::Denied { hold: Duration::ZERO }),
+            Action::ReportDenied => {
+                let event = ReportEvent::Denied { hold: Duration::ZERO, why: Denial::Elsewhere };
+                self.node.tell(step.key, step.rule, event);
+            }
             Action::ReportRevoked => self.node.tell(step.key, step.rule, ReportEvent::Revoked),
             Action::ReportSuperseded => self.node.tell(step.key, step.rule, ReportEvent::Superseded),
             Action::ReportExpired => {

@@ -307,7 +307,7 @@ impl Sender {
         Guards {
             held_down: self.timers.expiry(flow, Timer::Hold).is_some(),
             echo_fits: permission.is_some_and(|(permission, _)| session.echo_fits(permission.echo)),
-            algorithm_accepted: offered.is_some(),
+            algorithm_accepted: offered.is_some_and(|offered| self.accepts(&flow, &offered.protection)),
             tried_twice: session.attempt.tries >= 2,
             path_left: self.next_path(&flow, session, now).is_some(),
             query_open: self.timers.expiry(flow, Timer::Answer).is_some(),
@@ -319,6 +319,7 @@ impl Sender {
             refused_as_old: false,
             renewal_refused: session.renewal_refused,
             data_waits: session.data_waits,
+            moved: session.course.has_moved(),
         }
     }
 }

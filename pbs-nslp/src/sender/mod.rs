@@ -75,6 +75,8 @@ pub struct AskRule {
     pub selector: Selector,
     /// How much is asked for at a time.
     pub volume: Volume,
+    /// Whether only signed packets will do (Solution 3): the Query says so, and a Permission for anything else is refused (FS-07, X-33).
+    pub signed: bool,
 }
 
 /// Why a wish to send is not taken up.

@@ -44,6 +44,11 @@ impl Course {
         Self { path: self.path, ..Self::default() }
     }
 
+    /// Whether the session has changed its path.
+    pub(super) fn has_moved(&self) -> bool {
+        self.changes > 0
+    }
+
     fn is_new(&self, path: PathId) -> bool {
         path != self.path && !self.left.contains(&path)
     }

@@ -10,12 +10,12 @@ use super::effects::Farewell;
 use super::inputs::REPAIR;
 use super::rows::{Cause, Step, answer_timeout};
 use super::table::{State, Timer};
-use crate::datapath::Command;
+use crate::datapath::{Command, Protection};
 use crate::flow::FlowId;
 use crate::node::{Envelope, PROBED_BY_GIST, SessionKey};
 use crate::removal::Counted;
 use crate::report::ReportEvent;
-use crate::wire::{self, Credential, Query, Volume};
+use crate::wire::{self, Credential, PublicKeyAlgorithm, Query, SymmetricAlgorithm, Volume};
 
 /// AH numbers from here on are near their end.
 const NUMBERS_NEARLY_USED_UP: u32 = 1 << 31;
@@ -170,9 +170,24 @@ impl Sender {
             sent,
             credential: Credential::Certificate { certificate, chain },
             context,
-            algorithms: None,
+            algorithms: Some(self.algorithms(&flow)),
             puzzle: None,
         }
+    }
+
+    /// What this host accepts for packets of a flow, best first.
+    fn algorithms(&self, flow: &FlowId) -> Vec<u8> {
+        let signatures = PublicKeyAlgorithm::FromCertificate.number();
+        if self.asks_signed(flow) { vec![signatures] } else { vec![SymmetricAlgorithm::HmacSha256.number(), signatures] }
+    }
+
+    fn asks_signed(&self, flow: &FlowId) -> bool {
+        self.config.ask.iter().find(|rule| rule.selector.matches(flow)).is_some_and(|rule| rule.signed)
+    }
+
+    /// Whether what a Permission says fits what the Query has said: no receiver, and nobody in its name, gets less.
+    pub(super) fn accepts(&self, flow: &FlowId, protection: &Protection) -> bool {
+        !self.asks_signed(flow) || matches!(protection, Protection::Signing)
     }
 
     fn emit(&mut self, key: SessionKey, query: &Query, rule: &'static str) -> Option<MessageHandle> {

@@ -15,7 +15,7 @@ use crate::association::Association;
 use crate::datapath::{Command, Token};
 use crate::flow::FlowId;
 use crate::node::{ANSWER_TIMEOUT, SessionKey, TTL_MAXIMUM, lifetime};
-use crate::report::ReportEvent;
+use crate::report::{Denial, ReportEvent};
 use crate::wire::{Notify, Permission};
 
 /// How long the answer to a release is waited for at most.
@@ -134,8 +134,9 @@ impl Sender {
             Action::ReportRefreshed => self.report_refreshed(step),
             Action::ReportDenied => {
                 let hold = self.sessions.get(&flow).map_or(Duration::ZERO, |session| session.hold);
-                self.tell(flow, rule, ReportEvent::Denied { hold });
+                self.tell(flow, rule, ReportEvent::Denied { hold, why: Denial::Elsewhere });
             }
+            Action::ReportLeftBehind => self.tell(flow, rule, ReportEvent::LeftBehind),
             Action::ReportRevoked => self.tell(flow, rule, ReportEvent::Revoked),
             Action::ReportReleased => self.tell(flow, rule, ReportEvent::Released),
             Action::ReportUnreachable => {

@@ -87,7 +87,8 @@ pub struct Query {
     pub credential: Credential,
     /// What `sent` refers to.
     pub context: Option<VolumeContext>,
-    /// Codes of more algorithms that the sender can do, best first; never empty.
+    /// Codes of the algorithms that the sender accepts for its packets, best first; never empty. Without it HMAC-SHA-256 and
+    /// signatures by the key of its certificate, which are mandatory.
     pub algorithms: Option<Vec<u8>>,
     /// Answer to a [`super::PuzzleChallenge`].
     pub puzzle: Option<PuzzleSolution>,

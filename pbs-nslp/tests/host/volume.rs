@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use pbs_nslp::host::Part;
-use pbs_nslp::receiver::Terms;
+use pbs_nslp::receiver::{Change, Terms};
 use pbs_nslp::wire::Volume;
 
 use crate::packets::Fate;
@@ -108,4 +108,31 @@ fn the_flow_itself_gets_no_more_than_the_policy_says() {
     }
     assert!(world.octets(forward()) > LIMIT * 9 / 10);
     world.took(0, Part::Sender, &["FS-42"]);
+}
+
+/// FR-17: what a person says about the reverse of a connection is not undone by what follows from the other direction.
+#[test]
+fn a_change_by_order_of_the_reverse_flow_stays_whatever_happens_to_the_flow() {
+    let mut world = World::connected(0);
+    let change = Change { volume: Some(Volume(SHARE / 2)), ..Change::default() };
+    let now = world.now;
+    assert!(world.asking().amend(reverse(), change, now));
+    world.run(seconds(1));
+    assert_eq!(world.allowed(reverse()), Some(SHARE / 2));
+    for _ in 0..3 {
+        // The flow is refreshed, which has its reverse looked at, and the reverse asks for more.
+        world.run(T);
+        let now = world.now;
+        world.granting().want(reverse(), Volume(10 * SHARE), now).unwrap();
+        world.run(seconds(1));
+        assert_eq!(world.allowed(reverse()), Some(SHARE / 2));
+    }
+    let change = Change { volume: Some(Volume(SHARE)), limit: Some(Volume(3 * SHARE)), ..Change::default() };
+    let now = world.now;
+    assert!(world.asking().amend(reverse(), change, now));
+    world.run(seconds(1));
+    let now = world.now;
+    world.granting().want(reverse(), Volume(10 * SHARE), now).unwrap();
+    world.run(seconds(1));
+    assert_eq!(world.allowed(reverse()), Some(3 * SHARE), "up to its new limit");
 }

@@ -69,7 +69,7 @@ fn a_restarted_sender_gets_what_is_left() {
     // of an epoch that may still count all there is, as much as it has not counted.
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { limit: Volume(VOLUME), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     world.want();
     world.run(seconds(1));
@@ -165,7 +165,7 @@ fn a_new_epoch_waits_until_the_packet_side_tells_what_the_old_one_counted() {
     // X-56, P-144; a refresh meanwhile is answered with the first Permission.
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { limit: Volume(VOLUME), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     world.want();
     world.run(seconds(1));

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod adoption;
+mod algorithms;
 mod budget;
 mod change;
 mod clocks;

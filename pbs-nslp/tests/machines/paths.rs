@@ -220,3 +220,55 @@ fn every_end_of_a_flow_gives_its_way_back_and_its_key_too() {
         assert!(world.datapaths[SENDER].table.is_empty(), "{end}");
     }
 }
+
+/// The receiver takes back what it had granted, in words that reach the sender only after it has changed its path.
+fn a_late_denial(world: &mut World, echo: u32) {
+    let number = u32::try_from(world.unix()).unwrap() - 1;
+    let denial = Permission {
+        allowed: Volume(0),
+        ttl: Duration::ZERO,
+        refresh: Duration::ZERO,
+        defense: None,
+        sa: None,
+        echo: Some(echo),
+        ..permission(number)
+    };
+    let received = permission_from(1, world.session(), &denial, &forge::receiver());
+    world.tell(SENDER, Indication::Received(received));
+    world.settle();
+}
+
+#[test]
+fn a_late_denial_from_the_way_left_ends_what_was_granted_there_and_leaves_the_question_open() {
+    // FS-06, X-54, TMP-07: the receiver had given the session up; what the sender asks on the new way is another question.
+    let mut world = with_ways(World::granted(1), &[3]);
+    world.stable = false;
+    world.packet(400);
+    cut(&mut world, &[0]);
+    while world.sender_state() == "Permitted" {
+        world.run(Duration::from_millis(1));
+    }
+    a_late_denial(&mut world, 0);
+    world.took(SENDER, &["FS-31", "FS-06"]);
+    assert_eq!(world.sender_state(), "Wait P");
+    assert!(world.datapaths[SENDER].table.is_empty(), "what was revoked is gone at once");
+    assert!(world.saw(SENDER, |event| matches!(event, ReportEvent::LeftBehind)));
+    assert_eq!(world.packet(100), None);
+    world.run(LATENCY * 6);
+    assert_eq!(world.sender_state(), "Permitted", "without a hold-down: {}", world.story());
+    assert_eq!(world.packet(100), Some(2));
+}
+
+#[test]
+fn a_denial_that_answers_the_question_on_the_new_way_is_one() {
+    // FS-06.
+    let mut world = with_ways(World::granted(1), &[3]);
+    world.stable = false;
+    cut(&mut world, &[0, 3]);
+    while world.sender_state() == "Permitted" {
+        world.run(Duration::from_millis(1));
+    }
+    let asked = world.sent(SENDER, MessageKind::Query).last().unwrap().query().unwrap().number;
+    a_late_denial(&mut world, asked);
+    assert_eq!(world.sender_state(), "Idle");
+}

@@ -127,6 +127,7 @@ impl Waiting {
             | ReportEvent::Refused(_)
             | ReportEvent::KeySwapRefused { .. }
             | ReportEvent::NoOtherPath
+            | ReportEvent::LeftBehind
             | ReportEvent::PathChanged { .. } => self.note(event.to_string()),
             // What is of no concern to a sender's question, or not its end: a permission that expires is asked for anew.
             ReportEvent::Installed { .. }
