@@ -1,16 +1,21 @@
 //! Another way to the receiver, when nobody answers on the one in use or packets get lost on it (draft-04 §8.2; ).
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use gist::api::{Indication, PathId, SendError};
+use pbs_nslp::credentials::Signer;
+use pbs_nslp::receiver::Receiver;
 use pbs_nslp::report::ReportEvent;
 use pbs_nslp::selector::Selector;
 use pbs_nslp::sender::Way;
 use pbs_nslp::wire::{Defense, MessageKind, Permission, Volume};
 
+use crate::credentials::{ToyAuthority, ToySigner};
+use crate::datapath::Datapath;
 use crate::forge::{self, permission, permission_from};
-use crate::setting::{T, VOLUME, flow, seconds, terms};
-use crate::world::{LATENCY, SENDER, World};
+use crate::setting::{T, VOLUME, flow, receiver_address, receiver_config, seconds, terms};
+use crate::world::{LATENCY, SENDER, World, entropy};
 
 fn way(path: u8) -> Way {
     Way { path: PathId(path), covers: Selector::default(), live: true }
@@ -240,7 +245,7 @@ fn a_late_denial(world: &mut World, echo: u32) {
 
 #[test]
 fn a_late_denial_from_the_way_left_ends_what_was_granted_there_and_leaves_the_question_open() {
-    // FS-06, X-54, TMP-07: the receiver had given the session up; what the sender asks on the new way is another question.
+    // FS-06, X-54, TMP-07: the receiver has been stopped and started again; what the sender asks on the new way is another question.
     let mut world = with_ways(World::granted(1), &[3]);
     world.stable = false;
     world.packet(400);
@@ -248,6 +253,9 @@ fn a_late_denial_from_the_way_left_ends_what_was_granted_there_and_leaves_the_qu
     while world.sender_state() == "Permitted" {
         world.run(Duration::from_millis(1));
     }
+    let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
+    world.receiver = Receiver::new(receiver_config(), signer, Arc::new(ToyAuthority::default()), entropy(9), world.unix(), world.now);
+    world.datapaths[2] = Datapath::default();
     a_late_denial(&mut world, 0);
     world.took(SENDER, &["FS-31", "FS-06"]);
     assert_eq!(world.sender_state(), "Wait P");
