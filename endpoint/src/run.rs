@@ -143,6 +143,7 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Da
         ..VerifierConfig::new(verifier::Role::Receiver)
     };
     let verifier = Box::new(Verifier::new(inbound, parts.inbound_checks.clone(), counters.clone())?);
-    let inbound = start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?;
+    let inbound =
+        start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?.admitting(start.admitted());
     Ok(vec![outbound, inbound])
 }

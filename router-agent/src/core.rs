@@ -14,8 +14,9 @@ use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::output::Output;
 use pbs_nslp::router::Router;
 use serde_json::{Map, Value, json};
+use traffic::rules::Modes;
 
-use crate::signalling;
+use crate::{modes, signalling};
 
 /// The place of the only packet worker.
 const DATA: Direction = 0;
@@ -26,6 +27,8 @@ pub(crate) struct RouterCore {
     pub(crate) router: Router,
     pub(crate) waiting: FairQueue,
     pub(crate) signalling: Arc<signalling::Counters>,
+    /// What becomes of traffic without permission.
+    pub(crate) modes: Modes,
 }
 
 impl Core for RouterCore {
@@ -88,6 +91,7 @@ impl Core for RouterCore {
                 "role": "router",
                 "sessions": self.router.sessions().len(),
                 "signalling": self.signalling.show(),
+                "modes": modes::show(&self.modes),
                 "waiting": status::waiting(&self.waiting),
                 "nslp": status::counters(self.router.counters()),
             })),

@@ -2,6 +2,7 @@
 
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use traffic::rules::{self, MOST_INTERFACES};
 
 /// What becomes of packets without permission that leave by an interface.
@@ -77,6 +78,21 @@ pub(crate) fn rules(others: Mode, egress_rate: u64, interfaces: &[Interface]) ->
     rules::Modes { others: mode(others, egress_rate), interfaces: interfaces.iter().map(listed).collect() }
 }
 
+/// For `status`: one row an interface that has a mode of its own, and one, `*`, for all others.
+pub(crate) fn show(modes: &rules::Modes) -> Value {
+    let others = std::iter::once(("*", modes.others));
+    let listed = modes.interfaces.iter().map(|(name, mode)| (&**name, *mode));
+    let row = |(interface, mode): (&str, rules::Mode)| {
+        let (word, trickle) = match mode {
+            rules::Mode::Closed => ("closed", None),
+            rules::Mode::Open { aggregate } => ("open", Some(aggregate)),
+            rules::Mode::Observe => ("observe", None),
+        };
+        json!({ "interface": interface, "mode": word, "trickle_octets_a_second": trickle })
+    };
+    listed.chain(others).map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +106,10 @@ mod tests {
         let expected =
             [("a", open(625_000)), ("b", open(6_250_000)), ("c", rules::Mode::Closed)].map(|(name, mode)| (name.to_owned(), mode));
         assert_eq!(modes, rules::Modes { others: rules::Mode::Observe, interfaces: expected.to_vec() });
+        let shown = show(&modes);
+        let row = |at: usize| (shown[at]["interface"].as_str(), shown[at]["mode"].as_str(), shown[at]["trickle_octets_a_second"].as_u64());
+        assert_eq!(row(0), (Some("a"), Some("open"), Some(625_000)));
+        assert_eq!([row(2), row(3)], [(Some("c"), Some("closed"), None), (Some("*"), Some("observe"), None)]);
         assert!(rules(Mode::Closed, DEFAULT_EGRESS_RATE, &list[2..]).are_closed());
     }
 }

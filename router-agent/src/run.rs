@@ -39,7 +39,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let queue = QueueConfig { modes: !modes.are_closed(), ..QueueConfig::new(config.datapath.data_queue) };
-    let data = start.datapath("data", queue, verifier, counters)?;
+    let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted());
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
     let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
@@ -53,7 +53,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         true => tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped"),
         false => tracing::warn!(name = config.name, ?addresses, ?modes, "router runs; not every interface is closed"),
     }
-    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting: FairQueue::new(WAITING_OCTETS), signalling }));
+    let waiting = FairQueue::new(WAITING_OCTETS);
+    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting, signalling, modes }));
     start.run(core, gist, indications, vec![data], routing).await
 }
 

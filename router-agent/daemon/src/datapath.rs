@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pbs_nslp::datapath::{Command, Event};
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use traffic::counters::{Count, Counters};
 use traffic::processor::PacketProcessor;
 use traffic::queue::{KernelStatistics, Queue, QueueConfig, QueueError, kernel_statistics};
 use traffic::reason::DropReason;
+use traffic::rules::Admitted;
 use traffic::update::Update;
 use traffic::worker::{SendError, Stopped, Up, Worker, WorkerConfig};
 
@@ -46,6 +48,9 @@ pub struct Datapath {
     narrow: Vec<(IpAddr, u32)>,
     /// Signs the packets of this node's own flows.
     own: Arc<dyn PacketSigner>,
+    clock: Clock,
+    /// Who is told of its permissions, if it judges what arrives.
+    admitted: Option<Admitted>,
 }
 
 impl Datapath {
@@ -62,7 +67,13 @@ impl Datapath {
         let (number, modes, queue) = (queue.number, queue.modes, Queue::open(queue)?);
         let config = WorkerConfig { modes, ..WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone()) };
         let worker = Worker::spawn(queue, processor, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, narrow: Vec::new(), own })
+        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), open: 0, narrow: Vec::new(), own, clock, admitted: None })
+    }
+
+    /// Has the rules make whole what arrives in fragments under its permissions.
+    #[must_use]
+    pub fn admitting(self, admitted: Admitted) -> Self {
+        Self { admitted: Some(admitted), ..self }
     }
 
     /// Name of the direction, as `counters` shows it.
@@ -80,12 +91,28 @@ impl Datapath {
         let token = command.token();
         match translate::update(command, &self.own) {
             Ok(update) => {
+                self.admit(&update);
                 self.waiting.push_back(update);
                 self.open = self.open.saturating_add(1);
                 self.flush();
                 None
             }
             Err(error) => Some(Event::Failed { token, reason: error.to_string() }),
+        }
+    }
+
+    /// Tells the rules whose fragments are to be made whole: before the first packet under a permission can come.
+    fn admit(&self, update: &Update) {
+        let Some(admitted) = &self.admitted else { return };
+        let now = self.clock.for_packets().now();
+        let lasts = |ends: smoltcp::time::Instant| if ends > now { (ends - now).into() } else { Duration::ZERO };
+        match update {
+            Update::Install { grant, .. } => {
+                admitted.admit(grant.flow.source, grant.flow.destination, grant.spi, lasts(grant.expires_at));
+            }
+            Update::Update { flow, spi, expires_at, .. } => admitted.admit(flow.source, flow.destination, *spi, lasts(*expires_at)),
+            Update::Remove { flow, spi, .. } => admitted.forget(flow.source, flow.destination, *spi),
+            _ => {}
         }
     }
 

@@ -399,6 +399,7 @@ impl Drive {
             fields.insert("certificate".to_owned(), json!({ "file": expiry.path(), "ends": expiry.date() }));
             fields.insert("gist_requests_lost".to_owned(), self.lost.into());
             fields.insert("rules".to_owned(), self.rules.show());
+            fields.insert("fragments".to_owned(), self.rules.fragments());
             fields.insert("routes".to_owned(), self.routing.show());
             fields.insert("threads_running".to_owned(), threads.into());
         }

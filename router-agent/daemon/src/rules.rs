@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use traffic::netlink::NetlinkError;
-use traffic::rules::{Author, Install, Role, RuleCounter, Watch};
+use traffic::rules::{Admitted, Author, Install, Role, RuleCounter, Watch};
 
 use crate::threads::Threads;
 
@@ -40,6 +40,7 @@ pub struct Rules {
     role: Role,
     undo: Undo,
     state: Arc<Mutex<State>>,
+    admitted: Admitted,
 }
 
 /// What the watch and the daemon both know. Whoever changes the rules holds it meanwhile.
@@ -54,11 +55,12 @@ struct State {
 impl Rules {
     /// Puts the rules in place, in the network namespace of the calling thread, and watches over them from then on.
     pub fn start(role: Role, install: Install, undo: Undo, threads: &Threads) -> Result<Self, RulesError> {
-        let watch = Watch::start(role, install)?;
+        let admitted = Admitted::open(role)?;
+        let watch = Watch::start_beside(role, install, Some(admitted.port()?))?;
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        threads.spawn("rules", move || watch_over(watch, &shared).to_string()).map_err(RulesError::Thread)?;
-        Ok(Self { role, undo, state })
+        let (shared, refilled) = (Arc::clone(&state), admitted.clone());
+        threads.spawn("rules", move || watch_over(watch, &shared, &refilled).to_string()).map_err(RulesError::Thread)?;
+        Ok(Self { role, undo, state, admitted })
     }
 
     /// Takes the rules away, and whatever else the daemon has set up: from here on traffic passes unverified, and nobody
@@ -78,6 +80,33 @@ impl Rules {
     /// Whether somebody has asked to open.
     pub fn is_opened(&self) -> bool {
         lock(&self.state).opened
+    }
+
+    /// The permissions whose fragments are made whole.
+    pub fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// For `status`: what became of fragments that arrived, over both IP versions; null if that cannot be read.
+    pub fn fragments(&self) -> Value {
+        let (known, not_made_known) = self.admitted.counts();
+        let counted = traffic::rules::counters(self.role).ok();
+        let packets = |of: &dyn Fn(&str, &str) -> bool| {
+            let of_rule = |counter: &&RuleCounter| counter.chain.starts_with("fragments") && of(&counter.chain, &counter.rule);
+            counted.as_ref().map(|all| all.iter().filter(of_rule).map(|counter| counter.packets).sum::<u64>())
+        };
+        json!({
+            "permissions_known": known,
+            "permissions_not_made_known": not_made_known,
+            "of_permissions": packets(&|chain, rule| (chain, rule) == ("fragments-begun", "within the bucket")),
+            "others": packets(&|chain, rule| (chain, rule) == ("fragments-node", "within the bucket")),
+            "not_made_whole": packets(&|_, rule| rule == "not made whole"),
+            "dropped": {
+                "not_wanted": packets(&|_, rule| rule == "fragments"),
+                "too_short": packets(&|_, rule| rule == "too short"),
+                "too_many": packets(&|_, rule| rule == "above the bucket"),
+            },
+        })
     }
 
     /// For `counters`: what came to each filter rule, or null and why that is not known. Rules named "above the bucket" drop, like
@@ -123,7 +152,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Watches until the socket fails; answers why. Once somebody has opened there is nothing to watch.
-fn watch_over(mut watch: Watch, shared: &Mutex<State>) -> NetlinkError {
+fn watch_over(mut watch: Watch, shared: &Mutex<State>, admitted: &Admitted) -> NetlinkError {
     let mut log = Log::default();
     let mut compared = Instant::now();
     loop {
@@ -147,6 +176,7 @@ fn watch_over(mut watch: Watch, shared: &Mutex<State>) -> NetlinkError {
             Ok(false) => continue,
             Ok(true) => match watch.restore() {
                 Ok(author) => {
+                    admitted.refill();
                     state.restored = state.restored.saturating_add(1);
                     state.last_changed_by = Some(author.to_string());
                     log.restored(&author, state.restored);

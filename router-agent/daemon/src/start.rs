@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use traffic::counters::Counters;
 use traffic::processor::PacketProcessor;
 use traffic::queue::QueueConfig;
-use traffic::rules::{ASSOCIATION_MARK, Install, LISTENER_MARK, Role};
+use traffic::rules::{ASSOCIATION_MARK, Admitted, Install, LISTENER_MARK, Role};
 
 use crate::claim::{self, Claim, ClaimError};
 use crate::clock::Clock;
@@ -97,6 +97,11 @@ impl Start {
         counters: Arc<Counters>,
     ) -> Result<Datapath, DatapathError> {
         Datapath::start(name, queue, processor, counters, self.clock, self.wake.clone(), self.credentials.packet_signer())
+    }
+
+    /// The permissions whose fragments the rules have made whole: for the worker that judges what arrives.
+    pub fn admitted(&self) -> Admitted {
+        self.rules.admitted().clone()
     }
 
     /// Starts GIST; `path_marks` are those of [`Bind::path_marks`].

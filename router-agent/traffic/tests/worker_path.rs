@@ -20,7 +20,7 @@ use traffic::processor::PacketProcessor;
 use traffic::queue::{Queue, QueueConfig};
 use traffic::reason::DropReason;
 use traffic::routes::MtuPlan;
-use traffic::rules::{HostRules, RouterRules};
+use traffic::rules::{self, Admitted, HostRules, RouterRules};
 use traffic::update::{Grant, Update};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 use traffic::worker::{Clock, Up, Worker, WorkerConfig};
@@ -173,6 +173,8 @@ struct Path {
     router_counters: Arc<Counters>,
     receiver: Host,
     clock: Clock,
+    /// Of router and both hosts.
+    admitted: [Admitted; 3],
 }
 
 impl Path {
@@ -193,7 +195,9 @@ impl Path {
         let router_counters = Arc::new(Counters::default());
         let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
         let worker = worker(&router, DATA, Box::new(verifier), clock, &router_counters);
-        Self { sender: Host::new(sender, clock), router: worker, router_counters, receiver: Host::new(receiver, clock), clock }
+        let of = |space: &Namespace, role| space.run(|| Admitted::open(role).unwrap());
+        let admitted = [of(&router, rules::Role::Router), of(&sender, rules::Role::Host), of(&receiver, rules::Role::Host)];
+        Self { sender: Host::new(sender, clock), router: worker, router_counters, receiver: Host::new(receiver, clock), clock, admitted }
     }
 
     /// Installs a permission at every node, the receiver first.
@@ -207,6 +211,9 @@ impl Path {
             highest: 0,
             expires_at: self.clock.now() + Duration::from_secs(600).into(),
         };
+        for admitted in &self.admitted {
+            admitted.admit(from.ip(), to.ip(), grant.spi, Duration::from_secs(600));
+        }
         let install = || Update::Install { token: 1, grant: grant.clone() };
         for worker in self.workers(from) {
             carry_out(worker, install());

@@ -115,6 +115,10 @@ fn observe_forwards_what_would_be_dropped_and_says_why() {
         return;
     }
     let mut site = Site::build("mode = \"observe\"", "[[interface]]\nname = \"r2\"\nmode = \"closed\"\n", true);
+    let modes = site.ask("status")["modes"].clone();
+    let modes: Vec<_> =
+        modes.as_array().unwrap().iter().map(|row| (row["interface"].as_str().unwrap(), row["mode"].as_str().unwrap())).collect();
+    assert_eq!(modes, [("r2", "closed"), ("*", "observe")]);
     for ((from, own_router), (to, router)) in LEFT.into_iter().zip(RIGHT) {
         let (sending, receiving) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
         let would_drop = site.counted("would_drop", "no_permission");

@@ -1,11 +1,12 @@
-//! The kernel's reassembly under attack: somebody on a link fills it with datagrams that never become whole. Only datagrams
-//! that travel in fragments suffer, and memory stays within its bound.
+//! The kernel's reassembly under attack: somebody on a link would fill it with datagrams that never become whole. Without the SPI
+//! of a live permission nothing suffers; with it only datagrams that travel in fragments, and memory stays within its bound.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pbs_lab::attack::injector::Injector;
+use pbs_lab::network::capture::Capture;
 use pbs_lab::network::frame;
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::Family;
@@ -30,22 +31,22 @@ enum Victim {
 }
 
 #[test]
-fn a_flood_of_first_fragments_at_a_router_harms_only_fragmented_datagrams_over_ipv4() {
+fn a_flood_of_first_fragments_at_a_router_harms_nothing_without_an_spi_and_only_fragments_with_it_over_ipv4() {
     attack(Family::Ipv4, Victim::Router);
 }
 
 #[test]
-fn a_flood_of_first_fragments_at_a_router_harms_only_fragmented_datagrams_over_ipv6() {
+fn a_flood_of_first_fragments_at_a_router_harms_nothing_without_an_spi_and_only_fragments_with_it_over_ipv6() {
     attack(Family::Ipv6, Victim::Router);
 }
 
 #[test]
-fn a_flood_of_first_fragments_at_the_receiver_harms_only_fragmented_datagrams_over_ipv4() {
+fn a_flood_of_first_fragments_at_the_receiver_harms_nothing_without_an_spi_and_only_fragments_with_it_over_ipv4() {
     attack(Family::Ipv4, Victim::Receiver);
 }
 
 #[test]
-fn a_flood_of_first_fragments_at_the_receiver_harms_only_fragmented_datagrams_over_ipv6() {
+fn a_flood_of_first_fragments_at_the_receiver_harms_nothing_without_an_spi_and_only_fragments_with_it_over_ipv6() {
     attack(Family::Ipv6, Victim::Receiver);
 }
 
@@ -61,41 +62,56 @@ fn attack(family: Family, victim: Victim) {
     let quiet = [WHOLE, IN_FRAGMENTS].map(|size| arrive(&sockets, size, TRIES));
     assert_eq!(quiet, [TRIES; 2], "without an attack");
 
-    let (injector, host) = match victim {
-        Victim::Router => (Injector::new(&site.sender, "s0", site.router1(), "p0"), site.router1()),
-        Victim::Receiver => (Injector::new(site.plain(), "n1", &site.receiver, "d0"), &site.receiver),
+    let (injector, host, name) = match victim {
+        Victim::Router => (Injector::new(&site.sender, "s0", site.router1(), "p0"), site.router1(), "router1"),
+        Victim::Receiver => (Injector::new(site.plain(), "n1", &site.receiver, "d0"), &site.receiver, "receiver"),
     };
     let (injector, attacker) = (injector.unwrap(), attacker(family));
-    let (full, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (attacked, held) = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut id = 0;
-            while !ended.load(Ordering::Relaxed) {
-                let fragments: Vec<_> = (0..100).map(|at| first_fragment(attacker, family.receiver(), id + at)).collect();
-                injector.send(&fragments).unwrap();
-                id += 100;
-                full.store(id >= FLOOD, Ordering::Relaxed);
+    let flooded = |source, spi| {
+        let (full, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut id = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    let fragments: Vec<_> = (0..100).map(|at| first_fragment(source, family.receiver(), spi, id + at)).collect();
+                    injector.send(&fragments).unwrap();
+                    id += 100;
+                    full.store(id >= FLOOD, Ordering::Relaxed);
+                }
+            });
+            while !full.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
             }
-        });
-        while !full.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let attacked = [WHOLE, IN_FRAGMENTS].map(|size| arrive(&sockets, size, TRIES));
-        let held = reassembly_memory(host, family);
-        ended.store(true, Ordering::Relaxed);
-        (attacked, held)
-    });
-    println!(
-        "  {victim:?}, {family:?}: under attack {attacked:?} of {TRIES} arrive, whole and in fragments; {held:?} octets wait for the rest"
-    );
-    assert_eq!(attacked[0], TRIES, "what needs no reassembly");
-    assert!(attacked[1] < TRIES, "the attack does nothing");
-    assert!(held.is_none_or(|held| (2 << 20..5 << 20).contains(&held)), "{held:?}");
+            let attacked = [WHOLE, IN_FRAGMENTS].map(|size| arrive(&sockets, size, TRIES));
+            let held = reassembly_memory(host, family);
+            ended.store(true, Ordering::Relaxed);
+            (attacked, held)
+        })
+    };
+    let (attacked, held) = flooded(attacker, 0x0404_0404);
+    let said = site.ask(name, "status")["fragments"].clone();
+    println!("  {victim:?}, {family:?}, no SPI: {attacked:?} of {TRIES} arrive, whole and in fragments; {held:?} octets wait; {said}");
+    assert_eq!(attacked, [TRIES; 2], "who knows no SPI harms nobody");
+    assert!(held.is_none_or(|held| held < 1 << 20), "{held:?}");
+    assert!(said["dropped"]["too_many"].as_u64().unwrap() > u64::from(FLOOD) / 2, "{said}");
+    assert!(said["of_permissions"].as_u64().unwrap() >= 3 * TRIES as u64 && said["permissions_known"].as_u64() > Some(0), "{said}");
     // Of the attacker's own nothing has gone on.
     let passed = site
         .narrow
         .look(|frames| frames.iter().filter_map(|frame| frame::read(frame.ip()?)).filter(|seen| seen.source == attacker).count());
     assert_eq!(passed, 0);
+
+    let (attacked, held) = flooded(family.sender(), spi(&site.first));
+    println!("  {victim:?}, {family:?}, on the path: {attacked:?} of {TRIES} arrive, whole and in fragments; {held:?} octets wait");
+    assert_eq!(attacked[0], TRIES, "what needs no reassembly");
+    assert!(attacked[1] < TRIES, "the attack does nothing");
+    assert!(held.is_none_or(|held| (2 << 20..5 << 20).contains(&held)), "{held:?}");
+}
+
+/// SPI of the flow, from the wire.
+fn spi(capture: &Capture) -> u32 {
+    let of_flow = |seen: &frame::Seen| (seen.ports.1 == PORT).then(|| seen.authentication.as_ref().map(|ah| ah.spi)).flatten();
+    capture.look(|frames| frames.iter().filter_map(|frame| of_flow(&frame::read(frame.ip()?)?)).next_back().unwrap())
 }
 
 /// How many of so many datagrams of a size arrive as they were sent.
@@ -112,9 +128,10 @@ fn arrive((sender, receiver): &(UdpSocket, UdpSocket), size: usize, tries: usize
 }
 
 /// The first fragment of a datagram whose rest never comes, with AH in front as a permitted one has it.
-fn first_fragment(source: IpAddr, destination: IpAddr, id: u32) -> Vec<u8> {
+fn first_fragment(source: IpAddr, destination: IpAddr, spi: u32, id: u32) -> Vec<u8> {
     const AH: u8 = 51;
-    let data = vec![4; 1_392];
+    let mut data = vec![4; 1_392];
+    data[4..8].copy_from_slice(&spi.to_be_bytes());
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let total = u16::try_from(20 + data.len()).unwrap().to_be_bytes();

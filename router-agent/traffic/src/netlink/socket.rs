@@ -113,6 +113,13 @@ impl Socket {
         Self::bound(protocol, groups.iter().fold(0, |mask, group| mask | 1 << group.saturating_sub(1).min(31)))
     }
 
+    /// Makes room for so many octets of what the kernel tells. Without privilege the system's maximum has to do.
+    pub fn hold(&self, octets: usize) {
+        if setsockopt(self, sockopt::RcvBufForce, &octets).is_err() {
+            let _ = setsockopt(self, sockopt::RcvBuf, &octets);
+        }
+    }
+
     fn bound(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
         let protocol = match protocol {
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,

@@ -15,6 +15,10 @@ const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+/// Adds elements to a set.
+pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
+/// Takes elements out of a set.
+pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
 
 /// Puts `tables` in place of those of the role that stand.
 pub(super) fn replace(role: Role, tables: &[Table]) -> Batch {
@@ -53,13 +57,15 @@ pub(super) fn fixed(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-fn begin(name: &str) -> Batch {
+/// The beginning of what the kernel is to treat as one.
+pub(super) fn begin(name: &str) -> Batch {
     let mut batch = Batch::new(name);
     batch.unanswered(BATCH_BEGIN, &fixed(0, SUBSYSTEM));
     batch
 }
 
-fn end(mut batch: Batch) -> Batch {
+/// Its end.
+pub(super) fn end(mut batch: Batch) -> Batch {
     batch.unanswered(BATCH_END, &fixed(0, SUBSYSTEM));
     batch
 }

@@ -5,12 +5,10 @@
 use std::borrow::Cow;
 
 use super::exempt::{At, Exempt};
-use super::expression::{
-    Expression, destination_port, fragmented, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port,
-};
+use super::expression::{Expression, destination_port, host, icmp_types, opens, opens_nothing, protocol, resets, source_port};
 use super::key::Key;
-use super::plan::{Base, Bucket, Chain, Exemptions, Family, Hook, Interface, Policy, Rule, Table};
-use super::{ASSOCIATION_MARK, Fragments, GIST_PORT, HostRules, LISTENER_MARK};
+use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
+use super::{ASSOCIATION_MARK, GIST_PORT, HostRules, LISTENER_MARK};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -221,18 +219,6 @@ pub(super) fn errors_about_size(rules: &HostRules, table: &mut Table) -> Vec<Rul
     }
     table.add_bucket(CHAIN, rules.exemptions.icmp_errors, Interface::Arriving, Expression::Queue(rules.outbound_queue));
     vec![Rule::new("errors about size", [test, vec![Expression::Jump(CHAIN.into())]])]
-}
-
-/// Drops what arrives in fragments, where that is wanted, before the kernel makes it whole. A node's traffic with itself is not
-/// concerned.
-pub(super) fn no_fragments(fragments: Fragments, family: Family) -> Option<Chain> {
-    let loopback = [interface(Interface::Arriving, "lo"), vec![Expression::Accept]];
-    let dropped = [fragmented(family), vec![Expression::Counter, Expression::Drop]];
-    (fragments == Fragments::Drop).then(|| Chain {
-        name: "fragments".into(),
-        base: Some(Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept }),
-        rules: vec![Rule::new("loopback", loopback), Rule::new("fragments", dropped)],
-    })
 }
 
 /// From the node's own GIST socket, which no unprivileged program can pose as; and to it.

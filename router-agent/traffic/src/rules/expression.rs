@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::netlink::Writer;
 
+use super::key::FRAGMENT_HEADER;
 use super::plan::{Bucket, Family, Interface};
 
 /// One expression of a rule. Tests work on the kernel's register 1.
@@ -51,6 +52,8 @@ pub(super) enum Expression {
     LoadTransport { offset: u32, len: u32 },
     /// Loads 1 if the packet has the IPv6 extension header, else 0.
     LoadHasExtension(u8),
+    /// Loads `len` octets at `offset` of the first IPv6 extension header of its kind. The rule ends here if there is none.
+    LoadExtension { kind: u8, offset: u32, len: u32 },
     /// Ands the register with a mask of its length.
     Mask(Vec<u8>),
     /// The same, and then turns over the bits of `flip`.
@@ -68,12 +71,16 @@ pub(super) enum Expression {
     /// The rule goes on as long as the bucket has tokens that `set` keeps for the loaded key. If the set is full and has none
     /// for it, the rule ends here.
     Limit { set: Cow<'static, str>, timeout: u64, bucket: Bucket, unit: Unit },
+    /// The rule goes on as long as its own bucket, the only one, has packets left.
+    Rate(Bucket),
     /// Keeps the loaded key in `set` for that many milliseconds from now. If the set is full, the rule ends here.
     Remember { set: Cow<'static, str>, timeout: u64 },
     /// The rule goes on if `set` has the loaded key.
     Known(Cow<'static, str>),
     /// Counts packets and bytes.
     Counter,
+    /// Keeps reassembly and connection tracking away from the packet.
+    LeaveAsItIs,
     /// Lets the packet pass this table.
     Accept,
     /// Drops the packet.
@@ -137,6 +144,7 @@ impl Expression {
         match self {
             Self::LoadSocketMark | Self::LoadSocketTransparent => Some("the kernel's CONFIG_NFT_SOCKET"),
             Self::LoadSocketWildcard => Some("the kernel's CONFIG_NFT_SOCKET, of Linux 5.10 or later"),
+            Self::LeaveAsItIs => Some("the kernel's CONFIG_NFT_CT"),
             _ => None,
         }
     }
@@ -156,11 +164,13 @@ impl Expression {
             Self::LoadSocketMark | Self::LoadSocketTransparent | Self::LoadSocketWildcard => "socket",
             Self::LoadDestinationType => "fib",
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
-            Self::LoadHasExtension(_) => "exthdr",
+            Self::LoadHasExtension(_) | Self::LoadExtension { .. } => "exthdr",
             Self::Mask(_) | Self::Change { .. } => "bitwise",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
             Self::Limit { .. } | Self::Remember { .. } => "dynset",
+            Self::Rate(_) => "limit",
+            Self::LeaveAsItIs => "notrack",
             Self::Known(_) => "lookup",
             Self::Counter => "counter",
             Self::Load(_) | Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
@@ -204,6 +214,12 @@ impl Expression {
                 data.put_be32(4, 1);
                 data.put_be32(5, PRESENT);
             }
+            Self::LoadExtension { kind, offset, len } => {
+                data.put_be32(1, register);
+                data.put_u8(2, *kind);
+                data.put_be32(3, *offset);
+                data.put_be32(4, *len);
+            }
             Self::Mask(mask) => bitwise(data, mask, &vec![0; mask.len()]),
             Self::Change { mask, flip } => bitwise(data, mask, flip),
             Self::SetMark => set_meta(data, META_MARK),
@@ -223,12 +239,13 @@ impl Expression {
                     limit.nest(2, |data| tokens(data, *bucket, *unit));
                 });
             }
+            Self::Rate(bucket) => tokens(data, *bucket, Unit::Packets),
             Self::Remember { set, timeout } => add_or_refresh(data, set, *timeout),
             Self::Known(set) => {
                 data.put_text(1, set);
                 data.put_be32(2, REGISTER);
             }
-            Self::Counter => {}
+            Self::Counter | Self::LeaveAsItIs => {}
             Self::Accept => verdict(data, 1, None),
             Self::Drop => verdict(data, 0, None),
             Self::Jump(chain) => verdict(data, (-3i32).cast_unsigned(), Some(chain)),
@@ -322,7 +339,6 @@ pub(super) fn destination_port(port: u16) -> Vec<Expression> {
 
 /// Tests for a packet that is no fragment of any kind.
 pub(super) fn unfragmented(family: Family) -> Vec<Expression> {
-    const FRAGMENT_HEADER: u8 = 44;
     match family {
         // More fragments, or an offset.
         Family::Ipv4 => {

@@ -4,6 +4,7 @@ use super::HostRules;
 use super::asking;
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, host, interface, reassembly};
+use super::fragments;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 
 /// Priority of the chain that queues what the host sends.
@@ -33,7 +34,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
-    table.chains.extend(class::no_fragments(rules.fragments, family));
+    fragments::chains(rules.fragments, false, &mut table);
     table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
     table.chains.push(Chain {
         name: "outbound".into(),

@@ -16,6 +16,10 @@ pub(super) enum Key {
     Owner,
     /// Addresses, protocol and ports of a packet that leaves: a flow.
     Flow,
+    /// Addresses and SPI of a packet with AH, or of its first fragment.
+    Association,
+    /// Addresses and identification of a datagram in fragments.
+    Datagram,
 }
 
 impl Key {
@@ -27,7 +31,7 @@ impl Key {
             // Only what belongs to connections comes so far, on each interface on which somebody guesses one.
             Self::Connection(_) | Self::Source(Interface::Arriving) => 16_384,
             Self::Owner => 1024,
-            Self::Flow | Self::Source(Interface::Leaving) => 65_536,
+            Self::Flow | Self::Association | Self::Datagram | Self::Source(Interface::Leaving) => 65_536,
         }
     }
 
@@ -67,6 +71,19 @@ impl Key {
                 vec![interface(of), source]
             }
             Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
+            Self::Association => {
+                let [source, destination] = addresses(family);
+                vec![source, destination, Part::new(INTEGER, 4, Expression::LoadTransport { offset: SPI, len: 4 })]
+            }
+            Self::Datagram => {
+                let [source, destination] = addresses(family);
+                // RFC 791 §3.1, RFC 8200 §4.5.
+                let identification = match family {
+                    Family::Ipv4 => Part::new(INTEGER, 2, Expression::LoadNetwork { offset: 4, len: 2 }),
+                    Family::Ipv6 => Part::new(INTEGER, 4, Expression::LoadExtension { kind: FRAGMENT_HEADER, offset: 4, len: 4 }),
+                };
+                vec![source, destination, identification]
+            }
             Self::Flow => flow(family, Part::new(PROTOCOL, 1, Expression::LoadProtocol), Some(0)),
         }
     }
@@ -82,6 +99,11 @@ pub(super) fn flow_without_ports(family: Family, under_ah: bool) -> Vec<Expressi
     let protocol = if under_ah { NEXT_HEADER_OF_AH } else { Expression::LoadProtocol };
     one_behind_the_other(flow(family, Part::new(PROTOCOL, 1, protocol), None))
 }
+
+/// The IPv6 Fragment header (RFC 8200 §4.5).
+pub(super) const FRAGMENT_HEADER: u8 = 44;
+/// Where the SPI stands in AH (RFC 4302 §2.4).
+const SPI: u32 = 4;
 
 /// RFC 4302 §2.1.
 pub(super) const NEXT_HEADER_OF_AH: Expression = Expression::LoadTransport { offset: 0, len: 1 };
@@ -157,6 +179,10 @@ mod tests {
             (Key::Source(Interface::Arriving), Family::Ipv6, 12),
             (Key::Flow, Family::Ipv4, 20),
             (Key::Flow, Family::Ipv6, 44),
+            (Key::Association, Family::Ipv4, 12),
+            (Key::Association, Family::Ipv6, 36),
+            (Key::Datagram, Family::Ipv4, 12),
+            (Key::Datagram, Family::Ipv6, 36),
         ] {
             assert_eq!(key.octets(family), octets, "{key:?} {family}");
             assert!(key.kind(family) < 1 << 30, "{key:?} {family}");

@@ -12,6 +12,7 @@
 //! touches it. If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
 //! error that says so; nothing weaker is set, and a node that had no rules is closed altogether.
 
+mod admitted;
 mod asking;
 mod batch;
 mod class;
@@ -19,6 +20,7 @@ mod closed;
 mod dump;
 mod exempt;
 mod expression;
+mod fragments;
 mod host;
 mod key;
 mod mode;
@@ -28,6 +30,7 @@ mod watch;
 
 use crate::netlink::{NetlinkError, Protocol, Socket};
 
+pub use admitted::Admitted;
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};
@@ -81,7 +84,8 @@ const GIST_PORT: u16 = 270;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fragments {
-    /// The kernel makes datagrams whole before they are judged. Whoever fills its memory for them harms fragmented datagrams only.
+    /// The kernel makes datagrams whole before they are judged, as far as they are of a permission or within the buckets for others.
+    /// Whoever fills its memory for them nevertheless harms fragmented datagrams only.
     #[default]
     Reassemble,
     /// Dropped as they arrive, and counted by the rule `fragments`.

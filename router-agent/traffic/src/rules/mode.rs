@@ -47,6 +47,11 @@ impl Modes {
     pub fn are_closed(&self) -> bool {
         self.others == Mode::Closed && self.interfaces.iter().all(|(_, mode)| *mode == Mode::Closed)
     }
+
+    /// Whether any interface is observed.
+    pub(super) fn observe(&self) -> bool {
+        self.others == Mode::Observe || self.interfaces.iter().any(|(_, mode)| *mode == Mode::Observe)
+    }
 }
 
 /// Octets a second of each source. The kernel lets as many come at once as the rate and the burst together.

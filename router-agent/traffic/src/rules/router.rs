@@ -2,6 +2,7 @@
 
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, unfragmented};
+use super::fragments;
 use super::mode;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
@@ -23,7 +24,7 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let input = input(rules, &mut table);
     let forward = forward(rules, &mut table);
     let output = output(rules, &mut table);
-    table.chains.extend(class::no_fragments(rules.fragments, family));
+    fragments::chains(rules.fragments, rules.modes.observe(), &mut table);
     table.chains.extend([interception(family), reassembly_chain(), forward, input, output]);
     table
 }

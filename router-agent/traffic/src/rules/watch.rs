@@ -27,6 +27,8 @@ const NEW_GENERATION: u16 = SUBSYSTEM << 8 | 15;
 const FIXED_LEN: usize = 4;
 /// Room for one received buffer.
 const RECEIVE_LEN: usize = 64 * 1024;
+/// Room for what is told of a whole rule set that goes at once, and of who made it go.
+const NEWS_LEN: usize = 512 * 1024;
 /// How often in a row a table that is disturbed while it is installed is installed anew before the caller is asked again.
 const ATTEMPTS: usize = 16;
 
@@ -57,6 +59,8 @@ pub struct Watch {
     requests: Socket,
     notifications: Socket,
     own_port: u32,
+    /// Netlink port of whoever else may fill sets of the table.
+    beside: Option<u32>,
     /// What stood after the last installation.
     expected: BTreeSet<Entry>,
     /// Something has been heard that has not been mended yet, and by whom it was.
@@ -79,13 +83,23 @@ impl Watch {
     ///
     /// What the kernel refuses; the table then is as it was.
     pub fn start(role: Role, install: Install) -> Result<Self, NetlinkError> {
+        Self::start_beside(role, install, None)
+    }
+
+    /// The same beside somebody of this daemon who may fill sets of the table, and is known by a netlink port.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_beside(role: Role, install: Install, beside: Option<u32>) -> Result<Self, NetlinkError> {
         let requests = Socket::open(Protocol::Netfilter)?;
         // Before the installation, so that nothing that happens after it is missed.
         let notifications = Socket::listen(Protocol::Netfilter, GROUP)?;
+        notifications.hold(NEWS_LEN);
         let own_port = requests.port()?;
         let buffer = vec![0; RECEIVE_LEN];
         let (expected, disturbed, culprit) = (BTreeSet::new(), None, Author::default());
-        let mut watch = Self { role, install, requests, notifications, own_port, expected, disturbed, culprit, buffer };
+        let mut watch = Self { role, install, requests, notifications, own_port, beside, expected, disturbed, culprit, buffer };
         watch.restore()?;
         Ok(watch)
     }
@@ -119,6 +133,9 @@ impl Watch {
                 Err(errno) => return Err(NetlinkError::Receive(errno)),
             };
             for message in messages(received) {
+                if message.is_ok_and(|message| message.port != 0 && Some(message.port) == self.beside) {
+                    continue;
+                }
                 // What cannot be read may have said anything.
                 match message.and_then(|message| News::read(&message, self.role, self.own_port)).unwrap_or(News::Disturbed) {
                     News::Disturbed => drop(self.disturbed.get_or_insert_default()),

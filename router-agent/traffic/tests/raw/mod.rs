@@ -54,10 +54,10 @@ pub fn syn(ends: Ends<'_>, from: u16, to: u16) -> Vec<u8> {
 
 /// The packet in two fragments.
 pub fn fragments(packet: &[u8]) -> Vec<Vec<u8>> {
-    const FIRST: usize = 32;
+    const FIRST: usize = 48;
     if packet[0] >> 4 == 4 {
         let (head, data) = packet.split_at(IPV4_HEADER);
-        return [(&data[..FIRST], 0x2000u16), (&data[FIRST..], 4)]
+        return [(&data[..FIRST], 0x2000u16), (&data[FIRST..], 6)]
             .map(|(part, place)| {
                 let mut fragment = [head, part].concat();
                 let len = u16::try_from(fragment.len()).unwrap();
@@ -69,7 +69,7 @@ pub fn fragments(packet: &[u8]) -> Vec<Vec<u8>> {
             .to_vec();
     }
     let (head, data) = packet.split_at(IPV6_HEADER);
-    [(&data[..FIRST], 1u16), (&data[FIRST..], 32)]
+    [(&data[..FIRST], 1u16), (&data[FIRST..], 48)]
         .map(|(part, place)| {
             let [high, low] = place.to_be_bytes();
             let mut fragment = [head, &[head[6], 0, high, low, 0x77, 0x77, 0x77, 0x77], part].concat();
