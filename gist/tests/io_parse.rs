@@ -29,7 +29,7 @@ fn what_is_built_is_read_back() {
     }
 }
 
-/// G-175: the option is a pre-filter only.
+/// G-178, G-175: the option is a pre-filter only.
 #[test]
 fn an_ipv4_query_without_router_alert_is_taken_and_an_ipv6_one_is_not() {
     let without = |source: &str, destination: &str| build(source, destination, None, &QUERY);
@@ -37,7 +37,7 @@ fn an_ipv4_query_without_router_alert_is_taken_and_an_ipv6_one_is_not() {
     assert_eq!(intercepted(&without("fd20::1", "fd21::4"), 0), Err(NotQueryMode::NoRouterAlert));
 }
 
-/// G-028: whatever does not match exactly stays ordinary traffic.
+/// G-328, G-028: whatever does not match exactly stays ordinary traffic.
 #[test]
 fn what_does_not_match_the_encapsulation_is_left_alone() {
     let v4 = packet("10.0.0.1", "10.0.0.2", &QUERY);
@@ -72,7 +72,7 @@ fn what_does_not_match_the_encapsulation_is_left_alone() {
     assert_eq!(intercepted(&broken, 0), Err(NotQueryMode::IpHeader));
 }
 
-/// G-004, G-154: magic number, version and C-flag.
+/// G-183, G-004, G-154: magic number, version and C-flag.
 #[test]
 fn what_is_not_a_query_mode_message_is_left_alone() {
     let read = |at: usize, value: u8| {

@@ -18,7 +18,7 @@ use io_support::{
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Query, Response, TLS, Confirm, Data; then Data back over the same association.
+/// G-237, G-344: query, Response, TLS, Confirm, Data; then Data back over the same association.
 #[test]
 fn a_message_crosses_and_is_answered_over_the_same_association() {
     in_own_network(|| async {
@@ -93,7 +93,7 @@ fn the_query_on_the_wire_has_router_alert_df_and_a_right_checksum() {
     });
 }
 
-/// A router on the path takes the Query although it is addressed to somebody else.
+/// G-029: a router on the path takes the Query although it is addressed to somebody else.
 #[test]
 fn an_intercepted_query_makes_the_interceptor_the_peer() {
     in_own_network(|| async {

@@ -166,7 +166,8 @@ fn message_types_in_the_wrong_encapsulation_are_refused() {
     assert!(!world.errors_of(1)[0].datagram_mode);
 }
 
-/// G-130, G-148: Data as a datagram. Without state code 5; without NLI missing object; for a session on an association code 3.
+/// G-270, G-130, G-148: Data as a datagram. Without state code 5; without NLI missing object; for a session on an association
+/// code 3.
 #[test]
 fn data_in_datagrams_never_reaches_an_application_that_demands_protection() {
     let from = "10.0.1.1:270";
@@ -242,7 +243,7 @@ fn errors_are_never_answered() {
     assert_eq!(world.datagrams.len(), 1);
 }
 
-/// G-127: a Response nobody asked for; node rule 2.
+/// G-268, G-127: a Response nobody asked for; node rule 2.
 #[test]
 fn a_stray_response_is_dropped_in_silence() {
     let mut world = World::chain();
@@ -275,7 +276,7 @@ fn an_error_goes_to_the_signalling_address_or_nowhere() {
     assert_eq!(destination(&sent), "10.0.1.1:270", "whose port 1234 nobody has named");
 }
 
-/// G-171, G-317, G-318, G-319: S=1 and another source.
+/// G-185, G-171, G-317, G-318, G-319: S=1 and another source.
 #[test]
 fn a_query_changed_by_a_nat_is_answered_to_its_source() {
     let (cause, sent) = answer(passing("192.0.2.1:6000", &query())).unwrap();
@@ -283,7 +284,7 @@ fn a_query_changed_by_a_nat_is_answered_to_its_source() {
     assert_eq!(answer(direct("192.0.2.1:6000", "10.0.1.254", &data(Some(nli())))), None);
 }
 
-/// G-254, G-256, G-261, G-266, G-329.
+/// G-253, G-254, G-256, G-261, G-266, G-329.
 #[test]
 fn queries_for_flows_that_cannot_come_this_way_are_refused() {
     let version = with_query(|body| {
@@ -327,7 +328,8 @@ fn the_offer_of_the_response_does_not_depend_on_the_query() {
     assert_eq!(offers[0], offers[1]);
 }
 
-/// G-035, G-038, G-040, G-065, G-066: node rule 1 without peering. Only hop count and TTL change; the destination always peers.
+/// G-267, G-035, G-038, G-040, G-065, G-066: node rule 1 without peering. Only hop count and TTL change; the destination always
+/// peers.
 #[test]
 fn a_declined_query_goes_on_unchanged_but_for_its_hop_count() {
     let mut world = World::chain();

@@ -13,7 +13,8 @@ use gist::node::{Side, Transmit};
 use gist::wire::{Body, Cookie, MessageType, Mri, Profile, StackProposal};
 use node_world::*;
 
-/// Node rule 5; querying 0, 4, 4c, 5, 7; responding 2, 3, 4; association 0, 5, 6, 1, 2. G-086, G-144, G-235, G-267…G-275.
+/// G-036, G-076, G-271, G-286: node rule 5; querying 0, 4, 4c, 5, 7; responding 2, 3, 4; association 0, 5, 6, 1, 2. G-086,
+/// G-144, G-235, G-267…G-275.
 #[test]
 fn messages_cross_the_chain_in_both_directions() {
     let mut world = World::chain();
@@ -42,7 +43,7 @@ fn messages_cross_the_chain_in_both_directions() {
     assert!(world.members.iter().all(|member| member.node.counters().events_refused == 0));
 }
 
-/// G-250…G-252, G-155, G-158, G-160, G-172, G-182, G-137…G-140: the first Query at the sender and at the router.
+/// G-075, G-250…G-252, G-155, G-158, G-160, G-172, G-182, G-137…G-140: the first Query at the sender and at the router.
 #[test]
 fn a_query_goes_the_way_of_the_flow() {
     let mut world = World::chain();
@@ -54,8 +55,10 @@ fn a_query_goes_the_way_of_the_flow() {
         assert_eq!((source, destination), (address("10.0.1.1"), address("10.0.2.1")));
         assert_eq!((source_port, router_alert), (270, Some(65503)));
         assert_eq!(message.source_is_signalling, is_signalling);
+        assert_eq!(message.nslp_id, NSLP);
         let Body::Query(query) = message.body else { panic!("Query") };
-        assert_eq!(query.nli.address, address(own));
+        assert_eq!((&query.mri, query.session), (&down(), session(1)));
+        assert_eq!((&query.nli.peer, query.nli.address), (&identity(number), address(own)));
         assert_eq!(query.nli.ip_ttl, ip_ttl);
         assert_eq!(query.nli.validity, secs(30));
         assert_eq!(query.cookie.as_bytes().len(), 16);
@@ -140,12 +143,14 @@ fn the_responder_keeps_nothing_before_the_confirm() {
     assert_eq!(parts, ["Querying", "Responding", "SessionId", "Cookie(", "PeerIdentity"].map(|word| before.matches(word).count()));
 }
 
-/// G-190…G-192, G-194, G-251; querying rule 2 with and without nresp_reached.
+/// G-189, G-272, G-274, G-190…G-192, G-194, G-251; querying rule 2 with and without nresp_reached.
 #[test]
 fn an_unanswered_query_is_repeated_with_doubling_intervals_until_t2() {
     let mut world = World::chain();
     world.members[1].alive = false;
     world.send(0, text("down"));
+    assert_eq!(world.node(0).routing_table()[0].state, "Awaiting Response");
+    assert_eq!(world.datagrams_of(0, MessageType::Query).len(), 1, "sent at birth");
     world.run(secs(60));
     let queries = world.datagrams_of(0, MessageType::Query);
     let instants: Vec<_> = queries.iter().map(|(at, _, _)| *at).collect();
@@ -336,7 +341,7 @@ fn a_first_confirm_without_hold_time_is_answered_with_missing_object() {
     assert!(world.node(1).routing_table().is_empty());
 }
 
-/// G-091: the responder is restarted between Response and Confirm and still knows its cookie.
+/// G-269, G-091: the responder is restarted between Response and Confirm and still knows its cookie.
 #[test]
 fn a_responder_restarted_before_the_confirm_still_installs_state() {
     let mut world = World::chain();

@@ -40,7 +40,8 @@ fn no_routing_state(mri: gist::wire::Mri, about: MessageType) -> Message {
     Message { hop_count: 1, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() }
 }
 
-/// G-111, G-114, G-115, G-138, G-277, G-278: querying rules 8 and 4, responding rule 5; the Response comes over the association.
+/// G-304, G-111, G-114, G-115, G-138, G-277, G-278: querying rules 8 and 4, responding rule 5; the Response comes over the
+/// association.
 #[test]
 fn state_is_refreshed_between_half_and_three_quarters_of_its_validity() {
     let mut world = talking();
@@ -95,7 +96,7 @@ fn data_flows_during_a_refresh() {
     assert_eq!(world.payloads(0), ["back"]);
 }
 
-/// G-023, G-290: responding rule 11 at the validity time; querying rule 2 in Awaiting Refresh no later than that.
+/// G-112, G-274, G-023, G-290: responding rule 11 at the validity time; querying rule 2 in Awaiting Refresh no later than that.
 #[test]
 fn state_that_is_not_refreshed_ends_at_both_ends() {
     let mut world = talking();
@@ -219,7 +220,7 @@ fn a_responder_deletes_state_that_its_peer_has_lost() {
     assert_eq!(world.events(1), [NetworkEvent::RouteDeleted]);
 }
 
-/// G-131, G-135: node rule 4b: the error comes as a datagram, over another association, or for unknown state.
+/// G-270, G-131, G-135: node rule 4b: the error comes as a datagram, over another association, or for unknown state.
 #[test]
 fn no_routing_state_is_believed_only_from_the_peer_itself() {
     let mut world = talking();
@@ -255,7 +256,7 @@ fn no_routing_state_errors_cannot_drive_queries() {
     assert!(world.node(0).routing_table().is_empty());
 }
 
-/// G-312: querying rule 7.1.3, urgent.
+/// G-310, G-312: querying rule 7.1.3, urgent.
 #[test]
 fn an_urgent_invalidation_asks_at_once() {
     let mut world = talking();
@@ -284,7 +285,7 @@ fn a_calm_invalidation_asks_with_the_next_message() {
     assert_eq!(world.datagrams_of(0, MessageType::Query).len(), before + 1, "asked once");
 }
 
-/// G-300, G-306: querying rule G-306: the Query now reaches the receiver, past the router.
+/// G-276, G-300, G-306: querying rule G-306: the Query now reaches the receiver, past the router.
 #[test]
 fn another_peer_takes_over_at_the_querying_node() {
     let mut world = talking();

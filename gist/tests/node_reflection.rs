@@ -63,7 +63,7 @@ fn answered(datagram: Datagram) -> Vec<String> {
     destinations(&world)
 }
 
-/// G-169: the source port is where its sender hears; whoever names another address has nothing to say about ports there.
+/// G-089, G-169: the source port is where its sender hears; whoever names another address has nothing to say about ports there.
 #[test]
 fn an_answer_reaches_no_port_of_others_but_gists_own() {
     for message in [naming(VICTIM), spent(naming(VICTIM))] {
