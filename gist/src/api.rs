@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::wire::{Mri, NslpId, PeerIdentity, SessionId};
+use crate::wire::{ErrorCause, Mri, NslpId, PeerIdentity, SessionId};
 
 /// The application's own name for a message, given back in [`Indication::MessageStatus`] (RFC 5971 B.1).
 ///
@@ -108,6 +108,20 @@ impl TransferAttributes {
     pub const RELIABLE_AND_SECURE: Self = Self { reliable: true, secure: true };
 }
 
+/// How the next peer of a message is found (RFC 5971 §4.1.2, §4.3.3, §7.1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Routing {
+    /// By routing state, which is made first if there is none.
+    #[default]
+    State,
+    /// By no routing state, and none is made (G-018): one datagram in Q-mode to whoever on the path takes it, unprotected, which may
+    /// get lost without a word. Only for an application that sends unprotected messages.
+    Stateless,
+    /// To this peer, [`ReceivedMessage::peer_handle`] of a message that came from it, whatever routing state says (G-314). Its application
+    /// gets the message only if it takes [`Reception::unvalidated`] ones, and judges it itself.
+    Peer(PeerHandle),
+}
+
 /// From the application to GIST.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
@@ -192,6 +206,8 @@ pub struct SendMessage {
     /// Another one than that of the message before leads to another peer: the peer known so far gets nothing more, and the
     /// message waits for whoever answers a Query on the new way. Nothing is said to the old peer, whose state runs out.
     pub path: PathId,
+    /// How the next peer is found.
+    pub routing: Routing,
 }
 
 /// From GIST to the application.
@@ -259,6 +275,22 @@ pub struct ReceivedMessage {
     pub hop_count: u8,
     /// IP hops to the peer beyond the first link, if known (G-161, G-163).
     pub ip_distance: Option<u8>,
+    /// How it came.
+    pub reception: Reception,
+}
+
+/// How a message came, beyond what it says itself (RFC 5971 B.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Reception {
+    /// No routing state vouches for it (G-044): it came in Q-mode without any, or explicitly routed. Nobody has compared its sender,
+    /// flow and session with anything; in a datagram, its sender need not even be where it says.
+    pub unvalidated: bool,
+    /// The sender chose this node whatever its routing state says (E=1, G-315).
+    pub explicit: bool,
+    /// The IP TTL or hop limit it arrived with; `None` over an association.
+    pub ip_ttl: Option<u8>,
+    /// The interface it arrived by, by the operating system's index; `None` over an association, or if unknown.
+    pub interface: Option<u32>,
 }
 
 /// Why a message was not sent.
@@ -282,6 +314,11 @@ pub enum SendError {
     QueueFull,
     /// The peer on the path is not in the authorised peer database.
     NotAuthorised,
+    /// Nobody took the Queries, and somebody on the path has said why: an Error about one of them, which anybody who has seen it can
+    /// write.
+    Refused(ErrorCause),
+    /// No peer is known by the handle of [`Routing::Peer`], or it cannot be reached any more.
+    UnknownPeer,
 }
 
 impl fmt::Display for SendError {
@@ -296,6 +333,8 @@ impl fmt::Display for SendError {
             Self::HopCountZero => f.write_str("hop count 0"),
             Self::QueueFull => f.write_str("queue full"),
             Self::NotAuthorised => f.write_str("peer not authorised"),
+            Self::Refused(cause) => write!(f, "refused on the path: {cause}"),
+            Self::UnknownPeer => f.write_str("no such peer"),
         }
     }
 }
@@ -342,6 +381,7 @@ impl fmt::Debug for SendMessage {
             .field("hop_count", &self.hop_count)
             .field("on_behalf_of", &self.on_behalf_of)
             .field("path", &self.path)
+            .field("routing", &self.routing)
             .finish()
     }
 }
@@ -361,6 +401,7 @@ impl fmt::Debug for ReceivedMessage {
             .field("authenticated", &self.authenticated)
             .field("hop_count", &self.hop_count)
             .field("ip_distance", &self.ip_distance)
+            .field("reception", &self.reception)
             .finish()
     }
 }

@@ -217,12 +217,17 @@ fn an_unknown_application_is_told_apart_by_encapsulation() {
     foreign.nslp_id = NslpId(12);
     let (cause, _) = answer(direct("10.0.1.1:270", "10.0.1.254", &foreign)).unwrap();
     assert_eq!(cause, ErrorCause::UnknownNslpId);
-    // In passing it is none of this node's business.
-    assert_eq!(answer(passing("10.0.1.1:270", &Message { nslp_id: NslpId(12), ..query() })), None);
-    // At the flow's end it is.
+    // In passing it is none of this node's business (node_passing); at the flow's end it is.
     let mut world = World::chain();
-    world.inject(2, passing("10.0.1.1:270", &Message { nslp_id: NslpId(12), ..query() }));
-    assert_eq!(world.errors_of(2)[0].cause(), Some(ErrorCause::EndpointFound));
+    let unknown = Message { nslp_id: NslpId(12), ..query() };
+    world.inject(2, passing("10.0.1.1:270", &unknown));
+    let error = world.errors_of(2)[0].clone();
+    assert_eq!(error.cause(), Some(ErrorCause::EndpointFound));
+    assert_eq!((error.session, error.mri), (unknown.session(), Some(down())), "as they came");
+    let Body::Data(body) = &mut foreign.body else { panic!("Data") };
+    body.context_free = true;
+    world.inject(2, passing("10.0.1.1:270", &foreign));
+    assert_eq!(world.errors_of(2)[1].cause(), Some(ErrorCause::EndpointFound));
 }
 
 /// G-129, G-131: Errors are never answered, whatever they hold.

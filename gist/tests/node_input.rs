@@ -42,6 +42,7 @@ fn feed(world: &mut World, number: usize, bytes: Bytes, as_datagram: bool, query
             ip_ttl: Some(60),
             interface: 2,
             query_mode,
+            router_alert: None,
             payload: bytes,
         };
         node.handle_datagram(datagram, now);

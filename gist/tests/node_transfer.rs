@@ -7,7 +7,7 @@ mod node_world;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gist::api::{Indication, MessageHandle, PeerHandle, Principal, ReceivedMessage, Request, SendMessage, TransferAttributes};
+use gist::api::{Indication, MessageHandle, PeerHandle, Principal, ReceivedMessage, Reception, Request, SendMessage, TransferAttributes};
 use gist::node::{NodeConfig, Registration, Role, Transmit};
 use gist::wire::{Body, Message, MessageType, Mri, NslpId};
 use node_world::*;
@@ -33,6 +33,7 @@ fn essence(received: &ReceivedMessage) -> ReceivedMessage {
         authenticated: false,
         principal: Principal([0; 32]),
         peer_handle: PeerHandle([0; 16]),
+        reception: Reception::default(),
         ..received.clone()
     }
 }
@@ -131,7 +132,10 @@ fn each_of_several_applications_gets_its_own_messages() {
     world.send(0, text_for(session(2), b"here"));
     world.run(secs(1));
     assert_eq!(world.payloads(1).last().unwrap(), "here");
-    assert_eq!(world.received(2).iter().map(|message| (message.nslp_id, &message.payload[..])).collect::<Vec<_>>(), [(other, &b"past"[..])]);
+    assert_eq!(
+        world.received(2).iter().map(|message| (message.nslp_id, &message.payload[..])).collect::<Vec<_>>(),
+        [(other, &b"past"[..])]
+    );
 }
 
 /// G-026, G-291, G-083, G-080: what waits for an association leaves in its order as soon as it is open, behind the Confirm, which goes
@@ -229,7 +233,11 @@ fn a_session_uses_one_association_at_a_time() {
     assert!(!sent.is_empty());
     let (first, second) = (world.payloads(1), world.payloads(BYPASS));
     let together: Vec<_> = first.iter().chain(&second).cloned().collect();
-    assert_eq!(together, ["one.", "two.", "tree", "four", "five", "six.", "sevn", "eigt", "nine", "ten."], "one after the other, none twice");
+    assert_eq!(
+        together,
+        ["one.", "two.", "tree", "four", "five", "six.", "sevn", "eigt", "nine", "ten."],
+        "one after the other, none twice"
+    );
     assert!(!second.is_empty() && first.len() >= 2);
 }
 

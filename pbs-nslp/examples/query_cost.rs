@@ -136,5 +136,6 @@ fn query(from: IpAddr, n: u16, signer: &X509Signer) -> ReceivedMessage {
         authenticated: true,
         hop_count: 60,
         ip_distance: None,
+        reception: Default::default(),
     }
 }

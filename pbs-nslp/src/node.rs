@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{MessageHandle, PathId, Principal, ReceivedMessage, SendMessage, TransferAttributes};
+use gist::api::{MessageHandle, PathId, Principal, ReceivedMessage, Routing, SendMessage, TransferAttributes};
 use gist::time::Instant;
 use gist::wire::{Direction, Mri, NslpId, SessionId};
 
@@ -237,6 +237,7 @@ impl Node {
             hop_count: envelope.hop_count,
             on_behalf_of: envelope.on_behalf_of,
             path: envelope.path,
+            routing: Routing::State,
         }
     }
 

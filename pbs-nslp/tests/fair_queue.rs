@@ -36,6 +36,7 @@ fn message(peer: u16, from: u16, to: u16, tag: u16) -> ReceivedMessage {
         authenticated: true,
         hop_count: 60,
         ip_distance: None,
+        reception: Default::default(),
     }
 }
 

@@ -137,8 +137,10 @@ fn handle(mut message: Message, queue: &mut Queue, applications: &Applications, 
             message.set_nfmark(SIGNALLING_PASSED);
             message.set_verdict(Verdict::Accept);
         }
-        Judgement::HopCountExhausted => {
+        Judgement::HopCountExhausted(datagram) => {
             counters.hop_count_exhausted.fetch_add(1, Ordering::Relaxed);
+            // GIST tells its sender, within its limits; if it cannot take it now, the sender asks again.
+            let _ = gist.intercepted(datagram);
             message.set_verdict(Verdict::Drop);
         }
         Judgement::Ordinary => {
@@ -164,8 +166,8 @@ enum Judgement {
     Take(gist::node::Datagram),
     /// For a listed foreign NSLP: the packet as it goes on.
     PassOn(Vec<u8>),
-    /// For a listed foreign NSLP, but its hops are used up (G-070).
-    HopCountExhausted,
+    /// For a listed foreign NSLP, but its hops are used up, which its sender is told (G-070).
+    HopCountExhausted(gist::node::Datagram),
     /// No business of signalling.
     Ordinary,
 }
@@ -180,7 +182,7 @@ fn judge(packet: &[u8], interface: u32, applications: &Applications) -> Judgemen
     }
     match forwarded(packet) {
         Ok(packet) => Judgement::PassOn(packet),
-        Err(ForwardError::HopCountExhausted) => Judgement::HopCountExhausted,
+        Err(ForwardError::HopCountExhausted) => Judgement::HopCountExhausted(seen.datagram),
         Err(_) => Judgement::Ordinary,
     }
 }
@@ -239,12 +241,13 @@ mod tests {
         assert_eq!(judged(shorter_than_it_says), Judgement::Ordinary);
     }
 
-    /// G-070: no hop left is not a reason to treat it as data.
+    /// G-070: no hop left, which GIST says to the sender, is not a reason to treat it as data.
     #[test]
     fn a_message_of_a_listed_application_without_hops_left_ends_here() {
         let mut last_hop = message(FOREIGN, 0, 4);
         last_hop[5] = 1;
-        assert_eq!(judged(&last_hop), Judgement::HopCountExhausted);
+        let Judgement::HopCountExhausted(told) = judged(&last_hop) else { panic!("for GIST to say so") };
+        assert_eq!(&told.payload[..], last_hop);
     }
 
     #[test]

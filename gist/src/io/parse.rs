@@ -106,6 +106,7 @@ pub fn intercepted(packet: &[u8], interface: u32) -> Result<Intercepted, NotQuer
             ip_ttl: Some(located.ip.ttl),
             interface,
             query_mode: true,
+            router_alert: located.ip.router_alert,
             payload: Bytes::copy_from_slice(located.payload),
         },
         nslp_id: located.header.nslp_id,

@@ -141,6 +141,7 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Datagram>
         interface,
         // The kernel does not hand over how a datagram to this node was encapsulated; the C-flag says it (G-154).
         query_mode: is_query_mode(payload),
+        router_alert: None,
         payload: Bytes::copy_from_slice(payload),
     }))
 }

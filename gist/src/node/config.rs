@@ -46,6 +46,14 @@ pub struct NodeConfig {
     pub authorised_peers: Vec<ApdEntry>,
     /// The node's own addresses, to know itself as a destination.
     pub local_addresses: Vec<IpAddr>,
+    /// Where IPv4 Queries go without router alert, since something on the way drops packets with options; nowhere by default (G-174).
+    pub without_router_alert: Vec<AddressPrefix>,
+    /// Bytes of the longest IP packet that every link of this node takes, 1500 by default: a message in a datagram is never made longer than
+    /// this and 576 bytes allow where the path is not known (G-055).
+    pub first_hop_mtu: u16,
+    /// Whether messages that a GIST-aware NAT has changed are taken (§7.2.2), by default not: then a Query with a NAT-Traversal object is
+    /// answered by Object Type Error 4. Taken, it makes this node repeat what anybody put in it.
+    pub behind_nats: bool,
     /// The bound on all D-mode messages made here (G-202).
     pub datagram_rate: DatagramRate,
 }
@@ -71,6 +79,9 @@ impl NodeConfig {
             caps: Caps::default(),
             authorised_peers: Vec::new(),
             local_addresses: Vec::new(),
+            without_router_alert: Vec::new(),
+            first_hop_mtu: 1500,
+            behind_nats: false,
             datagram_rate: DatagramRate::default(),
         }
     }
@@ -98,6 +109,12 @@ pub struct Registration {
     /// Whether Queries that go upstream are answered (G-256). They say who is the next node downstream without having
     /// followed the flow, so a node of the sender's link could place itself there.
     pub upstream_queries: bool,
+    /// Whether this node itself asks upstream for flows whose source does not signal (G-255), where a message upstream finds no routing
+    /// state. Only the next node on the link can answer.
+    pub asks_upstream: bool,
+    /// Whether the application takes messages that no routing state covers ([`crate::api::Reception::unvalidated`]): explicitly routed, and
+    /// where it does not demand protection also in Q-mode. If not, they are refused like any other without state.
+    pub unvalidated_data: bool,
     /// The longest of its payloads that is sent or, on an association, received: bytes, 16,380 at most (G-370).
     pub longest_payload: usize,
 }
@@ -111,6 +128,8 @@ impl Registration {
             rao,
             offer: vec![Profile(vec![MaProtocol::Tls, MaProtocol::ForwardsTcp])],
             upstream_queries: false,
+            asks_upstream: false,
+            unvalidated_data: false,
             longest_payload: MAX_VALUE_LENGTH,
         }
     }

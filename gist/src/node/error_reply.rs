@@ -64,6 +64,26 @@ impl Node {
         self.send_error(error, fault.context.nat.clone(), &origin, destination, None, now);
     }
 
+    /// Answers a message that need not decode, for another reason than that.
+    pub(super) fn answer_unread(
+        &mut self,
+        fault: &DecodeError,
+        cause: ErrorCause,
+        info: Option<ErrorInfo>,
+        origin: &DatagramOrigin,
+        now: Instant,
+    ) {
+        let context = &fault.context;
+        let Some(header) = context.header else { return };
+        let mut error = GistError::new(cause, header);
+        (error.session, error.mri) = (context.session, context.mri.clone());
+        (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
+        error.info.extend(info);
+        let is_source = context.common_header().is_some_and(|header| header.source_is_signalling);
+        let destination = error_to(origin, context.nli.as_ref().map(|nli| nli.address), is_source);
+        self.send_error(error, context.nat.clone(), &Origin::Datagram(*origin), destination, None, now);
+    }
+
     /// Routing state plays no part in where an Error goes (G-219).
     fn send_error(
         &mut self,

@@ -5,10 +5,10 @@ use core::net::IpAddr;
 use super::association::Association;
 use super::machines::{querying, responding};
 use super::receive_data::Delivery;
-use super::routing_state::{Peer, Route, RoutingKey};
+use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::timers::TimerKey;
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
-use crate::api::{AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, SendError, SendMessage};
+use crate::api::{AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage};
 use crate::wire::Mri;
 
 impl Node {
@@ -16,7 +16,8 @@ impl Node {
     pub(super) fn deliver(&mut self, key: &RoutingKey, sender: &Sender<'_>, delivery: Delivery) {
         self.counters.messages_delivered += 1;
         let association = delivery.origin.association();
-        let &Sender { peer, ip_distance, tentative } = sender;
+        let &Sender { peer, ip_distance, tentative, unvalidated } = sender;
+        let datagram = if let Origin::Datagram(origin) = delivery.origin { Some(origin) } else { None };
         self.outputs.push_back(Output::Indicate(Indication::Received(ReceivedMessage {
             nslp_id: key.nslp_id,
             session: key.session,
@@ -31,6 +32,12 @@ impl Node {
             authenticated: association.is_some(),
             hop_count: delivery.hop_count,
             ip_distance,
+            reception: Reception {
+                unvalidated,
+                explicit: delivery.explicit,
+                ip_ttl: datagram.and_then(|origin| origin.ip_ttl),
+                interface: datagram.map(|origin| origin.interface).filter(|interface| *interface != 0),
+            },
         })));
     }
 
@@ -144,17 +151,23 @@ pub(super) struct Sender<'a> {
     peer: &'a Peer,
     ip_distance: Option<u8>,
     tentative: bool,
+    unvalidated: bool,
 }
 
 impl<'a> Sender<'a> {
     /// The state's own peer.
     pub(super) fn of(peer: &'a Peer, ip_distance: Option<u8>) -> Self {
-        Self { peer, ip_distance, tentative: false }
+        Self { peer, ip_distance, tentative: false, unvalidated: false }
     }
 
     /// The second peer of the state.
     pub(super) fn tentative(peer: &'a Peer, ip_distance: Option<u8>) -> Self {
-        Self { peer, ip_distance, tentative: true }
+        Self { peer, ip_distance, tentative: true, unvalidated: false }
+    }
+
+    /// Whoever it is: no routing state knows it.
+    pub(super) fn unvalidated(peer: &'a Peer) -> Self {
+        Self { peer, ip_distance: None, tentative: false, unvalidated: true }
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::AddressPrefix;
+
 /// A UDP datagram to GIST's port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Datagram {
@@ -20,6 +22,8 @@ pub struct Datagram {
     pub interface: u32,
     /// Whether it was taken off its way (intercepted), or is addressed to a flow's destination.
     pub query_mode: bool,
+    /// The value of its router alert option, if it has one and that is known. It decides nothing (G-030); a packet passed on keeps it.
+    pub router_alert: Option<u16>,
     /// The UDP payload, magic number included.
     pub payload: Bytes,
 }
@@ -76,6 +80,24 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// The node's own address that a packet to `destination` would leave with; `None` if there is no route.
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr>;
+
+    /// The MTU of the path to `destination`, in bytes of a whole IP packet; `None` if it is not known, or nobody is believed about it.
+    fn path_mtu(&self, destination: IpAddr) -> Option<u16> {
+        let _ = destination;
+        None
+    }
+
+    /// The MTU of the link by which a packet to `destination` would leave; `None` if it is not known.
+    fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
+        let _ = destination;
+        None
+    }
+
+    /// Whether packets from these sources may come in by this interface (G-254); yes where that cannot be told, as with asymmetric routes.
+    fn may_come_from(&self, sources: AddressPrefix, interface: u32) -> bool {
+        let _ = (sources, interface);
+        true
+    }
 }
 
 /// A backend that does not take part in comparing nodes: two nodes in the same state are the same whatever computes for them.

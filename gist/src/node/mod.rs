@@ -9,6 +9,7 @@ mod association;
 mod association_actions;
 mod authorised_peers;
 mod authority;
+mod bypass;
 mod candidates;
 mod config;
 mod cookie;
@@ -86,6 +87,8 @@ pub struct Node {
     /// How many querying states each principal's messages have led to.
     causes: BTreeMap<Principal, usize>,
     associations: Associations,
+    /// The last messages sent without routing state, for Errors about them: flow and length, [`MOST_STATELESS`] at most, oldest first.
+    stateless: VecDeque<(RoutingKey, u16)>,
     /// Applications that do not want to become a peer at present.
     declining: BTreeSet<NslpId>,
     /// Bytes of the application's messages that wait, in all routing states together.
@@ -111,6 +114,7 @@ impl Node {
             responding: BTreeMap::new(),
             causes: BTreeMap::new(),
             associations: Associations::default(),
+            stateless: VecDeque::new(),
             declining: BTreeSet::new(),
             queued_bytes: 0,
             tasks: VecDeque::new(),
@@ -245,6 +249,9 @@ const VALIDITY_FACTOR: u32 = 2;
 /// twice RFC 5971's default. Were the first longer than the second, whoever can change a Response on its way could make the
 /// responding node forget long before the querying node refreshes.
 const MOST_UNPROVED_VALIDITY: Duration = Duration::from_secs(60);
+
+/// Messages without routing state that an Error can still be about; the oldest is forgotten first.
+const MOST_STATELESS: usize = 64;
 
 /// What the NLI's field can say.
 const MAX_VALIDITY: Duration = Duration::from_millis(u32::MAX as u64);

@@ -7,7 +7,7 @@ use super::querying::{Querying, QueryingInput};
 use super::receive::Received;
 use super::responding::{AcceptedConfirm, AcceptedQuery, Responding, RespondingInput};
 use super::routing_state::RoutingKey;
-use crate::api::{SendError, SendMessage};
+use crate::api::{PathId, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::ErrorCause;
 
@@ -19,6 +19,8 @@ pub(super) enum NodeInput {
     Confirm(Box<AcceptedConfirm>),
     /// A Confirm whose cookie is wrong, a Response, Data, or an Error.
     Stray(Box<Received>),
+    /// A peer is wanted, and there is no message for it yet.
+    Wanted(Box<RoutingKey>),
     Message {
         key: Box<RoutingKey>,
         message: Box<SendMessage>,
@@ -44,9 +46,12 @@ impl Node {
             (Action::PropagateQuery, NodeInput::Query(accepted)) => self.propagate(&accepted.received, now),
             (Action::CreateResponding, NodeInput::Confirm(accepted)) => self.create_responding(accepted, now),
             (Action::CreateQuerying, NodeInput::Message { key, message }) => self.create_querying(key, message, now),
+            (Action::FindPeer, NodeInput::Wanted(key)) => self.find_peer(key, now),
             (Action::RejectMessage, NodeInput::Message { message, .. }) => {
                 self.report_status(SendMessage::clone(message), SendError::NoEncapsulation);
             }
+            (Action::SendStateless, NodeInput::Message { message, .. }) => self.send_stateless(message, now),
+            (Action::DeliverUnvalidated, NodeInput::Stray(received)) => self.deliver_unvalidated(received),
             (Action::RefuseConfirm, NodeInput::Stray(received)) => self.refuse_confirm(received, now),
             (Action::SendNoRoutingState, NodeInput::Stray(received)) => {
                 self.counters.no_routing_state += 1;
@@ -61,7 +66,10 @@ impl Node {
                 | Action::PropagateQuery
                 | Action::CreateResponding
                 | Action::CreateQuerying
+                | Action::FindPeer
                 | Action::RejectMessage
+                | Action::SendStateless
+                | Action::DeliverUnvalidated
                 | Action::RefuseConfirm
                 | Action::SendNoRoutingState
                 | Action::Discard,
@@ -79,6 +87,17 @@ impl Node {
         self.note_cause(cause);
         self.querying.insert(key.clone(), Querying::new(self.config.inactivity, cause, message.path, now));
         self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
+    }
+
+    /// A routing state that nothing waits for yet (G-069).
+    fn find_peer(&mut self, key: &RoutingKey, now: Instant) {
+        if !self.has_room_for_state() || !self.has_share_to_cause(None) {
+            self.counters.refused_when_full += 1;
+            return;
+        }
+        self.note_cause(None);
+        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, None, PathId::ROUTED, now));
+        self.querying_event(key, querying::Event::TgEstablish, QueryingInput::None, now);
     }
 
     /// Late installation: nothing was kept for this peer before (G-128).

@@ -12,7 +12,7 @@ use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::transmit::HOP_COUNT;
 use crate::api::{AssociationId, PathId, PeerHandle, Principal, RoutingStatus, SendError, SendMessage};
 use crate::time::Instant;
-use crate::wire::{CommonHeader, Cookie, MessageType, Response};
+use crate::wire::{CommonHeader, Cookie, ErrorCause, MessageType, Response};
 
 /// T2 as a multiple of T1 (G-192).
 const MAX_BACKOFF: u32 = 64;
@@ -58,6 +58,8 @@ pub(super) struct Handshake {
     pub(super) words: u16,
     /// Somebody says that nobody further on the path has the application.
     pub(super) endpoint_found: bool,
+    /// Why somebody on the path says that it has refused a Query: nobody has proved it.
+    pub(super) refusal: Option<ErrorCause>,
     /// Why the last peer that answered was not taken.
     pub(super) setback: Option<SendError>,
     /// Peers that answered and were heard so far, each for a connection or a Confirm.
@@ -118,7 +120,7 @@ pub(super) enum Plan {
 
 impl Handshake {
     pub(super) fn new(started: Instant, own: Option<IpAddr>) -> Self {
-        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, setback: None, opened: 0 }
+        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, refusal: None, setback: None, opened: 0 }
     }
 }
 

@@ -214,7 +214,7 @@ impl Node {
             return;
         }
         let mri = accepted.response.mri.clone();
-        let delivery = Delivery { payload, hop_count: accepted.hop_count, origin: accepted.origin, mri };
+        let delivery = Delivery { payload, hop_count: accepted.hop_count, origin: accepted.origin, mri, explicit: false };
         self.tasks.push_back(Task::Querying(key.clone(), Event::RxData, QueryingInput::Data(delivery)));
     }
 
@@ -232,7 +232,8 @@ impl Node {
             None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle, None),
             _ => {}
         }
-        self.report_stored(&mut machine.stored, &setback.unwrap_or(SendError::NoResponse));
+        let refusal = machine.handshake.refusal.take().map(SendError::Refused);
+        self.report_stored(&mut machine.stored, &setback.or(refusal).unwrap_or(SendError::NoResponse));
         self.report_deleted(key, machine);
     }
 

@@ -34,9 +34,12 @@ impl Received {
 impl Node {
     pub(super) fn receive_datagram(&mut self, datagram: Datagram, now: Instant) {
         self.counters.datagrams_received += 1;
-        let Datagram { source, destination, ip_ttl, interface, query_mode, payload } = datagram;
+        let Datagram { source, destination, ip_ttl, interface, query_mode, router_alert, payload } = datagram;
         let intercepted = query_mode && !self.is_local(destination);
-        let origin = DatagramOrigin { source, destination, ip_ttl, interface, intercepted, query_mode };
+        let origin = DatagramOrigin { source, destination, ip_ttl, interface, intercepted, query_mode, router_alert };
+        if let Some((raw, header)) = self.not_for_us(&payload, &origin) {
+            return self.pass_by(&raw, header, &origin, now);
+        }
         let message = match datagram::decode(payload.clone()) {
             Ok(message) => message,
             Err(DatagramError::NoMagic) => {
@@ -153,8 +156,8 @@ impl Node {
     fn refuse_unknown_application(&mut self, received: &Received, now: Instant) {
         self.counters.unknown_nslp_id += 1;
         let cause = match (received.message.message_type(), &received.origin) {
-            // Only where the path ends; on the way, somebody further may serve it.
-            (MessageType::Query, Origin::Datagram(origin)) if !self.ends_here(origin.destination) => return,
+            // On the way, somebody further may serve it: see `pass_by`.
+            (MessageType::Query | MessageType::Data, Origin::Datagram(origin)) if origin.query_mode => ErrorCause::EndpointFound,
             (MessageType::Query, _) => ErrorCause::EndpointFound,
             // G-127: nothing is said about an unexpected Response.
             (MessageType::Response, _) => return,

@@ -3,15 +3,16 @@
 use bytes::Bytes;
 
 use super::Node;
+use super::indicate::Sender;
 use super::machines::node::{Event, Guards};
 use super::machines::{querying, responding};
 use super::node_machine::NodeInput;
 use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
-use super::routing_state::{Origin, Route, RoutingKey};
+use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use crate::time::Instant;
-use crate::wire::{Data, ErrorCause, ErrorInfo, HeaderFault, Mri, NslpId, ObjectType, ObjectTypeFault};
+use crate::wire::{Body, Data, ErrorCause, ErrorInfo, HeaderFault, Mri, NslpId, ObjectType, ObjectTypeFault};
 
 /// A payload on its way up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,16 +21,23 @@ pub(super) struct Delivery {
     pub(super) hop_count: u8,
     pub(super) origin: Origin,
     pub(super) mri: Mri,
+    /// E=1.
+    pub(super) explicit: bool,
 }
 
 impl Node {
-    /// The checks in the order of §4.3.2 (G-047). Explicitly routed messages get no exception here: no application of
-    /// this node asked to see what its routing state does not cover (check 1).
+    /// The checks in the order of §4.3.2 (G-047): explicitly routed messages first, which routing state has nothing to say about if their
+    /// application takes such.
     pub(super) fn receive_data(&mut self, data: Data, received: Received, now: Instant) {
         if let Some((cause, info)) = misplaced_on_association(&data, &received.origin) {
             return self.answer(&received, cause, info.into_iter().collect(), now);
         }
         let nslp_id = received.message.nslp_id;
+        let takes_unvalidated = self.registration(nslp_id).is_some_and(|registration| registration.unvalidated_data);
+        if data.explicit && takes_unvalidated {
+            let guards = Guards { stateless_data: true, ..Guards::default() };
+            return self.node_event(Event::RxData, guards, &NodeInput::Stray(Box::new(received)), now);
+        }
         // The sender is the querying node of a state along the message's way, or the responding node of one against it.
         let theirs = RoutingKey::along(nslp_id, data.session, &data.mri);
         let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
@@ -41,6 +49,7 @@ impl Node {
             hop_count: received.message.hop_count,
             origin: received.origin,
             mri: data.mri.clone(),
+            explicit: data.explicit,
         };
         if is_theirs == Some(true) {
             self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
@@ -49,8 +58,29 @@ impl Node {
         } else if is_theirs.is_some() || querying.is_some() {
             self.refuse_misdelivered(&received, now);
         } else {
-            self.node_event(Event::RxData, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
+            let guards = Guards { stateless_data: takes_unvalidated && data.context_free, ..Guards::default() };
+            self.node_event(Event::RxData, guards, &NodeInput::Stray(Box::new(received)), now);
         }
+    }
+
+    /// Check 1: no routing state vouches for the message, and the application wants to see it all the same (G-044).
+    pub(super) fn deliver_unvalidated(&mut self, received: &Received) {
+        let Body::Data(data) = &received.message.body else { return };
+        let nslp_id = received.message.nslp_id;
+        if !self.may_deliver(nslp_id, &received.origin) {
+            return;
+        }
+        let of_association = received.origin.association().and_then(|id| self.associations.get(id)).and_then(|known| known.peer.clone());
+        let Some(peer) = data.nli.as_ref().map(Peer::from).or(of_association) else { return };
+        let delivery = Delivery {
+            payload: data.payload.clone(),
+            hop_count: received.message.hop_count,
+            origin: received.origin,
+            mri: data.mri.clone(),
+            explicit: data.explicit,
+        };
+        let key = RoutingKey::along(nslp_id, data.session, &data.mri);
+        self.deliver(&key, &Sender::unvalidated(&peer), delivery);
     }
 
     /// Check 2: there is state for the session, and this is not the way its messages come.

@@ -10,7 +10,7 @@ use super::responding::RespondingInput;
 use super::routing_state::{Origin, Route, RoutingKey};
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{CommonHeader, ErrorBody, ErrorCause, ObjectValueFault};
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType, ObjectValueFault};
 
 impl Node {
     pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
@@ -23,8 +23,9 @@ impl Node {
         let (Some(session), Some(mri)) = (error.session, &error.mri) else { return };
         let along = RoutingKey::along(header.nslp_id, session, mri);
         match cause {
-            // The peer has other ideas of the session's way, or none: for this node the state is gone either way.
-            Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered) => {
+            // The peer has other ideas of the session's way, or none, or its application is gone: for this node the state is gone either
+            // way.
+            Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered | ErrorCause::UnknownNslpId) => {
                 let against = RoutingKey::against(header.nslp_id, session, mri);
                 let route = self.querying.get(&along).and_then(|machine| machine.route);
                 let candidate = received.origin.association().filter(|id| self.is_candidate(&along, *id));
@@ -53,7 +54,33 @@ impl Node {
                 self.counters.endpoints_found += 1;
                 self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
             }
-            _ => {}
+            Some(ErrorCause::MessageTooLarge) if self.take_stateless(&along, &header) => self.begin_handshake(along, now),
+            Some(cause) => self.note_refusal(&along, &header, cause),
+            None => {}
+        }
+    }
+
+    /// A Query of this node was refused, somebody says. The handshake goes on, since another may take it; if nobody does, this is why.
+    fn note_refusal(&mut self, along: &RoutingKey, header: &CommonHeader, cause: ErrorCause) {
+        if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.handshake.has_sent(header)) {
+            machine.handshake.refusal = Some(cause);
+        }
+    }
+
+    /// Whether a message of this header and flow went without routing state lately; each is remembered for one Error.
+    fn take_stateless(&mut self, along: &RoutingKey, header: &CommonHeader) -> bool {
+        let is_it = |(key, words): &(RoutingKey, u16)| key == along && *words == header.words;
+        let is_data = header.message_type == Ok(MessageType::Data) && header.context_free;
+        let place = self.stateless.iter().position(is_it).filter(|_| is_data);
+        place.and_then(|place| self.stateless.remove(place)).is_some()
+    }
+
+    /// G-069: what is too long for a datagram on this path needs an association. The message is lost; the next one finds a peer.
+    fn begin_handshake(&mut self, along: RoutingKey, now: Instant) {
+        let has_stack = self.registration(along.nslp_id).is_some_and(|registration| !registration.offer.is_empty());
+        if has_stack && !self.querying.contains_key(&along) {
+            let guards = Guards { query_mode_possible: self.own_address_for(&along.mri).is_some(), ..Guards::default() };
+            self.node_event(Event::TgEstablish, guards, &NodeInput::Wanted(Box::new(along)), now);
         }
     }
 }

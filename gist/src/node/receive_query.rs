@@ -4,7 +4,9 @@ use core::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::bypass::is_too_wild;
 use super::cookie::{Arrival, Bound};
+use super::error_reply::mri_info;
 use super::machines::node::{Event, Guards};
 use super::machines::responding;
 use super::node_machine::NodeInput;
@@ -13,7 +15,8 @@ use super::receive::Received;
 use super::reply::LONGEST_QUERY_COOKIE;
 use super::responding::{AcceptedQuery, RespondingInput};
 use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
-use super::{Node, Transmit};
+use super::transmit::flow_fields;
+use super::{AddressPrefix, Node, Transmit};
 use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
@@ -55,7 +58,7 @@ impl Node {
         if !self.takes_answers(query.nli.address) {
             return;
         }
-        if let Some((cause, info)) = objection(&query, &origin) {
+        if let Some((cause, info)) = self.objection_to(&query, &origin) {
             return self.answer(&received, cause, vec![info].into_iter().flatten().collect(), now);
         }
         if query.mri.direction() == Direction::Upstream && !self.takes_upstream_queries(received.message.nslp_id) {
@@ -186,12 +189,12 @@ impl Node {
             return self.answer(received, ErrorCause::HopLimitExceeded, Vec::new(), now);
         }
         let Some(ip_ttl) = origin.ip_ttl.and_then(|ttl| ttl.checked_sub(1)).filter(|ttl| *ttl != 0) else { return };
-        let (ds_field, flow_label) = match &query.mri {
-            Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
-            Mri::LooseEnd(_) => (0, 0),
-        };
-        let router_alert =
-            self.registration(received.message.nslp_id).and_then(|registration| registration.router_alert(origin.destination));
+        self.send_on(origin, Some(&query.mri), ip_ttl, with_hop_count(&received.raw, received.message.hop_count));
+    }
+
+    /// The packet again, as it came but for what `payload` and `ip_ttl` say.
+    pub(super) fn send_on(&mut self, origin: &DatagramOrigin, mri: Option<&Mri>, ip_ttl: u8, payload: Bytes) {
+        let (ds_field, flow_label) = mri.map_or((0, 0), flow_fields);
         self.emit(Transmit::QueryMode {
             source: origin.source.ip(),
             destination: origin.destination,
@@ -199,25 +202,41 @@ impl Node {
             ip_ttl,
             ds_field,
             flow_label,
-            router_alert,
+            router_alert: origin.router_alert,
             path: PathId::ROUTED,
-            payload: with_hop_count(&received.raw, received.message.hop_count),
+            payload,
         });
+    }
+
+    /// What is wrong with the Query for this place.
+    fn objection_to(&self, query: &Query, origin: &DatagramOrigin) -> Option<(ErrorCause, Option<ErrorInfo>)> {
+        // A NAT that knows GIST has been at work, and this node has no role in that (G-321).
+        if query.nat.is_some() && !self.config.behind_nats {
+            let info = ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number());
+            return Some((ErrorCause::ObjectType(ObjectTypeFault::Untranslated), Some(info)));
+        }
+        // G-072.
+        if is_too_wild(&query.mri) {
+            return Some((ErrorCause::MriValidation(MriFault::TooWild), mri_info(&query.mri, 0)));
+        }
+        objection(query, origin).or_else(|| self.ingress_objection(query, origin))
+    }
+
+    /// G-254: that the sources of the flow cannot be where the Query came from.
+    fn ingress_objection(&self, query: &Query, origin: &DatagramOrigin) -> Option<(ErrorCause, Option<ErrorInfo>)> {
+        let Mri::PathCoupled(mri) = &query.mri else { return None };
+        let sources = AddressPrefix::new(mri.source, mri.source_prefix)?;
+        let is_expected = query.mri.direction() == Direction::Upstream || self.backend.0.may_come_from(sources, origin.interface);
+        (!is_expected).then(|| (ErrorCause::MriValidation(MriFault::IngressFilterFailure), mri_info(&query.mri, 0)))
     }
 }
 
-/// What is wrong with the Query for this place.
+/// What is wrong with the Query wherever it is met.
 fn objection(query: &Query, origin: &DatagramOrigin) -> Option<(ErrorCause, Option<ErrorInfo>)> {
-    // A NAT that knows GIST has been at work, and this node has no role in that (G-321).
-    if query.nat.is_some() {
-        let info = ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number());
-        return Some((ErrorCause::ObjectType(ObjectTypeFault::Untranslated), Some(info)));
-    }
     let is_path_coupled = matches!(query.mri, Mri::PathCoupled(_));
     // G-254, G-329.
     if is_path_coupled && query.mri.destination().is_ipv4() != origin.source.is_ipv4() {
-        let info = super::error_reply::mri_info(&query.mri, 0);
-        return Some((ErrorCause::MriValidation(MriFault::IpVersionMismatch), info));
+        return Some((ErrorCause::MriValidation(MriFault::IpVersionMismatch), mri_info(&query.mri, 0)));
     }
     if query.mri.direction() == Direction::Upstream {
         // G-266: the loose-end method has no upstream Queries.
@@ -238,7 +257,7 @@ fn ip_distance(query: &Query, origin: &DatagramOrigin) -> Option<u8> {
 }
 
 /// The datagram again, byte for byte but for the hop count.
-fn with_hop_count(raw: &Bytes, hop_count: u8) -> Bytes {
+pub(super) fn with_hop_count(raw: &Bytes, hop_count: u8) -> Bytes {
     let mut out = BytesMut::with_capacity(raw.len() + 4);
     out.put_u32(MAGIC);
     let (version, rest) = raw.split_at(raw.len().min(1));

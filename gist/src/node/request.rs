@@ -1,15 +1,16 @@
 //! Requests of the application (RFC 5971 Appendix B).
 
 use super::Node;
+use super::association::Association;
 use super::machines::node::{Event, Guards};
 use super::machines::{querying, responding};
 use super::node_machine::NodeInput;
 use super::querying::QueryingInput;
 use super::responding::RespondingInput;
-use super::routing_state::RoutingKey;
-use crate::api::{Request, SendError, SendMessage};
+use super::routing_state::{Route, RoutingKey};
+use crate::api::{PathId, PeerHandle, Request, Routing, SendError, SendMessage};
 use crate::time::Instant;
-use crate::wire::{Direction, MAX_VALUE_LENGTH};
+use crate::wire::{Direction, MAX_VALUE_LENGTH, Mri, NslpId};
 
 impl Node {
     pub(super) fn request(&mut self, request: Request, now: Instant) {
@@ -38,7 +39,16 @@ impl Node {
         }
         let along = RoutingKey::along(message.nslp_id, message.session, &message.mri);
         let against = RoutingKey::against(message.nslp_id, message.session, &message.mri);
-        if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
+        match message.routing {
+            Routing::State => {}
+            Routing::Stateless => return self.send_without_state(along, message, now),
+            Routing::Peer(peer) => return self.send_explicitly(peer, message, now),
+        }
+        // G-258: state that a Query along the flow has made counts more than state of one against it.
+        let has_better = message.mri.direction() == Direction::Upstream && self.responding.contains_key(&against);
+        if has_better {
+            self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
+        } else if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
             if known != message.path {
                 self.querying_event(&along, querying::Event::TgOtherPath, QueryingInput::Path(message.path), now);
             }
@@ -65,6 +75,7 @@ impl Node {
             Direction::Upstream => message.mri.source(),
         };
         let demanding = message.attributes.reliable || message.attributes.secure;
+        let is_stateless = message.routing == Routing::Stateless;
         let length = message.payload.len();
         if message.hop_count == Some(0) {
             Some(SendError::HopCountZero)
@@ -72,8 +83,8 @@ impl Node {
             Some(SendError::SelfDestination)
         } else if length > registration.longest_payload.min(MAX_VALUE_LENGTH) || !length.is_multiple_of(4) {
             Some(SendError::TooLarge)
-        } else if demanding && registration.offer.is_empty() {
-            // G-051: only an association could give that, and this application has none.
+        } else if demanding && (is_stateless || registration.offer.is_empty()) || is_stateless && registration.is_secure() {
+            // G-051: only an association could give that, and this message or application has none.
             Some(SendError::NoEncapsulation)
         } else {
             None
@@ -83,11 +94,44 @@ impl Node {
     /// Rule 5 of §6.1.
     fn send_without_state(&mut self, key: RoutingKey, message: SendMessage, now: Instant) {
         let guards = Guards {
-            // Upstream Queries are optional (G-255) and not sent here; without a route there is no address for the NLI.
-            query_mode_possible: key.mri.direction() == Direction::Downstream && self.own_address_for(&key.mri).is_some(),
+            // Without a route there is no address for the NLI.
+            query_mode_possible: self.has_query_mode(key.nslp_id, &key.mri) && self.own_address_for(&key.mri).is_some(),
+            stateless_send: message.routing == Routing::Stateless,
             ..Guards::default()
         };
         let input = NodeInput::Message { key: Box::new(key), message: Box::new(message) };
         self.node_event(Event::TgNSLPData, guards, &input, now);
+    }
+
+    /// Whether there is a way to look for a peer in this direction: along the flow by either method, against it along the path only, and
+    /// only for an application that wants that (G-062, G-255, G-263).
+    fn has_query_mode(&self, nslp_id: NslpId, mri: &Mri) -> bool {
+        match (mri.direction(), mri) {
+            (Direction::Downstream, _) => true,
+            (Direction::Upstream, Mri::PathCoupled(_)) => self.registration(nslp_id).is_some_and(|registration| registration.asks_upstream),
+            (Direction::Upstream, Mri::LooseEnd(_)) => false,
+        }
+    }
+
+    /// Past the routing state, to a peer that the application has heard from (G-314).
+    fn send_explicitly(&mut self, peer: PeerHandle, message: SendMessage, now: Instant) {
+        let demanding = message.attributes.reliable || message.attributes.secure;
+        let route = self.route_to(peer).filter(|route| self.has_room(*route) && (!demanding || route.association().is_some()));
+        let Some(route) = route else { return self.report_status(message, SendError::UnknownPeer) };
+        let own = if let Route::Datagram(address) = route { self.backend.0.egress_address(address.ip()) } else { None };
+        self.send_data(route, (own, PathId::ROUTED), self.config.validity, message, now);
+    }
+
+    /// How a peer is reached that a routing state or an association knows by this handle.
+    fn route_to(&self, peer: PeerHandle) -> Option<Route> {
+        let asked = self.querying.values().filter(|machine| machine.handle == Some(peer)).filter_map(|machine| machine.route);
+        let answered = self.responding.values().flat_map(|machine| [Some(&machine.path), machine.second.as_ref()]).flatten();
+        let open = self.associations.iter().filter(|(_, association)| association.is_open());
+        let known =
+            open.filter(|(id, association)| association.peer.as_ref().is_some_and(|known| self.peer_handle(known, Some(*id)) == peer));
+        asked
+            .chain(answered.filter(|path| path.handle == peer).map(|path| path.route))
+            .chain(known.map(|(id, _)| Route::Association(id)))
+            .find(|route| route.association().is_none_or(|id| self.associations.get(id).is_some_and(Association::is_open)))
     }
 }

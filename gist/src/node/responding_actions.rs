@@ -201,7 +201,7 @@ impl Node {
         let Some(payload) = accepted.confirm.payload.clone() else { return };
         if self.may_deliver(key.nslp_id, &origin) {
             let hop_count = accepted.received.message.hop_count;
-            let delivery = Delivery { payload, hop_count, origin, mri: accepted.confirm.mri.clone() };
+            let delivery = Delivery { payload, hop_count, origin, mri: accepted.confirm.mri.clone(), explicit: false };
             self.deliver(key, &sender(machine, &origin), delivery);
         }
     }

@@ -121,6 +121,7 @@ pub(super) struct DatagramOrigin {
     /// Taken off its way to somebody else.
     pub(super) intercepted: bool,
     pub(super) query_mode: bool,
+    pub(super) router_alert: Option<u16>,
 }
 
 impl Origin {

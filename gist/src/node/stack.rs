@@ -3,16 +3,20 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use super::Registration;
+use super::{AddressPrefix, Registration};
 use crate::wire::{MaOptions, MaProtocol, Profile, StackConfiguration, StackOffer, StackProposal};
 
 /// The value in IPv6 of an application that has none (RFC 5350 §3, experimental; X-27).
 const IPV6_ROUTER_ALERT: u16 = 65503;
 
 impl Registration {
-    /// The router alert value of Queries to this address. In IPv6 the option is always there (RFC 5971 §5.3.2.2, G-177).
-    pub(super) fn router_alert(&self, destination: IpAddr) -> Option<u16> {
-        self.rao.or(destination.is_ipv6().then_some(IPV6_ROUTER_ALERT))
+    /// The router alert value of Queries to this address. In IPv6 the option is always there (RFC 5971 §5.3.2.2, G-177), in IPv4 unless it
+    /// is configured away (G-173, G-174).
+    pub(super) fn router_alert(&self, destination: IpAddr, without: &[AddressPrefix]) -> Option<u16> {
+        match destination {
+            IpAddr::V4(_) => self.rao.filter(|_| !without.iter().any(|prefix| prefix.contains(destination))),
+            IpAddr::V6(_) => Some(self.rao.unwrap_or(IPV6_ROUTER_ALERT)),
+        }
     }
 
     /// Whether nothing but mutually authenticated associations may carry this application's messages.

@@ -10,11 +10,12 @@ use super::machines::association::Event;
 use super::machines::querying::State;
 use super::querying::{AcceptedResponse, Querying};
 use super::rate::{Admission, Purpose};
+use super::receive_query::query_destination;
 use super::routing_state::{Route, RoutingKey};
 use super::task::Task;
 use super::timers::TimerKey;
-use super::{Node, Output, Transmit};
-use crate::api::{AssociationId, PathId, SendError, SendMessage};
+use super::{MOST_STATELESS, Node, Output, Transmit};
+use crate::api::{AssociationId, PathId, Routing, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::datagram::{self, GIST_PORT};
 use crate::wire::{
@@ -27,11 +28,30 @@ pub(super) const HOP_COUNT: u8 = 64;
 /// IP TTL of Queries, told in their NLI so that the next node can measure its distance (G-160).
 const QUERY_TTL: u8 = 64;
 
+/// IP TTL of upstream Queries, which reach one link only (G-260).
+const UPSTREAM_TTL: u8 = 255;
+
+/// What of a packet's length is not left to a GIST message in a datagram (G-053).
+const ENCAPSULATION: usize = 64;
+
+/// The packet that every path takes (G-055).
+const SMALLEST_PATH_MTU: u16 = 576;
+
 impl Node {
-    /// The address to be reached at for a flow: that of the interface the flow leaves by (G-158).
+    /// The address to be reached at for a flow: that of the interface the flow leaves by, or for a Query against it comes by (G-158).
     pub(super) fn own_address_for(&self, mri: &Mri) -> Option<IpAddr> {
-        let source = mri.source();
-        if self.is_local(source) { Some(source) } else { self.backend.0.egress_address(mri.destination()) }
+        let (near, far) = match mri.direction() {
+            Direction::Downstream => (mri.source(), mri.destination()),
+            Direction::Upstream => (mri.destination(), mri.source()),
+        };
+        if self.is_local(near) { Some(near) } else { self.backend.0.egress_address(far) }
+    }
+
+    /// Bytes of the longest message in a datagram to this address: as the path takes, if its MTU is known, else as every path and this
+    /// node's links do (G-054, G-055). To whom a message in Q-mode goes is not known, nor the path.
+    fn longest_message(&self, destination: Option<IpAddr>) -> usize {
+        let known = destination.and_then(|destination| self.backend.0.path_mtu(destination));
+        usize::from(known.unwrap_or(SMALLEST_PATH_MTU.min(self.config.first_hop_mtu))).saturating_sub(ENCAPSULATION)
     }
 
     pub(super) fn nli(&self, address: IpAddr, ip_ttl: u8, validity: Duration) -> Nli {
@@ -59,11 +79,15 @@ impl Node {
     pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
         let Some(registration) = self.registration(key.nslp_id) else { return };
         let Some(own) = machine.handshake.own else { return };
-        let router_alert = registration.router_alert(key.mri.destination());
+        let is_downstream = key.mri.direction() == Direction::Downstream;
+        let destination = query_destination(&key.mri);
+        let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
         let stack = registration.query_offer(self.config.hold_time);
         let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
         let retransmissions = machine.handshake.cookies.len();
-        let source = if retransmissions % 2 == 1 { own } else { key.mri.source() };
+        // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
+        let source = if retransmissions % 2 == 1 || !is_downstream { own } else { key.mri.source() };
+        let (ip_ttl, told_ttl) = if is_downstream { (QUERY_TTL, QUERY_TTL) } else { (UPSTREAM_TTL, 0) };
         machine.handshake.cookies.push((cookie.clone(), now));
         let message = Message {
             hop_count: HOP_COUNT,
@@ -73,26 +97,23 @@ impl Node {
                 nat: None,
                 mri: key.mri.clone(),
                 session: key.session,
-                nli: self.nli_on(machine.path, own, QUERY_TTL, self.validity()),
+                nli: self.nli_on(machine.path, own, told_ttl, self.validity()),
                 cookie,
                 stack,
                 payload: None,
             }),
             unknown: Vec::new(),
         };
-        let Some(payload) = Self::encode_datagram(&message) else { return };
+        let Some(payload) = self.encode_datagram(&message, None) else { return };
         self.counters.queries_sent += 1;
         machine.handshake.words =
             datagram::message(&payload).and_then(|raw| header_bytes(&raw)).map_or(0, |header| CommonHeader::from_bytes(header).words);
-        let (ds_field, flow_label) = match &key.mri {
-            Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
-            Mri::LooseEnd(_) => (0, 0),
-        };
+        let (ds_field, flow_label) = flow_fields(&key.mri);
         let transmit = Transmit::QueryMode {
             source,
-            destination: key.mri.destination(),
+            destination,
             source_port: GIST_PORT,
-            ip_ttl: QUERY_TTL,
+            ip_ttl,
             ds_field,
             flow_label,
             router_alert,
@@ -163,12 +184,53 @@ impl Node {
             session: message.session,
             nli,
             payload: message.payload.clone(),
-            explicit: false,
+            explicit: matches!(message.routing, Routing::Peer(_)),
             context_free: false,
         });
         if !self.send_on_route(route, own, message.nslp_id, message.hop_count.unwrap_or(HOP_COUNT), body, now) {
             self.report_status(message, SendError::TooLarge);
         }
+    }
+
+    /// Sends the application's message in Q-mode, without any routing state (G-018, G-061).
+    pub(super) fn send_stateless(&mut self, message: &SendMessage, now: Instant) {
+        let Some(own) = self.own_address_for(&message.mri) else { return };
+        let is_downstream = message.mri.direction() == Direction::Downstream;
+        let destination = query_destination(&message.mri);
+        let source = if is_downstream { message.mri.source() } else { own };
+        let (ip_ttl, told_ttl) = if is_downstream { (QUERY_TTL, QUERY_TTL) } else { (UPSTREAM_TTL, 0) };
+        let router_alert = self
+            .registration(message.nslp_id)
+            .and_then(|registration| registration.router_alert(destination, &self.config.without_router_alert));
+        let body = Body::Data(Data {
+            nat: None,
+            mri: message.mri.clone(),
+            session: message.session,
+            nli: Some(self.nli_on(message.path, own, told_ttl, self.validity())),
+            payload: message.payload.clone(),
+            explicit: false,
+            context_free: true,
+        });
+        let hop_count = message.hop_count.unwrap_or(HOP_COUNT);
+        let data = Message { hop_count, nslp_id: message.nslp_id, source_is_signalling: source == own, body, unknown: Vec::new() };
+        let Some(payload) = self.encode_datagram(&data, None) else {
+            return self.report_status(message.clone(), SendError::TooLarge);
+        };
+        self.note_stateless(message, &payload);
+        let (ds_field, flow_label) = flow_fields(&message.mri);
+        let path = message.path;
+        let transmit =
+            Transmit::QueryMode { source, destination, source_port: GIST_PORT, ip_ttl, ds_field, flow_label, router_alert, path, payload };
+        self.transmit(transmit, Purpose::Own, now);
+    }
+
+    fn note_stateless(&mut self, message: &SendMessage, payload: &Bytes) {
+        let header = datagram::message(payload).and_then(|raw| header_bytes(&raw)).map(CommonHeader::from_bytes);
+        if self.stateless.len() >= MOST_STATELESS {
+            self.stateless.pop_front();
+        }
+        let key = RoutingKey::along(message.nslp_id, message.session, &message.mri);
+        self.stateless.extend(header.map(|header| (key, header.words)));
     }
 
     /// `false` if the message cannot be written or is too long for a datagram.
@@ -203,7 +265,7 @@ impl Node {
         purpose: Purpose,
         now: Instant,
     ) -> bool {
-        let Some(payload) = Self::encode_datagram(message) else { return false };
+        let Some(payload) = self.encode_datagram(message, Some(destination.ip())) else { return false };
         self.transmit(Transmit::Normal { destination, source, payload }, purpose, now);
         true
     }
@@ -252,11 +314,11 @@ impl Node {
         }
     }
 
-    /// Magic number and message, unless they are too long for a path of unknown MTU (G-053, G-055).
-    fn encode_datagram(message: &Message) -> Option<Bytes> {
+    /// Magic number and message, unless they are too long for the path (G-053…G-055).
+    fn encode_datagram(&self, message: &Message, destination: Option<IpAddr>) -> Option<Bytes> {
         let mut out = BytesMut::new();
         match datagram::encode(message, &mut out) {
-            Ok(()) if out.len() <= datagram::LONGEST_MESSAGE + datagram::MAGIC_LENGTH => Some(out.freeze()),
+            Ok(()) if out.len() <= self.longest_message(destination) + datagram::MAGIC_LENGTH => Some(out.freeze()),
             Ok(()) => {
                 tracing::warn!(length = out.len(), "message too long for a datagram");
                 None
@@ -266,5 +328,13 @@ impl Node {
                 None
             }
         }
+    }
+}
+
+/// The fields of the flow's packets that a Query for it has too (G-252): Diffserv byte and flow label. The loose-end method asks for none (G-265).
+pub(super) fn flow_fields(mri: &Mri) -> (u8, u32) {
+    match mri {
+        Mri::PathCoupled(mri) => (mri.ds_field.unwrap_or(0) << 2, mri.flow_label.unwrap_or(0)),
+        Mri::LooseEnd(_) => (0, 0),
     }
 }

@@ -98,6 +98,10 @@ pub struct Counters {
     pub wrong_encapsulation: u64,
     /// Messages for an application that is not here.
     pub unknown_nslp_id: u64,
+    /// Q-mode messages of applications that are not here, on their way to somebody else, passed on (G-066).
+    pub passed_by: u64,
+    /// The same, not passed on, and why said (G-068, G-070, G-072).
+    pub not_passed_by: u64,
     /// Responses and Errors that match nothing (G-127).
     pub stray: u64,
     /// Datagrams that named an address no answer may go to: this node's own, or not one of a single other node (G-156).

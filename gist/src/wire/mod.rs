@@ -40,6 +40,7 @@ pub use mri::{Direction, LooseEnd, Mri, PathCoupled};
 pub use nat_traversal::NatTraversal;
 pub use nli::NetworkLayerInformation;
 pub use object::{Extensibility, MAX_VALUE_LENGTH, ObjectType, UnknownObject};
+pub use object_sequence::routing_information;
 pub use stack_configuration::{MaOptions, StackConfiguration};
 pub use stack_offer::StackOffer;
 pub use stack_proposal::{MaProtocol, Profile, StackProposal};

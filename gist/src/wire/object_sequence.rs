@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::decode_error::{DecodeFault, MessageContext, ValueError};
 use super::error_cause::ObjectTypeFault;
 use super::error_object::ObjectValueInfo;
-use super::header::MessageType;
+use super::header::{HEADER_LENGTH, MessageType};
 use super::identifiers::SessionId;
 use super::mri::Mri;
 use super::nat_traversal::NatTraversal;
@@ -73,6 +73,17 @@ impl Iterator for Objects {
         let length = OBJECT_HEADER_LENGTH + usize::from(header.words) * 4;
         (length <= self.rest.len()).then(|| (header, self.rest.split_to(length)))
     }
+}
+
+/// The message routing information of a message of which nothing else need be understood: its first object, behind a NAT-Traversal
+/// object if there is one. `None` if it is not there, or of an unknown method (RFC 5971 §4.3.4).
+#[must_use]
+pub fn routing_information(message: &Bytes) -> Option<Mri> {
+    let rest = message.slice(HEADER_LENGTH.min(message.len())..);
+    let mut objects = Objects { rest }.skip_while(|(header, _)| header.kind == ObjectType::NatTraversal);
+    let (header, object) = objects.next()?;
+    let value = object.slice(OBJECT_HEADER_LENGTH..);
+    (header.kind == ObjectType::MessageRoutingInformation).then(|| Mri::decode(value).ok()).flatten()
 }
 
 /// The words all objects in `body` together say they have, a last one that is cut off included.

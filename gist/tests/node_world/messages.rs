@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gist::api::{MessageHandle, PathId, SendMessage, TransferAttributes};
+use gist::api::{MessageHandle, PathId, Routing, SendMessage, TransferAttributes};
 use gist::node::Datagram;
 use gist::time::Instant;
 use gist::wire::{Direction, Message, Mri, PathCoupled, SessionId, datagram};
@@ -52,6 +52,7 @@ pub fn text_for(session: SessionId, payload: &[u8]) -> SendMessage {
         hop_count: None,
         on_behalf_of: None,
         path: PathId::ROUTED,
+        routing: Routing::State,
     }
 }
 
@@ -95,6 +96,7 @@ pub fn direct(source: &str, destination: &str, message: &Message) -> Datagram {
         ip_ttl: Some(64),
         interface: 1,
         query_mode: false,
+        router_alert: None,
         payload: encoded(message),
     }
 }

@@ -31,6 +31,12 @@ pub const DELAY: Duration = Duration::from_millis(1);
 
 pub const NSLP: NslpId = NslpId(32704);
 
+/// The MTU of the narrow link.
+pub const NARROW: u16 = 160;
+
+/// The MTU of the path that something is known about.
+pub const KNOWN_PATH_MTU: u16 = 400;
+
 /// Where every node of the world listens for associations.
 pub const LISTENING_PORT: u16 = 30270;
 
@@ -53,6 +59,24 @@ impl Backend for WorldBackend {
 
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
         self.routes.iter().find(|(prefix, _)| prefix.contains(destination)).map(|(_, own)| *own)
+    }
+
+    /// 10.0.3.0/24 is nowhere, and 10/8 not on one side of anything.
+    fn may_come_from(&self, sources: AddressPrefix, _interface: u32) -> bool {
+        let first = "10.0.3.1".parse().unwrap();
+        !sources.contains(first)
+    }
+
+    /// The link of 10.0.5.0/24 is a narrow one.
+    fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
+        let narrow: AddressPrefix = "10.0.5.0/24".parse().unwrap();
+        Some(if narrow.contains(destination) { NARROW } else { 1500 })
+    }
+
+    /// Something is known about the path to 10.0.4.0/24.
+    fn path_mtu(&self, destination: IpAddr) -> Option<u16> {
+        let known: AddressPrefix = "10.0.4.0/24".parse().unwrap();
+        known.contains(destination).then_some(KNOWN_PATH_MTU)
     }
 }
 
@@ -363,13 +387,24 @@ impl World {
             Transmit::Normal { destination, source, payload } => {
                 let Some(to) = self.owner(destination.ip()) else { return };
                 let source = SocketAddr::new(source.unwrap_or(self.members[from].addresses[0]), datagram::GIST_PORT);
-                (Datagram { source, destination: destination.ip(), ip_ttl: Some(64), interface: 1, query_mode: false, payload }, to)
+                (
+                    Datagram {
+                        source,
+                        destination: destination.ip(),
+                        ip_ttl: Some(64),
+                        interface: 1,
+                        query_mode: false,
+                        router_alert: None,
+                        payload,
+                    },
+                    to,
+                )
             }
-            Transmit::QueryMode { source, destination, source_port, ip_ttl, payload, .. } => {
+            Transmit::QueryMode { source, destination, source_port, ip_ttl, router_alert, payload, .. } => {
                 let Some(end) = self.owner(destination) else { return };
                 let to = if end > from { from + 1 } else { from - 1 };
                 let source = SocketAddr::new(source, source_port);
-                (Datagram { source, destination, ip_ttl: Some(ip_ttl), interface: 1, query_mode: true, payload }, to)
+                (Datagram { source, destination, ip_ttl: Some(ip_ttl), interface: 1, query_mode: true, router_alert, payload }, to)
             }
         };
         let message = datagram::decode(datagram.payload.clone()).expect("nodes write what decodes");

@@ -249,9 +249,13 @@ impl Router {
 fn reason(error: &SendError) -> (NotifyCode, u16) {
     match error {
         // Nobody is there who could be asked. A time-out may also be that of a slow association, but then no more is known.
-        SendError::NoResponse | SendError::NoEncapsulation | SendError::SelfDestination | SendError::TimedOut | SendError::HopCountZero => {
-            (NotifyCode::NoState, NO_RECEIVER)
-        }
+        SendError::NoResponse
+        | SendError::NoEncapsulation
+        | SendError::SelfDestination
+        | SendError::TimedOut
+        | SendError::HopCountZero
+        | SendError::Refused(_)
+        | SendError::UnknownPeer => (NotifyCode::NoState, NO_RECEIVER),
         SendError::AssociationFailed(_) | SendError::NotAuthorised => (NotifyCode::NoSecureChannel, 0),
         SendError::QueueFull => (NotifyCode::Overload, 0),
         SendError::TooLarge => (NotifyCode::Malformed, 0),

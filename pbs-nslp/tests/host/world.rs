@@ -438,6 +438,7 @@ fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
         authenticated: true,
         hop_count: message.hop_count.unwrap_or(64) - 1,
         ip_distance: None,
+        reception: Default::default(),
     }
 }
 

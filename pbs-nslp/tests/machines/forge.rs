@@ -97,6 +97,7 @@ pub(crate) fn arriving(from: Place, session: SessionId, mri: Mri, payload: Bytes
         authenticated: true,
         hop_count: 60,
         ip_distance: None,
+        reception: Default::default(),
     }
 }
 

@@ -459,6 +459,7 @@ pub(crate) fn arriving(from: Place, message: SendMessage) -> ReceivedMessage {
         authenticated: true,
         hop_count: message.hop_count.unwrap_or(64) - 1,
         ip_distance: None,
+        reception: Default::default(),
     }
 }
 

@@ -333,6 +333,7 @@ impl Session {
             authenticated: true,
             hop_count: message.hop_count.unwrap_or(64).saturating_sub(1),
             ip_distance: None,
+            reception: Default::default(),
         };
         self.schedule(at, Happening::Message(to, Box::new(received)));
     }
