@@ -17,6 +17,7 @@ use traffic::rules::{ASSOCIATION_MARK, Fragments, LISTENER_MARK, Role};
 
 use crate::paths;
 use crate::reactions::{LONGEST_GRACE, Section};
+use crate::relay;
 
 /// Everything `pbs` can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     /// As a receiver: who is granted what, first match first. Who matches nothing is declined.
     #[serde(default)]
     pub grant: Vec<Grant>,
+    /// As a relay: whose packets are sent on, and where to. Without it none are.
+    pub relay: Option<relay::Section>,
     /// What passes without permission besides signalling and what links need.
     #[serde(default)]
     pub exempt: Vec<Exempt>,
@@ -177,11 +180,11 @@ fn any_port() -> Ports {
     Ports::ANY
 }
 
-fn default_ttl() -> Span {
+pub(crate) fn default_ttl() -> Span {
     Span(Duration::from_secs(600))
 }
 
-fn default_refresh() -> Span {
+pub(crate) fn default_refresh() -> Span {
     Span(Duration::from_secs(60))
 }
 
@@ -190,7 +193,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
     parse(&Source::read(path)?)
 }
 
-fn parse(source: &Source) -> Result<Config, ConfigError> {
+pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     config::check_role(source, Role::Host, "pbs")?;
     let mut config: Config = source.parse()?;
     config::require_role(config.role, source, Role::Host)?;
@@ -241,12 +244,13 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
         config::check_network(&format!("grant.{place}.source"), &grant.source, source)?;
         config::check_ports(&format!("grant.{place}.destination_ports"), grant.protocol, grant.destination_ports, source)?;
     }
+    relay::check(&config, source)?;
     config.control_socket = source.beside(&config.control_socket);
     config.identity.resolve(source);
     Ok(config)
 }
 
-fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
+pub(crate) fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
     if grant.volume == 0 {
         return Err(("volume", "0 grants nothing; leave the entry out to decline"));
     }

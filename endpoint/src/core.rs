@@ -15,10 +15,11 @@ use pbs_nslp::flow::FlowId;
 use pbs_nslp::host::{Host, Part};
 use pbs_nslp::output::Output;
 use pbs_nslp::wire::Volume;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::change;
 use crate::paths::Paths;
+use crate::relay;
 
 /// Flows refused after a revocation that `status` names; it counts all.
 const REFUSED_SHOWN: usize = 32;
@@ -35,6 +36,7 @@ pub(crate) struct HostCore {
     /// Messages that wait to be checked.
     pub(crate) waiting: FairQueue,
     pub(crate) paths: Paths,
+    pub(crate) relay: Option<relay::Shown>,
 }
 
 impl Core for HostCore {
@@ -99,6 +101,10 @@ impl Core for HostCore {
         sent.chain(received).collect()
     }
 
+    fn counters(&self) -> Map<String, Value> {
+        self.relay.iter().map(|relay| ("relay".to_owned(), relay.counters())).collect()
+    }
+
     fn answer(&mut self, request: &Request, now: Instant) -> Result<Value, String> {
         match request.command() {
             "status" => Ok(json!({
@@ -106,6 +112,7 @@ impl Core for HostCore {
                 "role": "host",
                 "waiting": status::waiting(&self.waiting),
                 "paths": self.paths.show(),
+                "relay": self.relay.as_ref().map(relay::Shown::status),
                 "sending": { "sessions": self.host.sender().sessions().len(), "nslp": status::counters(self.host.sender().counters()) },
                 "receiving": {
                     "sessions": self.host.receiver().sessions().len(),
@@ -169,8 +176,7 @@ impl HostCore {
     /// How many flows are refused because they were revoked, and the first of them.
     fn refused(&self, now: Instant) -> Value {
         let shown = self.host.receiver().refused(now).take(REFUSED_SHOWN);
-        let first: serde_json::Map<String, Value> =
-            shown.map(|(flow, rest)| (flow.to_string(), format!("{} s", whole_seconds(rest)).into())).collect();
+        let first: Map<String, Value> = shown.map(|(flow, rest)| (flow.to_string(), format!("{} s", whole_seconds(rest)).into())).collect();
         json!({ "flows": self.host.receiver().refused(now).count(), "first": first })
     }
 }

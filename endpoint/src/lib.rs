@@ -8,6 +8,7 @@ mod core;
 mod paths;
 mod policy;
 mod reactions;
+mod relay;
 mod run;
 
 use std::error::Error;

@@ -8,6 +8,7 @@ use pbs_nslp::wire::Volume;
 use traffic::inserter::AskRule;
 
 use crate::config::{Ask, Grant};
+use crate::relay;
 
 /// Which traffic the packet side holds and asks for.
 pub(crate) fn ask_rules(asks: &[Ask]) -> Vec<AskRule> {
@@ -35,8 +36,9 @@ pub(crate) fn asks(asks: &[Ask]) -> Vec<sender::AskRule> {
     asks.iter().map(rule).collect()
 }
 
-/// What this host grants.
-pub(crate) fn grant_policy(grants: &[Grant]) -> GrantPolicy {
+/// What this host grants, as a receiver and as a relay.
+pub(crate) fn grant_policy(grants: &[Grant], relay: Option<&relay::Section>) -> GrantPolicy {
+    let admitted: Vec<Grant> = relay.iter().flat_map(|relay| &relay.admit).map(relay::Admit::grant).collect();
     let rule = |grant: &Grant| GrantRule {
         selector: Selector {
             source: prefix(&grant.source),
@@ -52,7 +54,7 @@ pub(crate) fn grant_policy(grants: &[Grant]) -> GrantPolicy {
         },
         signed: grant.signed,
     };
-    GrantPolicy { rules: grants.iter().map(rule).collect(), ask: false }
+    GrantPolicy { rules: admitted.iter().chain(grants).map(rule).collect(), ask: false }
 }
 
 /// The flows to these addresses.

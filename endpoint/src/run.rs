@@ -31,6 +31,7 @@ use crate::config::{Config, LargestProtection};
 use crate::core::HostCore;
 use crate::paths::Paths;
 use crate::policy;
+use crate::relay;
 
 /// How the routes make room for AH.
 const fn mtu_plan(largest: LargestProtection) -> MtuPlan {
@@ -70,7 +71,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let undo = Box::new(move || undo().and(traffic::paths::restore()));
     let start = Start::begin(&config, Role::Host, rules(&config), undo).await?;
     warn_of_narrow_routes(&config, start.credentials.signer.signature_length());
-    let datapaths = start_workers(&config, parts, &start)?;
+    let (datapaths, relay) = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
     let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));
     let paths = Paths::open(&config.path, mask)?;
@@ -88,7 +89,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         key_age: config.key_age.0,
         refuse: config.refuse.0,
         reactions: config.reactions.reactions(),
-        ..ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant))
+        ..ReceiverConfig::new(node, addresses.clone(), policy::grant_policy(&config.grant, config.relay.as_ref()))
     };
     let receiver = Receiver::new(receiver, signer, authority, entropy()?, unix, now);
     tracing::info!(name = config.name, ?addresses, "host runs; what has no permission is dropped");
@@ -97,6 +98,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         host: Host::new(sender, receiver),
         waiting: FairQueue::new(WAITING_OCTETS),
         paths,
+        relay,
     }));
     start.run(core, gist, indications, datapaths, routing).await
 }
@@ -109,13 +111,13 @@ fn entropy() -> Result<Entropy, IdentityError> {
 fn rules(config: &Config) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
     let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
-    let ways = Paths::links(&config.path, path_mark);
-    let rules = HostRules { exempt: exempt::rules(&config.exempt), fragments, path_mark, ways, ..rules };
+    let (exempt, ways) = (exempt::rules(&config.exempt), Paths::links(&config.path, path_mark));
+    let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), ..rules };
     Box::new(move |socket| rules.install_through(socket))
 }
 
-/// One worker for what leaves, one for what arrives, in the order of the directions in `core`.
-fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Datapath>, Box<dyn Error>> {
+/// One worker for what leaves, one for what arrives, in the order of the directions in `core`; and what a relay does in the latter.
+fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<Datapath>, Option<relay::Shown>), Box<dyn Error>> {
     let capacity = config.datapath.permissions;
     let counters = Arc::new(Counters::default());
     let MtuPlan { ipv4_overhead, ipv6_overhead, .. } = mtu_plan(config.datapath.largest_protection);
@@ -143,7 +145,8 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<Vec<Da
         ..VerifierConfig::new(verifier::Role::Receiver)
     };
     let verifier = Box::new(Verifier::new(inbound, parts.inbound_checks.clone(), counters.clone())?);
+    let (verifier, relay) = relay::around(verifier, config)?;
     let inbound =
         start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?.admitting(start.admitted());
-    Ok(vec![outbound, inbound])
+    Ok((vec![outbound, inbound], relay))
 }

@@ -6,13 +6,13 @@ use crate::reason::DropReason;
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
-struct Pair {
+pub(crate) struct Pair {
     packets: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Pair {
-    fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         // Statistics only: no other memory depends on the order in which they become visible.
         self.packets.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -26,7 +26,7 @@ impl Pair {
         less(&self.bytes, bytes as u64);
     }
 
-    fn read(&self) -> Count {
+    pub(crate) fn read(&self) -> Count {
         Count { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 }

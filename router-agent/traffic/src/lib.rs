@@ -26,6 +26,7 @@ pub mod paths;
 pub mod processor;
 pub mod queue;
 pub mod reason;
+pub mod relay;
 pub mod replay;
 pub mod routes;
 pub mod routing_events;

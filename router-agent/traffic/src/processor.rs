@@ -31,6 +31,8 @@ pub enum Verdict<'a> {
     },
     /// Drop it.
     Drop(DropReason),
+    /// It goes no further: the processor has done with it what there was to do, and counted it.
+    Taken,
     /// No verdict yet: it comes from [`PacketProcessor::poll_released`] under the same id, always.
     Hold,
 }

@@ -1,32 +1,45 @@
 //! Why a packet was dropped: one closed list for counters, metrics, logs and tables.
 
-use std::fmt;
-
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Why a packet was dropped.
+/// A closed list of reasons, each with the word that is metric label, log field and column name.
+macro_rules! reasons {
+    ($(#[$about:meta])* $list:ident { $($(#[$doc:meta])* $name:ident = $word:literal,)* }) => {
+        $(#[$about])*
         ///
         /// `Display` gives the word used as metric label, log field and column name; it never changes for a variant.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DropReason {
+        pub enum $list {
             $($(#[$doc])* $name,)*
         }
 
-        impl DropReason {
-            /// Every reason, in the order of [`DropReason::index`].
-            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+        impl $list {
+            /// Every reason, in the order of [`Self::index`].
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The reason's word, as `Display` prints it.
             pub const fn word(self) -> &'static str {
                 match self {
-                    $(DropReason::$name => $word,)*
+                    $(Self::$name => $word,)*
                 }
+            }
+
+            /// Position in [`Self::ALL`], for arrays of counters.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $list {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
             }
         }
     };
 }
+pub(crate) use reasons;
 
-drop_reasons! {
+reasons! {
+/// Why a packet was dropped.
+DropReason {
     /// No permission covers the packet's flow, and it claims none (P-147).
     NoPermission = "no_permission",
     /// The permission's time is over (TTL, lifetime or drain, whichever ended first).
@@ -76,18 +89,6 @@ drop_reasons! {
     /// It was to pass, but the kernel did not take the verdict, or had let the packet go by then, as it does when a link goes down.
     VerdictFailed = "verdict_failed",
 }
-
-impl DropReason {
-    /// Position in [`DropReason::ALL`], for arrays of counters.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
 }
 
 #[cfg(test)]

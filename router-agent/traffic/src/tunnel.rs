@@ -1,7 +1,7 @@
 //! An IP packet in another one: protocol 4 for IPv4, 41 for IPv6 (RFC 2003, RFC 2473, RFC 4213), without the kernel's tunnels.
 //!
 //! For the way of a flow over a relay host: the inner packet, with its AH, travels unchanged, so that its permission holds
-//! behind the relay as it would have before. No socket, no device: octets in, octets out. No daemon uses it yet.
+//! behind the relay as it would have before. No socket, no device: octets in, octets out. A relay unpacks with it ([`crate::relay`]).
 
 use std::net::IpAddr;
 

@@ -6,6 +6,7 @@ use gist::wire::SessionId;
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::status::SessionStatus;
 use traffic::reason::DropReason;
+use traffic::relay::RelayDrop;
 
 use crate::source::root;
 
@@ -16,7 +17,8 @@ fn reference() -> String {
 #[test]
 fn every_reason_for_a_drop_is_explained_with_what_to_do() {
     let text = reference();
-    for reason in DropReason::ALL {
+    let relayed = RelayDrop::ALL.iter().map(|reason| reason.word());
+    for reason in DropReason::ALL.iter().map(|reason| reason.word()).chain(relayed) {
         let row = text.lines().find(|line| line.starts_with(&format!("| `{reason}` |")));
         let cells = row.unwrap_or_else(|| panic!("{reason} is not explained")).split('|').filter(|cell| !cell.trim().is_empty()).count();
         assert_eq!(cells, 3, "{reason}: its meaning and what to do");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::netlink::{Attribute, Malformed, NetlinkError, Socket, attributes};
+use crate::netlink::{Attribute, Malformed, NetlinkError, Protocol, Socket, attributes};
 
-use super::route::{IPV6, Route};
+use super::route::{IPV4, IPV6, Route};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -60,6 +60,30 @@ impl Links {
     pub(super) fn carried_by(&self, route: &Route) -> Option<u32> {
         let of_links = route.links().iter().map(|index| self.mtu(*index, route.family())).min().flatten()?;
         Some(route.mtu().map_or(of_links, |mtu| mtu.min(of_links)))
+    }
+}
+
+/// Asks what single links carry, in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct LinkMtu(Socket);
+
+impl LinkMtu {
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// There is no socket to be had.
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self(Socket::open(Protocol::Route)?))
+    }
+
+    /// The longest packet that a link carries, by the kernel's index, in octets; `None` if there is no such link.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub fn of(&self, index: u32, is_ipv6: bool) -> Result<Option<u32>, NetlinkError> {
+        Ok(Links::list(&self.0)?.mtu(index, if is_ipv6 { IPV6 } else { IPV4 }))
     }
 }
 

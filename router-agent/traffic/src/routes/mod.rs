@@ -28,6 +28,7 @@ mod route;
 use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
 
 use desired::{Desired, Situation};
+pub use links::LinkMtu;
 use links::Links;
 pub use path::NarrowPaths;
 use reconcile::{Failure, reconcile};

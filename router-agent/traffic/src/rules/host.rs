@@ -15,7 +15,9 @@ const BACK: i32 = -310;
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let mut table = Table::new(family);
-    let mut outbound = vec![Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()])];
+    let mut outbound = relayed(rules);
+    outbound.push(Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()]));
+    outbound.extend(rules.relayed.map(|mark| Rule::new("relayed", [is_marked(mark), pass()])));
     let mut inbound = vec![
         Rule::new("reassembly", [reassembly()]),
         Rule::new("loopback", [interface(Interface::Arriving, "lo"), pass()]),
@@ -63,6 +65,17 @@ fn comes_back(rules: &HostRules) -> impl Iterator<Item = Chain> {
     let base = Base { hook: Hook::Prerouting, priority: BACK, kind: "filter", policy: Policy::Accept };
     let rules: Vec<Rule> = rules.ways.iter().map(back).collect();
     (!rules.is_empty()).then(|| Chain { name: "ways".into(), base: Some(base), rules }).into_iter()
+}
+
+/// What a relay sends on is for others: to none of the host's own addresses, whichever it has at this moment.
+fn relayed(rules: &HostRules) -> Vec<Rule> {
+    let dropped = || vec![Expression::Counter, Expression::Drop];
+    let to_itself = |mark| Rule::new("relayed to this host", [is_marked(mark), interface(Interface::Leaving, "lo"), dropped()]);
+    rules.relayed.map(to_itself).into_iter().collect()
+}
+
+fn is_marked(mark: u32) -> Vec<Expression> {
+    vec![Expression::LoadMark, Expression::Equal(host(mark))]
 }
 
 /// Traffic of the host with itself reaches no link. It has no bucket, being no exemption from anything that leaves or comes.

@@ -77,6 +77,11 @@ pub const ASSOCIATION_MARK: u32 = 0x5042_0003;
 /// addresses of their family: by that the rules tell what belongs to no connection from what belongs to one.
 pub const LISTENER_MARK: u32 = 0x5042_0002;
 
+/// Mark of the packets that a host sends on as a relay ([`crate::relay`]), which its own rules let out as they are. Setting it takes
+/// `CAP_NET_ADMIN`. The bit by which packets with AH are routed ([`crate::routes::MARK`]) stands in it besides, so that they have
+/// the whole of each link.
+pub const RELAYED_MARK: u32 = 0x5042_0004;
+
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
 
@@ -144,6 +149,8 @@ pub struct HostRules {
     pub exempt: Vec<Exempt>,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
+    /// As a relay: the whole mark of packets that leave in the names of others ([`RELAYED_MARK`] with the bit of [`crate::routes`]).
+    pub relayed: Option<u32>,
 }
 
 impl RouterRules {
@@ -187,6 +194,7 @@ impl HostRules {
             exemptions: Exemptions::default(),
             exempt: Vec::new(),
             fragments: Fragments::Reassemble,
+            relayed: None,
         }
     }
 

@@ -163,6 +163,7 @@ impl Work {
                     outlet.drop(packet.id);
                 }
             }
+            Verdict::Taken => outlet.drop(packet.id),
             Verdict::Hold => {
                 if packet.mark != 0 {
                     self.marks.insert(packet.id, packet.mark);

@@ -1,0 +1,131 @@
+//! How a relay's packets leave a host that lets nothing out: its raw sockets, and the rules that know their mark.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod namespace;
+mod raw;
+
+use std::net::{IpAddr, UdpSocket};
+
+use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, add_address, add_route, address, link, privileged, receive};
+use raw::packet;
+use traffic::relay::{NotSent, Outlet, RawOutlet};
+use traffic::routes;
+use traffic::rules::{self, HostRules, RELAYED_MARK, Role};
+
+const MARK: u32 = RELAYED_MARK | routes::MARK;
+const UDP: u8 = 17;
+/// The sender, whom neither end of the link is.
+const S4: &str = "192.0.2.77";
+const S6: &str = "fd77::1";
+/// An address of the relay besides the one that packets come to.
+const OWN4: &str = "192.168.44.1";
+const OWN6: &str = "fd44::1";
+
+/// A relay with its rules, and the node behind it, which believes a source only from where it would answer it (strict reverse path).
+fn relay_and_next(mtu: u32, rules: &HostRules) -> (Namespace, Namespace) {
+    let (relay, next) = (Namespace::new(), Namespace::new());
+    link(mtu, (&relay, "left", &[(A4, 24), (A6, 64)]), (&next, "right", &[(B4, 24), (B6, 64)]));
+    for scope in ["all", "right"] {
+        next.sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "1");
+    }
+    add_route(&next, "192.0.2.0", 24, A4);
+    add_route(&next, "fd77::", 64, A6);
+    relay.run(|| {
+        add_address("left", OWN4.parse().unwrap(), 24);
+        add_address("left", OWN6.parse().unwrap(), 64);
+        rules.install().unwrap();
+    });
+    (relay, next)
+}
+
+fn rules_of_a_relay() -> HostRules {
+    HostRules { relayed: Some(MARK), ..HostRules::new(3, 4, 30_270) }
+}
+
+fn outlet(relay: &Namespace, mark: u32) -> RawOutlet {
+    relay.run(|| RawOutlet::open(mark).unwrap())
+}
+
+fn datagram(from: &str, to: &str, len: usize) -> Vec<u8> {
+    let mut udp = [&5000u16.to_be_bytes()[..], &9000u16.to_be_bytes(), &u16::try_from(8 + len).unwrap().to_be_bytes(), &[0, 0]].concat();
+    udp.resize(8 + len, 0x55);
+    packet((from, to), UDP, udp, 6)
+}
+
+fn send(outlet: &mut RawOutlet, to: &str, packet: &[u8]) -> Result<(), NotSent> {
+    outlet.send(to.parse().unwrap(), packet)
+}
+
+fn source(socket: &UdpSocket) -> Option<IpAddr> {
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.recv_from(&mut [0; 2000]).ok().map(|(_, from)| from.ip())
+}
+
+#[test]
+fn what_a_relay_sends_on_comes_in_the_senders_name_to_a_node_that_believes_no_other_way() {
+    if !privileged() {
+        return;
+    }
+    let (relay, next) = relay_and_next(1500, &rules_of_a_relay());
+    let mut outlet = outlet(&relay, MARK);
+    for (from, to) in [(S4, B4), (S6, B6)] {
+        let application = next.udp(address(to, 9000));
+        for len in [10, 1400] {
+            send(&mut outlet, to, &datagram(from, to, len)).unwrap();
+            assert_eq!(source(&application), Some(from.parse().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_so_without_the_mark_or_where_the_host_is_no_relay() {
+    if !privileged() {
+        return;
+    }
+    for (rules, mark) in [(rules_of_a_relay(), routes::MARK), (rules_of_a_relay(), RELAYED_MARK), (HostRules::new(3, 4, 30_270), MARK)] {
+        let (relay, next) = relay_and_next(1500, &rules);
+        let mut outlet = outlet(&relay, mark);
+        for (from, to) in [(S4, B4), (S6, B6)] {
+            let application = next.udp(address(to, 9000));
+            // The queue has no listener here, which is a drop that the socket does not hear of.
+            let _ = send(&mut outlet, to, &datagram(from, to, 10));
+            assert_eq!(receive(&application, QUIET), None, "{mark:#x}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_on_to_the_relay_itself_whichever_addresses_it_has() {
+    if !privileged() {
+        return;
+    }
+    let (relay, _next) = relay_and_next(1500, &rules_of_a_relay());
+    let mut outlet = outlet(&relay, MARK);
+    for (from, own) in [(S4, A4), (S4, OWN4), (S4, "127.0.0.1"), (S6, A6), (S6, OWN6), (S6, "::1")] {
+        let service = relay.udp(address(own, 9000));
+        assert_eq!(send(&mut outlet, own, &datagram(from, own, 10)), Err(NotSent::Filtered), "{own}");
+        assert_eq!(receive(&service, QUIET), None);
+    }
+    let counters = relay.run(|| rules::counters(Role::Host).unwrap());
+    let refused: u64 = counters.iter().filter(|counter| counter.rule == "relayed to this host").map(|counter| counter.packets).sum();
+    assert_eq!(refused, 6);
+}
+
+#[test]
+fn what_is_too_long_and_what_has_no_route_is_told_apart() {
+    if !privileged() {
+        return;
+    }
+    let (relay, next) = relay_and_next(1400, &rules_of_a_relay());
+    let mut outlet = outlet(&relay, MARK);
+    for (from, to, nowhere) in [(S4, B4, "203.0.113.1"), (S6, B6, "fd99::1")] {
+        assert_eq!(outlet.carried(to.parse().unwrap()), Some(1400));
+        let headers = if to == B4 { 28 } else { 48 };
+        assert_eq!(send(&mut outlet, to, &datagram(from, to, 1401 - headers)), Err(NotSent::TooBig));
+        let application = next.udp(address(to, 9000));
+        send(&mut outlet, to, &datagram(from, to, 1400 - headers)).unwrap();
+        assert_eq!(receive(&application, SOON).unwrap().len(), 1400 - headers);
+        assert_eq!(send(&mut outlet, nowhere, &datagram(from, nowhere, 10)), Err(NotSent::NoRoute));
+        assert_eq!(outlet.carried(nowhere.parse().unwrap()), None);
+    }
+}
