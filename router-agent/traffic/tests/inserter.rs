@@ -81,7 +81,7 @@ impl Fixture {
             }
             Verdict::Hold => Got::Held,
             Verdict::Drop(reason) => Got::Dropped(reason),
-            Verdict::Accept => panic!("nothing leaves without AH"),
+            Verdict::Accept | Verdict::Taken => panic!("nothing leaves without AH"),
         }
     }
 

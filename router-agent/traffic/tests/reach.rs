@@ -51,7 +51,7 @@ fn process(verifier: &mut Verifier, bytes: &[u8]) -> Result<(), DropReason> {
     match verifier.process(PacketId(1), bytes, NOW) {
         Verdict::Accept | Verdict::Replace { .. } => Ok(()),
         Verdict::Drop(reason) => Err(reason),
-        Verdict::Hold => panic!("held"),
+        Verdict::Hold | Verdict::Taken => panic!("neither passed nor dropped"),
     }
 }
 

@@ -54,7 +54,7 @@ impl Node {
         match self.0.process(PacketId(1), bytes, now) {
             Verdict::Accept | Verdict::Replace { .. } => Ok(()),
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Hold => panic!("a verifier holds nothing"),
+            Verdict::Hold | Verdict::Taken => panic!("a verifier holds nothing"),
         }
     }
 

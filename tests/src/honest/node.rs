@@ -87,6 +87,7 @@ impl Node {
             Verdict::Replace { payload, .. } => Fate::Goes(payload.to_vec()),
             Verdict::Hold => Fate::Waits,
             Verdict::Drop(reason) => Fate::Dropped(reason.word()),
+            Verdict::Taken => Fate::Dropped("taken"),
         }
     }
 

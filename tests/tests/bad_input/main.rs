@@ -15,4 +15,5 @@ mod kernel;
 mod path_mtu;
 mod peers;
 mod reflection;
+mod relay;
 mod support;
