@@ -197,6 +197,20 @@ impl Node {
         self.admission.tombstones.bury(signer, number, peer, now);
     }
 
+    /// The same with nothing counted, and nothing used up of what is left to whom.
+    pub(crate) fn uncounted(&self, config: &NodeConfig) -> Self {
+        Self {
+            admission: self.admission.uncounted(),
+            counters: Counters::default(),
+            notices: Buckets::new(config.notify_rate, config.admission.buckets),
+            notices_about: NamedBuckets::new(half(config.notify_rate), config.admission.buckets),
+            refusals: Buckets::new(REFUSALS_RATE, config.admission.buckets),
+            loud: Buckets::new(LOUD_RATE, config.admission.buckets),
+            handles: 0,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

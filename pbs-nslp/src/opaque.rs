@@ -12,6 +12,10 @@ impl<T: ?Sized> Opaque<T> {
     pub(crate) fn new(shared: Arc<T>) -> Self {
         Self(shared)
     }
+
+    pub(crate) fn shared(&self) -> &Arc<T> {
+        &self.0
+    }
 }
 
 impl<T: ?Sized> Deref for Opaque<T> {

@@ -49,6 +49,28 @@ fn every_rule_of_the_pbs_tables_is_a_requirement_and_every_such_requirement_a_ru
     assert_eq!(rules.symmetric_difference(&rows).collect::<Vec<_>>(), [""; 0]);
 }
 
+/// Issue 3, *Bad input*: the list names a test for each row, and these are there.
+#[test]
+fn every_test_that_the_list_of_bad_input_names_exists() {
+    let text = std::fs::read_to_string(tree().join("fsm-specs/requirements/bad-input.md")).unwrap();
+    let mut named = 0;
+    for word in text.split('`').skip(1).step_by(2).filter(|word| word.contains(".rs")) {
+        let (file, function) = word.split_once("::").unwrap_or((word, ""));
+        let source = std::fs::read_to_string(tree().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let head = format!("fn {function}(");
+        let before = source.find(&head).map(|at| &source[..at]).unwrap_or_else(|| panic!("{file} has no {function}"));
+        let attributes = before.lines().rev().take_while(|line| !line.is_empty() && !line.starts_with('}'));
+        assert!(attributes.into_iter().any(|line| line.contains("test]") || line.contains("test(")), "{word} is no test");
+        named += 1;
+    }
+    assert!(named > 60, "{named}");
+    // Each row of a table that says what becomes of something names one.
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| **") && !line.starts_with("| |"));
+    for row in rows.filter(|row| !row.starts_with("| Who")) {
+        assert!(row.contains(".rs::"), "names no test: {row}");
+    }
+}
+
 #[test]
 fn the_command_says_yes_and_gives_each_row_its_tests_as_data() {
     let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).args(["coverage", "--json"]).output().unwrap();

@@ -139,6 +139,12 @@ impl Admission {
         self.certificates.clear();
     }
 
+    /// The same without what messages have cost whom, and what they have shown of certificates: all that a refused one may leave.
+    pub(crate) fn uncounted(&self) -> Self {
+        let fresh = Self::new(Arc::clone(self.authority.shared()), self.limits);
+        Self { tombstones: self.tombstones.clone(), ..fresh }
+    }
+
     /// Steps 1 to 3: channel, syntax, flow and direction.
     pub(crate) fn open(&self, received: &ReceivedMessage, nslp_id: NslpId) -> Result<Message, Refusal> {
         if received.nslp_id != nslp_id {

@@ -6,7 +6,7 @@ use gist::time::Instant;
 
 use super::Router;
 use super::rows::{Cause, Step};
-use super::session::{Asked, Granted, Held, Session};
+use super::session::{Asked, Draining, Granted, Held, Session};
 use super::table::{Event, Guards, State, Timer};
 use crate::admission::Signer;
 use crate::credentials::sha256;
@@ -179,19 +179,26 @@ impl Router {
         };
         // One draining association at most.
         self.delete_draining(step.key);
+        let until = self.drained_at(step.key, step.now + drain);
         let Some(session) = self.sessions.get_mut(&step.key) else {
             return;
         };
-        if let Some(old) = session.granted.as_ref().map(|granted| granted.association.spi()) {
-            session.draining = Some(old);
+        if let Some(spi) = session.granted.as_ref().map(|granted| granted.association.spi()) {
+            session.draining = Some(Draining { spi, until });
             let token = self.node.token();
-            self.node.command(Command::Drain { token, flow: step.key.flow, spi: old, until: step.now + drain });
+            self.node.command(Command::Drain { token, flow: step.key.flow, spi, until });
         }
     }
 
+    /// The drain time is the receiver's choice, and may reach further than the epoch itself.
+    fn drained_at(&self, key: SessionKey, until: Instant) -> Instant {
+        let ends = [Timer::Ttl, Timer::Life].into_iter().filter_map(|timer| self.timers.expiry(key, timer));
+        ends.fold(until, Instant::min)
+    }
+
     pub(super) fn delete_draining(&mut self, key: SessionKey) {
-        if let Some(spi) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
-            self.remove_epoch(key, spi);
+        if let Some(draining) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
+            self.remove_epoch(key, draining.spi);
         }
     }
 
@@ -239,7 +246,7 @@ impl Router {
         let others: Vec<SessionKey> = others.map(|(key, _)| *key).collect();
         let drain = step.permission().and_then(|permission| permission.sa).map_or(Duration::ZERO, |sa| sa.drain);
         for key in others {
-            let cause = Cause::Superseded { by: step.key, until: step.now + drain };
+            let cause = Cause::Superseded { by: step.key, until: self.drained_at(key, step.now + drain) };
             self.take(Event::TgSuperseded, Guards::default(), Step::new(key, cause, step.now));
         }
     }
@@ -256,7 +263,7 @@ impl Router {
         let Some((spi, heir)) = granted.map(|granted| granted.association.spi()).zip(self.sessions.get_mut(&by)) else {
             return;
         };
-        heir.draining = Some(spi);
+        heir.draining = Some(Draining { spi, until });
         self.spis.insert((by.flow.destination, spi), by);
         let token = self.node.token();
         self.node.command(Command::Drain { token, flow: by.flow, spi, until });

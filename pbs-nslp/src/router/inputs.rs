@@ -135,7 +135,7 @@ impl Router {
         let held_by = self.spis.get(&(key.flow.destination, association.spi()));
         // Nor may it go back to an epoch that runs out, or is being removed: numbers would repeat.
         let taken = held_by.is_some_and(|holder| *holder != key)
-            || session.is_some_and(|session| session.draining == Some(association.spi()))
+            || session.and_then(|session| session.draining).is_some_and(|draining| draining.spi == association.spi())
             || self.removals.holds(&key.flow, association.spi());
         Guards {
             full: false,

@@ -165,6 +165,13 @@ impl Router {
         &self.node.counters
     }
 
+    /// The same with nothing counted: no counters, no rates used up, no certificates known. Two whose values are equal then will
+    /// permit the same; for tests and models, which show with it that a message has changed nothing.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        Self { node: self.node.uncounted(&self.config.node), ..self.clone() }
+    }
+
     fn status(&self, key: SessionKey, session: &Session) -> SessionStatus {
         let permission = session.granted.as_ref().map(|granted| PermissionStatus {
             spi: granted.association.spi(),

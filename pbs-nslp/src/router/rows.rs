@@ -188,11 +188,12 @@ impl Router {
     }
 
     fn start(&mut self, timer: Timer, step: &Step<'_>) {
+        let drained = self.sessions.get(&step.key).and_then(|session| session.draining).map_or(step.now, |draining| draining.until);
         let period = match timer {
             Timer::Wait => self.config.wait,
             Timer::Ttl => step.permission().map_or(Duration::ZERO, |permission| permission.ttl.min(TTL_MAXIMUM)),
             Timer::Life => step.permission().map_or(Duration::ZERO, |permission| lifetime(permission.refresh)),
-            Timer::Drain => step.permission().and_then(|permission| permission.sa).map_or(Duration::ZERO, |sa| sa.drain),
+            Timer::Drain => drained.saturating_duration_since(step.now),
         };
         self.timers.start(step.key, timer, step.now + period);
     }

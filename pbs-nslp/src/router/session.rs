@@ -23,8 +23,8 @@ pub(super) struct Session {
     pub(super) asked: Option<Asked>,
     /// What the flow's destination has signed.
     pub(super) granted: Option<Granted>,
-    /// SPI of the epoch that runs out.
-    pub(super) draining: Option<u32>,
+    /// The epoch that runs out.
+    pub(super) draining: Option<Draining>,
     /// The Permission that goes on when the packet side has acknowledged it.
     pub(super) held: Option<Held>,
     /// When a copy of a message was sent to a new peer last.
@@ -33,6 +33,14 @@ pub(super) struct Session {
     pub(super) owner: Owner,
     /// Whether it takes up a part of the owner's share of the pending table too.
     pub(super) is_pending: bool,
+}
+
+/// An old epoch that still lets packets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Draining {
+    pub(super) spi: u32,
+    /// When it ends: after the time that the Permission names, and never later than it would have ended anyway.
+    pub(super) until: Instant,
 }
 
 /// A Permission and the command that it waits for.

@@ -22,6 +22,7 @@ mod expiry;
 mod faults;
 mod forge;
 mod grace;
+mod hostile;
 mod invariants;
 mod life;
 mod lifetimes;
