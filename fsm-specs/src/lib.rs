@@ -7,6 +7,7 @@
 mod check;
 mod diagram;
 mod error;
+mod mutate;
 mod names;
 mod read;
 mod rust;
@@ -16,8 +17,9 @@ mod walk;
 pub use check::{check, check_name};
 pub use diagram::diagram;
 pub use error::{Error, Problem};
+pub use mutate::{Change, Mutant, mutants};
 pub use read::read;
-pub use rust::rust;
+pub use rust::{rust, rust_with_mutants};
 pub use table::{Action, Cell, Declared, Excused, Literal, Next, Note, Row, Scope, Table};
 
 use std::path::{Path, PathBuf};
@@ -31,8 +33,23 @@ use std::{env, fs};
 /// # Errors
 ///
 /// Every problem of every named table, each with file and line; a missing table names its path.
-#[expect(clippy::print_stdout, reason = "a build script talks to cargo through its standard output")]
 pub fn generate(names: &[&str]) -> Result<(), Error> {
+    write(names, rust)
+}
+
+/// As [`generate`], with a `step` that can be told to be one of the table's [`mutants`], and notes what it does.
+///
+/// No build script of this tree calls it: `pbs-lab coverage` puts it in the place of [`generate`] in a copy of the tree.
+///
+/// # Errors
+///
+/// As [`generate`].
+pub fn generate_mutants(names: &[&str]) -> Result<(), Error> {
+    write(names, rust_with_mutants)
+}
+
+#[expect(clippy::print_stdout, reason = "a build script talks to cargo through its standard output")]
+fn write(names: &[&str], rust: impl Fn(&Table) -> String) -> Result<(), Error> {
     let out = env::var_os("OUT_DIR").ok_or_else(|| Error::new("build.rs", 0, "OUT_DIR is not set: not run by cargo"))?;
     let mut problems = Error::default();
     for name in names {

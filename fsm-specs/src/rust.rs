@@ -2,10 +2,12 @@
 //!
 //! An action only in rows that are not yet acted upon is left out, so that nobody has to write code that never runs.
 
+mod mutants;
 mod text;
 
 use crate::names::{camel, spaced};
 use crate::table::{Action, Cell, Table};
+pub use mutants::rust_with_mutants;
 use text::{ALLOW, WIDTH, block, doc_comment, enumeration, line, rows_text, slice};
 
 /// The Rust of a machine, to be included into a module of its own.
@@ -13,6 +15,13 @@ use text::{ALLOW, WIDTH, block, doc_comment, enumeration, line, rows_text, slice
 /// The table must have passed [`crate::check()`].
 #[must_use]
 pub fn rust(table: &Table) -> String {
+    let mut code = types(table);
+    step(&mut code, table);
+    code
+}
+
+/// Everything but `step`.
+fn types(table: &Table) -> String {
     let mut code = String::new();
     line(&mut code, format_args!("// Generated from {}. Change the table, not this file.\n", table.file));
     states(&mut code, table);
@@ -22,7 +31,6 @@ pub fn rust(table: &Table) -> String {
     actions(&mut code, table);
     outcome(&mut code, table);
     rules(&mut code, table);
-    step(&mut code, table);
     code
 }
 

@@ -142,6 +142,17 @@ impl Table {
         cells
     }
 
+    /// The transitions: the rows acted upon, each in each state it applies to, where rows acted upon lead to that state.
+    #[must_use]
+    pub fn transitions(&self) -> Vec<Cell<'_>> {
+        let cells: Vec<_> = self.cells().into_iter().filter(|cell| !cell.row.later).collect();
+        let mut reached = vec![self.initial.name.as_str()];
+        while let Some(cell) = cells.iter().find(|cell| reached.contains(&cell.state) && !reached.contains(&cell.next)) {
+            reached.push(cell.next);
+        }
+        cells.into_iter().filter(|cell| reached.contains(&cell.state)).collect()
+    }
+
     /// Whether a row applies to a state.
     #[must_use]
     pub fn applies(&self, row: &Row, state: &str) -> bool {
@@ -152,6 +163,14 @@ impl Table {
             }
             Scope::Named(states) => states.iter().any(|s| s == state),
         }
+    }
+
+    /// Whether the initial state is left with the event that makes the machine, and never come back to.
+    #[must_use]
+    pub fn is_birth(&self) -> bool {
+        !self.finals.is_empty()
+            && self.is_untimed(&self.initial.name)
+            && !self.rows.iter().any(|row| row.next == Next::State(self.initial.name.clone()))
     }
 
     /// Whether a state ends the machine.

@@ -46,6 +46,17 @@ pub(crate) fn check(table: &Table) -> Error {
     error
 }
 
+/// The timers that may run in each state, as acted upon today: pairs of a state and a timer.
+pub(crate) fn running(table: &Table) -> BTreeSet<(&str, &str)> {
+    let walk = Walk::new(table, false);
+    let mut found = BTreeSet::new();
+    for (state, set) in &walk.order {
+        let of_state = table.timers.iter().map(|timer| timer.name.as_str()).filter(|timer| set & walk.bit(timer) != 0);
+        found.extend(of_state.map(|timer| (*state, timer)));
+    }
+    found
+}
+
 struct Walk<'a> {
     table: &'a Table,
     /// Whether rows marked `later` are taken.
