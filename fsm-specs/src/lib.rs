@@ -71,8 +71,17 @@ fn write(names: &[&str], rust: impl Fn(&Table) -> String) -> Result<(), Error> {
 ///
 /// A table that cannot be read, or every problem found in it.
 pub fn load(name: &str) -> Result<Table, Error> {
+    load_in(&directory(), name)
+}
+
+/// As [`load`], of the crate in another tree.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_in(directory: &Path, name: &str) -> Result<Table, Error> {
     let file = format!("fsm-specs/tables/{name}.fsm");
-    let text = fs::read_to_string(path(name)).map_err(|e| Error::new(&file, 0, e))?;
+    let text = fs::read_to_string(directory.join("tables").join(format!("{name}.fsm"))).map_err(|e| Error::new(&file, 0, e))?;
     let table = read(&file, &text)?;
     check_name(&table, name)?;
     check(&table)?;
@@ -85,7 +94,16 @@ pub fn load(name: &str) -> Result<Table, Error> {
 ///
 /// A directory that cannot be read.
 pub fn names() -> Result<Vec<String>, Error> {
-    let root = directory().join("tables");
+    names_in(&directory())
+}
+
+/// As [`names`], of the crate in another tree.
+///
+/// # Errors
+///
+/// As [`names`].
+pub fn names_in(directory: &Path) -> Result<Vec<String>, Error> {
+    let root = directory.join("tables");
     let mut found = Vec::new();
     let mut open = vec![root.clone()];
     while let Some(folder) = open.pop() {

@@ -1,17 +1,23 @@
 //! How much of what is asked for is shown by a test that says so.
 //!
-//! A requirement counts as shown if a test names it. Whether that test asserts what the row says, a reader decides.
+//! A requirement counts as shown if a test names it. Whether that test asserts what the row says, a reader decides. A transition of a
+//! machine counts only if a test that names its rule takes it, and fails when it is broken ([`mutate`]).
 
+mod mutation;
 mod naming;
 mod report;
 mod requirement;
+mod rules;
+mod transition;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
 
+pub use mutation::{LEAST_SCORE, Mutation, Options};
 pub use requirement::Requirement;
+pub use transition::{Transition, Tried};
 
 /// Words that look like identifiers and are none: names of curves and ciphers.
 const OTHERS: [&str; 4] = ["P-256", "P-384", "P-521", "AES-128"];
@@ -33,6 +39,11 @@ pub struct Coverage {
     pub requirements: Vec<Shown>,
     /// Identifiers that a test names and no document lists, each with the test.
     pub unknown: Vec<(String, String)>,
+    /// Every transition of every table, in their order.
+    pub transitions: Vec<Transition>,
+    /// What came of the last mutants of these sources, if any were tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutation: Option<Mutation>,
 }
 
 impl Coverage {
@@ -42,12 +53,31 @@ impl Coverage {
     }
 }
 
-/// Reads a source tree.
+/// Reads a source tree, and what the last run of mutants found if it was of these sources.
 ///
 /// # Errors
 ///
 /// What cannot be read, with its path.
 pub fn read(tree: &Path) -> Result<Coverage, String> {
+    let mut coverage = read_sources(tree)?;
+    coverage.mutation = mutation::recall(tree, &mut coverage.transitions);
+    Ok(coverage)
+}
+
+/// Reads a source tree, runs the tests that name a transition, and then so many mutants of the tables. `progress` is told what is done.
+///
+/// # Errors
+///
+/// What cannot be read, copied, built or run; tests that fail without a mutant.
+pub fn mutate(tree: &Path, options: Options, progress: impl Fn(&str) + Sync) -> Result<Coverage, String> {
+    let mut coverage = read_sources(tree)?;
+    let tables = transition::tables(tree)?;
+    let mutation = mutation::run(tree, &tables, &mut coverage.transitions, options, &progress);
+    coverage.mutation = Some(mutation.map_err(|error| error.to_string())?);
+    Ok(coverage)
+}
+
+fn read_sources(tree: &Path) -> Result<Coverage, String> {
     let requirements = requirement::read(tree)?;
     let mut names = naming::read(tree)?;
     names.retain(|identifier, _| !OTHERS.contains(&identifier.as_str()));
@@ -57,9 +87,12 @@ pub fn read(tree: &Path) -> Result<Coverage, String> {
         tests: names.get(&requirement.id).into_iter().flatten().cloned().collect(),
     };
     let is_unknown = |id: &str| !requirements.contains_key(id) && id.split_once('-').is_some_and(|(kind, _)| kinds.contains(kind));
+    let transitions = transition::of(&transition::tables(tree)?, &names);
     let unknown = names.iter().filter(|(id, _)| is_unknown(id));
     Ok(Coverage {
         requirements: requirements.values().map(shown).collect(),
         unknown: unknown.flat_map(|(id, tests)| tests.iter().map(|test| (id.clone(), test.clone()))).collect(),
+        transitions,
+        mutation: None,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::requirement::is_identifier;
+use super::rules;
 
 /// Where tests, demonstration and scenarios stand; the demonstration's steps and the scenarios run as part of the tests.
 const PLACES: [&str; 7] = ["fsm-specs", "gist", "pbs-nslp", "router-agent", "endpoint", "tests/tests", "tests/src"];
@@ -94,9 +95,10 @@ fn function(line: &str) -> Option<&str> {
     (is_head && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')).then_some(name)
 }
 
-/// Words of the shape of an identifier. Of a range only its two ends are named.
+/// Words of the shape of an identifier, and rules of machines as `gist-querying 4c`. Of a range only its two ends are named.
 fn identifiers(line: &str) -> impl Iterator<Item = String> + '_ {
-    line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).filter(|word| is_identifier(word)).map(str::to_owned)
+    let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    words.filter(|word| is_identifier(word)).map(str::to_owned).chain(rules::named(line))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use super::{Coverage, Requirement, Shown};
+use super::{Coverage, Mutation, Requirement, Shown, Transition};
 
 /// Identifiers on one line.
 const ON_A_LINE: usize = 14;
@@ -30,6 +30,50 @@ impl Display for Coverage {
         }
         self.unknown.iter().try_for_each(|(id, test)| writeln!(f, "\n{test} names {id}, which no document lists"))?;
         let missing = self.missing().count();
-        write!(f, "\n{} of {} rows are named by a test", self.requirements.len() - missing, self.requirements.len())
+        writeln!(f, "\n{} of {} rows are named by a test\n", self.requirements.len() - missing, self.requirements.len())?;
+        self.transitions(f)
+    }
+}
+
+impl Coverage {
+    fn transitions(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut machines: BTreeMap<&str, Vec<&Transition>> = BTreeMap::new();
+        self.transitions.iter().for_each(|transition| machines.entry(&transition.machine).or_default().push(transition));
+        let ran = self.mutation.is_some();
+        writeln!(f, "machine           transitions  named by a test  taken by one  a mutant caught")?;
+        for (machine, of) in &machines {
+            let count = |is: &dyn Fn(&Transition) -> bool| of.iter().filter(|transition| is(transition)).count();
+            let named = count(&|of| !of.tests.is_empty());
+            let taken = count(&|of| of.taken_by.as_ref().is_some_and(|tests| !tests.is_empty()));
+            let caught = count(&|of| of.mutants.is_some_and(|mutants| mutants.caught > 0));
+            let (taken, caught) = if ran { (taken.to_string(), caught.to_string()) } else { ("?".to_owned(), "?".to_owned()) };
+            writeln!(f, "{machine:<16}  {:>11}  {named:>15}  {taken:>12}  {caught:>15}", of.len())?;
+        }
+        let lists: [(&str, &dyn Fn(&Transition) -> bool); 3] = [
+            ("named by no test", &|of| of.tests.is_empty()),
+            ("taken by no test that names it", &|of| !of.tests.is_empty() && of.taken_by.as_ref().is_some_and(Vec::is_empty)),
+            ("of whose mutants none was caught", &|of| of.mutants.is_some_and(|mutants| mutants.tried > 0 && mutants.caught == 0)),
+        ];
+        for (what, is) in lists {
+            let of: Vec<_> = self.transitions.iter().filter(|transition| is(transition)).collect();
+            if !of.is_empty() {
+                writeln!(f, "\n{} transitions {what}:", of.len())?;
+            }
+            of.iter().try_for_each(|transition| writeln!(f, "  {}", transition.name()))?;
+        }
+        let Some(Mutation { seed, of, excused, tried, caught, survivors }) = &self.mutation else {
+            return write!(f, "\nno run of these sources is recorded: `pbs-lab coverage --mutate N` says which are taken and caught");
+        };
+        if !survivors.is_empty() {
+            writeln!(f, "\n{} mutants that no test noticed that names the transition:", survivors.len())?;
+        }
+        survivors.iter().try_for_each(|survivor| writeln!(f, "  {survivor}"))?;
+        let score = self.mutation.as_ref().map_or(0.0, Mutation::score);
+        let covered = self.transitions.iter().filter(|transition| transition.is_covered()).count();
+        writeln!(f, "\n{covered} of {} transitions are named, taken, and caught when broken", self.transitions.len())?;
+        write!(
+            f,
+            "{caught} of {tried} mutants caught, {score:.1} % (seed {seed}; of {of}, {excused} of them equivalent by a written reason)"
+        )
     }
 }
