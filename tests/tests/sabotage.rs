@@ -5,13 +5,9 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 use pbs_lab::sabotage::Sabotage;
 use serde_json::Value;
-
-/// Held by whoever measures: what one run sends must not make another one late.
-static MEASURING: Mutex<()> = Mutex::new(());
 
 /// What came of a run of the laboratory's program.
 struct Run {
@@ -25,7 +21,6 @@ struct Run {
 }
 
 fn demo(arguments: &[&str]) -> Run {
-    let _measuring = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("demo").arg("--json").args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let outcome: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"));

@@ -49,18 +49,18 @@ impl Coverage {
             let (taken, caught) = if ran { (taken.to_string(), caught.to_string()) } else { ("?".to_owned(), "?".to_owned()) };
             writeln!(f, "{machine:<16}  {:>11}  {named:>15}  {taken:>12}  {caught:>15}", of.len())?;
         }
-        let lists: [(&str, &dyn Fn(&Transition) -> bool); 3] = [
-            ("named by no test", &|of| of.tests.is_empty()),
-            ("taken by no test that names it", &|of| !of.tests.is_empty() && of.taken_by.as_ref().is_some_and(Vec::is_empty)),
-            ("of whose mutants none was caught", &|of| of.mutants.is_some_and(|mutants| mutants.tried > 0 && mutants.caught == 0)),
-        ];
-        for (what, is) in lists {
-            let of: Vec<_> = self.transitions.iter().filter(|transition| is(transition)).collect();
+        let list = |f: &mut Formatter<'_>, what: &str, of: Vec<&Transition>| {
             if !of.is_empty() {
                 writeln!(f, "\n{} transitions {what}:", of.len())?;
             }
-            of.iter().try_for_each(|transition| writeln!(f, "  {}", transition.name()))?;
-        }
+            of.iter().try_for_each(|transition| writeln!(f, "  {}", transition.name()))
+        };
+        let all = || self.transitions.iter();
+        let is_untaken = |of: &&Transition| !of.tests.is_empty() && of.taken_by.as_ref().is_some_and(Vec::is_empty);
+        let is_unseen = |of: &&Transition| of.mutants.is_some_and(|mutants| mutants.tried > 0 && mutants.caught == 0);
+        list(f, "named by no test", all().filter(|of| of.tests.is_empty()).collect())?;
+        list(f, "taken by no test that names it", all().filter(is_untaken).collect())?;
+        list(f, "of whose mutants none was caught", all().filter(is_unseen).collect())?;
         let Some(Mutation { seed, of, excused, tried, caught, survivors }) = &self.mutation else {
             return write!(f, "\nno run of these sources is recorded: `pbs-lab coverage --mutate N` says which are taken and caught");
         };

@@ -13,6 +13,8 @@ mod transfer;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 
 const TESTS: [(&str, fn()); 13] = [
     ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
@@ -46,11 +48,25 @@ fn main() -> ExitCode {
     if !pbs_lab::may_make_networks() {
         return ExitCode::SUCCESS;
     }
-    let mut failed = 0;
-    for (name, test) in wanted {
-        let holds = catch_unwind(test).is_ok();
-        failed += u32::from(!holds);
-        println!("test {name} ... {}", if holds { "ok" } else { "FAILED" });
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Each has its own network, and mostly waits.
+    let (left, failed) = (Mutex::new(wanted), Mutex::new(0));
+    thread::scope(|scope| {
+        for _ in 0..at_once() {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, test)) = left.lock().unwrap().next() else { return };
+                    let holds = catch_unwind(test).is_ok();
+                    *failed.lock().unwrap() += u32::from(!holds);
+                    println!("test {name} ... {}", if holds { "ok" } else { "FAILED" });
+                }
+            });
+        }
+    });
+    if *failed.lock().unwrap() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How many tests run at the same time, by the rule of Rust's own harness.
+fn at_once() -> usize {
+    let told = std::env::var("RUST_TEST_THREADS").ok().and_then(|count| count.parse().ok());
+    told.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1)
 }

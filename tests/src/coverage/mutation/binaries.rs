@@ -62,9 +62,9 @@ pub(super) fn build(copy: &Path, target: &Path, tests: &BTreeSet<String>) -> io:
         }
         for line in output.stdout.split(|byte| *byte == b'\n') {
             let Ok(message) = serde_json::from_slice::<Value>(line) else { continue };
-            if let (Some(program), Some(target)) = (message["executable"].as_str(), message["target"]["name"].as_str())
-                && message["profile"]["test"] == true
-            {
+            let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str);
+            let is_test = message.pointer("/profile/test") == Some(&Value::Bool(true));
+            if let (Some(program), Some(target), true) = (text("/executable"), text("/target/name"), is_test) {
                 let here = tests
                     .iter()
                     .filter_map(|test| Some((test, source(test)?)))

@@ -92,14 +92,11 @@ pub(super) fn run(
     let places = binaries::build(&copy, &scratch.join("build"), &tests)?;
     progress(&format!("running the {} tests that name a transition, without a mutant", places.len()));
     let taken = taken(tables, &places, &scratch)?;
-    let mut offset = 0;
-    for (number, table) in tables.iter().enumerate() {
-        for (place, _) in table.transitions().iter().enumerate() {
-            let by = taken.get(&(number, place)).cloned().unwrap_or_default();
-            transitions[offset].taken_by = Some(transitions[offset].tests.iter().filter(|test| by.contains(*test)).cloned().collect());
-            transitions[offset].mutants = Some(Tried::default());
-            offset += 1;
-        }
+    let places_of = tables.iter().enumerate().flat_map(|(number, table)| (0..table.transitions().len()).map(move |place| (number, place)));
+    for (transition, place) in transitions.iter_mut().zip(places_of) {
+        let by = taken.get(&place).cloned().unwrap_or_default();
+        transition.taken_by = Some(transition.tests.iter().filter(|test| by.contains(*test)).cloned().collect());
+        transition.mutants = Some(Tried::default());
     }
     let mutation = mutate(tables, transitions, &places, &excuses, options, progress)?;
     let kept = |transition: &Transition| {
@@ -185,7 +182,8 @@ fn mutate(
     let mut used = BTreeSet::new();
     all.retain(|drawn| {
         let excuse = excuses.iter().position(|excuse| transitions.get(drawn.transition).is_some_and(|of| excuse.is_for(of, &drawn.what())));
-        excuse.is_none_or(|excuse| !used.insert(excuse) && false)
+        used.extend(excuse);
+        excuse.is_none()
     });
     if let Some((_, excuse)) = excuses.iter().enumerate().find(|(number, _)| !used.contains(number)) {
         return Err(io::Error::other(format!("{excuse} excuses no mutant (or those before it excuse all of them)")));
@@ -220,8 +218,9 @@ fn mutate(
     results.sort_unstable();
     let mut mutation = Mutation { seed: options.seed, of, excused, tried: 0, caught: 0, survivors: Vec::new() };
     for (number, caught) in results {
-        let Some(drawn) = all.get(number) else { continue };
-        let transition = &mut transitions[drawn.transition];
+        let Some((drawn, transition)) = all.get(number).and_then(|drawn| Some((drawn, transitions.get_mut(drawn.transition)?))) else {
+            continue;
+        };
         let tried = transition.mutants.get_or_insert_default();
         mutation.tried += 1;
         tried.tried += 1;
