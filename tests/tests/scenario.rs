@@ -187,6 +187,36 @@ fn with_a_second_uplink_a_flow_goes_on_when_everything_is_dropped_on_the_first()
 }
 
 #[test]
+fn each_node_killed_the_moment_a_permission_has_passed_it_is_back_within_a_period_and_lets_nothing_pass() {
+    // TMP-13. The other steps are `restart-…` of `--list`.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("restart-at-permission");
+    let killed: Vec<&str> = outcome["table"]["rows"].as_array().unwrap().iter().map(|row| row[0].as_str().unwrap()).collect();
+    for node in ["sender", "router1", "router2", "receiver"] {
+        assert!(killed.contains(&node), "{killed:?}");
+    }
+    for node in ["sender", "router1", "router2"] {
+        assert_eq!(outcome["figures"][format!("packets past {node} while it was dead")], 0, "{}", outcome["figures"]);
+    }
+}
+
+#[test]
+fn words_that_end_a_permission_and_are_lost_on_any_link_end_it_all_the_same() {
+    // FS-51, FN-26, FN-28, FS-13. Messages that begin one are `lost-at-grant`, those that prolong one `lost-at-refresh`.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcome = play("lost-at-end");
+    let rows = outcome["table"]["rows"].as_array().unwrap();
+    let lost = |message: &str, how: &str| rows.iter().filter(|row| row[0] == message && row[2] == how).count();
+    for (message, links) in [("P(AV=0)", 3), ("Query that gives back", 3), ("Notify", 2)] {
+        assert_eq!((lost(message, "frame"), lost(message, "association")), (links, links), "{rows:?}");
+    }
+}
+
+#[test]
 fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
     let lab = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("scenario").args(arguments).output().unwrap();
     let list = lab(&["--list"]);
@@ -205,6 +235,8 @@ fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
         "failover",
         "restarts",
         "replay-storm",
+        "restart-at-handshake",
+        "lost-at-grant",
     ] {
         assert!(listed.lines().any(|line| line.split(' ').next() == Some(name)), "{name}: {listed}");
     }

@@ -29,20 +29,38 @@ pub fn udp(from: Endpoint, to: Endpoint, payload: &[u8]) -> io::Result<Vec<u8>> 
 
 /// A TCP segment that wants to open a connection, in an IP packet.
 pub fn tcp_syn(from: Endpoint, to: Endpoint) -> io::Result<Vec<u8>> {
-    let segment = TcpRepr {
+    tcp(from, to, TcpRepr { control: TcpControl::Syn, max_seg_size: Some(1460), ..segment(from, to, &[]) })
+}
+
+/// A TCP segment of a connection, in an IP packet.
+pub fn tcp_data(from: Endpoint, to: Endpoint, payload: &[u8]) -> io::Result<Vec<u8>> {
+    tcp(from, to, TcpRepr { ack_number: Some(TcpSeqNumber(1)), ..segment(from, to, payload) })
+}
+
+/// A TCP segment that breaks a connection off whose next octet has this number (RFC 5961 §3.2), in an IP packet.
+pub fn tcp_reset(from: Endpoint, to: Endpoint, number: u32) -> io::Result<Vec<u8>> {
+    let seq_number = TcpSeqNumber(number.cast_signed());
+    tcp(from, to, TcpRepr { control: TcpControl::Rst, seq_number, ..segment(from, to, &[]) })
+}
+
+fn segment(from: Endpoint, to: Endpoint, payload: &[u8]) -> TcpRepr<'_> {
+    TcpRepr {
         src_port: from.1,
         dst_port: to.1,
-        control: TcpControl::Syn,
+        control: TcpControl::None,
         seq_number: TcpSeqNumber(1),
         ack_number: None,
         window_len: 64240,
         window_scale: None,
-        max_seg_size: Some(1460),
+        max_seg_size: None,
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
-        payload: &[],
-    };
+        payload,
+    }
+}
+
+fn tcp(from: Endpoint, to: Endpoint, segment: TcpRepr<'_>) -> io::Result<Vec<u8>> {
     let (mut packet, header) = ip(from.0, to.0, IpProtocol::Tcp, segment.buffer_len())?;
     segment.emit(
         &mut TcpPacket::new_unchecked(packet.get_mut(header..).unwrap_or_default()),

@@ -11,11 +11,14 @@ use serde_json::Value;
 
 use super::attacker::MARK;
 use super::chance::Plan;
+use super::messages::{Message, Watcher};
 use super::outcome::Outcome;
 use super::site::{OTHER_PORT, is_to, of_flow};
 use crate::audit::kept;
 use crate::network::capture::Frame;
 use crate::network::frame;
+use crate::network::relay::Way;
+use crate::network::topology::{SENDER, SENDER6};
 
 /// Which packets are counted, of those on their way to the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub enum Of {
     Clear,
     /// Those of the other flow.
     Other,
+    /// Not packets of a flow: frames of signalling on the sender's link that bear a Permission.
+    Permissions,
 }
 
 /// What a count of packets is to a figure of the outcome: a part of it.
@@ -134,15 +139,20 @@ fn figure_of<'a>(counts: impl IntoIterator<Item = &'a Shown>) -> u64 {
 
 fn count(frames: &[Frame], of: Of, from_us: u64, to_us: u64) -> (u64, u64, Option<u64>) {
     let mut known = BTreeSet::new();
+    let mut watcher = Watcher::default();
     let (mut packets, mut octets, mut first) = (0, 0, None);
     for frame in frames {
         let seen = match of {
             Of::Other => frame.ip().and_then(frame::read).filter(|seen| is_to(seen, OTHER_PORT)),
+            Of::Permissions => frame.ip().and_then(frame::read).filter(|seen| {
+                let way = if [SENDER, SENDER6].contains(&seen.source) { Way::There } else { Way::Back };
+                watcher.hear(way, &frame.bytes).contains(&Message::Permission)
+            }),
             Of::Flow | Of::Marked | Of::Again | Of::Clear => of_flow(frame),
         };
         let Some(seen) = seen else { continue };
         let counts = match of {
-            Of::Flow | Of::Other => true,
+            Of::Flow | Of::Other | Of::Permissions => true,
             Of::Clear => seen.authentication.is_none(),
             Of::Marked => seen.payload.starts_with(MARK),
             Of::Again => seen.authentication.is_some_and(|ah| !known.insert((ah.spi, ah.sequence))),

@@ -81,6 +81,12 @@ impl Programs {
         Ok(Self { sender, receiver, plan: site.plan.clone() })
     }
 
+    /// The programs of a flow from a port of the sender's.
+    pub(super) fn start_from(site: &Site, source: u16) -> io::Result<Self> {
+        let (sender, receiver) = site.sockets_from(source, PORT)?;
+        Ok(Self { sender, receiver, plan: site.plan.clone() })
+    }
+
     /// Asks with a first datagram, waits for the permission, and takes that datagram off the receiver's socket.
     pub(super) fn ask(&self, site: &Site) -> io::Result<()> {
         self.sender.send(b"may I?")?;

@@ -9,15 +9,19 @@ mod figure_4;
 mod flow;
 mod forked;
 mod losing;
+mod lost;
 mod lying;
+mod messages;
 mod outcome;
 mod policy;
 mod replaying;
 mod reroute;
 mod restarts;
+mod session;
 mod signed;
 mod site;
 mod spare;
+mod steps;
 mod story;
 mod substitution;
 
@@ -61,7 +65,7 @@ type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, reroute::FAILOVER, restarts::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 19] = [
+pub static SCENARIOS: [Scenario; 30] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
@@ -81,6 +85,17 @@ pub static SCENARIOS: [Scenario; 19] = [
     ending::LOST_LAST,
     ending::CROSSING,
     ending::DENIED,
+    steps::BEFORE,
+    steps::HANDSHAKE,
+    steps::QUERY,
+    steps::PERMISSION,
+    steps::DATA,
+    steps::REFRESH,
+    steps::REKEY,
+    steps::RELEASE,
+    lost::GRANT,
+    lost::REFRESH,
+    lost::END,
 ];
 
 /// A scenario of either kind.

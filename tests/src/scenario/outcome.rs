@@ -33,6 +33,8 @@ pub struct Outcome {
     pub octets_through: u64,
     /// Other figures.
     pub figures: BTreeMap<String, u64>,
+    /// What was tried one after the other, and its figures.
+    pub table: Table,
     /// What captures show, for an audit.
     pub shown: Vec<super::audit::Shown>,
     /// What the nodes' own counters say was dropped since the attack began.
@@ -47,6 +49,15 @@ pub struct Outcome {
     pub seconds: f64,
     /// Whether everything came out as it must.
     pub holds: bool,
+}
+
+/// Figures of what was tried one after the other.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Table {
+    /// What the columns are.
+    pub head: Vec<String>,
+    /// A row for each.
+    pub rows: Vec<Vec<String>>,
 }
 
 /// The first evidence of an attack.
@@ -71,6 +82,12 @@ pub struct Check {
     pub holds: bool,
 }
 
+impl Table {
+    fn lines(&self) -> impl Iterator<Item = &Vec<String>> {
+        Some(&self.head).filter(|head| !head.is_empty()).into_iter().chain(&self.rows)
+    }
+}
+
 impl Outcome {
     pub(super) fn new(name: &'static str, tried: &'static str, options: &Options, plan: Plan) -> Self {
         Self {
@@ -83,6 +100,7 @@ impl Outcome {
             detected: None,
             octets_through: 0,
             figures: BTreeMap::new(),
+            table: Table::default(),
             shown: Vec::new(),
             dropped: Vec::new(),
             checks: Vec::new(),
@@ -101,6 +119,16 @@ impl Outcome {
     /// Writes down a figure that no capture shows.
     pub(super) fn figure(&mut self, name: impl Into<String>, figure: u64) {
         self.figures.insert(name.into(), figure);
+    }
+
+    /// Begins the table: what its rows are about, and their columns.
+    pub(super) fn head(&mut self, what: &str, columns: &[&str]) {
+        self.table.head = [what].iter().chain(columns).map(|column| (*column).to_owned()).collect();
+    }
+
+    /// A row of the table.
+    pub(super) fn row(&mut self, what: &str, figures: &[String]) {
+        self.table.rows.push([what.to_owned()].into_iter().chain(figures.iter().cloned()).collect());
     }
 
     /// Packets dropped at a node for a reason since the attack began.
@@ -124,6 +152,11 @@ impl Outcome {
             let _ = writeln!(text, "detected: {} {}, after {:.2} refresh periods", detected.rule, detected.evidence, detected.periods);
         }
         let _ = writeln!(text, "octets of the attacker that got through: {}", self.octets_through);
+        let width = |column: usize| self.table.lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        for row in self.table.lines() {
+            let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:>width$}", width = width(column).unwrap_or(0)));
+            let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("  "));
+        }
         for (name, figure) in &self.figures {
             let _ = writeln!(text, "{name}: {figure}");
         }

@@ -41,6 +41,8 @@ const GRANT_LIMIT: Duration = Duration::from_secs(10);
 /// Octets that may wait for the receiving program.
 const RECEIVE_BUFFER: usize = 16 << 20;
 
+/// The capture on the sender's link.
+pub(super) const FIRST: &str = "sender-link";
 /// The capture behind the second router.
 pub(super) const BEHIND: &str = "behind-router2";
 
@@ -146,10 +148,17 @@ impl Site {
         work(daemon.ok_or_else(|| io::Error::other(format!("{name} does not run")))?)
     }
 
-    /// Starts the daemon of a host anew, in place of one that has ended.
+    /// Starts a node's daemon anew, in place of one that has ended.
     pub(super) fn restart(&self, name: &str) -> io::Result<()> {
         self.lock().retain(|daemon| daemon.name() != name);
-        self.start(Program::Host, name)
+        self.start(if name.starts_with("router") { Program::Router } else { Program::Host }, name)
+    }
+
+    /// Those who sit on the links, in the order of the path.
+    pub(super) fn relays(&self) -> io::Result<[&Relay; 3]> {
+        let outer = self.outer.as_ref().ok_or_else(|| io::Error::other("nobody sits on every link"))?;
+        let [first, last] = outer;
+        Ok([first, &self.relay, last])
     }
 
     /// The capture on the sender's second uplink.
@@ -198,9 +207,14 @@ impl Site {
 
     /// Sockets of plain programs that know nothing of permissions, for a flow to `port`.
     pub(super) fn sockets(&self, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
+        self.sockets_from(source_port(port), port)
+    }
+
+    /// The same from a port of the sender's.
+    pub(super) fn sockets_from(&self, source: u16, port: u16) -> io::Result<(UdpSocket, UdpSocket)> {
         let receiver = self.hosts.receiver.run(|| UdpSocket::bind((self.family.receiver(), port)))?;
         setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        let sender = self.hosts.sender.run(|| UdpSocket::bind((self.family.sender(), source_port(port))))?;
+        let sender = self.hosts.sender.run(|| UdpSocket::bind((self.family.sender(), source)))?;
         sender.connect((self.family.receiver(), port))?;
         Ok((sender, receiver))
     }
@@ -219,9 +233,15 @@ impl Site {
 
     /// The flow as a node's table shows it; `None` if it has none with a permission.
     pub(super) fn flow(&self, name: &str) -> io::Result<Option<Value>> {
+        self.flow_from(source_port(PORT), name)
+    }
+
+    /// The same of the flow from a port of the sender's.
+    pub(super) fn flow_from(&self, source: u16, name: &str) -> io::Result<Option<Value>> {
         let flows = self.ask(name, "flows")?;
         let wanted = |entry: &&Value| {
-            entry.pointer("/flow/destination_port").and_then(Value::as_u64) == Some(u64::from(PORT))
+            entry.pointer("/flow/source_port").and_then(Value::as_u64) == Some(u64::from(source))
+                && entry.pointer("/flow/destination_port").and_then(Value::as_u64) == Some(u64::from(PORT))
                 && entry.get("spi").is_some_and(|spi| !spi.is_null())
         };
         Ok(flows.as_array().into_iter().flatten().find(wanted).cloned())
@@ -262,10 +282,15 @@ impl Site {
         self.about_flow("sender", json!({ "command": "request", "volume": volume }))
     }
 
-    fn about_flow(&self, name: &str, mut request: Value) -> io::Result<()> {
+    fn about_flow(&self, name: &str, request: Value) -> io::Result<()> {
+        self.about_flow_from(source_port(PORT), name, request)
+    }
+
+    /// Has a node do something about the flow from a port of the sender's.
+    pub(super) fn about_flow_from(&self, source: u16, name: &str, mut request: Value) -> io::Result<()> {
         if let Some(fields) = request.as_object_mut() {
             let flow = json!({
-                "source": self.family.sender(), "destination": self.family.receiver(), "protocol": 17, "source_port": source_port(PORT), "destination_port": PORT,
+                "source": self.family.sender(), "destination": self.family.receiver(), "protocol": 17, "source_port": source, "destination_port": PORT,
             });
             fields.extend(flow.as_object().cloned().unwrap_or_default());
         }
@@ -316,6 +341,21 @@ impl Site {
             std::fs::copy(self.directory.join(format!("{name}.log")), directory.join(format!("{name}.log")))?;
         }
         Ok(())
+    }
+
+    /// The log of a node.
+    pub(super) fn log(&self, name: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.directory.join(format!("{name}.log")))
+    }
+
+    /// What daemons have written when they panicked.
+    pub(super) fn panics(&self) -> io::Result<Vec<String>> {
+        let mut panics = Vec::new();
+        for name in NODES {
+            let log = self.log(name)?;
+            panics.extend(log.lines().filter(|line| line.contains("panicked")).map(|line| format!("{name}: {line}")));
+        }
+        Ok(panics)
     }
 
     /// Frames that captures could not keep, or the relay could not carry.
@@ -385,8 +425,14 @@ fn write_configurations(directory: &Path, Terms { place, refresh, volume, reacti
     let policy = Policy { family, routers: &["router1", "router2", "router3"], refresh, volume, reactions };
     NODES.into_iter().chain(["router3"]).try_for_each(|name| {
         let uplink = if place == Place::BesideSpare && name == "sender" { second_uplink(family) } else { String::new() };
-        std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &uplink)
+        // Where messages are watched on every link, one that refuses is among them.
+        let limit = if place == Place::EveryLink && name == "router2" { refusal() } else { String::new() };
+        std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &uplink + &limit)
     })
+}
+
+fn refusal() -> String {
+    format!("\n[[limit]]\ndestination_ports = \"{OTHER_PORT}\"\npermit = false\n")
 }
 
 fn second_uplink(family: Family) -> String {
