@@ -299,18 +299,12 @@ impl Trial<'_> {
         let trap = Trap { lost: Arc::default(), started: Instant::now(), offset: self.site.now(), how };
         let sprung = trap.clone();
         let mut watcher = Watcher::default();
-        let mut gone = None;
         self.relay()?.set(move |way, frame| {
-            let connection = connection(frame);
-            if how == How::Association && connection.is_some() && connection == gone {
-                return Fate::Drop;
-            }
             let is_it = watcher.hear(way, frame).contains(&wanted) && sprung.is_set();
             // Where an association is to be lost, the message has to be in one.
-            if !is_it || (how == How::Association && connection.is_none()) {
+            if !is_it || (how == How::Association && !is_segment(frame)) {
                 return Fate::Pass;
             }
-            gone = connection;
             sprung.spring(way, frame);
             Fate::Drop
         });
@@ -318,11 +312,8 @@ impl Trial<'_> {
     }
 }
 
-/// The ports of a TCP connection, the lower one first.
-fn connection(frame: &[u8]) -> Option<(u16, u16)> {
-    let seen = packet(frame).and_then(frame::read).filter(|seen| seen.protocol == 6 && seen.authentication.is_none())?;
-    let (one, other) = seen.ports;
-    Some((one.min(other), one.max(other)))
+fn is_segment(frame: &[u8]) -> bool {
+    packet(frame).and_then(frame::read).is_some_and(|seen| seen.protocol == 6 && seen.authentication.is_none())
 }
 
 /// What loses a message.
@@ -365,7 +356,8 @@ impl Trap {
     }
 }
 
-/// What tells both ends of a connection that it is gone, by a segment of it that did not arrive.
+/// What tells both ends of a connection that it is gone, by a segment of it that did not arrive. Who has heard more meanwhile than the
+/// segment says does not believe it, and is told by the other's kernel when it sends again (RFC 9293 §3.5.2).
 fn resets(way: Way, frame: &[u8]) -> io::Result<[(Way, Vec<u8>); 2]> {
     let back = if way == Way::There { Way::Back } else { Way::There };
     let seen = packet(frame).and_then(frame::read);
