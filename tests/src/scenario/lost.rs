@@ -316,10 +316,18 @@ fn is_segment(frame: &[u8]) -> bool {
     packet(frame).and_then(frame::read).is_some_and(|seen| seen.protocol == 6 && seen.authentication.is_none())
 }
 
+/// The frame that was lost.
+#[derive(Debug, Clone)]
+struct Lost {
+    at: Duration,
+    way: Way,
+    frame: Vec<u8>,
+}
+
 /// What loses a message.
 #[derive(Debug, Clone)]
 struct Trap {
-    lost: Arc<Mutex<Option<(Duration, Way, Vec<u8>)>>>,
+    lost: Arc<Mutex<Option<Lost>>>,
     started: Instant,
     /// What the captures' clock showed when this one started.
     offset: Duration,
@@ -333,7 +341,7 @@ impl Trap {
 
     fn spring(&self, way: Way, frame: &[u8]) {
         let at = self.offset + self.started.elapsed();
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, way, frame.to_vec()));
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lost { at, way, frame: frame.to_vec() });
     }
 
     /// Waits until the message is lost, and resets its association if that is to be lost too. Gives when it was.
@@ -346,7 +354,7 @@ impl Trap {
             std::thread::sleep(Duration::from_millis(1));
         }
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some((at, way, frame)) = lost else { return Ok(None) };
+        let Some(Lost { at, way, frame }) = lost else { return Ok(None) };
         if self.how == How::Association {
             for (way, frame) in resets(way, &frame)? {
                 relay.inject(way, &frame)?;
