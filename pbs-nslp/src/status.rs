@@ -26,6 +26,19 @@ pub struct SessionStatus {
     pub asks_again_at: Option<Instant>,
     /// By which way its packets leave, at a sender.
     pub path: PathId,
+    /// When its receiver answered last, at a sender.
+    pub answered: Option<Answered>,
+}
+
+/// An answer of a flow's receiver, signed by it, to a Query that was sent once only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Answered {
+    /// When it came.
+    pub at: Instant,
+    /// How long after the Query; the shortest of the session.
+    pub round_trip: Duration,
+    /// GIST nodes between, the receiver included: what the message's hop count has lost on its way.
+    pub hops: u8,
 }
 
 /// A live permission.

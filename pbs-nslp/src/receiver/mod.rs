@@ -238,6 +238,7 @@ impl Receiver {
             why: None,
             asks_again_at: None,
             path: PathId::ROUTED,
+            answered: None,
         }
     }
 

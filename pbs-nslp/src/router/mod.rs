@@ -189,6 +189,7 @@ impl Router {
             why: None,
             asks_again_at: None,
             path: PathId::ROUTED,
+            answered: None,
         }
     }
 }

@@ -212,6 +212,9 @@ impl Sender {
             .map_or_else(Standing::default, |accepted| Standing { newest: Some(accepted.number), key_hash: Some(accepted.key_hash) });
         match self.node.admission.admit(received, signed, standing, self.node.unix(now), now) {
             Ok(verified) => {
+                if let Some(session) = self.sessions.get_mut(&flow) {
+                    session.note_answer(permission.echo, received.hop_count, now);
+                }
                 let cause = Cause::Permission { received, permission, key_hash: verified.key_hash, association };
                 self.event(flow, event, cause, now);
             }

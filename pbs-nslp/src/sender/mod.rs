@@ -176,6 +176,11 @@ impl Sender {
         self.sessions.iter().map(|(flow, session)| self.status(*flow, session)).collect()
     }
 
+    /// One flow, if there is a session of it.
+    pub fn session(&self, flow: &FlowId) -> Option<SessionStatus> {
+        self.sessions.get(flow).map(|session| self.status(*flow, session))
+    }
+
     /// What the messages taken since this was asked last have cost, as [`crate::fair_queue::FairQueue::charge`] counts it for one.
     pub fn take_cost(&mut self) -> u32 {
         self.node.take_cost()
@@ -213,6 +218,7 @@ impl Sender {
             why,
             asks_again_at,
             path: session.course.path,
+            answered: session.answered,
         }
     }
 }

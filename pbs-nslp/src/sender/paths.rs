@@ -5,6 +5,7 @@
 //! permitted within two refresh periods.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use gist::api::PathId;
 use gist::time::Instant;
@@ -27,7 +28,25 @@ pub struct Way {
     pub covers: Selector,
     /// Whether packets can leave by it now, as far as this host can tell.
     pub live: bool,
+    /// The relay that it goes over: the packets of its flows leave in packets to that, which are a flow of their own.
+    pub relay: Option<IpAddr>,
 }
+
+impl Way {
+    fn takes(&self, flow: &FlowId) -> bool {
+        // To the relay itself there is no way over it.
+        let is_beyond = self.relay.is_none_or(|relay| relay != flow.destination && relay.is_ipv4() == flow.destination.is_ipv4());
+        self.live && is_beyond && self.covers.matches(flow)
+    }
+
+    /// Whether it is the flow of the packets to its relay.
+    fn is_carried_by(&self, flow: &FlowId) -> bool {
+        self.relay == Some(flow.destination) && PACKED.contains(&flow.protocol)
+    }
+}
+
+/// IP in IP: protocols 4 and 41 (RFC 2003, RFC 2473).
+const PACKED: [u8; 2] = [4, 41];
 
 /// Where a session's packets and messages go, and where they have gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -62,6 +81,10 @@ impl Sender {
 
     /// Whether the session may change its path now, and to which.
     pub(super) fn next_path(&self, flow: &FlowId, session: &Session, now: Instant) -> Option<PathId> {
+        // What carries other flows stays where it is routed: else a way might lead into itself.
+        if self.ways.iter().any(|way| way.is_carried_by(flow)) {
+            return None;
+        }
         let course = &session.course;
         let settled = match (session.state, &session.epoch, course.changed_at) {
             (State::Permitted, Some(epoch), Some(at)) => now.saturating_duration_since(at) >= epoch.refresh.saturating_mul(2),
@@ -70,7 +93,7 @@ impl Sender {
         if course.changes >= self.config.path_changes || !settled {
             return None;
         }
-        let usable = self.ways.iter().filter(|way| way.live && way.covers.matches(flow)).map(|way| way.path);
+        let usable = self.ways.iter().filter(|way| way.takes(flow)).map(|way| way.path);
         usable.chain([PathId::ROUTED]).find(|path| course.is_new(*path))
     }
 

@@ -11,8 +11,12 @@ use super::table::State;
 use crate::association::Association;
 use crate::datapath::Token;
 use crate::report::Setback;
+use crate::status::Answered;
 use crate::wire::number::is_newer;
 use crate::wire::{Volume, VolumeContext};
+
+/// GIST hop count of messages at their maker, that of GIST itself.
+const HOP_COUNT: u8 = 64;
 
 /// A flow from the first wish to send on; in Idle only while a hold-down runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +50,8 @@ pub(super) struct Session {
     /// How the flow came into hold-down, for people.
     pub(super) outcome: Option<String>,
     pub(super) course: Course,
+    /// The receiver's last answer.
+    pub(super) answered: Option<Answered>,
 }
 
 /// The Queries since the last one that was not a repetition.
@@ -122,6 +128,7 @@ impl Session {
             hold: Duration::ZERO,
             outcome: None,
             course: Course::default(),
+            answered: None,
         }
     }
 
@@ -131,6 +138,17 @@ impl Session {
             return true;
         };
         self.attempt.numbers.is_some_and(|(first, last)| !is_newer(first, echo) && !is_newer(echo, last))
+    }
+
+    /// Takes down that the receiver has answered, if it is an answer to a Query that was not repeated. `hop_count` is what is left of
+    /// the answer's.
+    pub(super) fn note_answer(&mut self, echo: Option<u32>, hop_count: u8, now: Instant) {
+        let asked_at = self.attempt.last_sent_at.filter(|_| self.attempt.tries == 1 && self.attempt.numbers.is_some());
+        if let (Some(asked_at), true) = (asked_at, echo.is_some() && self.echo_fits(echo)) {
+            let round_trip = now.saturating_duration_since(asked_at);
+            let shortest = self.answered.map_or(round_trip, |before| before.round_trip.min(round_trip));
+            self.answered = Some(Answered { at: now, round_trip: shortest, hops: HOP_COUNT.saturating_sub(hop_count) });
+        }
     }
 
     /// What a sent volume refers to.

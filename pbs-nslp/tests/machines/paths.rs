@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gist::api::{Indication, PathId, SendError};
 use pbs_nslp::credentials::Signer;
+use pbs_nslp::flow::FlowId;
 use pbs_nslp::receiver::Receiver;
 use pbs_nslp::report::ReportEvent;
 use pbs_nslp::selector::Selector;
@@ -18,7 +19,7 @@ use crate::setting::{T, VOLUME, flow, receiver_address, receiver_config, seconds
 use crate::world::{LATENCY, SENDER, World, entropy};
 
 fn way(path: u8) -> Way {
-    Way { path: PathId(path), covers: Selector::default(), live: true }
+    Way { path: PathId(path), covers: Selector::default(), live: true, relay: None }
 }
 
 /// A world with other ways; what leaves by those in `dead` gets lost, and so does what comes back.
@@ -171,6 +172,43 @@ fn ways_that_are_dead_or_for_other_flows_are_not_taken() {
     world.run(seconds(16));
     world.took(SENDER, &["FS-10"]);
     assert_eq!(paths_taken(&world), []);
+}
+
+/// no way over a relay leads to that relay, to the other IP version, or into itself.
+#[test]
+fn a_flow_to_the_relay_does_not_go_over_it_and_the_flow_that_carries_others_goes_nowhere_else() {
+    let relay_is = |relay: std::net::IpAddr| Way { relay: Some(relay), ..way(1) };
+    let beyond: std::net::IpAddr = [203, 0, 113, 9].into();
+    for (relay, goes) in [(beyond, true), (flow().destination, false), ("2001:db8::9".parse().unwrap(), false)] {
+        let mut world = World::new(1);
+        world.sender.set_ways(vec![relay_is(relay)]);
+        cut(&mut world, &[0]);
+        world.want();
+        world.run(seconds(16));
+        assert_eq!(paths_taken(&world), if goes { vec![1] } else { vec![] }, "{relay}");
+    }
+    let mut world = World::new(1);
+    let carrier = FlowId::new(flow().source, flow().destination, 4, 0, 0).unwrap();
+    world.sender.set_ways(vec![way(2), relay_is(carrier.destination)]);
+    cut(&mut world, &[0]);
+    world.sender.want(carrier, Volume(VOLUME), world.now).unwrap();
+    world.settle();
+    world.run(seconds(16));
+    assert_eq!(paths_taken(&world), [], "not by the other link either");
+}
+
+/// What a way over a relay is judged by.
+#[test]
+fn the_last_answer_tells_how_far_the_receiver_is_and_a_repeated_query_none() {
+    let mut world = World::granted(1);
+    let first = world.sender.session(&flow()).unwrap().answered.expect("answered");
+    assert_eq!((first.round_trip, first.at <= world.now), (LATENCY * 4, true));
+    world.run(T);
+    let later = world.sender.session(&flow()).unwrap().answered.unwrap();
+    assert!(later.at > first.at && later.round_trip <= first.round_trip, "{later:?}");
+    cut(&mut world, &[0]);
+    world.run(T * 2);
+    assert_eq!(world.sender.session(&flow()).unwrap().answered, Some(later));
 }
 
 #[test]

@@ -190,6 +190,7 @@ mod tests {
                 why: None,
                 asks_again_at: None,
                 path: gist::api::PathId::ROUTED,
+                answered: None,
             };
             Row::new(0, "through", session, Instant::ZERO)
         };

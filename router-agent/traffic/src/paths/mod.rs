@@ -13,9 +13,13 @@
 
 mod neighbours;
 mod next_hop;
+mod packer;
+mod towards;
 
 pub use neighbours::{Finding, Neighbours};
 pub use next_hop::{NextHop, NextHops, restore};
+pub use packer::{PackCounters, PackDrop, Packer, PackerError, set_mtu};
+pub use towards::Towards;
 
 /// Ways out besides the routed one, at most.
 pub const PATHS: usize = 7;

@@ -12,7 +12,9 @@ const NEW_RULE: u16 = 32;
 const DELETE_RULE: u16 = 33;
 const GET_RULE: u16 = 34;
 const FIXED_LEN: usize = 12;
-const FAMILIES: [u8; 2] = [2, 10];
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const FAMILIES: [u8; 2] = [IPV4, IPV6];
 
 // Attributes of a route and of a rule (`linux/rtnetlink.h`, `linux/fib_rules.h`).
 const OUTPUT_INTERFACE: u16 = 4;
@@ -79,18 +81,28 @@ impl NextHops {
     ///
     /// The kernel refuses it: the link is down, or the neighbour not on it. Then nothing leads there.
     pub fn set_up(&self, hop: NextHop) -> Result<(), NetlinkError> {
-        if hop.families().any(|family| family == FAMILIES[0]) {
+        if hop.families().any(|family| family == IPV4) {
             self.socket.transact(believe_marks(hop.link))?;
         }
-        for family in hop.families() {
-            // Where to go first, then who goes there.
-            self.socket.transact(self.route(hop, family))?;
-            match self.socket.transact(self.rule("add", hop.path, family, NEW_RULE, CREATE | EXCLUSIVE)) {
-                Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error),
-                _ => {}
-            }
+        hop.families().try_for_each(|family| self.lead(hop, family))
+    }
+
+    /// The same for packets of one IP version, of which nothing comes back by the link: it leads into a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// As [`NextHops::set_up`].
+    pub fn set_up_one_way(&self, path: u8, link: u32, is_ipv4: bool) -> Result<(), NetlinkError> {
+        self.lead(NextHop { path, link, via: None }, if is_ipv4 { IPV4 } else { IPV6 })
+    }
+
+    fn lead(&self, hop: NextHop, family: u8) -> Result<(), NetlinkError> {
+        // Where to go first, then who goes there.
+        self.socket.transact(self.route(hop, family))?;
+        match self.socket.transact(self.rule("add", hop.path, family, NEW_RULE, CREATE | EXCLUSIVE)) {
+            Err(error) if error.errno() != Some(Errno::EEXIST) => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Has nothing go by a way any more.
@@ -187,7 +199,7 @@ fn believe_marks(link: u32) -> Batch {
         &[0, 0, 0, 0, i0, i1, i2, i3, 0, 0, 0, 0, 0, 0, 0, 0],
         |writer| {
             writer.nest(BY_FAMILY, |families| {
-                families.nest(u16::from(FAMILIES[0]), |ipv4| ipv4.nest(IPV4_SETTINGS, |settings| settings.put_u32(SOURCE_BY_MARK, 1)));
+                families.nest(u16::from(IPV4), |ipv4| ipv4.nest(IPV4_SETTINGS, |settings| settings.put_u32(SOURCE_BY_MARK, 1)));
             });
         },
     );
