@@ -378,12 +378,23 @@ mod tests {
         let error = read(&format!("refuse = \"999ms\"\n{LEAST}")).unwrap_err().to_string();
         assert!(error.starts_with("/etc/pbs/h.toml:1: refuse: must lie between 1s and 24h"), "{error}");
         let path = "[[path]]\nname = \"b\"\ninterface = \"eth1\"\n";
+        let relay = "[[path]]\nname = \"r\"\nrelay = \"192.0.2.9\"\nvolume = 5\n";
         let cases = [
             (format!("{path}{path}"), "11: path.name: must be there and differ from the others'"),
             (format!("{path}via = \"::1\"\ndestination = \"0.0.0.0/0\"\n"), "11: path.destination: is not of the IP version of via"),
             (path.replace("eth1", "an-interface-too-long"), "9: path.interface: is no name of an interface"),
             (format!("[datapath]\npath_mark = 0x01000000\n{path}{}", path.replace('b', "c")), "13: path.name: is one path more"),
             (path.replace("interface", "device"), "9: unknown field `device`"),
+            ("[[path]]\nname = \"b\"\n".to_owned(), "8: path.name: has neither an interface nor a relay"),
+            (format!("{path}volume = 5\n"), "10: path.volume: is asked of relays only"),
+            (format!("{path}destination = \"192.0.2.1/24\"\n"), "10: path.destination: "),
+            (format!("{path}relay = \"192.0.2.9\"\nvolume = 5\n"), "9: path.interface: cannot be there beside relay"),
+            (format!("{relay}via = \"192.0.2.1\"\n"), "11: path.via: cannot be there beside relay"),
+            (relay.replace("192.0.2.9", "224.0.0.9"), "9: path.relay: is not the address of another host"),
+            (relay.replace("volume", "# volume"), "9: path.relay: needs volume beside it"),
+            (relay.replace("= 5", "= 0"), "10: path.volume: 0 asks for nothing"),
+            (format!("{relay}destination = \"::/0\"\n"), "11: path.destination: is not of the IP version of relay"),
+            (format!("{relay}{}", relay.replace("\"r\"", "\"s\"")), "13: path.relay: is another path's already"),
         ];
         for (rest, expected) in cases {
             let error = complaint(&rest);

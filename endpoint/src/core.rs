@@ -64,7 +64,7 @@ impl Core for HostCore {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(ways) = self.paths.look(now) {
+        if let Some(ways) = self.paths.look(&mut self.host, now) {
             self.host.set_ways(ways);
         }
         self.host.handle_timeout(now);

@@ -27,9 +27,9 @@ use traffic::rules::{HostRules, Install, Role};
 use traffic::verifier::{self, Verifier, VerifierConfig};
 
 use crate::Parts;
-use crate::config::{Config, LargestProtection};
+use crate::config::{Ask, Config, LargestProtection};
 use crate::core::HostCore;
-use crate::paths::Paths;
+use crate::paths::{self, Paths};
 use crate::policy;
 use crate::relay;
 
@@ -74,7 +74,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let (datapaths, relay) = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
     let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));
-    let paths = Paths::open(&config.path, mask)?;
+    let paths = Paths::open(&config.path, mask, &start.threads)?;
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host, marks)?;
     let (signer, authority) = (start.credentials.signer.clone(), start.credentials.authority.clone());
@@ -82,7 +82,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     clock::next_second().await;
     let (unix, now) = (clock::unix_seconds(), start.clock.now());
     let sessions = config.datapath.permissions;
-    let sender = SenderConfig { sessions, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&config.ask)) };
+    let sender = SenderConfig { sessions, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&asks(&config))) };
     let sender = Sender::new(sender, signer.clone(), authority.clone(), entropy()?, unix, now);
     let receiver = ReceiverConfig {
         sessions,
@@ -101,6 +101,11 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         relay,
     }));
     start.run(core, gist, indications, datapaths, routing).await
+}
+
+/// What asks for permissions: the flows to relays, and what the configuration says.
+fn asks(config: &Config) -> Vec<Ask> {
+    paths::asks(&config.path).into_iter().chain(config.ask.iter().cloned()).collect()
 }
 
 /// What a core draws from; never the same twice.
@@ -123,7 +128,7 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
     let MtuPlan { ipv4_overhead, ipv6_overhead, .. } = mtu_plan(config.datapath.largest_protection);
     let room = Room { ipv4: ipv4_overhead, ipv6: ipv6_overhead };
     let outbound = InserterConfig {
-        ask: policy::ask_rules(&config.ask),
+        ask: policy::ask_rules(&asks(config)),
         mark: Some(config.datapath.mark),
         path_marks: Paths::marks(&config.path, config.datapath.path_mark),
         capacity,

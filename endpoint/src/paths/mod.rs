@@ -4,30 +4,55 @@
 
 mod config;
 mod next_hop;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use daemon::threads::Threads;
 use gist::api::PathId;
 use gist::time::Instant;
 use pbs_nslp::flow::FlowId;
+use pbs_nslp::host::Host;
 use pbs_nslp::sender::Way;
 use serde_json::{Value, json};
 use traffic::netlink::NetlinkError;
 use traffic::paths::{PATHS, marks, restore};
 
-pub(crate) use config::{Path, check};
+pub(crate) use config::{Lead, Path, asks, check};
 
 use crate::policy;
 use next_hop::ByNextHop;
+use relay::ByRelay;
 
 /// How often it is looked whether ways live.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Why there are no other ways.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PathsError {
+    /// The kernel does not answer, or refuses.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The way of this name cannot be made.
+    #[error("path {0}: {1}")]
+    Relay(String, String),
+}
+
+/// What a look at a way tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Look {
+    /// Whether packets get out by it now, as far as this host can tell.
+    pub live: bool,
+    /// How far its relay is: nodes with PBS up to it, then the shortest time to an answer; `None` without a relay, or before that has
+    /// answered.
+    pub distance: Option<(u8, Duration)>,
+}
+
 /// How flows are taken along one way, and taken off it again.
 pub(crate) trait Strategy {
-    /// Whether packets get out by this way now, as far as this host can tell. Called once a second.
-    fn is_live(&mut self, now: Instant) -> bool;
+    /// Looks at the way. Called once a second; what it needs of this host's own permissions it asks for.
+    fn look(&mut self, host: &mut Host, now: Instant) -> Look;
     /// Has packets that bear the way's mark go by it.
     ///
     /// # Errors
@@ -36,6 +61,10 @@ pub(crate) trait Strategy {
     fn set_up(&mut self) -> Result<(), String>;
     /// Has nothing go by it any more.
     fn take_down(&mut self) -> Result<(), String>;
+    /// For `status`: what is known of a relay; null of any other way.
+    fn show(&self) -> Value {
+        Value::Null
+    }
 }
 
 /// Every way of a host.
@@ -48,23 +77,28 @@ pub(crate) struct Paths {
 struct Configured {
     name: String,
     way: Way,
+    distance: Option<(u8, Duration)>,
     strategy: Box<dyn Strategy>,
 }
 
 impl Paths {
-    /// The ways as configured, the best first; none is set up, and what a daemon that was killed has left is gone.
+    /// The ways as configured; none is set up, and what a daemon that was killed has left is gone.
     ///
     /// # Errors
     ///
-    /// The kernel does not answer, or refuses.
-    pub(crate) fn open(paths: &[Path], mask: u32) -> Result<Self, NetlinkError> {
+    /// See [`PathsError`].
+    pub(crate) fn open(paths: &[Path], mask: u32, threads: &Threads) -> Result<Self, PathsError> {
         restore()?;
         let configured = |(path, number): (&Path, u8)| {
-            let way = Way { path: PathId(number), covers: policy::destination(path.covers()), live: false };
-            let strategy = Box::new(ByNextHop::open(path, number, mask)?) as Box<dyn Strategy>;
-            Ok(Configured { name: path.name.clone(), way, strategy })
+            let way = Way { path: PathId(number), covers: policy::destination(path.covers()), live: false, relay: path.relay };
+            let strategy: Box<dyn Strategy> = match path.lead() {
+                Some(Lead::Link { interface, via }) => Box::new(ByNextHop::open(interface, via, number, mask)?),
+                Some(Lead::Relay { address, volume }) => Box::new(ByRelay::open((&path.name, address, volume), number, mask, threads)?),
+                None => return Err(PathsError::Relay(path.name.clone(), "leads nowhere".to_owned())),
+            };
+            Ok(Configured { name: path.name.clone(), way, distance: None, strategy })
         };
-        let ways = paths.iter().zip(1..).map(configured).collect::<Result<Vec<_>, NetlinkError>>()?;
+        let ways = paths.iter().zip(1..).map(configured).collect::<Result<Vec<_>, PathsError>>()?;
         let next_look = (!ways.is_empty()).then_some(Instant::ZERO);
         Ok(Self { ways, flows: BTreeMap::new(), next_look })
     }
@@ -76,7 +110,12 @@ impl Paths {
 
     /// The links of the ways, with the bits of each.
     pub(crate) fn links(paths: &[Path], mask: u32) -> Vec<(String, u32)> {
-        paths.iter().zip(Self::marks(paths, mask)).map(|(path, mark)| (path.interface.clone(), mark)).collect()
+        let of_link = |(path, mark): (&Path, u32)| match path.lead()? {
+            Lead::Link { interface, .. } => Some((interface.to_owned(), mark)),
+            // What comes back comes by whatever link the network chooses.
+            Lead::Relay { .. } => None,
+        };
+        paths.iter().zip(Self::marks(paths, mask)).filter_map(of_link).collect()
     }
 
     /// When [`Paths::look`] is wanted next.
@@ -84,15 +123,18 @@ impl Paths {
         self.next_look
     }
 
-    /// Looks whether the ways live, if it is time; answers what the machine is to know of them now if that has changed.
-    pub(crate) fn look(&mut self, now: Instant) -> Option<Vec<Way>> {
+    /// Looks whether the ways live, if it is time; answers what the machine is to know of them now if that has changed: those by a
+    /// link first, as configured, then those over relays, the nearest first.
+    pub(crate) fn look(&mut self, host: &mut Host, now: Instant) -> Option<Vec<Way>> {
         if self.next_look.is_none_or(|next| now < next) {
             return None;
         }
         self.next_look = Some(now + LOOK);
         let mut changed = false;
-        for Configured { name, way, strategy } in &mut self.ways {
-            let live = strategy.is_live(now);
+        for Configured { name, way, distance, strategy } in &mut self.ways {
+            let Look { live, distance: found } = strategy.look(host, now);
+            changed |= *distance != found;
+            *distance = found;
             if live != way.live {
                 tracing::info!(path = name.as_str(), live, "another way out {}", if live { "lives" } else { "is dead" });
                 changed = true;
@@ -104,7 +146,11 @@ impl Paths {
                 Self::say(name, strategy.set_up());
             }
         }
-        changed.then(|| self.ways.iter().map(|configured| configured.way.clone()).collect())
+        changed.then(|| {
+            let mut ways: Vec<&Configured> = self.ways.iter().collect();
+            ways.sort_by_key(|configured| (configured.way.relay.is_some(), configured.distance.unwrap_or((u8::MAX, Duration::MAX))));
+            ways.into_iter().map(|configured| configured.way.clone()).collect()
+        })
     }
 
     /// A flow leaves by this way from now on. Rule and table of a way stand as long as a flow is on it.
@@ -120,9 +166,11 @@ impl Paths {
 
     /// For `status`.
     pub(crate) fn show(&self) -> Value {
-        let ways = self.ways.iter().map(
-            |Configured { name, way, .. }| json!({ "name": name, "path": way.path.0, "live": way.live, "flows": self.users(way.path) }),
-        );
+        let ways = self.ways.iter().map(|Configured { name, way, strategy, .. }| {
+            json!({
+                "name": name, "path": way.path.0, "live": way.live, "flows": self.users(way.path), "relay": strategy.show(),
+            })
+        });
         ways.collect()
     }
 

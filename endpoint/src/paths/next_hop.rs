@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gist::time::Instant;
+use pbs_nslp::host::Host;
 use traffic::netlink::NetlinkError;
 use traffic::paths::{Finding, Neighbours, NextHop, NextHops};
 
-use super::{Path, Strategy};
+use super::{Look, Strategy};
 
 /// How often a neighbour is asked whether it is there: a dead one is known after this and the kernel's three questions, 6 s in all.
 const ASK: Duration = Duration::from_secs(3);
@@ -25,11 +26,11 @@ pub(super) struct ByNextHop {
 }
 
 impl ByNextHop {
-    pub(super) fn open(path: &Path, number: u8, mask: u32) -> Result<Self, NetlinkError> {
+    pub(super) fn open(interface: &str, via: Option<IpAddr>, number: u8, mask: u32) -> Result<Self, NetlinkError> {
         Ok(Self {
             path: number,
-            interface: path.interface.clone(),
-            via: path.via,
+            interface: interface.to_owned(),
+            via,
             neighbours: Neighbours::open()?,
             hops: NextHops::open(mask)?,
             asked_at: None,
@@ -37,7 +38,7 @@ impl ByNextHop {
         })
     }
 
-    fn look(&mut self, now: Instant) -> Result<bool, NetlinkError> {
+    fn find(&mut self, now: Instant) -> Result<bool, NetlinkError> {
         let Some(link) = self.neighbours.link(&self.interface)? else {
             return Ok(false);
         };
@@ -58,12 +59,12 @@ impl ByNextHop {
 }
 
 impl Strategy for ByNextHop {
-    fn is_live(&mut self, now: Instant) -> bool {
-        self.live = self.look(now).unwrap_or_else(|error| {
+    fn look(&mut self, _: &mut Host, now: Instant) -> Look {
+        self.live = self.find(now).unwrap_or_else(|error| {
             tracing::debug!(interface = self.interface, %error, "nobody knows whether the next hop lives");
             false
         });
-        self.live
+        Look { live: self.live, distance: None }
     }
 
     fn set_up(&mut self) -> Result<(), String> {
