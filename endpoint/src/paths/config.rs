@@ -66,7 +66,8 @@ pub(crate) fn asks(paths: &[Path]) -> Vec<Ask> {
     let ask = |path: &Path| match path.lead()? {
         Lead::Relay { address, volume } => {
             let protocol = if address.is_ipv4() { IPV4_INSIDE } else { IPV6_INSIDE };
-            Some(Ask { destination: address.into(), protocol: Some(Protocol(protocol)), destination_ports: Ports::ANY, volume })
+            let (destination_ports, signed) = (Ports::ANY, false);
+            Some(Ask { destination: address.into(), protocol: Some(Protocol(protocol)), destination_ports, volume, signed })
         }
         Lead::Link { .. } => None,
     };
