@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use daemon::control::Request;
+use daemon::datapath::NarrowPath;
 use daemon::drive::{Core, Direction};
 use daemon::flows::Row;
 use daemon::status;
@@ -61,6 +62,10 @@ impl Core for HostCore {
     fn handle_datapath(&mut self, direction: Direction, event: Event, now: Instant) {
         let part = if direction == OUTBOUND { Part::Sender } else { Part::Receiver };
         self.host.handle_datapath(part, event, now);
+    }
+
+    fn narrow(&mut self, path: NarrowPath, now: Instant) {
+        self.paths.narrow(path, now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {

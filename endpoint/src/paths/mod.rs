@@ -7,8 +7,10 @@ mod next_hop;
 mod relay;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use daemon::datapath::NarrowPath;
 use daemon::threads::Threads;
 use gist::api::PathId;
 use gist::time::Instant;
@@ -27,6 +29,8 @@ use relay::ByRelay;
 
 /// How often it is looked whether ways live.
 const LOOK: Duration = Duration::from_secs(1);
+/// The tables of ways are told of narrow paths no more often than this.
+const BETWEEN_PATHS: Duration = Duration::from_millis(20);
 
 /// Why there are no other ways.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,8 @@ pub(crate) trait Strategy {
     fn set_up(&mut self) -> Result<(), String>;
     /// Has nothing go by it any more.
     fn take_down(&mut self) -> Result<(), String>;
+    /// Has packets with AH to an IPv6 destination fragmented to what its path by this way carries; on IPv4 routers do it.
+    fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String>;
     /// For `status`: what is known of a relay; null of any other way.
     fn show(&self) -> Value {
         Value::Null
@@ -72,6 +78,7 @@ pub(crate) struct Paths {
     ways: Vec<Configured>,
     flows: BTreeMap<FlowId, PathId>,
     next_look: Option<Instant>,
+    narrowed: Option<Instant>,
 }
 
 struct Configured {
@@ -100,7 +107,7 @@ impl Paths {
         };
         let ways = paths.iter().zip(1..).map(configured).collect::<Result<Vec<_>, PathsError>>()?;
         let next_look = (!ways.is_empty()).then_some(Instant::ZERO);
-        Ok(Self { ways, flows: BTreeMap::new(), next_look })
+        Ok(Self { ways, flows: BTreeMap::new(), next_look, narrowed: None })
     }
 
     /// The bits of the packet mark for each way.
@@ -162,6 +169,17 @@ impl Paths {
         if let Some(former) = former.filter(|former| *former != path && self.users(*former) == 0) {
             self.with(former, |strategy| strategy.take_down());
         }
+    }
+
+    /// Takes in that the path of a flow on a way is narrower than the way's first link.
+    pub(crate) fn narrow(&mut self, NarrowPath { destination, mtu, way }: NarrowPath, now: Instant) {
+        let IpAddr::V6(destination) = destination else { return };
+        // Whoever sends errors does not decide how often the routes are read: the next error about this path tells again.
+        if self.narrowed.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_PATHS) {
+            return;
+        }
+        self.narrowed = Some(now);
+        self.with(PathId(way), |strategy| strategy.narrow(destination, mtu));
     }
 
     /// For `status`.

@@ -1,6 +1,6 @@
 //! Another next hop or uplink of this host, with the same source address.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use gist::time::Instant;
@@ -75,5 +75,9 @@ impl Strategy for ByNextHop {
 
     fn take_down(&mut self) -> Result<(), String> {
         self.hops.take_down(self.path).map_err(|error| error.to_string())
+    }
+
+    fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String> {
+        self.hops.narrow(self.path, destination, mtu).map(drop).map_err(|error| error.to_string())
     }
 }

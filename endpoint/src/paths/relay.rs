@@ -4,7 +4,7 @@
 //! lives and how far it is, through whatever lies between, and a flow that needs the relay does not wait for another handshake.
 //! The price is one session at the relay and on the way to it, without packets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -137,6 +137,10 @@ impl Strategy for ByRelay {
 
     fn take_down(&mut self) -> Result<(), String> {
         self.hops.take_down(self.path).map_err(|error: NetlinkError| error.to_string())
+    }
+
+    fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String> {
+        self.hops.narrow(self.path, destination, mtu).map(drop).map_err(|error| error.to_string())
     }
 
     fn show(&self) -> Value {

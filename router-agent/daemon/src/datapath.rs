@@ -31,6 +31,17 @@ pub enum DatapathError {
     Thread(std::io::Error),
 }
 
+/// A path that is narrower than its first link, or as narrow as the first link of a way that routing does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NarrowPath {
+    /// Where it leads.
+    pub destination: IpAddr,
+    /// What it carries, AH included, in octets.
+    pub mtu: u32,
+    /// The way out that it begins with; 0 is where routing leads.
+    pub way: u8,
+}
+
 /// One worker with what waits for it.
 ///
 /// Commands that the worker does not take yet wait here in their order, so that no removal is ever lost; while any waits,
@@ -44,8 +55,8 @@ pub struct Datapath {
     waiting: VecDeque<Update>,
     /// Commands that are not answered yet.
     open: usize,
-    /// Paths that turned out to be narrower than their first link, with the MTU of each.
-    narrow: Vec<(IpAddr, u32)>,
+    /// Paths that turned out to be narrower than their first link.
+    narrow: Vec<NarrowPath>,
     /// Signs the packets of this node's own flows.
     own: Arc<dyn PacketSigner>,
     clock: Clock,
@@ -149,8 +160,8 @@ impl Datapath {
                 self.open = self.open.saturating_sub(1);
             }
             self.flush();
-            if let Up::Event(traffic::event::Event::PathMtu { destination, mtu }) = up {
-                self.narrow.push((destination, mtu));
+            if let Up::Event(traffic::event::Event::PathMtu { destination, mtu, way }) = up {
+                self.narrow.push(NarrowPath { destination, mtu, way });
                 continue;
             }
             if let Some(event) = translate::event(up) {
@@ -160,8 +171,8 @@ impl Datapath {
         Ok(None)
     }
 
-    /// Paths that turned out to be narrower than their first link since this was asked last, with the MTU of each.
-    pub fn take_narrow_paths(&mut self) -> Vec<(IpAddr, u32)> {
+    /// Paths that turned out to be narrower than their first link since this was asked last.
+    pub fn take_narrow_paths(&mut self) -> Vec<NarrowPath> {
         std::mem::take(&mut self.narrow)
     }
 

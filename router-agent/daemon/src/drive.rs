@@ -21,7 +21,7 @@ use tokio::time::Interval;
 use self::farewell::Wishes;
 use crate::clock::{self, Clock};
 use crate::control::{Control, Request};
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, NarrowPath};
 use crate::expiry::Finding;
 use crate::flows::{Flows, Row};
 use crate::identity::Credentials;
@@ -71,6 +71,8 @@ pub trait Core {
     fn counters(&self) -> Map<String, Value> {
         Map::new()
     }
+    /// A path that begins with another way out than the routed one carries less than its first link.
+    fn narrow(&mut self, _path: NarrowPath, _now: Instant) {}
     /// Answers any other request of a person. That to `request` says under `allowed` what the flow was allowed before.
     fn answer(&mut self, request: &Request, now: Instant) -> Result<Value, String>;
 }
@@ -336,8 +338,11 @@ impl Drive {
                     self.core.handle_datapath(direction, event, self.clock.now());
                 }
             }
-            for (destination, mtu) in datapath.take_narrow_paths() {
-                self.routing.narrow(destination, mtu);
+            for path in datapath.take_narrow_paths() {
+                match path.way {
+                    0 => self.routing.narrow(path.destination, path.mtu),
+                    _ => self.core.narrow(path, self.clock.now()),
+                }
             }
         }
         Ok(())

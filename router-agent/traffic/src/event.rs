@@ -19,6 +19,8 @@ pub enum Event {
         destination: IpAddr,
         /// The least MTU of its links as far as it is known.
         mtu: u32,
+        /// The way out that it begins with; 0 is where routing leads.
+        way: u8,
     },
     /// A sender has used up three quarters of what is allowed, or half of the numbers: time to ask for more (X-36, X-72, FS-33).
     /// Raised once for each allowed volume, and once for the numbers.

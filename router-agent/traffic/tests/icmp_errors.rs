@@ -148,7 +148,7 @@ fn the_sender_hears_of_its_own_packet_and_of_an_mtu_that_leaves_room_for_the_lar
         assert_eq!(quoted, &plain[..quoted.len()]);
         assert!(quoted.len() > 400);
         let destination = IpPacket::parse(&plain).unwrap().destination();
-        assert_eq!(sender.processor.poll_event(), Some(Event::PathMtu { destination, mtu: LINK }));
+        assert_eq!(sender.processor.poll_event(), Some(Event::PathMtu { destination, mtu: LINK, way: 0 }));
         if plain[0] >> 4 == 4 {
             assert_eq!(sum(&heard[..20]), 0xffff);
         }

@@ -35,9 +35,10 @@ impl Inserter {
         if !entry.errors.take(error.kind, now) {
             return Err(DropReason::ErrorRate);
         }
+        let way = self.diverted.get(&flow).map_or(0, |diverted| diverted.way);
         icmp::translate(&error, lowered, &mut self.out.0).map_err(|_| DropReason::Malformed)?;
         tracing::debug!(%flow, mtu, lowered, reporter = %packet.source(), "the path is narrower than its first link");
-        push_bounded(&mut self.events, Event::PathMtu { destination: flow.destination, mtu });
+        push_bounded(&mut self.events, Event::PathMtu { destination: flow.destination, mtu, way });
         Ok(())
     }
 }

@@ -110,6 +110,8 @@ impl Hash for Inserter {
 /// A flow on another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Diverted {
+    /// The way's number; 0 is where routing leads.
+    way: u8,
     /// Bits of its packets' mark besides that of all.
     mark: u32,
     /// Whether the nodes there do not know of it yet.
@@ -342,7 +344,7 @@ impl Inserter {
         if self.diverted.len() >= self.config.capacity && !self.diverted.contains_key(&flow) {
             return Err(Refused { token, why: Refusal::TableFull });
         }
-        self.diverted.insert(flow, Diverted { mark, waits });
+        self.diverted.insert(flow, Diverted { way: path, mark, waits });
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! Rule and table of a way by another next hop.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::netlink::{Batch, CREATE, EXCLUSIVE, Errno, NetlinkError, Protocol, REPLACE, Socket, attributes};
 
 use super::{PATHS, PROTOCOL, table};
+use crate::routes::NarrowPaths;
 
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
@@ -105,13 +106,23 @@ impl NextHops {
         }
     }
 
+    /// Has packets with AH that go by a way to an IPv6 destination fragmented to the MTU of their path, as
+    /// [`NarrowPaths`](crate::routes::NarrowPaths) does where routing leads. `false` if there is nothing to do, or no way to do it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say what there is, or refuses the route.
+    pub fn narrow(&self, path: u8, destination: Ipv6Addr, mtu: u32) -> Result<bool, NetlinkError> {
+        NarrowPaths::of_table(table(path))?.narrow(destination, mtu)
+    }
+
     /// Has nothing go by a way any more.
     ///
     /// # Errors
     ///
     /// The first refusal of the kernel; everything else is done.
     pub fn take_down(&self, path: u8) -> Result<(), NetlinkError> {
-        let mut outcome = Ok(());
+        let mut outcome = forget_paths(path);
         for family in FAMILIES {
             for batch in [self.rule("remove", path, family, DELETE_RULE, 0), without_route(path, family)] {
                 match self.socket.transact(batch) {
@@ -157,6 +168,7 @@ pub fn restore() -> Result<(), NetlinkError> {
             outcome = outcome.and(socket.transact(rule("remove", family, DELETE_RULE, 0, marked)));
         }
         for path in (1..).take(PATHS) {
+            outcome = outcome.and(if family == IPV6 { forget_paths(path) } else { Ok(()) });
             match socket.transact(without_route(path, family)) {
                 Err(error) if !matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH)) => outcome = outcome.and(Err(error)),
                 _ => {}
@@ -164,6 +176,10 @@ pub fn restore() -> Result<(), NetlinkError> {
         }
     }
     outcome
+}
+
+fn forget_paths(path: u8) -> Result<(), NetlinkError> {
+    NarrowPaths::of_table(table(path))?.forget()
 }
 
 /// What a rule of ours says.

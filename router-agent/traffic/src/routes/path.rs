@@ -22,7 +22,7 @@ const LASTS: u32 = 600;
 /// Tells the second table of narrow paths, in the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct NarrowPaths {
-    plan: MtuPlan,
+    table: u32,
     socket: Socket,
 }
 
@@ -33,7 +33,18 @@ impl NarrowPaths {
     ///
     /// There is no socket to be had.
     pub fn open(plan: MtuPlan) -> Result<Self, NetlinkError> {
-        Ok(Self { plan, socket: Socket::open(Protocol::Route)? })
+        Self::of_table(plan.table)
+    }
+
+    /// The same for another table that packets with AH are routed by, that of a way.
+    pub(crate) fn of_table(table: u32) -> Result<Self, NetlinkError> {
+        Ok(Self { table, socket: Socket::open(Protocol::Route)? })
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn forget(&self) -> Result<(), NetlinkError> {
+        let (_, paths) = split(Route::list(&self.socket, IPV6, self.table)?);
+        reconcile::reconcile(&self.socket, &paths, &[]).into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
     }
 
     /// Has packets with AH to `destination` fragmented to `mtu` octets. `false` if there is nothing to do, or no way to do it: no
@@ -43,7 +54,7 @@ impl NarrowPaths {
     ///
     /// The kernel does not say what there is, or refuses the route.
     pub fn narrow(&self, destination: Ipv6Addr, mtu: u32) -> Result<bool, NetlinkError> {
-        let routes = Route::list(&self.socket, IPV6, self.plan.table)?;
+        let routes = Route::list(&self.socket, IPV6, self.table)?;
         let links = Links::list(&self.socket)?;
         let Some(wanted) = wanted(&routes, &links, destination, mtu) else { return Ok(false) };
         reconcile::set(&self.socket, &wanted)?;

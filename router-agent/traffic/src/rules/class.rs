@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::exempt::{At, Exempt};
-use super::expression::{Expression, destination_port, host, icmp_types, opens, opens_nothing, protocol, resets, source_port};
+use super::expression::{Expression, destination_port, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port};
 use super::key::Key;
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
 use super::{ASSOCIATION_MARK, GIST_PORT, HostRules, LISTENER_MARK};
@@ -210,15 +210,24 @@ fn of_marked_sockets(
 
 /// ICMP "too big" about packets with AH: to the queue that knows what this host has sent, within a bucket of their own. What
 /// comes here is not about signalling. On IPv6 AH may stand behind extension headers, so all that are left go there.
-pub(super) fn errors_about_size(rules: &HostRules, table: &mut Table) -> Vec<Rule> {
-    const CHAIN: &str = "in-errors-about-size";
-    const QUOTED_PROTOCOL: u32 = 8 + 9;
-    let mut test = too_big(table.family);
-    if table.family == Family::Ipv4 {
-        test.extend([Expression::LoadTransport { offset: QUOTED_PROTOCOL, len: 1 }, Expression::Equal(vec![AH])]);
-    }
-    table.add_bucket(CHAIN, rules.exemptions.icmp_errors, Interface::Arriving, Expression::Queue(rules.outbound_queue));
-    vec![Rule::new("errors about size", [test, vec![Expression::Jump(CHAIN.into())]])]
+pub(super) fn errors_about_size(rules: &HostRules, table: &mut Table) -> Rule {
+    let test = if table.family == Family::Ipv4 { about_ah(table.family) } else { too_big(table.family) };
+    table.add_bucket(ABOUT_SIZE, rules.exemptions.icmp_errors, Interface::Arriving, Expression::Queue(rules.outbound_queue));
+    Rule::new("errors about size", [test, vec![Expression::Jump(ABOUT_SIZE.into())]])
+}
+
+/// What the host's own kernel says about packets with AH that are too long for their way's first link: it chooses their length by
+/// the routed one. Through the chain of [`errors_about_size`].
+pub(super) fn own_errors_about_size(family: Family) -> Rule {
+    Rule::new("own errors about size", [interface(Interface::Arriving, "lo"), about_ah(family), vec![Expression::Jump(ABOUT_SIZE.into())]])
+}
+
+const ABOUT_SIZE: &str = "in-errors-about-size";
+
+/// ICMP "too big" that quotes a packet in whose IP header AH is next.
+fn about_ah(family: Family) -> Vec<Expression> {
+    let quoted_protocol = if family == Family::Ipv4 { 8 + 9 } else { 8 + 6 };
+    [too_big(family), vec![Expression::LoadTransport { offset: quoted_protocol, len: 1 }, Expression::Equal(vec![AH])]].concat()
 }
 
 /// From the node's own GIST socket, which no unprivileged program can pose as; and to it.

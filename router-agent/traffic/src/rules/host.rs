@@ -20,6 +20,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     outbound.extend(rules.relayed.map(|mark| Rule::new("relayed", [is_marked(mark), pass()])));
     let mut inbound = vec![
         Rule::new("reassembly", [reassembly()]),
+        class::own_errors_about_size(family),
         Rule::new("loopback", [interface(Interface::Arriving, "lo"), pass()]),
         // What the host forwards is not for it. Everything else is, broadcast and multicast too.
         Rule::new("not for this host", [vec![Expression::LoadDestinationType, Expression::Equal(host(ADDRESS_UNICAST))], pass()]),
@@ -32,7 +33,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     };
     outbound.extend(exempt.rules(Way::Out, &mut table));
     inbound.extend(exempt.rules(Way::In, &mut table));
-    inbound.extend(class::errors_about_size(rules, &mut table));
+    inbound.push(class::errors_about_size(rules, &mut table));
     let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
