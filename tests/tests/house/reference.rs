@@ -5,6 +5,7 @@ use gist::time::Instant;
 use gist::wire::SessionId;
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::status::SessionStatus;
+use traffic::paths::PackDrop;
 use traffic::reason::DropReason;
 use traffic::relay::RelayDrop;
 
@@ -17,7 +18,7 @@ fn reference() -> String {
 #[test]
 fn every_reason_for_a_drop_is_explained_with_what_to_do() {
     let text = reference();
-    let relayed = RelayDrop::ALL.iter().map(|reason| reason.word());
+    let relayed = RelayDrop::ALL.iter().map(|reason| reason.word()).chain(PackDrop::ALL.iter().map(|reason| reason.word()));
     for reason in DropReason::ALL.iter().map(|reason| reason.word()).chain(relayed) {
         let row = text.lines().find(|line| line.starts_with(&format!("| `{reason}` |")));
         let cells = row.unwrap_or_else(|| panic!("{reason} is not explained")).split('|').filter(|cell| !cell.trim().is_empty()).count();
@@ -36,6 +37,7 @@ fn every_field_of_flows_is_explained() {
         why: None,
         asks_again_at: None,
         path: gist::api::PathId::ROUTED,
+        answered: None,
     };
     let shown = status::session(&session, "out", Instant::ZERO);
     let text = reference();
