@@ -223,7 +223,7 @@ fn taking_over() -> World {
 
 fn on_another_path() -> World {
     let mut world = granted();
-    world.sender.set_ways(vec![Way { path: PathId(1), covers: Selector::default(), live: true }]);
+    world.sender.set_ways(vec![Way { path: PathId(1), covers: Selector::default(), live: true, relay: None }]);
     let number = u32::try_from(world.unix()).unwrap() + 1;
     let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, allowed: Volume(10 * MB), ..permission(number) };
     let session = sessions_of(&world, SENDER)[0];
