@@ -48,6 +48,7 @@ pub struct Snapshot {
 
 /// How often what happened around the node. Nothing ever counts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "ipc", derive(serde::Serialize))]
 pub struct ShellCounters {
     /// Q-mode packets that [`Handle::intercepted`] handed in.
     pub intercepted: u64,

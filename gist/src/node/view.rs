@@ -69,6 +69,7 @@ pub struct AssociationEntry {
 
 /// How often what happened, since the node was made. Nothing ever counts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "ipc", derive(serde::Serialize))]
 pub struct Counters {
     /// Datagrams handed in.
     pub datagrams_received: u64,

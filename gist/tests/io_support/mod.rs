@@ -110,7 +110,7 @@ pub fn in_own_network<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 
 }
 
 /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
-fn in_ci() -> bool {
+pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 

@@ -1,0 +1,401 @@
+//! One line in each direction, as values.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::mri::Method;
+use crate::api::{
+    Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, ReceivedMessage, RoutingStatus, SendError, SendMessage, TransferAttributes,
+};
+use crate::wire::{NslpId, SessionId};
+
+/// What a program asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Names the application that the program is.
+    Register {
+        /// Its NSLPID.
+        nslp_id: u16,
+    },
+    /// B.1.
+    Send {
+        /// Session identifier, 16 octets.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow and the direction of the message.
+        mri: Method,
+        /// The application's message.
+        #[serde(with = "hexadecimal")]
+        payload: Vec<u8>,
+        /// Comes back in `message_status`.
+        #[serde(default)]
+        handle: u64,
+        /// In order and once.
+        #[serde(default)]
+        reliable: bool,
+        /// Only between authenticated peers.
+        #[serde(default)]
+        secure: bool,
+        /// How long GIST may try, in milliseconds.
+        #[serde(default)]
+        timeout: Option<u64>,
+        /// GIST hop count.
+        #[serde(default)]
+        hop_count: Option<u8>,
+    },
+    /// B.5.
+    SetStateLifetime {
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow and the direction of the messages.
+        mri: Method,
+        /// Milliseconds.
+        lifetime: u64,
+    },
+    /// B.6.
+    InvalidateRoutingState {
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow and the direction of the messages.
+        mri: Method,
+        /// What the peer is taken for.
+        status: Status,
+        /// Whether to ask the network at once.
+        #[serde(default)]
+        urgent: bool,
+    },
+    /// The peer of a `tentative` message is the right one.
+    AdoptPeer {
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow, with the direction towards the peer.
+        mri: Method,
+        /// `peer_handle` of the message.
+        #[serde(with = "hexadecimal")]
+        peer: [u8; 16],
+    },
+    /// What the node knows.
+    Show {
+        /// Which of it.
+        what: What,
+    },
+}
+
+/// What the application believes of a peer (B.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It may be another one.
+    Tentative,
+    /// It is not on the path.
+    Bad,
+}
+
+/// What can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// The routing state table.
+    Routing,
+    /// The messaging associations.
+    Associations,
+    /// The counters of the node and its shell.
+    Counters,
+}
+
+/// What the node says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The program has the application now.
+    Registered {
+        /// Its NSLPID.
+        nslp_id: u16,
+    },
+    /// B.2.
+    Received {
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow, with the direction the message travels.
+        mri: Method,
+        /// The message.
+        #[serde(with = "hexadecimal")]
+        payload: Vec<u8>,
+        /// How it was carried.
+        transport: Transport,
+        /// The association it came over.
+        association: Option<u64>,
+        /// Whether its peer is authenticated and authorised.
+        authenticated: bool,
+        /// The peer's identity by its Network-Layer-Information.
+        peer: String,
+        /// The same peer, to compare and to adopt.
+        #[serde(with = "hexadecimal")]
+        peer_handle: [u8; 16],
+        /// Whether the peer is not the session's.
+        tentative: bool,
+        /// GIST hop count.
+        hop_count: u8,
+        /// IP hops to the peer beyond the first link.
+        ip_distance: Option<u8>,
+    },
+    /// B.3: a message was not sent.
+    MessageStatus {
+        /// As given with the message.
+        handle: u64,
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow, with the message's direction.
+        mri: Method,
+        /// Which error.
+        error: Failure,
+        /// The same in words.
+        why: String,
+    },
+    /// B.4.
+    NetworkNotification {
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow, with the direction towards the peer.
+        mri: Method,
+        /// What happened.
+        change: Change,
+        /// Who the peer was.
+        former: Option<String>,
+        /// Who it is.
+        peer: Option<String>,
+    },
+    /// What was asked for.
+    Shown {
+        /// What it is.
+        what: What,
+        /// And its content.
+        content: Value,
+    },
+    /// A line that is no request, or a request that cannot be taken.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// How a message was carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// D-mode: a datagram.
+    Udp,
+    /// C-mode: TCP alone.
+    Tcp,
+    /// C-mode: TLS over TCP.
+    Tls,
+}
+
+/// [`SendError`] in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each is explained at SendError")]
+pub enum Failure {
+    NoResponse,
+    AssociationFailed,
+    NoEncapsulation,
+    SelfDestination,
+    TooLarge,
+    TimedOut,
+    HopCountZero,
+    QueueFull,
+    NotAuthorised,
+}
+
+/// [`NetworkEvent`] in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each is explained at NetworkEvent")]
+pub enum Change {
+    LastNode,
+    PeerChanged,
+    RouteDeleted,
+    AssociationLost,
+    NotAuthorised,
+}
+
+/// Why a line is no request.
+#[derive(Debug, thiserror::Error)]
+#[error("not a request: {0}")]
+pub struct NotALine(#[from] serde_json::Error);
+
+impl Request {
+    /// Reads a line.
+    ///
+    /// # Errors
+    ///
+    /// It is no JSON object, or none of the requests, or has a key that the request does not have.
+    pub fn read(line: &[u8]) -> Result<Self, NotALine> {
+        Ok(serde_json::from_slice(line)?)
+    }
+}
+
+impl Event {
+    /// The line, with its end.
+    pub fn write(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// The application that an indication is for, and what its program is told.
+pub(super) fn told(indication: &Indication) -> (NslpId, Event) {
+    match indication {
+        Indication::Received(message) => (message.nslp_id, received(message)),
+        Indication::MessageStatus { handle, nslp_id, session, mri, error } => {
+            let event =
+                Event::MessageStatus { handle: handle.0, session: session.0, mri: mri.into(), error: error.into(), why: error.to_string() };
+            (*nslp_id, event)
+        }
+        Indication::NetworkNotification { nslp_id, session, mri, event, former, peer } => {
+            let name = |peer: &Option<PeerHandle>| peer.map(|peer| peer.to_string());
+            let event = Event::NetworkNotification {
+                session: session.0,
+                mri: mri.into(),
+                change: (*event).into(),
+                former: name(former),
+                peer: name(peer),
+            };
+            (*nslp_id, event)
+        }
+    }
+}
+
+fn received(message: &ReceivedMessage) -> Event {
+    Event::Received {
+        session: message.session.0,
+        mri: (&message.mri).into(),
+        payload: message.payload.to_vec(),
+        transport: if message.association.is_some() { Transport::Tls } else { Transport::Udp },
+        association: message.association.map(|association| association.0),
+        authenticated: message.authenticated,
+        peer: message.peer.to_string(),
+        peer_handle: message.peer_handle.0,
+        tentative: message.tentative,
+        hop_count: message.hop_count,
+        ip_distance: message.ip_distance,
+    }
+}
+
+/// What the node is asked on behalf of the application; `None` for what is not the node's business.
+pub(super) fn asked(nslp_id: NslpId, request: Request) -> Option<crate::api::Request> {
+    use crate::api::Request as Asked;
+    Some(match request {
+        Request::Register { .. } | Request::Show { .. } => return None,
+        Request::Send { session, mri, payload, handle, reliable, secure, timeout, hop_count } => Asked::Send(SendMessage {
+            nslp_id,
+            session: SessionId(session),
+            mri: mri.into(),
+            payload: Bytes::from(payload),
+            attributes: TransferAttributes { reliable, secure },
+            handle: MessageHandle(handle),
+            timeout: timeout.map(Duration::from_millis),
+            hop_count,
+            on_behalf_of: None,
+            path: PathId::ROUTED,
+        }),
+        Request::SetStateLifetime { session, mri, lifetime } => {
+            Asked::SetStateLifetime { nslp_id, session: SessionId(session), mri: mri.into(), lifetime: Duration::from_millis(lifetime) }
+        }
+        Request::InvalidateRoutingState { session, mri, status, urgent } => {
+            let status = match status {
+                Status::Tentative => RoutingStatus::Tentative,
+                Status::Bad => RoutingStatus::Bad,
+            };
+            Asked::InvalidateRoutingState { nslp_id, session: SessionId(session), mri: mri.into(), status, urgent }
+        }
+        Request::AdoptPeer { session, mri, peer } => {
+            Asked::AdoptPeer { nslp_id, session: SessionId(session), mri: mri.into(), peer: PeerHandle(peer) }
+        }
+    })
+}
+
+impl From<&SendError> for Failure {
+    fn from(error: &SendError) -> Self {
+        match error {
+            SendError::NoResponse => Self::NoResponse,
+            SendError::AssociationFailed(_) => Self::AssociationFailed,
+            SendError::NoEncapsulation => Self::NoEncapsulation,
+            SendError::SelfDestination => Self::SelfDestination,
+            SendError::TooLarge => Self::TooLarge,
+            SendError::TimedOut => Self::TimedOut,
+            SendError::HopCountZero => Self::HopCountZero,
+            SendError::QueueFull => Self::QueueFull,
+            SendError::NotAuthorised => Self::NotAuthorised,
+        }
+    }
+}
+
+impl From<NetworkEvent> for Change {
+    fn from(event: NetworkEvent) -> Self {
+        match event {
+            NetworkEvent::LastNode => Self::LastNode,
+            NetworkEvent::PeerChanged => Self::PeerChanged,
+            NetworkEvent::RouteDeleted => Self::RouteDeleted,
+            NetworkEvent::AssociationLost => Self::AssociationLost,
+            NetworkEvent::NotAuthorised => Self::NotAuthorised,
+        }
+    }
+}
+
+/// Octets as hexadecimal digits.
+mod hexadecimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(octets: &(impl AsRef<[u8]> + ?Sized), serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(octets))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: TryFrom<Vec<u8>>>(deserializer: D) -> Result<T, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let octets = hex::decode(text.as_ref()).map_err(|error| D::Error::custom(format!("not hexadecimal: {error}")))?;
+        T::try_from(octets).map_err(|_| D::Error::custom("of another length than it has to be"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_and_what_is_left_out_has_its_default() {
+        let line = br#"{"request":"send","session":"000102030405060708090a0b0c0d0e0f","payload":"68692121",
+            "mri":{"method":"loose-end","direction":"downstream","source":"10.0.0.1","destination":"10.0.9.1"}}"#;
+        let Some(crate::api::Request::Send(message)) = asked(NslpId(9), Request::read(line).unwrap()) else { panic!() };
+        assert_eq!((message.nslp_id, message.payload.as_ref(), message.handle), (NslpId(9), &b"hi!!"[..], MessageHandle(0)));
+        assert_eq!((message.attributes, message.timeout, message.hop_count), (TransferAttributes::default(), None, None));
+        assert_eq!(message.session.0[15], 15);
+    }
+
+    #[test]
+    fn a_line_that_is_not_quite_a_request_says_what_is_wrong() {
+        let wrong = |line: &str| Request::read(line.as_bytes()).unwrap_err().to_string();
+        assert!(wrong(r#"{"request":"sned"}"#).contains("unknown variant `sned`"));
+        assert!(wrong(r#"{"request":"register","nslp_id":1,"raw":2}"#).contains("unknown field `raw`"));
+        assert!(wrong(r#"{"request":"register","nslp_id":65536}"#).contains("65536"));
+        let session = |text: &str| {
+            let mri = r#"{"method":"loose-end","direction":"upstream","source":"10.0.0.1","destination":"10.0.9.1"}"#;
+            wrong(&format!(r#"{{"request":"set_state_lifetime","session":"{text}","lifetime":0,"mri":{mri}}}"#))
+        };
+        assert!(session("00").contains("another length"));
+        assert!(session("zz").contains("not hexadecimal"));
+        assert!(wrong("").starts_with("not a request"));
+    }
+}

@@ -1,0 +1,72 @@
+//! GIST for other programs: the interface of RFC 5971 Appendix B over a Unix socket.
+//!
+//! # Framing
+//!
+//! One JSON object a line in each direction, UTF-8, ended by a line feed, at most [`LONGEST_LINE`] octets long. Octet strings (session,
+//! payload, peer handle) are hexadecimal; times are milliseconds; addresses are text. A key that is not listed here is refused, so
+//! that a misspelt one is not taken for its default.
+//!
+//! A program first says which application it is; what comes for that application is its alone until it hangs up:
+//!
+//! ```json
+//! {"request":"register","nslp_id":32720}
+//! {"event":"registered","nslp_id":32720}
+//! ```
+//!
+//! Then requests, in any number, without waiting. `send` (B.1); all but `session`, `mri` and `payload` may be left out:
+//!
+//! ```json
+//! {"request":"send","session":"000102030405060708090a0b0c0d0e0f",
+//!  "mri":{"method":"path-coupled","direction":"downstream","source":"10.0.0.1","destination":"10.0.9.1",
+//!         "protocol":17,"source_port":4000,"destination_port":9000},
+//!  "payload":"68692121","handle":1,"reliable":true,"secure":true,"timeout":2000,"hop_count":12}
+//! ```
+//!
+//! Further requests, with `session` and `mri` as above:
+//!
+//! | request | keys | RFC 5971 |
+//! |---|---|---|
+//! | `set_state_lifetime` | `lifetime`: 0 ends the state | B.5 |
+//! | `invalidate_routing_state` | `status`: `tentative` or `bad`; `urgent`: `true` asks the network at once | B.6 |
+//! | `adopt_peer` | `peer`: of a `received` that is `tentative` | – |
+//! | `show` | `what`: `routing`, `associations` or `counters`; no session, no flow | – |
+//!
+//! Methods of an `mri`: `path-coupled` (with `source_prefix`, `destination_prefix`, `protocol`, `ds_field`, `flow_label`, `spi`,
+//! `source_port`, `destination_port`, each of which may be left out and then does not restrict the flow; without prefix one host
+//! is meant) and `loose-end`.
+//!
+//! What comes back at any time, one `event` a line:
+//!
+//! | event | keys | RFC 5971 |
+//! |---|---|---|
+//! | `registered` | `nslp_id` | – |
+//! | `received` | `session`, `mri`, `payload`, `transport`, `association`, `authenticated`, `peer`, `peer_handle`, `tentative`, `hop_count`, `ip_distance` | B.2 |
+//! | `message_status` | `handle`, `session`, `mri`, `error` (a word) and `why` | B.3 |
+//! | `network_notification` | `session`, `mri`, `change` (a word), `former`, `peer` | B.4 |
+//! | `shown` | `what`, and under that name what was asked for | – |
+//! | `refused` | `why`: the line before the reading end is not a request, or cannot be taken | – |
+//!
+//! `transport` says how a message was carried: `udp`, `tcp` or `tls`.
+//!
+//! # Bounds
+//!
+//! At most [`CLIENTS`] programs at once; the next is hung up on. A program that has [`EVENTS`] events unread is hung up on as well, so that
+//! it cannot hold up the others: GIST would have to stop reading associations for all of them. The socket's file belongs to the user
+//! who runs the node and is open to nobody else: whoever may open it may send in the node's name.
+
+mod hub;
+mod line;
+mod mri;
+mod server;
+mod show;
+
+pub use line::{Change, Event, Failure, NotALine, Request, Status, Transport, What};
+pub use mri::{Direction, Method};
+pub use server::{Ipc, IpcError, serve};
+
+/// Longest line in octets, its end included: the longest payload in hexadecimal, and the rest.
+pub const LONGEST_LINE: usize = 36 << 10;
+/// Programs at once.
+pub const CLIENTS: usize = 16;
+/// Events that may wait for a program.
+pub const EVENTS: usize = 256;
