@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::network::topology::Family;
 use crate::sabotage::Sabotage;
-use crate::{audit, coverage, demo, honest, latency, query_flood, remains, sabotage, scenario, standing};
+use crate::{audit, coverage, demo, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -126,6 +126,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs one GIST node with a console, to try another implementation against it: commands on the standard input, events as JSON
+    /// lines on the standard output. Port 270 needs root.
+    Gist(gist_node::Options),
     /// Builds the network of the demonstration and leaves it running, under names for `ip netns`. Needs root.
     Up {
         /// What to call it.
@@ -215,6 +218,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Honest { sessions, seed, inject, json } => run_honest(json, honest::Options { sessions, seed, injecting: inject }),
         Command::QueryFlood { rounds, json } => run_query_flood(json, query_flood::Options { rounds }),
         Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
+        Command::Gist(options) => gist_node::run(&options),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
         Command::Coverage { mutate, seed, json, tree } => {

@@ -7,6 +7,7 @@ pub mod coverage;
 pub mod demo;
 mod dice;
 mod flooding;
+pub mod gist_node;
 pub mod ground;
 pub mod honest;
 pub mod latency;

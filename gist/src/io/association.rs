@@ -80,7 +80,7 @@ impl Association {
 pub(super) struct Associations {
     pub(super) limits: Limits,
     pub(super) bind: Bind,
-    pub(super) client: Arc<ClientConfig>,
+    pub(super) client: Option<Arc<ClientConfig>>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) progress: Arc<Progress>,
     /// Longest message accepted, in bytes with its common header.
@@ -133,7 +133,8 @@ impl Associations {
         };
         configure(&stream, self.limits.unacknowledged_timeout).map_err(|error| format!("TCP connection to {remote}: {error}"))?;
         let within = self.limits.handshake_timeout;
-        let connector = TlsConnector::from(Arc::clone(&self.client));
+        let client = self.client.as_ref().ok_or("this node has no certificate")?;
+        let connector = TlsConnector::from(Arc::clone(client));
         // The certificate must name the very address the peer goes by (RFC 5971 §5.7.3.1).
         let stream = match timeout(within, connector.connect(ServerName::IpAddress(name.into()), stream)).await {
             Ok(connected) => connected.map_err(|error| format!("TLS with {remote}: {error}"))?,

@@ -32,6 +32,9 @@ pub enum ShellError {
     /// The port that the node announces for associations is 0.
     #[error("the association port must not be 0")]
     NoAssociationPort,
+    /// An application offers TLS, and the node has no certificate.
+    #[error("an application offers TLS, and the node has no certificate")]
+    NoTls,
     /// There is no tokio runtime with sockets and timers around the caller.
     #[error("not called inside a tokio runtime")]
     NoRuntime,

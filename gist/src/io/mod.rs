@@ -65,8 +65,8 @@ pub use tls::{Tls, TlsError};
 pub struct ShellConfig {
     /// The node.
     pub node: NodeConfig,
-    /// The identity of this node towards peers, and whom it believes.
-    pub tls: Tls,
+    /// The identity of this node towards peers, and whom it believes; `None` for a node whose applications offer no TLS.
+    pub tls: Option<Tls>,
     /// Where sockets are bound.
     pub bind: Bind,
     /// Bounds of queues, times and sizes.

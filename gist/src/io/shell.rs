@@ -25,7 +25,7 @@ use super::raw::RawSockets;
 use super::udp::UdpSockets;
 use super::{Limits, ShellConfig};
 use crate::api::{AssociationId, Indication};
-use crate::node::{AssociationEvent, Datagram, Node};
+use crate::node::{AssociationEvent, Datagram, Node, Registration};
 use crate::time::Instant;
 
 /// Opens the sockets and starts the shell; call it inside a tokio runtime with I/O and time.
@@ -43,7 +43,10 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     }
     let udp = UdpSockets::bind(bind)?;
     let raw = RawSockets::open(bind)?;
-    let listeners = listener::bind(bind, node.association_port)?;
+    if tls.is_none() && node.registrations.iter().any(Registration::offers_tls) {
+        return Err(ShellError::NoTls);
+    }
+    let listeners = if tls.is_some() { listener::bind(bind, node.association_port)? } else { Vec::new() };
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| ShellError::NoRandomness)?;
 
@@ -54,10 +57,13 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let (accepted_sender, accepted) = mpsc::channel(limits.handshakes.max(1));
 
     let gate_counters = Arc::new(GateCounters::default());
-    let gate = Arc::new(Gate::new(TlsAcceptor::from(tls.server), limits, bind, accepted_sender, Arc::clone(&gate_counters)));
+    let (client, server) = tls.map(|tls| (tls.client, tls.server)).unzip();
     let mut listening = JoinSet::new();
-    for listener in listeners {
-        listening.spawn(listener::accept(listener, Arc::clone(&gate)));
+    if let Some(server) = server {
+        let gate = Arc::new(Gate::new(TlsAcceptor::from(server), limits, bind, accepted_sender, Arc::clone(&gate_counters)));
+        for listener in listeners {
+            listening.spawn(listener::accept(listener, Arc::clone(&gate)));
+        }
     }
     let backlog = Arc::new(AtomicBool::new(false));
     // A single input can cause an indication for each routing state, so fewer would be no sign of a slow application.
@@ -79,14 +85,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
         most_pending,
         backlog: Arc::clone(&backlog),
         associations: BTreeMap::new(),
-        context: Associations {
-            limits,
-            bind,
-            client: tls.client,
-            reports: report_sender,
-            progress: Arc::clone(&progress),
-            longest_message,
-        },
+        context: Associations { limits, bind, client, reports: report_sender, progress: Arc::clone(&progress), longest_message },
         progress,
         tasks: JoinSet::new(),
         listening,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
 use super::EVENTS;
-use super::line::{Event, told};
+use super::line::Event;
 use crate::api::Indication;
 use crate::wire::NslpId;
 
@@ -53,7 +53,7 @@ impl Hub {
 
     /// Tells the program concerned, if there is one. One that reads too slowly is let go.
     pub(super) fn deliver(&self, indication: &Indication) {
-        let (nslp_id, event) = told(indication);
+        let (nslp_id, event) = Event::of(indication);
         let mut places = self.lock();
         let Some(place) = places.get_mut(&nslp_id) else { return };
         let Some(program) = place else {

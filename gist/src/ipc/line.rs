@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::mri::Method;
 use crate::api::{
-    Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, ReceivedMessage, RoutingStatus, SendError, SendMessage, TransferAttributes,
+    Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, ReceivedMessage, Routing, RoutingStatus, SendError, SendMessage,
+    TransferAttributes,
 };
 use crate::wire::{NslpId, SessionId};
 
@@ -46,6 +47,12 @@ pub enum Request {
         /// GIST hop count.
         #[serde(default)]
         hop_count: Option<u8>,
+        /// By no routing state, and none is made.
+        #[serde(default)]
+        stateless: bool,
+        /// To this peer, whatever routing state says.
+        #[serde(default, with = "optional_hexadecimal")]
+        to_peer: Option<[u8; 16]>,
     },
     /// B.5.
     SetStateLifetime {
@@ -146,6 +153,14 @@ pub enum Event {
         hop_count: u8,
         /// IP hops to the peer beyond the first link.
         ip_distance: Option<u8>,
+        /// Whether no routing state vouches for it.
+        unvalidated: bool,
+        /// Whether the sender chose this node whatever its routing state says.
+        explicit: bool,
+        /// The IP TTL or hop limit it arrived with.
+        ip_ttl: Option<u8>,
+        /// The interface it arrived by, by its index.
+        interface: Option<u32>,
     },
     /// B.3: a message was not sent.
     MessageStatus {
@@ -215,6 +230,8 @@ pub enum Failure {
     HopCountZero,
     QueueFull,
     NotAuthorised,
+    Refused,
+    UnknownPeer,
 }
 
 /// [`NetworkEvent`] in a word.
@@ -243,6 +260,47 @@ impl Request {
     pub fn read(line: &[u8]) -> Result<Self, NotALine> {
         Ok(serde_json::from_slice(line)?)
     }
+
+    /// What the node is asked on behalf of the application; `None` for what is not the node's business.
+    pub fn of_application(self, nslp_id: NslpId) -> Option<crate::api::Request> {
+        use crate::api::Request as Asked;
+
+        Some(match self {
+            Self::Register { .. } | Self::Show { .. } => return None,
+            Self::Send { session, mri, payload, handle, reliable, secure, timeout, hop_count, stateless, to_peer } => {
+                Asked::Send(SendMessage {
+                    nslp_id,
+                    session: SessionId(session),
+                    mri: mri.into(),
+                    payload: Bytes::from(payload),
+                    attributes: TransferAttributes { reliable, secure },
+                    handle: MessageHandle(handle),
+                    timeout: timeout.map(Duration::from_millis),
+                    hop_count,
+                    on_behalf_of: None,
+                    path: PathId::ROUTED,
+                    routing: match to_peer {
+                        Some(peer) => Routing::Peer(PeerHandle(peer)),
+                        None if stateless => Routing::Stateless,
+                        None => Routing::State,
+                    },
+                })
+            }
+            Self::SetStateLifetime { session, mri, lifetime } => {
+                Asked::SetStateLifetime { nslp_id, session: SessionId(session), mri: mri.into(), lifetime: Duration::from_millis(lifetime) }
+            }
+            Self::InvalidateRoutingState { session, mri, status, urgent } => {
+                let status = match status {
+                    Status::Tentative => RoutingStatus::Tentative,
+                    Status::Bad => RoutingStatus::Bad,
+                };
+                Asked::InvalidateRoutingState { nslp_id, session: SessionId(session), mri: mri.into(), status, urgent }
+            }
+            Self::AdoptPeer { session, mri, peer } => {
+                Asked::AdoptPeer { nslp_id, session: SessionId(session), mri: mri.into(), peer: PeerHandle(peer) }
+            }
+        })
+    }
 }
 
 impl Event {
@@ -252,27 +310,21 @@ impl Event {
         line.push(b'\n');
         line
     }
-}
 
-/// The application that an indication is for, and what its program is told.
-pub(super) fn told(indication: &Indication) -> (NslpId, Event) {
-    match indication {
-        Indication::Received(message) => (message.nslp_id, received(message)),
-        Indication::MessageStatus { handle, nslp_id, session, mri, error } => {
-            let event =
-                Event::MessageStatus { handle: handle.0, session: session.0, mri: mri.into(), error: error.into(), why: error.to_string() };
-            (*nslp_id, event)
-        }
-        Indication::NetworkNotification { nslp_id, session, mri, event, former, peer } => {
-            let name = |peer: &Option<PeerHandle>| peer.map(|peer| peer.to_string());
-            let event = Event::NetworkNotification {
-                session: session.0,
-                mri: mri.into(),
-                change: (*event).into(),
-                former: name(former),
-                peer: name(peer),
-            };
-            (*nslp_id, event)
+    /// The application that an indication is for, and what its program is told.
+    pub fn of(indication: &Indication) -> (NslpId, Self) {
+        match indication {
+            Indication::Received(message) => (message.nslp_id, received(message)),
+            Indication::MessageStatus { handle, nslp_id, session, mri, error } => {
+                let (error, why) = (error.into(), error.to_string());
+                (*nslp_id, Self::MessageStatus { handle: handle.0, session: session.0, mri: mri.into(), error, why })
+            }
+            Indication::NetworkNotification { nslp_id, session, mri, event, former, peer } => {
+                let name = |peer: &Option<PeerHandle>| peer.map(|peer| peer.to_string());
+                let (former, peer) = (name(former), name(peer));
+                let change = (*event).into();
+                (*nslp_id, Self::NetworkNotification { session: session.0, mri: mri.into(), change, former, peer })
+            }
         }
     }
 }
@@ -290,40 +342,11 @@ fn received(message: &ReceivedMessage) -> Event {
         tentative: message.tentative,
         hop_count: message.hop_count,
         ip_distance: message.ip_distance,
+        unvalidated: message.reception.unvalidated,
+        explicit: message.reception.explicit,
+        ip_ttl: message.reception.ip_ttl,
+        interface: message.reception.interface,
     }
-}
-
-/// What the node is asked on behalf of the application; `None` for what is not the node's business.
-pub(super) fn asked(nslp_id: NslpId, request: Request) -> Option<crate::api::Request> {
-    use crate::api::Request as Asked;
-    Some(match request {
-        Request::Register { .. } | Request::Show { .. } => return None,
-        Request::Send { session, mri, payload, handle, reliable, secure, timeout, hop_count } => Asked::Send(SendMessage {
-            nslp_id,
-            session: SessionId(session),
-            mri: mri.into(),
-            payload: Bytes::from(payload),
-            attributes: TransferAttributes { reliable, secure },
-            handle: MessageHandle(handle),
-            timeout: timeout.map(Duration::from_millis),
-            hop_count,
-            on_behalf_of: None,
-            path: PathId::ROUTED,
-        }),
-        Request::SetStateLifetime { session, mri, lifetime } => {
-            Asked::SetStateLifetime { nslp_id, session: SessionId(session), mri: mri.into(), lifetime: Duration::from_millis(lifetime) }
-        }
-        Request::InvalidateRoutingState { session, mri, status, urgent } => {
-            let status = match status {
-                Status::Tentative => RoutingStatus::Tentative,
-                Status::Bad => RoutingStatus::Bad,
-            };
-            Asked::InvalidateRoutingState { nslp_id, session: SessionId(session), mri: mri.into(), status, urgent }
-        }
-        Request::AdoptPeer { session, mri, peer } => {
-            Asked::AdoptPeer { nslp_id, session: SessionId(session), mri: mri.into(), peer: PeerHandle(peer) }
-        }
-    })
 }
 
 impl From<&SendError> for Failure {
@@ -338,6 +361,8 @@ impl From<&SendError> for Failure {
             SendError::HopCountZero => Self::HopCountZero,
             SendError::QueueFull => Self::QueueFull,
             SendError::NotAuthorised => Self::NotAuthorised,
+            SendError::Refused(_) => Self::Refused,
+            SendError::UnknownPeer => Self::UnknownPeer,
         }
     }
 }
@@ -370,6 +395,25 @@ mod hexadecimal {
     }
 }
 
+/// The same where there may be none.
+mod optional_hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Octets(#[serde(with = "super::hexadecimal")] [u8; 16]);
+
+    pub(super) fn serialize<S: Serializer>(octets: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
+        match octets {
+            Some(octets) => super::hexadecimal::serialize(octets, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 16]>, D::Error> {
+        Ok(Option::<Octets>::deserialize(deserializer)?.map(|Octets(octets)| octets))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +422,7 @@ mod tests {
     fn a_request_is_read_and_what_is_left_out_has_its_default() {
         let line = br#"{"request":"send","session":"000102030405060708090a0b0c0d0e0f","payload":"68692121",
             "mri":{"method":"loose-end","direction":"downstream","source":"10.0.0.1","destination":"10.0.9.1"}}"#;
-        let Some(crate::api::Request::Send(message)) = asked(NslpId(9), Request::read(line).unwrap()) else { panic!() };
+        let Some(crate::api::Request::Send(message)) = Request::read(line).unwrap().of_application(NslpId(9)) else { panic!() };
         assert_eq!((message.nslp_id, message.payload.as_ref(), message.handle), (NslpId(9), &b"hi!!"[..], MessageHandle(0)));
         assert_eq!((message.attributes, message.timeout, message.hop_count), (TransferAttributes::default(), None, None));
         assert_eq!(message.session.0[15], 15);

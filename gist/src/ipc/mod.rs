@@ -22,6 +22,9 @@
 //!  "payload":"68692121","handle":1,"reliable":true,"secure":true,"timeout":2000,"hop_count":12}
 //! ```
 //!
+//! `"stateless":true` sends it by no routing state and makes none; `"to_peer"`, the `peer_handle` of a `received`, sends it to that peer
+//! whatever routing state says.
+//!
 //! Further requests, with `session` and `mri` as above:
 //!
 //! | request | keys | RFC 5971 |
@@ -40,7 +43,7 @@
 //! | event | keys | RFC 5971 |
 //! |---|---|---|
 //! | `registered` | `nslp_id` | – |
-//! | `received` | `session`, `mri`, `payload`, `transport`, `association`, `authenticated`, `peer`, `peer_handle`, `tentative`, `hop_count`, `ip_distance` | B.2 |
+//! | `received` | `session`, `mri`, `payload`, `transport`, `association`, `authenticated`, `peer`, `peer_handle`, `tentative`, `unvalidated`, `explicit`, `hop_count`, `ip_distance`, `ip_ttl`, `interface` | B.2 |
 //! | `message_status` | `handle`, `session`, `mri`, `error` (a word) and `why` | B.3 |
 //! | `network_notification` | `session`, `mri`, `change` (a word), `former`, `peer` | B.4 |
 //! | `shown` | `what`, and under that name what was asked for | – |
@@ -63,6 +66,7 @@ mod show;
 pub use line::{Change, Event, Failure, NotALine, Request, Status, Transport, What};
 pub use mri::{Direction, Method};
 pub use server::{Ipc, IpcError, serve};
+pub use show::content;
 
 /// Longest line in octets, its end included: the longest payload in hexadecimal, and the rest.
 pub const LONGEST_LINE: usize = 36 << 10;

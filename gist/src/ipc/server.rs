@@ -17,8 +17,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::hub::{Hub, NotRegistered, Registered};
-use super::line::{Event, Request, asked};
-use super::{CLIENTS, LONGEST_LINE, show};
+use super::line::{Event, Request};
+use super::{CLIENTS, LONGEST_LINE, content};
 use crate::api::Indication;
 use crate::io::Handle;
 use crate::wire::NslpId;
@@ -161,10 +161,10 @@ impl Program {
                 Err(error) => refused(error.to_string()),
             },
             (Request::Show { what }, _) => match self.gist.snapshot().await {
-                Ok(snapshot) => Some(Event::Shown { what, content: show::content(what, &snapshot) }),
+                Ok(snapshot) => Some(Event::Shown { what, content: content(what, &snapshot) }),
                 Err(stopped) => refused(stopped.to_string()),
             },
-            (request, Some(own)) => match self.gist.request(asked(own.nslp_id, request)?).await {
+            (request, Some(own)) => match self.gist.request(request.of_application(own.nslp_id)?).await {
                 Ok(()) => None,
                 Err(error) => refused(error.to_string()),
             },

@@ -9,7 +9,7 @@ use crate::node::{AssociationEntry, RoutingEntry, Side};
 use crate::time::Instant;
 
 /// One part of a snapshot: a list of objects, or for the counters one object.
-pub(super) fn content(what: What, snapshot: &Snapshot) -> Value {
+pub fn content(what: What, snapshot: &Snapshot) -> Value {
     match what {
         What::Routing => snapshot.routing.iter().map(|entry| routing(entry, snapshot.now)).collect(),
         What::Associations => snapshot.associations.iter().map(|entry| association(entry, snapshot.now)).collect(),

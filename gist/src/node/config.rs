@@ -120,6 +120,12 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Whether messages may go over TLS.
+    #[must_use]
+    pub fn offers_tls(&self) -> bool {
+        self.offer.iter().any(|profile| profile.contains(MaProtocol::Tls))
+    }
+
     /// An application whose messages travel over TLS over TCP and in no other way.
     #[must_use]
     pub fn secure(nslp_id: NslpId, rao: Option<u16>) -> Self {

@@ -192,7 +192,7 @@ pub fn config(address: IpAddr, tls: Tls, allowed: &str) -> ShellConfig {
         IpAddr::V4(address) => Bind { ipv4: Some(address), ipv6: None, ..Bind::default() },
         IpAddr::V6(address) => Bind { ipv4: None, ipv6: Some(address), ..Bind::default() },
     };
-    ShellConfig { node, tls, bind, limits: Limits::default() }
+    ShellConfig { node, tls: Some(tls), bind, limits: Limits::default() }
 }
 
 pub fn identity_of(address: IpAddr) -> PeerIdentity {

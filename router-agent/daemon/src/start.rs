@@ -110,7 +110,7 @@ impl Start {
         let addresses = node.local_addresses.clone();
         self.credentials.warn_of_unnamed(&addresses);
         let bind = Bind { marks: Some(Marks { listener: LISTENER_MARK, association: ASSOCIATION_MARK }), path_marks, ..Bind::default() };
-        let shell = ShellConfig { node, tls: self.credentials.tls.clone(), bind, limits: Limits::default() };
+        let shell = ShellConfig { node, tls: Some(self.credentials.tls.clone()), bind, limits: Limits::default() };
         let (gist, indications) = gist::io::spawn(shell)?;
         let reporter = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Ok(Signalling { gist, indications, addresses, node: NodeConfig::new(NslpId(config.nslp_id), reporter) })

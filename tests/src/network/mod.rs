@@ -5,6 +5,7 @@ pub mod firewall;
 pub mod fork;
 pub mod frame;
 pub mod graph;
+pub mod interception;
 pub mod link;
 pub mod namespace;
 pub mod relay;
