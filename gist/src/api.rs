@@ -156,6 +156,15 @@ pub enum Request {
         /// [`RoutingStatus::Bad`] costs the state, a lifetime asked for included: the next message starts anew.
         urgent: bool,
     },
+    /// Answers the peering question of Queries to come (RFC 5971 §4.3.2): whether this node becomes the peer of whoever asks for an
+    /// application. While it does not, they pass on towards their destination (G-038); that itself peers in any case (G-035), and
+    /// existing state is refreshed.
+    SetPeering {
+        /// The application.
+        nslp_id: NslpId,
+        /// The answer.
+        willing: bool,
+    },
     /// Says that the peer of a [`ReceivedMessage::tentative`] message is the one upstream now.
     ///
     /// Only the application can know: it has verified what the flow's source has signed, and that it is newer than what it

@@ -47,6 +47,13 @@ pub enum Output {
         /// The flow, downstream.
         mri: Mri,
     },
+    /// Tell GIST whether this node becomes the peer of those who ask from now on (router only; X-112).
+    SetPeering {
+        /// The application.
+        nslp_id: NslpId,
+        /// Whether it does.
+        willing: bool,
+    },
     /// Give the packet side a command; its answer comes back through `handle_datapath`.
     Datapath(Command),
     /// Ask whoever decides here (receiver only); the answer comes back through `Receiver::decide`.
@@ -67,6 +74,7 @@ impl Output {
             Self::DoubtPeer { nslp_id, session, mri } => {
                 Some(Request::InvalidateRoutingState { nslp_id, session, mri, status: RoutingStatus::Tentative, urgent: false })
             }
+            Self::SetPeering { nslp_id, willing } => Some(Request::SetPeering { nslp_id, willing }),
             Self::Datapath(_) | Self::Ask(_) | Self::Report(_) => None,
         }
     }

@@ -46,7 +46,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let applications = Applications { own: NslpId(config.gist.nslp_id), foreign };
     let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone(), &start.threads)?;
 
-    let router = RouterConfig { policy: limits::policy(&config.limit), ..RouterConfig::with_sessions(node, capacity) };
+    let router =
+        RouterConfig { policy: limits::policy(&config.limit), open: modes.are_open(), ..RouterConfig::with_sessions(node, capacity) };
     let authority = start.credentials.authority.clone();
     let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
     match modes.are_closed() {

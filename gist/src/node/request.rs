@@ -16,6 +16,7 @@ impl Node {
     pub(super) fn request(&mut self, request: Request, now: Instant) {
         match request {
             Request::Send(message) => self.send(message, now),
+            Request::SetPeering { nslp_id, willing } => self.set_peering(nslp_id, willing),
             Request::SetStateLifetime { nslp_id, session, mri, lifetime } => {
                 let along = RoutingKey::along(nslp_id, session, &mri);
                 let against = RoutingKey::against(nslp_id, session, &mri);

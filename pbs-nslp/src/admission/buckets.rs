@@ -31,6 +31,8 @@ pub(crate) struct Buckets<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Bucket {
     left: u64,
+    /// What was taken though it was not there.
+    owed: u64,
     filled_at: Instant,
 }
 
@@ -42,7 +44,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 impl<K: Ord + Clone> Buckets<K> {
     /// At most `limit` names have a bucket of their own.
     pub(crate) fn new(rate: Rate, limit: usize) -> Self {
-        let shared = Bucket { left: capacity(rate), filled_at: Instant::ZERO };
+        let shared = Bucket { left: capacity(rate), owed: 0, filled_at: Instant::ZERO };
         Self { rate, limit, buckets: BTreeMap::new(), shared, swept_at: Instant::ZERO }
     }
 
@@ -63,10 +65,19 @@ impl<K: Ord + Clone> Buckets<K> {
         if self.buckets.len() >= self.limit {
             return self.shared.take(rate, tokens, now);
         }
-        let mut bucket = Bucket { left: capacity(rate), filled_at: now };
+        let mut bucket = Bucket { left: capacity(rate), owed: 0, filled_at: now };
         let taken = bucket.take(rate, tokens, now);
         self.buckets.insert(name.clone(), bucket);
         taken
+    }
+
+    /// Takes tokens that are not to be refused, also if there are none: then they are owed, up to as many as a bucket holds.
+    pub(crate) fn charge(&mut self, name: &K, tokens: u32, now: Instant) {
+        let rate = self.rate;
+        match self.buckets.get_mut(name) {
+            Some(bucket) => bucket.charge(rate, tokens, now),
+            None => drop(self.take_many(name, tokens, now)),
+        }
     }
 
     /// Forgets the buckets that are full again.
@@ -114,7 +125,7 @@ impl<K: Ord + Clone> NamedBuckets<K> {
         if !self.has_room(peer) {
             return self.others.take_many(&peer, tokens, now);
         }
-        let mut bucket = Bucket { left: capacity(rate), filled_at: now };
+        let mut bucket = Bucket { left: capacity(rate), owed: 0, filled_at: now };
         let taken = bucket.take(rate, tokens, now);
         self.buckets.insert(name, bucket);
         self.counts.add(peer);
@@ -146,8 +157,17 @@ impl Bucket {
     fn fill(&mut self, rate: Rate, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled_at);
         let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.left = self.left.saturating_add(elapsed).min(capacity(rate));
+        let paid = elapsed.min(self.owed);
+        self.owed = self.owed.saturating_sub(paid);
+        self.left = self.left.saturating_add(elapsed.saturating_sub(paid)).min(capacity(rate));
         self.filled_at = now;
+    }
+
+    fn charge(&mut self, rate: Rate, tokens: u32, now: Instant) {
+        self.fill(rate, now);
+        let cost = cost(rate).saturating_mul(u64::from(tokens));
+        self.owed = self.owed.saturating_add(cost.saturating_sub(self.left)).min(capacity(rate));
+        self.left = self.left.saturating_sub(cost);
     }
 
     fn take(&mut self, rate: Rate, tokens: u32, now: Instant) -> bool {

@@ -5,6 +5,7 @@
 //! certificate proved it to be, never by a name that it chose itself.
 
 mod buckets;
+mod fair;
 mod floors;
 mod refusal;
 mod tombstones;
@@ -22,6 +23,8 @@ use crate::flow::FlowId;
 use crate::opaque::Opaque;
 use crate::wire::{self, Credential, Message, MessageKind, Permission, Query, Signed, number};
 
+use fair::SharedBuckets;
+
 pub use buckets::Rate;
 pub(crate) use buckets::{Buckets, NamedBuckets};
 pub use refusal::Refusal;
@@ -30,7 +33,7 @@ pub(crate) use tombstones::{Now, Signer, Tombstones};
 /// Bounds of everything that checking messages keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AdmissionLimits {
-    /// Signed messages from one peer.
+    /// Signed messages from one peer. Each of their signers has its equal part of it for certain, and what the others leave besides.
     pub peer_rate: Rate,
     /// Messages from one peer that one verified key signs; counted for each peer, so that none can use up what a key may send
     /// by another way. What costs more to verify counts for more.
@@ -108,7 +111,7 @@ pub(crate) struct Admission {
     limits: AdmissionLimits,
     certificates: CertificateCache,
     pub(crate) tombstones: Tombstones,
-    peers: Buckets<Principal>,
+    peers: SharedBuckets,
     newcomers: Buckets<Principal>,
     signers: NamedBuckets<[u8; 32]>,
     /// What verification has cost since this was asked last, in signatures of an ordinary key.
@@ -122,7 +125,7 @@ impl Admission {
             limits,
             certificates: CertificateCache::new(limits.certificates),
             tombstones: Tombstones::new(limits.tombstones, limits.tombstones_per_peer, limits.floors),
-            peers: Buckets::new(limits.peer_rate, limits.buckets),
+            peers: SharedBuckets::new(limits.peer_rate, limits.buckets),
             newcomers: Buckets::new(limits.newcomer_rate, limits.buckets),
             signers: NamedBuckets::new(limits.signer_rate, limits.buckets),
             spent: 0,
@@ -184,7 +187,7 @@ impl Admission {
         if !self.signers.take_many(received.principal, &key.key_hash, weight, now) {
             return Err(Refusal::overload(number, "more messages than one key may sign"));
         }
-        if !self.peers.take_many(&received.principal, weight, now) {
+        if !self.peers.take_many(received.principal, &key.key_hash, weight, now) {
             return Err(Refusal::overload(number, "more messages than one peer may send"));
         }
         if standing.key_hash.is_some_and(|held_by| held_by != key.key_hash) {

@@ -72,7 +72,11 @@ impl Host {
             Output::Datapath(command) => Some(command.flow()),
             Output::Report(report) => report.flow,
             Output::Ask(ask) => Some(ask.flow),
-            Output::Send(_) | Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } | Output::DoubtPeer { .. } => None,
+            Output::Send(_)
+            | Output::SetStateLifetime { .. }
+            | Output::AdoptPeer { .. }
+            | Output::DoubtPeer { .. }
+            | Output::SetPeering { .. } => None,
         };
         if let Some(flow) = flow.filter(|flow| flow.is_connection()) {
             let outgoing = if part == Part::Sender { flow } else { flow.reversed() };

@@ -18,7 +18,7 @@ use crate::wire::{MessageKind, Volume};
 
 impl Receiver {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
-        let Cause::Query { received, query, source, .. } = &step.cause else {
+        let Cause::Query { received, query, mark, source, .. } = &step.cause else {
             return;
         };
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
@@ -29,9 +29,11 @@ impl Receiver {
             if let Some(epoch) = session.epoch.as_mut().filter(|epoch| named == Some(epoch.spi)) {
                 // The sender has gone over to it, and reports no other any more.
                 epoch.confirmed = true;
-                session.former = None;
+                session.former.take_if(|former| !former.awaits_its_end());
             }
             session.source.clone_from(source);
+            session.moved = session.peer != received.principal && !session.moved;
+            session.mark = *mark;
             session.peer = received.principal;
             session.mri = received.mri.inverted();
         }

@@ -7,6 +7,7 @@ use gist::time::Instant;
 use super::Receiver;
 use super::algorithms::Choice;
 use super::budget::Account;
+use super::former::LAST;
 use super::rows::{Cause, Step};
 use super::session::{Epoch, Session, Then};
 use super::table::{Event, Guards, State, Timer};
@@ -16,12 +17,19 @@ use crate::wire::{SharedKey, SymmetricAlgorithm, Volume, number};
 
 impl Receiver {
     /// Begins an epoch. What former epochs of the flow may still count is not given twice: if that leaves too little for the
-    /// new one, they end first, and it begins when the packet side has told what they have counted.
+    /// new one, they divide it, or if there is nothing to divide they end first; the new one begins when the packet side has told
+    /// what they have counted.
     pub(super) fn new_epoch(&mut self, step: &Step<'_>) {
         let Some(account) = self.account(step.key) else {
             return;
         };
+        if self.waits_for_share(step.key) {
+            return;
+        }
         if !self.fits(step.key, step.now) && self.budgets.is_open(&account) {
+            if self.share_with_older(step.key, step.now) {
+                return;
+            }
             for key in self.keys_of(&step.key.flow).into_iter().filter(|key| *key != step.key) {
                 self.take(Event::TgDisplaced, Guards::default(), Step::new(key, Cause::Other, step.now));
             }
@@ -88,7 +96,7 @@ impl Receiver {
         }
     }
 
-    fn account(&self, key: SessionKey) -> Option<Account> {
+    pub(super) fn account(&self, key: SessionKey) -> Option<Account> {
         self.sessions.get(&key).map(|session| Account { flow: key.flow, key_hash: session.key_hash })
     }
 
@@ -122,7 +130,7 @@ impl Receiver {
             return;
         };
         if !fits {
-            self.count_of_former(step.key, epoch.spi, u32::MAX);
+            self.count_of_former(step.key, epoch.spi, LAST);
             self.remove_epoch(step.key, epoch.spi, step.now);
         } else if let Some(session) = self.sessions.get_mut(&step.key) {
             session.draining = Some(epoch.spi);
@@ -134,7 +142,7 @@ impl Receiver {
 
     pub(super) fn delete_draining(&mut self, key: SessionKey, now: Instant) {
         if let Some(spi) = self.sessions.get_mut(&key).and_then(|session| session.draining.take()) {
-            self.count_of_former(key, spi, u32::MAX);
+            self.count_of_former(key, spi, LAST);
             self.remove_epoch(key, spi, now);
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use gist::time::Instant;
+
 use super::Receiver;
 use super::rows::Step;
 use super::session::{PAST_LIMIT, Sent, Session};
@@ -21,6 +23,9 @@ pub(super) struct LastCount {
     up_to: u32,
 }
 
+/// All numbers: asked for when an epoch is about to be removed.
+pub(super) const LAST: u32 = u32::MAX;
+
 /// What is left of an epoch when another has begun in the same session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Former {
@@ -31,6 +36,12 @@ pub(super) struct Former {
     count: Count,
     /// The number up to which that tells what is covered.
     up_to: u32,
+    /// SV and N as its sender has told them in the end.
+    claim: Option<(Volume, u32)>,
+    /// Whether its count is the last one.
+    is_over: bool,
+    /// Whether what is missing of it says nothing, or has been judged: packets beyond a lowered volume are dropped here.
+    is_judged: bool,
     /// The Permissions of its time.
     log: VecDeque<Sent>,
     watch: Watch,
@@ -39,6 +50,24 @@ pub(super) struct Former {
 impl Former {
     pub(super) fn spi(&self) -> u32 {
         self.spi
+    }
+
+    /// Whether its sender has said its last word about it, but packets may still come.
+    pub(super) fn awaits_its_end(&self) -> bool {
+        self.claim.is_some() && !self.is_over && !self.is_judged
+    }
+
+    /// What is missing of it in the end (T2), beyond what was missing before and what is tolerated; with that.
+    fn missing(&self, thresholds: &Thresholds) -> Option<(u64, u64)> {
+        let (sent, highest) = self.claim.filter(|(_, highest)| self.is_over && !self.is_judged && *highest >= self.count.highest)?;
+        let before = self.watch.before();
+        let claim = Claim { sent, before, elapsed: core::time::Duration::MAX, highest: Some(highest), acknowledged: None };
+        let all = self.count.counted;
+        let count = Count { counted: all, covered: Some(Covered { at_least: all, at_most: all }), ..Count::default() };
+        match thresholds.compare(&claim, &count) {
+            Finding::Missing { deficit, tolerated } => Some((deficit, tolerated)),
+            _ => None,
+        }
     }
 }
 
@@ -55,9 +84,25 @@ impl Session {
                 is_signed: matches!(epoch.protection, Protection::SignedBy(_)),
                 count: Count { counted: epoch.counted.0, highest: epoch.highest, ..Count::default() },
                 up_to: 0,
+                claim: None,
+                is_over: false,
+                is_judged: self.is_lowered(),
                 log: std::mem::take(&mut self.log),
                 watch: self.watch.clone(),
             });
+        }
+    }
+
+    /// Whether packets were missing in the former of two periods, be it one of the epoch before.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.watch.suspicious
+            || self.former.as_ref().is_some_and(|former| former.claim.is_some() && !former.is_judged && former.watch.suspicious)
+    }
+
+    /// The epoch before is judged once.
+    fn end_former(&mut self) {
+        if let Some(former) = &mut self.former {
+            former.is_judged = true;
         }
     }
 
@@ -116,11 +161,47 @@ impl Receiver {
     }
 
     /// The packet side has told it.
-    pub(super) fn former_counted(&mut self, LastCount { key, spi, up_to }: LastCount, count: &Count) {
+    pub(super) fn former_counted(&mut self, LastCount { key, spi, up_to }: LastCount, count: &Count, now: Instant) {
         let former = self.sessions.get_mut(&key).and_then(|session| session.former.as_mut());
         if let Some(former) = former.filter(|former| former.spi == spi) {
             (former.count, former.up_to) = (*count, up_to);
+            former.is_over |= up_to == LAST;
+            self.judge_former(key, now);
+            self.follow_up(now);
         }
+    }
+
+    /// Once nothing of the epoch before is in flight any more, what is missing of it counts as for any other: the grace time of T2
+    /// (FR-35, FR-36). Whoever drops packets gains nothing by another epoch.
+    fn judge_former(&mut self, key: SessionKey, now: Instant) {
+        let thresholds = &self.config.reactions.thresholds;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let judges = session.judges_missing(now);
+        if session.former.as_ref().is_some_and(|former| judges && former.missing(thresholds).is_some()) {
+            self.follow.push_back((key, Event::TgFormerMissing));
+        }
+    }
+
+    /// Packets were missing in the end of the epoch before: if some are in this one, that makes two periods.
+    pub(super) fn suspect_former(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.watch.suspicious = true;
+            session.end_former();
+        }
+    }
+
+    /// Packets are missing for the second period in a row, which was the last of the epoch before.
+    pub(super) fn note_former_drop(&mut self, step: &Step<'_>) {
+        let former = self.sessions.get(&step.key).and_then(|session| session.former.as_ref());
+        if let Some((deficit, tolerated)) = former.and_then(|former| former.missing(&self.config.reactions.thresholds)) {
+            self.node.tell(step.key, step.rule, ReportEvent::Evidence(Attack::Drop { deficit, tolerated }));
+        }
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.end_former();
+        }
+        self.follow.push_back((step.key, Event::TgDrop));
     }
 
     /// Whether the newest Query is about the epoch before, and whether that shows injected packets. An epoch with weaker protection
@@ -141,6 +222,10 @@ impl Receiver {
             let (counted, counted_highest) = (Volume(count.counted), count.highest);
             let event = ReportEvent::Compared { sent: claim.sent, counted, sent_highest: claim.highest, counted_highest, finding };
             self.node.tell(step.key, step.rule, event);
+            if let Some(former) = self.sessions.get_mut(&step.key).and_then(|session| session.former.as_mut()) {
+                former.claim = claim.highest.map(|highest| (claim.sent, highest));
+            }
+            self.judge_former(step.key, step.now);
         }
     }
 

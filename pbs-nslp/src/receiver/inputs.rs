@@ -9,6 +9,7 @@ use gist::wire::SessionId;
 use super::Receiver;
 use super::budget::Account;
 use super::policy::{Change, Decision, Terms};
+use super::repair::mark;
 use super::rows::{Cause, Step};
 use super::session::{Farewell, Pending, Session, Then};
 use super::table::{Event, Guards, State};
@@ -158,7 +159,7 @@ impl Receiver {
             }
             datapath::Event::Compared { token, count } => {
                 if let Some(asked) = self.last_counts.remove(&token) {
-                    self.former_counted(asked, &count);
+                    self.former_counted(asked, &count, now);
                 } else if let Some(key) = self.waiting.remove(&token) {
                     self.compare(key, &count, now);
                     self.acknowledged(key, token, count.counted.into(), count.highest, now);
@@ -185,6 +186,9 @@ impl Receiver {
             let refusal = Refusal::new(NotifyCode::NoState, NO_RECEIVER, query.number, "the destination is not this host's");
             return self.refuse(received, refusal, now);
         }
+        if self.query_again(received, signed, now) {
+            return;
+        }
         let verified = match self.node.admission.admit(received, signed, self.standing(&flow), self.node.unix(now), now) {
             Ok(verified) => verified,
             Err(refusal) => return self.refuse(received, refusal, now),
@@ -210,7 +214,7 @@ impl Receiver {
         if session.is_none() {
             self.supersede(key, Some(State::Decision), now);
         }
-        let cause = Cause::Query { received, query, key_hash: verified.key_hash, source: SourceKey::of(&verified) };
+        let cause = Cause::Query { received, query, mark: mark(signed), key_hash: verified.key_hash, source: SourceKey::of(&verified) };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
 
@@ -287,6 +291,13 @@ impl Receiver {
                 } else {
                     self.send_announcement(key, now);
                 }
+            }
+            Pending::Shared { spi, allowed } => {
+                // What came until the packet side heard of it counts as well.
+                if let Some(account) = self.account(key) {
+                    self.budgets.allow(&account, spi, allowed.max(counted));
+                }
+                self.begin_late(key, now);
             }
             Pending::Answer => self.send_answer(key, now),
             Pending::Announcement => self.send_announcement(key, now),

@@ -13,6 +13,7 @@ mod permission;
 mod policy;
 mod reactions;
 mod rekey;
+mod repair;
 mod reverse;
 mod rows;
 mod session;

@@ -31,6 +31,7 @@ impl Receiver {
         Guards {
             injection: matches!(finding, Finding::Injection { .. }),
             deficit,
+            moved: session.moved,
             proven: deficit && session.watch.suspicious,
             ..Guards::default()
         }
@@ -45,6 +46,7 @@ impl Receiver {
         Guards {
             strongest: session.is_strongest(),
             revoking: reactions.ladder == Ladder::Revoke,
+            proven: session.is_suspicious(),
             suspended: session.watch.paths_asked >= reactions.path_changes,
             ..Guards::default()
         }

@@ -3,7 +3,6 @@
 use gist::time::Instant;
 
 use super::Receiver;
-use super::budget::Account;
 use super::rows::{Cause, Step};
 use super::session::{Pending, Session};
 use super::table::{Event, Guards};
@@ -103,18 +102,34 @@ impl Receiver {
             .or_else(|| is_old.then_some(Rekey::KeyAge))
     }
 
-    /// What both epochs together may have is what the one had. If the limit leaves room for more, the old one keeps its volume and
-    /// the new one gets as much as was left; else they divide it, so that neither the limit is passed nor packets in flight are lost.
-    /// What the old one does not use comes back with the next extension.
+    /// What the epochs may have if another one begins, by order or because it is time, or because the one in use is under attack.
     fn shares(&self, key: SessionKey, now: Instant) -> Option<Shares> {
         let session = self.sessions.get(&key)?;
         let (epoch, terms) = (session.epoch.as_ref()?, session.terms?);
+        if let Some(wanted) = session.unused {
+            return self.divided(key, key, wanted, self.in_flight(), now);
+        }
         let rest = session.allowed.0.saturating_sub(epoch.counted.0);
         let total = terms.total().0;
         let asked = session.query.requested.map_or(0, |requested| requested.0.min(total).saturating_sub(epoch.counted.0));
         let wanted = if session.fills_32_bits() { terms.volume.0.max(asked).max(rest) } else { asked.max(rest) };
-        let account = Account { flow: key.flow, key_hash: session.key_hash };
-        let left = if self.expected.contains_key(&key.flow) {
+        self.divided(key, key, Volume(wanted), Volume(u64::MAX), now)
+    }
+
+    /// What packets in flight may need of an epoch that runs out: its sender takes up the next one with the Permission.
+    fn in_flight(&self) -> Volume {
+        self.config.reactions.thresholds.in_flight.floor
+    }
+
+    /// Divides what the flow may have between the epoch of one session and that which another one, or the same, is to begin with
+    /// `wanted`. If the limit leaves room for both the old one keeps its volume. Else both together get what it had: of what it has
+    /// not counted yet it keeps half, and no more than `most`. So neither the limit is passed nor packets in flight are lost, and what
+    /// the old one does not use comes back with the next extension.
+    fn divided(&self, of: SessionKey, to: SessionKey, wanted: Volume, most: Volume, now: Instant) -> Option<Shares> {
+        let (session, terms) = (self.sessions.get(&of)?, self.sessions.get(&to)?.terms?);
+        let epoch = session.epoch.as_ref()?;
+        let account = self.account(of)?;
+        let left = if self.expected.contains_key(&of.flow) {
             u64::MAX
         } else {
             self.budgets.left(&account, Some(epoch.spi), terms.total(), now).0
@@ -122,35 +137,66 @@ impl Receiver {
         // An operator may have lowered the limit below what had been granted.
         let granted = session.allowed.0.min(left);
         let free = left.saturating_sub(granted);
-        let shares = if free >= wanted {
-            Shares { old: session.allowed, new: Volume(wanted) }
+        let shares = if free >= wanted.0 {
+            Shares { old: session.allowed, new: wanted }
         } else {
-            let given = granted.saturating_sub(epoch.counted.0) / 2;
-            Shares { old: Volume(granted.saturating_sub(given)), new: Volume(free.saturating_add(given).min(wanted)) }
+            let rest = granted.saturating_sub(epoch.counted.0);
+            let given = rest.saturating_sub(rest.div_ceil(2).min(most.0));
+            Shares { old: Volume(granted.saturating_sub(given)), new: Volume(free.saturating_add(given).min(wanted.0)) }
         };
         (!shares.new.is_zero()).then_some(shares)
     }
 
     /// Divides what is left of the volume between the epoch that drains and the one that begins.
     pub(super) fn share_volume(&mut self, step: &Step<'_>) {
-        let Some(Shares { old, new }) = self.shares(step.key, step.now) else {
+        let Some(shares) = self.shares(step.key, step.now) else {
             return;
         };
-        let expires_at = self.end(step.key, step.now);
-        let Some(session) = self.sessions.get_mut(&step.key) else {
-            return;
-        };
-        session.unused = Some(new);
-        if let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.spi).filter(|_| old < session.allowed) {
-            let account = Account { flow: step.key.flow, key_hash: session.key_hash };
-            self.budgets.allow(&account, spi, old);
-            let token = self.node.token();
-            self.node.command(Command::Update { token, flow: step.key.flow, spi, allowed: old.0, expires_at });
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.unused = Some(shares.new);
         }
+        self.leave_share(step.key, step.key, shares, step.now);
+    }
+
+    /// Has the epoch of an older session of the flow leave a part of its volume to one that this session begins (FR-50); false if
+    /// there is none, or nothing to divide.
+    pub(super) fn share_with_older(&mut self, key: SessionKey, now: Instant) -> bool {
+        let wanted = self.sessions.get(&key).and_then(|session| session.terms.map(|terms| terms.first(session.query.requested)));
+        let of_older = |other: &SessionKey| {
+            let shares = self.divided(*other, key, wanted?, self.in_flight(), now)?;
+            Some((*other, shares))
+        };
+        let older = self.keys_of(&key.flow).iter().filter(|other| **other != key).find_map(of_older);
+        older.is_some_and(|(older, shares)| self.leave_share(older, key, shares, now))
+    }
+
+    /// Lowers the volume of an epoch as far as it shares it; the other one waits until that is done. False if it leaves nothing.
+    fn leave_share(&mut self, of: SessionKey, to: SessionKey, Shares { old, .. }: Shares, now: Instant) -> bool {
+        let expires_at = self.end(of, now);
+        let Some((account, session)) = self.account(of).zip(self.sessions.get_mut(&of)) else {
+            return false;
+        };
+        let Some(spi) = session.epoch.as_ref().map(|epoch| epoch.spi).filter(|_| old < session.allowed) else {
+            return false;
+        };
+        // Packets beyond it are no attack.
+        session.allow(old);
+        self.budgets.allow(&account, spi, old);
+        let token = self.node.token();
+        self.node.command(Command::Update { token, flow: of.flow, spi, allowed: old.0, expires_at });
+        self.wait_for(to, token, Pending::Shared { spi, allowed: old });
+        true
+    }
+
+    /// Whether the next epoch has to wait until another one has left its part.
+    pub(super) fn waits_for_share(&self, key: SessionKey) -> bool {
+        let pending = self.sessions.get(&key).and_then(|session| session.pending);
+        matches!(pending, Some((_, Pending::Shared { .. })))
     }
 
     pub(super) fn report_rekeyed(&mut self, key: SessionKey, rule: &'static str) {
-        let Some(why) = self.sessions.get_mut(&key).and_then(|session| session.rekey.take()) else {
+        let begun = self.sessions.get_mut(&key).filter(|session| session.epoch.is_some());
+        let Some(why) = begun.and_then(|session| session.rekey.take()) else {
             return;
         };
         let session = self.sessions.get(&key);

@@ -7,7 +7,7 @@ use gist::time::Instant;
 
 use super::Receiver;
 use super::policy::{Change, Terms};
-use super::session::{Asked, Session};
+use super::session::{Asked, MARK, Session};
 use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
 use crate::admission::Refusal;
 use crate::datapath::{SourceKey, Token};
@@ -19,12 +19,27 @@ use crate::wire::Query;
 /// What led to an event.
 #[derive(Debug)]
 pub(super) enum Cause<'a> {
-    Query { received: &'a ReceivedMessage, query: &'a Query, key_hash: [u8; 32], source: Option<SourceKey> },
-    Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
+    Query {
+        received: &'a ReceivedMessage,
+        query: &'a Query,
+        mark: Option<[u8; MARK]>,
+        key_hash: [u8; 32],
+        source: Option<SourceKey>,
+    },
+    /// The last Query again.
+    Again {
+        received: &'a ReceivedMessage,
+    },
+    Refused {
+        received: &'a ReceivedMessage,
+        refusal: &'a Refusal,
+    },
     Failed(&'a str),
     Clock(Timer),
     Change(Change),
-    Superseded { by: SessionKey },
+    Superseded {
+        by: SessionKey,
+    },
     Other,
 }
 
@@ -126,6 +141,8 @@ impl Receiver {
             Action::Agree => self.settle(key, false, step.now),
             Action::ReportFormer => self.report_former(step),
             Action::NoteFormer => self.note_former(step),
+            Action::SuspectFormer => self.suspect_former(key),
+            Action::NoteFormerDrop => self.note_former_drop(step),
             Action::NoteRekey => self.note_rekey(key),
             Action::ReadVolume => self.read_volume(key),
             Action::ShareVolume => self.share_volume(step),
@@ -133,6 +150,7 @@ impl Receiver {
             Action::HandOver => self.hand_over(step),
             Action::Suspect => self.suspect(key, step.now),
             Action::NoteInjection | Action::NoteSecondHolder | Action::NoteOverrun => self.note_injection(step, action),
+            Action::TakePeer => self.take_peer(step),
             Action::NoteDrop => self.note_drop(step),
             Action::Escalate => self.escalate(key, step.now),
             Action::AskOtherPath => self.ask_other_path(step),

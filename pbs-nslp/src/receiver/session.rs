@@ -20,6 +20,9 @@ use crate::wire::{Query, Volume, VolumeContext};
 /// Former epochs whose SPIs are remembered: more cannot begin while a Query is under way.
 pub(super) const PAST_LIMIT: usize = 8;
 
+/// Octets of a signature that nobody guesses.
+pub(super) const MARK: usize = 32;
+
 /// Permissions that the log goes back to; a sender names the last one it has.
 const LOG_LIMIT: usize = 16;
 
@@ -33,6 +36,12 @@ pub(super) struct Session {
     pub(super) query: Asked,
     /// Whose message it was.
     pub(super) peer: Principal,
+    /// The beginning of its signature: who shows it has a copy of it.
+    pub(super) mark: Option<[u8; MARK]>,
+    /// Whether it came by another peer than the one before, which itself had not (FR-39).
+    pub(super) moved: bool,
+    /// When the last hop was repaired last.
+    pub(super) repaired: Option<Instant>,
     /// Who sent the first one; the session takes up a part of its share of the table.
     pub(super) owner: Principal,
     /// Upstream.
@@ -120,6 +129,13 @@ pub(super) enum Pending {
     Recounted,
     /// To begin another epoch (FR-18).
     Volume,
+    /// To begin an epoch with what another one, whose allowed volume is this now, has been made to leave.
+    Shared {
+        /// The other one.
+        spi: u32,
+        /// Its AV from now on.
+        allowed: Volume,
+    },
     /// To send a Permission that answers the newest Query.
     Answer,
     /// To send a Permission that nobody asked for.
@@ -159,6 +175,9 @@ impl Session {
             key_hash,
             query,
             peer,
+            mark: None,
+            moved: false,
+            repaired: None,
             owner: peer,
             mri,
             terms: None,

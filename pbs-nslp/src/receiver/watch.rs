@@ -135,11 +135,16 @@ impl Session {
         {
             finding = Finding::Injection { test: Test::T1, excess, tolerated };
         }
-        let refresh = self.terms.map(|terms| terms.refresh).unwrap_or_default();
-        if matches!(finding, Finding::Missing { .. }) && !self.watch.judges_missing(refresh, now) {
+        if matches!(finding, Finding::Missing { .. }) && !self.judges_missing(now) {
             finding = Finding::Agreement;
         }
         self.watch.latest = Some((finding, Before::next(&claim, count)));
+    }
+
+    /// Whether missing packets count now.
+    pub(super) fn judges_missing(&self, now: Instant) -> bool {
+        let refresh = self.terms.map(|terms| terms.refresh).unwrap_or_default();
+        self.watch.judges_missing(refresh, now)
     }
 
     /// What had been counted when the Permission left that the sender names; of another epoch it says nothing.

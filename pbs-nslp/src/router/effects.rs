@@ -280,6 +280,22 @@ impl Router {
             (true, false) => self.pending.remove(session.owner),
             (false, false) | (true, true) => {}
         }
+        self.answer_peering();
+    }
+
+    /// Whether there is room decides, in an open network, whether further Queries are to stop here at all (X-112, FN-02). There is
+    /// again when an eighth is free, or each end of a session would change the answer.
+    fn answer_peering(&mut self) {
+        if !self.config.open {
+            return;
+        }
+        let filled =
+            |table: usize, limit: usize| if self.willing { table >= limit } else { table > limit.saturating_sub(limit.div_ceil(8)) };
+        let full = filled(self.pending.total(), self.config.pending) || filled(self.shares.total(), self.config.sessions);
+        if self.willing == full {
+            self.willing = !full;
+            self.node.push(Output::SetPeering { nslp_id: self.node.nslp_id, willing: self.willing });
+        }
     }
 
     pub(super) fn forget(&mut self, key: SessionKey) {
@@ -297,6 +313,7 @@ impl Router {
         for timer in Timer::ALL {
             self.timers.stop(key, *timer);
         }
+        self.answer_peering();
     }
 }
 

@@ -53,6 +53,9 @@ pub struct RouterConfig {
     pub wait: Duration,
     /// What hosts may permit each other through this router.
     pub policy: RouterPolicy,
+    /// Whether packets without permission trickle by every way out, so that flows get on without this router: then GIST's
+    /// peering question is answered with no while the table is full. Else such a flow had better hear why it is refused.
+    pub open: bool,
     /// Octets of last messages kept to repair paths that move, of all sessions together; beyond it their ends repair them.
     pub copies: usize,
 }
@@ -73,6 +76,7 @@ impl RouterConfig {
             pending_per_peer: (pending / 2).max(1),
             wait: Duration::from_secs(30),
             policy: RouterPolicy::default(),
+            open: false,
             copies: 64 << 20,
         }
     }
@@ -97,6 +101,8 @@ pub struct Router {
     removals: Removals<SendMessage>,
     /// Octets of messages that are kept.
     copied: usize,
+    /// What GIST's peering question is answered with.
+    willing: bool,
 }
 
 impl Router {
@@ -125,6 +131,7 @@ impl Router {
             waiting: BTreeMap::new(),
             removals: Removals::new(),
             copied: 0,
+            willing: true,
         };
         router.restart(now);
         router

@@ -312,7 +312,7 @@ impl World {
     fn act(&mut self, place: Place, part: Part, output: Output) {
         match output {
             Output::Send(message) => self.transmit(place, message),
-            Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } | Output::DoubtPeer { .. } => {}
+            Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } | Output::DoubtPeer { .. } | Output::SetPeering { .. } => {}
             Output::Datapath(command) => {
                 self.trace.push(format!("{} {place} {part:?} {command:?}", self.now));
                 let released = self.packets.get_mut(&(place, part)).unwrap().apply(&command, self.now);

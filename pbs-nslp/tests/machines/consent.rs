@@ -364,6 +364,45 @@ fn the_pending_table_is_bounded_and_never_displaces_a_permission() {
     assert_eq!(pending(&world, None), 1);
 }
 
+/// A router with room for two questions, which get no answer, and how it answers the peering question after each.
+fn asked_until_full(open: bool) -> World {
+    let mut world = World::new(1);
+    world.stable = false;
+    world.down.insert(2);
+    let config = RouterConfig { pending: 16, pending_per_peer: 16, open, ..router_config() };
+    world.routers[0] = Router::new(config, world.authority.clone(), START_UNIX, world.now);
+    world.pending = 16;
+    let number = later(&world);
+    for host in 1..=16 {
+        assert_eq!(world.peering, [], "room for {} more", 17 - host);
+        let flow = FlowId::new([192, 0, 2, host].into(), flow().destination, 17, 1, 9000).unwrap();
+        let signer = ToySigner::new(flow.source, host);
+        let asked = Query { flow, credential: forge::credential(&signer), ..query(number) };
+        let mut received = query_from(SENDER, SessionId([host; 16]), &asked, &signer);
+        received.principal = Principal([host; 32]);
+        world.tell(1, gist::api::Indication::Received(received));
+        world.settle();
+    }
+    world
+}
+
+#[test]
+fn where_all_is_open_a_full_table_lets_further_queries_pass_it_by_until_there_is_room() {
+    // P-009, X-112, FN-02: GIST answers its peering question with no, and the flow gets on without this router.
+    let mut world = asked_until_full(true);
+    assert_eq!(world.peering, [(1, false)]);
+    world.run(seconds(31));
+    assert_eq!(world.peering, [(1, false), (1, true)], "FN-09 makes room: said once");
+}
+
+#[test]
+fn where_something_is_closed_a_full_table_still_peers_and_says_why_it_refuses() {
+    // INV-11, X-82: passed by, the flow would be permitted further on and dropped here.
+    let mut world = asked_until_full(false);
+    world.run(seconds(31));
+    assert_eq!(world.peering, []);
+}
+
 #[test]
 fn a_permission_with_an_algorithm_the_sender_refuses_is_given_back() {
     // FS-07, X-67: no silent downgrade.

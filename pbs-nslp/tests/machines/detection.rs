@@ -409,3 +409,46 @@ fn an_attack_that_shows_when_all_is_used_up_does_not_end_the_flow() {
     assert_eq!(world.states(), ["Permitted"; 4]);
     send(&mut world, MB, |_| true);
 }
+
+#[test]
+fn no_packet_in_flight_is_lost_when_packets_must_be_signed_and_the_limit_leaves_nothing_besides() {
+    // FR-40, X-75: the sender has used 10 of its 40 MB, which are all there is.
+    let mut world = busy_within(40 * MB, Reactions::default());
+    send(&mut world, 10 * MB, |_| true);
+    world.run(2 * T);
+    let old = spi(&world);
+    let mut flying = Vec::new();
+    for _ in 0..4 {
+        let Fate::Passed { spi, number } = world.datapaths[SENDER].send(flow(), PACKET, world.now) else { panic!("held") };
+        flying.push((spi, number));
+    }
+    world.receiver.handle_datapath(Event::SecondHolder { flow: flow(), spi: old }, world.now);
+    world.run(crate::world::LATENCY * 2);
+    assert!(matches!(reactions(&world)[..], [Reaction::Escalated { .. }]), "{:?}", reactions(&world));
+    for (spi, number) in flying {
+        assert_eq!(world.carry(spi, number, PACKET), world.end(), "make before break");
+    }
+    world.run(seconds(3));
+    let allowed = world.receiver.sessions()[0].permission.as_ref().unwrap().allowed.0;
+    assert!(allowed <= 30 * MB && allowed > 29 * MB, "most of the 30 MB left: {allowed}");
+    let counted: u64 = 10 * MB + 4 * PACKET;
+    send(&mut world, 40 * MB - counted - 2 * PACKET, |_| true);
+    assert_eq!(evidence(&world).len(), 1);
+}
+
+#[test]
+fn what_a_holder_of_the_key_takes_while_the_old_epoch_drains_stays_within_the_flows_volume() {
+    // INV-14: the volume that it keeps is that of packets in flight, and what was counted meanwhile is not given once more.
+    let mut world = busy_within(40 * MB, Reactions::default());
+    send(&mut world, 10 * MB, |_| true);
+    world.run(2 * T);
+    let old = spi(&world);
+    world.receiver.handle_datapath(Event::SecondHolder { flow: flow(), spi: old }, world.now);
+    world.settle();
+    let taken = (5000..7000).filter(|number| world.carry(old, *number, PACKET) == world.end()).count();
+    assert!(taken as u64 * PACKET <= 256 * 1024, "{taken}");
+    world.run(seconds(4));
+    let last = world.end();
+    let total: u64 = world.datapaths[last].table.values().map(|entry| entry.grant.allowed).sum();
+    assert!(total + 10 * MB + taken as u64 * PACKET <= 40 * MB, "{total}");
+}

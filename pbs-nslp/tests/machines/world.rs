@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) adopted: Vec<(Place, PeerHandle)>,
     /// Who had GIST ask for its peer downstream, in order.
     pub(crate) doubted: Vec<Place>,
+    /// What nodes answer the peering question with, in order.
+    pub(crate) peering: Vec<(Place, bool)>,
     pub(crate) last_handle: Option<(MessageHandle, SessionId)>,
     /// Whether a packet side has failed to remove something.
     pub(crate) leftovers: bool,
@@ -140,6 +142,7 @@ impl World {
             lifetimes: BTreeMap::new(),
             adopted: Vec::new(),
             doubted: Vec::new(),
+            peering: Vec::new(),
             last_handle: None,
             leftovers: false,
         }
@@ -320,6 +323,7 @@ impl World {
             Output::Send(message) => self.send(place, message),
             Output::SetStateLifetime { session, lifetime, .. } => drop(self.lifetimes.insert((place, session), lifetime)),
             Output::AdoptPeer { peer, .. } => self.adopted.push((place, peer)),
+            Output::SetPeering { willing, .. } => self.peering.push((place, willing)),
             Output::DoubtPeer { mri, .. } => {
                 assert_eq!(mri.direction(), Direction::Downstream);
                 self.doubted.push(place);

@@ -113,7 +113,7 @@ impl Node {
                         };
                         event.into_iter().for_each(|event| self.tell(event, now));
                     }
-                    Output::Ask(_) | Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } => {}
+                    Output::Ask(_) | Output::SetPeering { .. } | Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } => {}
                     #[allow(unreachable_patterns)]
                     _ => {}
                 }

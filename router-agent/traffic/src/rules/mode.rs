@@ -52,6 +52,11 @@ impl Modes {
     pub(super) fn observe(&self) -> bool {
         self.others == Mode::Observe || self.interfaces.iter().any(|(_, mode)| *mode == Mode::Observe)
     }
+
+    /// Whether no interface is closed, so that what has no permission trickles, or passes, whatever way it takes.
+    pub fn are_open(&self) -> bool {
+        self.others != Mode::Closed && self.interfaces.iter().all(|(_, mode)| *mode != Mode::Closed)
+    }
 }
 
 /// Octets a second of each source. The kernel lets as many come at once as the rate and the burst together.
