@@ -198,8 +198,12 @@ mod tests {
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:8: invalid value: integer `65536`, expected u16"),
             ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:8: invalid type: string \"2\", expected u16"),
             ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:8: gist.nslp_id: 7 is outside the private range 32704-32767"),
-            ("[[limit]]\npermit = false\nvolume = 1\n", "/etc/pbs/r.toml:8: limit.permit: is false: volume and ttl would limit nothing"),
+            (
+                "[[limit]]\npermit = false\nvolume = 1\n",
+                "/etc/pbs/r.toml:8: limit.permit: is false: volume, pair_volume and ttl would limit",
+            ),
             ("[[limit]]\nvolume = 0\n", "/etc/pbs/r.toml:8: limit.volume: 0 permits nothing: say permit = false"),
+            ("[[limit]]\npair_volume = 0\n", "/etc/pbs/r.toml:8: limit.pair_volume: 0 permits nothing: say permit = false"),
             ("[[limit]]\nttl = \"0s\"\n", "/etc/pbs/r.toml:8: limit.ttl: 0 permits nothing: say permit = false"),
             (
                 "[datapath]\nsignatures = { per_flow = 4000, in_all = 0 }\n",

@@ -28,6 +28,8 @@ pub(crate) struct Limit {
     pub permit: bool,
     /// Bytes that one Permission may say at most; any number if left out.
     pub volume: Option<u64>,
+    /// Bytes that the live permissions from one host to another may say together at most; any number if left out.
+    pub pair_volume: Option<u64>,
     /// Time that one Permission may say at most; any time if left out.
     pub ttl: Option<Span>,
 }
@@ -40,8 +42,11 @@ fn yes() -> bool {
 pub(crate) fn check(limits: &[Limit], source: &Source) -> Result<(), ConfigError> {
     for (place, limit) in limits.iter().enumerate() {
         let wrong = |key: &str, message: &str| Err(source.wrong(&format!("limit.{place}.{key}"), message));
-        if !limit.permit && (limit.volume.is_some() || limit.ttl.is_some()) {
-            return wrong("permit", "is false: volume and ttl would limit nothing");
+        if !limit.permit && (limit.volume.is_some() || limit.pair_volume.is_some() || limit.ttl.is_some()) {
+            return wrong("permit", "is false: volume, pair_volume and ttl would limit nothing");
+        }
+        if limit.pair_volume == Some(0) {
+            return wrong("pair_volume", "0 permits nothing: say permit = false");
         }
         if limit.volume == Some(0) {
             return wrong("volume", "0 permits nothing: say permit = false");
@@ -74,9 +79,11 @@ pub(crate) fn policy(limits: &[Limit]) -> RouterPolicy {
             destination_ports: limit.destination_ports.map(|ports| ports.first..=ports.last),
             ..Selector::default()
         },
-        limits: limit
-            .permit
-            .then(|| Limits { volume: Volume(limit.volume.unwrap_or(u64::MAX)), ttl: limit.ttl.map_or(Duration::MAX, |ttl| ttl.0) }),
+        limits: limit.permit.then(|| Limits {
+            volume: Volume(limit.volume.unwrap_or(u64::MAX)),
+            ttl: limit.ttl.map_or(Duration::MAX, |ttl| ttl.0),
+            pair_volume: Volume(limit.pair_volume.unwrap_or(u64::MAX)),
+        }),
     };
     RouterPolicy { rules: limits.iter().map(rule).collect() }
 }
@@ -98,16 +105,17 @@ mod tests {
             destination_ports: Some(Ports { first: 9000, last: 9999 }),
             permit: true,
             volume: Some(1000),
+            pair_volume: Some(2000),
             ttl: None,
         };
-        let rules = policy(&[limit.clone(), Limit { permit: false, volume: None, ..limit }]).rules;
+        let rules = policy(&[limit.clone(), Limit { permit: false, volume: None, pair_volume: None, ..limit }]).rules;
         let selector = Selector {
             source: Prefix::new([192, 0, 2, 0].into(), 24),
             protocol: Some(17),
             destination_ports: Some(9000..=9999),
             ..Selector::default()
         };
-        let limits = Some(Limits { volume: Volume(1000), ttl: Duration::MAX });
+        let limits = Some(Limits { volume: Volume(1000), ttl: Duration::MAX, pair_volume: Volume(2000) });
         assert_eq!(rules, [LimitRule { selector: selector.clone(), limits }, LimitRule { selector, limits: None }]);
     }
 }

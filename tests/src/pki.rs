@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
 };
 
 /// Kind of a node's key, which fixes how it signs.
@@ -41,6 +42,25 @@ impl Authority {
     /// The authority's certificate as PEM.
     pub fn certificate(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// A list of revoked serial numbers as PEM, to be replaced at `until`.
+    pub fn revocation_list(&self, serials: &[u64], until: SystemTime) -> io::Result<String> {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: SystemTime::UNIX_EPOCH.into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: (until - Duration::from_secs(2 * 24 * 3600)).into(),
+            next_update: until.into(),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(io::Error::other)
     }
 
     /// Issues a certificate for a node and writes `<node>.crt` and `<node>.key` into `directory`.

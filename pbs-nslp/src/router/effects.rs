@@ -280,6 +280,7 @@ impl Router {
             (true, false) => self.pending.remove(session.owner),
             (false, false) | (true, true) => {}
         }
+        self.account_pair(key);
         self.answer_peering();
     }
 
@@ -303,6 +304,7 @@ impl Router {
             return;
         };
         self.copied = self.copied.saturating_sub(session.copied());
+        self.pairs.change(&key.flow, session.reserved, 0);
         if let Some(held) = session.held {
             self.waiting.remove(&held.token);
         }

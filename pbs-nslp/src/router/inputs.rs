@@ -124,7 +124,7 @@ impl Router {
             Event::RxPermission
         };
         let guards = association.as_ref().map(|association| self.guards(key, association)).unwrap_or_default();
-        let guards = Guards { forbidden: self.config.policy.is_exceeded_by(permission), ..guards };
+        let guards = Guards { forbidden: self.config.policy.is_exceeded_by(permission, self.allowed_besides(&key.flow)), ..guards };
         let cause = Cause::Permission { received, signed, key_hash: verified.key_hash, association };
         self.take(event, guards, Step::new(key, cause, now));
     }

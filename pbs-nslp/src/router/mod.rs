@@ -5,6 +5,7 @@
 mod copies;
 mod effects;
 mod inputs;
+mod pairs;
 mod policy;
 mod rows;
 mod session;
@@ -27,6 +28,7 @@ use crate::shares::Shares;
 use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
 
+use pairs::Pairs;
 use session::Session;
 use table::{Event, Guards, Outcome, State, Timer};
 
@@ -96,6 +98,7 @@ pub struct Router {
     shares: Shares,
     /// How many of them wait for a Permission.
     pending: Shares,
+    pairs: Pairs,
     /// Which session waits for an answer of the packet side.
     waiting: BTreeMap<Token, SessionKey>,
     removals: Removals<SendMessage>,
@@ -128,6 +131,7 @@ impl Router {
             spis: BTreeMap::new(),
             shares: Shares::default(),
             pending: Shares::default(),
+            pairs: Pairs::default(),
             waiting: BTreeMap::new(),
             removals: Removals::new(),
             copied: 0,

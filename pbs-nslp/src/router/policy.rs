@@ -25,13 +25,16 @@ pub struct LimitRule {
     pub limits: Option<Limits>,
 }
 
-/// The most that one Permission may say.
+/// The most that one Permission may say, alone and together with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// AV, the absolute total of an epoch.
     pub volume: Volume,
     /// TTL.
     pub ttl: Duration,
+    /// AV of all flows together that the rule's flow has source and destination in common with, itself included: without it two hosts
+    /// get as much as they have ports.
+    pub pair_volume: Volume,
 }
 
 impl RouterPolicy {
@@ -40,14 +43,18 @@ impl RouterPolicy {
         self.limits(flow).is_none()
     }
 
-    /// Whether a Permission says more than it may. What takes away is never too much.
-    pub(super) fn is_exceeded_by(&self, permission: &Permission) -> bool {
-        let within = |limits: Limits| permission.allowed <= limits.volume && permission.ttl <= limits.ttl;
+    /// Whether a Permission says more than it may, where `others` is allowed to other flows between its hosts. What takes away is never
+    /// too much.
+    pub(super) fn is_exceeded_by(&self, permission: &Permission, others: u64) -> bool {
+        let within = |limits: Limits| {
+            let together = permission.allowed.0.saturating_add(others);
+            permission.allowed <= limits.volume && permission.ttl <= limits.ttl && together <= limits.pair_volume.0
+        };
         !permission.is_removal() && !self.limits(&permission.flow).is_some_and(within)
     }
 
     fn limits(&self, flow: &FlowId) -> Option<Limits> {
-        const NO_RULE: Limits = Limits { volume: Volume(u64::MAX), ttl: Duration::MAX };
+        const NO_RULE: Limits = Limits { volume: Volume(u64::MAX), ttl: Duration::MAX, pair_volume: Volume(u64::MAX) };
         self.rules.iter().find(|rule| rule.selector.matches(flow)).map_or(Some(NO_RULE), |rule| rule.limits)
     }
 }
@@ -55,6 +62,6 @@ impl RouterPolicy {
 impl Default for Limits {
     /// As much as a Permission can say.
     fn default() -> Self {
-        Self { volume: Volume(u64::MAX), ttl: TTL_MAXIMUM }
+        Self { volume: Volume(u64::MAX), ttl: TTL_MAXIMUM, pair_volume: Volume(u64::MAX) }
     }
 }

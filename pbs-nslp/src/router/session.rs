@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) owner: Owner,
     /// Whether it takes up a part of the owner's share of the pending table too.
     pub(super) is_pending: bool,
+    /// AV as it is counted for the hosts of the flow.
+    pub(super) reserved: u64,
 }
 
 /// An old epoch that still lets packets pass.
@@ -94,7 +96,7 @@ pub(super) struct Granted {
 
 impl Session {
     pub(super) fn new(state: State, owner: Owner) -> Self {
-        Self { state, asked: None, granted: None, draining: None, held: None, repaired: None, owner, is_pending: false }
+        Self { state, asked: None, granted: None, draining: None, held: None, repaired: None, owner, is_pending: false, reserved: 0 }
     }
 
     /// Where the counted volume of an epoch starts: what the source says it has sent in it already.

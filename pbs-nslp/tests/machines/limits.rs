@@ -45,7 +45,7 @@ fn a_query_between_hosts_that_may_not_permit_each_other_anything_goes_no_further
 
 #[test]
 fn a_permission_beyond_volume_or_time_is_neither_installed_nor_passed_on() {
-    let enough = Limits { volume: Volume(VOLUME), ttl: TTL };
+    let enough = Limits { volume: Volume(VOLUME), ttl: TTL, ..Limits::default() };
     let cases = [
         (enough, true),
         (Limits::default(), true),
@@ -65,7 +65,7 @@ fn a_permission_beyond_volume_or_time_is_neither_installed_nor_passed_on() {
 
 #[test]
 fn an_extension_beyond_the_limit_is_refused_and_what_is_permitted_goes_on_until_it_ends() {
-    let mut world = limited(vec![pair(Some(Limits { volume: Volume(VOLUME), ttl: TTL }))]);
+    let mut world = limited(vec![pair(Some(Limits { volume: Volume(VOLUME), ttl: TTL, ..Limits::default() }))]);
     world.want();
     world.run(seconds(1));
     let more = Terms { volume: Volume(VOLUME + 1), ..terms() };
@@ -86,7 +86,7 @@ fn an_extension_beyond_the_limit_is_refused_and_what_is_permitted_goes_on_until_
 
 #[test]
 fn an_advice_to_change_the_path_does_not_carry_more_past_the_limit() {
-    let mut world = limited(vec![pair(Some(Limits { volume: Volume(VOLUME), ttl: TTL }))]);
+    let mut world = limited(vec![pair(Some(Limits { volume: Volume(VOLUME), ttl: TTL, ..Limits::default() }))]);
     world.want();
     world.run(seconds(1));
     world.stable = false;
@@ -97,4 +97,33 @@ fn an_advice_to_change_the_path_does_not_carry_more_past_the_limit() {
     world.settle();
     world.took(1, &["FN-72"]);
     assert_eq!(world.permissions()[1][0].2, VOLUME);
+}
+
+#[test]
+fn all_flows_between_two_hosts_together_get_no_more_than_the_pair_may_have() {
+    let limits = Limits { pair_volume: Volume(2 * VOLUME), ..Limits::default() };
+    let of_pair =
+        LimitRule { selector: Selector { source: Prefix::new(sender_address(), 32), ..Selector::default() }, limits: Some(limits) };
+    let mut world = limited(vec![of_pair]);
+    let ask = |world: &mut World, port: u16| {
+        world.sender.want(flow_to(port), Volume(VOLUME), world.now).unwrap();
+        world.run(seconds(1));
+    };
+    ask(&mut world, 9000);
+    ask(&mut world, 9001);
+    assert!(!refused(&world));
+    let at_router = |world: &World| world.permissions()[1].iter().map(|(_, _, allowed)| allowed).sum::<u64>();
+    assert_eq!(at_router(&world), 2 * VOLUME);
+    ask(&mut world, 9002);
+    assert!(refused(&world), "Notify 18");
+    assert_eq!((world.permissions()[1].len(), at_router(&world)), (2, 2 * VOLUME));
+    // Refreshes of what is permitted are not counted twice, and what is given back makes room.
+    world.run(seconds(20));
+    assert_eq!(at_router(&world), 2 * VOLUME);
+    world.sender.release(flow_to(9001), world.now);
+    world.run(seconds(90));
+    ask(&mut world, 9003);
+    let flows: Vec<_> = world.permissions()[1].iter().map(|(flow, ..)| flow.destination_port).collect();
+    assert_eq!(flows, [9000, 9003]);
+    assert_eq!(at_router(&world), 2 * VOLUME);
 }

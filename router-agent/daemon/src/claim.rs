@@ -71,6 +71,37 @@ pub fn gist_port_is_privileged() -> Result<(), PortError> {
     judge(std::fs::read_to_string(Path::new(FIRST_UNPRIVILEGED)))
 }
 
+/// Whether GIST's port has become one that any program may bind, which is looked at from time to time.
+#[derive(Debug, Default)]
+pub struct PortWatch {
+    wrong: Option<String>,
+}
+
+impl PortWatch {
+    /// Looks again, and says so in the log if that has changed. Nothing ends because of it: as long as this daemon holds the port
+    /// nobody else gets it, and the filter rules outlive the daemon.
+    pub fn look(&mut self) {
+        self.hear(gist_port_is_privileged());
+    }
+
+    /// What is wrong, as it was when last looked at.
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    fn hear(&mut self, found: Result<(), PortError>) {
+        let wrong = found.err().map(|error| error.to_string());
+        match (&self.wrong, &wrong) {
+            (None, Some(wrong)) => {
+                tracing::error!("{wrong}; only this daemon's own hold on the port keeps them from it: do not stop it before")
+            }
+            (Some(_), None) => tracing::info!("UDP port {GIST_PORT} is again for privileged programs only"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.wrong = wrong;
+    }
+}
+
 fn judge(setting: std::io::Result<String>) -> Result<(), PortError> {
     let text = match setting {
         Ok(text) => text,
@@ -85,6 +116,17 @@ fn judge(setting: std::io::Result<String>) -> Result<(), PortError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_becomes_anybodys_is_known_until_it_is_not_any_more() {
+        let mut watch = PortWatch::default();
+        watch.hear(judge(Ok("1024\n".to_owned())));
+        assert_eq!(watch.wrong(), None);
+        watch.hear(judge(Ok("0\n".to_owned())));
+        assert!(watch.wrong().is_some_and(|wrong| wrong.contains("any program here may bind UDP port 270")));
+        watch.hear(judge(Ok("1024\n".to_owned())));
+        assert_eq!(watch.wrong(), None);
+    }
 
     #[test]
     fn the_port_of_gist_is_privileged_only_below_the_first_that_is_not() {

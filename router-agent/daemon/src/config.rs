@@ -69,12 +69,15 @@ pub struct Identity {
     pub key: PathBuf,
     /// The authorities whose certificates are believed.
     pub trust_anchors: PathBuf,
+    /// Their revocation lists, read at the start; none by default.
+    #[serde(default)]
+    pub revocation_lists: Vec<PathBuf>,
 }
 
 impl Identity {
     /// Makes relative paths paths beside the configuration file.
     pub fn resolve(&mut self, config: &Source) {
-        for path in [&mut self.certificate, &mut self.key, &mut self.trust_anchors] {
+        for path in [&mut self.certificate, &mut self.key, &mut self.trust_anchors].into_iter().chain(&mut self.revocation_lists) {
             *path = config.beside(path);
         }
     }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
 
 use self::farewell::Wishes;
+use crate::claim::PortWatch;
 use crate::clock::{self, Clock};
 use crate::control::{Control, Request};
 use crate::datapath::{Datapath, NarrowPath};
@@ -158,6 +159,7 @@ pub struct Drive {
     flows: Flows,
     outcomes: Outcomes,
     log: Log,
+    port: PortWatch,
     /// Requests to GIST that it had no room for and of which the core does not hear.
     lost: u64,
 }
@@ -182,6 +184,7 @@ impl Drive {
             flows: Flows::default(),
             outcomes: Outcomes::default(),
             log: Log::default(),
+            port: PortWatch::default(),
             lost: 0,
         }
     }
@@ -245,6 +248,7 @@ impl Drive {
     fn look_at_wall_clock(&mut self, wall_clock: &mut Interval) -> Option<DriveError> {
         let unix = clock::unix_seconds();
         self.core.set_wall_clock(unix, self.clock.now());
+        self.port.look();
         let expiry = &mut self.credentials.expiry;
         let (path, date) = (expiry.path().to_owned(), expiry.date().to_owned());
         match expiry.look(unix) {
@@ -402,6 +406,7 @@ impl Drive {
         if let Some(fields) = status.as_object_mut() {
             let expiry = &self.credentials.expiry;
             fields.insert("certificate".to_owned(), json!({ "file": expiry.path(), "ends": expiry.date() }));
+            fields.insert("gist_port_open_to_anybody".to_owned(), self.port.wrong().into());
             fields.insert("gist_requests_lost".to_owned(), self.lost.into());
             fields.insert("rules".to_owned(), self.rules.show());
             fields.insert("fragments".to_owned(), self.rules.fragments());

@@ -133,12 +133,18 @@ impl Credentials {
             source,
         })?;
         check_leaf(identity, gist, &certificates)?;
-        let authority =
-            X509Authority::new(&der(&anchors)).map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
+        let mut lists = Vec::new();
+        for path in &identity.revocation_lists {
+            lists.extend(tls::read_revocation_lists(path, now)?);
+        }
+        let octets: Vec<Bytes> = lists.iter().map(|list| Bytes::copy_from_slice(list)).collect();
+        let authority = X509Authority::new(&der(&anchors))
+            .and_then(|authority| authority.with_revocation_lists(&octets))
+            .map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
         // What cannot be read here is refused by every peer; the chain has been parsed already.
         let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
         let expiry = Expiry::of(&identity.certificate, &certificates);
-        let tls = tls::configs(certificates, key, anchors)?;
+        let tls = tls::configs_with_revocation(certificates, key, anchors, lists)?;
         Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), expiry, addresses })
     }
 

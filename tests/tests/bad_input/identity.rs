@@ -126,6 +126,59 @@ fn trust_anchors_that_are_missing_or_no_authorities_are_refused() {
     }
 }
 
+/// X-66, P-073.
+#[test]
+fn revocation_lists_that_cannot_be_used_are_refused_and_a_good_one_is_taken() {
+    for program in [Router, Host] {
+        let files = Files::of(program);
+        let configuration = files.read("node.toml");
+        files.write("node.toml", configuration.replace("trust_anchors", "revocation_lists = [\"ca.crl\"]\ntrust_anchors"));
+        must_refuse(program, &files, "ca.crl", ": cannot be read: No such file");
+        files.write("ca.crl", "hello\n");
+        must_refuse(program, &files, "ca.crl", ": holds no revocation list");
+        files.write("ca.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
+        must_refuse(program, &files, "ca.crl", ": revocation list 1 cannot be parsed");
+        let authority = files.authority();
+        authority.issue(&files.path(""), "node", &[SENDER], KeyKind::Ed25519).unwrap();
+        let hour = Duration::from_secs(3600);
+        files.write("ca.crl", authority.revocation_list(&[7], SystemTime::now() - hour).unwrap());
+        must_refuse(program, &files, "ca.crl", ": revocation list 1 is out of date since ");
+        files.write("ca.crl", authority.revocation_list(&[7], SystemTime::now() + hour).unwrap());
+        end(&mut with_config(program, "check", files.path("node.toml"))).must_say(0, &["good"]);
+    }
+}
+
+/// X-66, P-073: whose certificate is on the list is no neighbour any more.
+#[test]
+fn a_host_whose_certificate_is_revoked_gets_no_association_and_no_permission() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let serial = |number: u64| move |parameters: &mut CertificateParams| parameters.serial_number = Some(number.into());
+    site.authority.issue_with(&site.files.path(""), "sender", &[SENDER, SENDER6], KeyKind::Ed25519, serial(7)).unwrap();
+    let until = SystemTime::now() + Duration::from_secs(3600);
+    site.files.write("ca.crl", site.authority.revocation_list(&[7], until).unwrap());
+    let configuration = site.files.read("router.toml");
+    site.files.write("router.toml", configuration.replace("trust_anchors", "revocation_lists = [\"ca.crl\"]\ntrust_anchors"));
+    let (_receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    let application = site.application(RECEIVER);
+    for _ in 0..10 {
+        application.send();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!application.arrives(Duration::from_secs(1)));
+    assert_eq!(router.ask("status")["sessions"], 0);
+    drop((sender, router));
+    site.files.write("ca.crl", site.authority.revocation_list(&[8], until).unwrap());
+    let (_router, _sender) = (site.start_router(), site.start_sender());
+    let arrived = (0..100).any(|_| {
+        application.send();
+        application.arrives(Duration::from_millis(100))
+    });
+    assert!(arrived, "another one's revocation is nobody else's");
+}
+
 /// what nobody would believe is found here, and what is missing is named with who needs it.
 #[test]
 fn a_certificate_that_nobody_would_believe_is_refused_with_what_it_needs() {

@@ -63,6 +63,13 @@ fn a_user_who_may_bind_any_port_keeps_no_node_open_and_gets_no_exemption() {
         let daemon = Daemon::start(&host, program, &files, "node");
         assert_eq!(daemon.ask("status")["name"], "node", "whoever holds TCP port 270");
         drop(squatter);
+        // Lowered while the daemon runs: it holds the port, says so, and does not end.
+        host.run(|| std::fs::write(SETTING, "0")).unwrap();
+        daemon.wait_for_log(&["ERROR", "any program here may bind UDP port 270", "do not stop it before"]);
+        for address in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
+            assert!(host.run(|| std::net::UdpSocket::bind((address, 270))).is_err(), "{address}");
+        }
+        assert!(daemon.ask("status")["gist_port_open_to_anybody"].as_str().unwrap().contains("is 0"));
     }
 }
 

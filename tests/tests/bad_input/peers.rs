@@ -281,6 +281,49 @@ fn a_request_to_a_host_without_pbs_is_unreachable() {
     ended.must_say(1, &["no: unreachable: ", "nobody answered", "no receiver"]);
 }
 
+/// Router admission: what an operator lets two hosts permit each other, with real daemons (FN-72, Notify 18). What is within the
+/// limits passes; one byte more does not, by one flow or by two together; and the refusal names who and why.
+#[test]
+fn a_router_refuses_what_two_hosts_grant_each_other_beyond_its_limits() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let site = Site::build();
+    let grants = "[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\nvolume = 1000000\nrefresh = \"5s\"\nttl = \"60s\"\n";
+    let signed = grants.replace("protocol", "destination_ports = \"9300\"\nsigned = true\nprotocol");
+    site.files.write("receiver.toml", common("receiver") + &signed + grants);
+    let limits = "[[limit]]\ndestination_ports = \"9200-9299\"\nvolume = 50000\nttl = \"60s\"\n[[limit]]\npair_volume = 90000\n";
+    site.files.write("router.toml", common("router") + limits);
+    let (receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    let ask = |port: &str, volume: &str| {
+        let mut request = command(Program::Host, "request");
+        request.args(["--source", &SENDER.to_string(), "--destination", &RECEIVER.to_string(), "--protocol", "udp"]);
+        request.args(["--source-port", "9001", "--destination-port", port, "--volume", volume, "--control"]);
+        end_within(Duration::from_secs(40), request.arg(sender.control()))
+    };
+    ask("9200", "50000").must_say(0, &["granted"]);
+    ask("9300", "40000").must_say(0, &["granted"]);
+    std::thread::scope(|scope| {
+        let alone = scope.spawn(|| ask("9201", "50001"));
+        let together = scope.spawn(|| ask("9400", "50000"));
+        for refused in [alone, together] {
+            let refused = refused.join().unwrap();
+            refused.must_say(1, &["no: refused: ", "192.168.20.254 notified LocalPolicy (18/0): local policy forbids it"]);
+        }
+    });
+    let flows = |daemon: &Daemon, program| end(command(program, "flows").arg("--control").arg(daemon.control())).output;
+    let of_router = flows(&router, Program::Router);
+    let passes = |port: &str| of_router.lines().any(|line| line.contains(port) && line.contains("hmac-sha-256-128"));
+    assert!(passes(":9200 "), "{of_router}");
+    assert!(!passes(":9201 ") && !passes(":9400 "), "{of_router}");
+    // P-134: and what a rule of the receiver wants signed is signed from the first packet on, on each node.
+    for (daemon, program) in [(&sender, Program::Host), (&router, Program::Router), (&receiver, Program::Host)] {
+        let shown = flows(daemon, program);
+        let row = shown.lines().find(|line| line.contains(":9300 ")).unwrap_or_default().to_owned();
+        assert!(row.contains("ed25519") || row.contains("public key"), "{shown}");
+    }
+}
+
 fn add_address(host: &Namespace, interface: &str, address: IpAddr) {
     let added = host.run_async(|| async move {
         let index = nix::net::if_::if_nametoindex(interface)?;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem};
+use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
 use super::TlsError;
@@ -27,6 +28,19 @@ pub fn read_certificates(path: &Path, at: UnixTime) -> Result<Vec<CertificateDer
 /// Reads trust anchors; like [`read_certificates`], because an expired anchor makes every path through it worthless.
 pub fn read_anchors(path: &Path, at: UnixTime) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     read_certificates(path, at)
+}
+
+/// Reads certificate revocation lists (RFC 5280 §5), of which there may be several in a file.
+///
+/// Each must be current at `at`: what is out of date would have every certificate of its issuer refused.
+pub fn read_revocation_lists(path: &Path, at: UnixTime) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let mut lists = Vec::new();
+    for list in CertificateRevocationListDer::pem_reader_iter(BufReader::new(open(path)?)) {
+        let list = list.map_err(|reason| pem_error(path, reason))?;
+        require_current(path, lists.len() + 1, &list, at)?;
+        lists.push(list);
+    }
+    if lists.is_empty() { Err(TlsError::NoRevocationList { path: path.to_owned() }) } else { Ok(lists) }
 }
 
 /// Reads the first private key of a file (PKCS #8, SEC 1 or PKCS #1). An error says nothing about the content.
@@ -72,6 +86,16 @@ fn require_valid(path: &Path, position: usize, certificate: &CertificateDer<'_>,
     if now < validity.not_before.to_unix_duration() {
         let not_before = validity.not_before.to_string();
         return Err(TlsError::NotYetValid { path: path.to_owned(), position, subject, not_before });
+    }
+    Ok(())
+}
+
+fn require_current(path: &Path, position: usize, list: &CertificateRevocationListDer<'_>, at: UnixTime) -> Result<(), TlsError> {
+    let unusable = |reason: String| TlsError::RevocationList { path: path.to_owned(), position, reason };
+    let parsed = CertificateList::from_der(list).map_err(|reason| unusable(format!("cannot be parsed: {reason}")))?;
+    let next = parsed.tbs_cert_list.next_update.ok_or_else(|| unusable("does not say when the next one comes".to_owned()))?;
+    if at.as_secs() > next.to_unix_duration().as_secs() {
+        return Err(unusable(format!("is out of date since {next}: every certificate of its issuer would be refused")));
     }
     Ok(())
 }

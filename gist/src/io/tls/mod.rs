@@ -11,14 +11,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 pub use credentials::{CredentialsError, credentials_at, peer_credentials};
-pub use files::{read_anchors, read_certificates, read_key};
+pub use files::{read_anchors, read_certificates, read_key, read_revocation_lists};
 
 /// Both sides' TLS configuration. Its `Debug` shows nothing, least of all the key.
 #[derive(Clone)]
@@ -94,6 +94,22 @@ pub enum TlsError {
         /// The first moment of its validity.
         not_before: String,
     },
+    /// A file holds no revocation list in PEM format.
+    #[error("{}: holds no revocation list", path.display())]
+    NoRevocationList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A revocation list cannot be used.
+    #[error("{}: revocation list {position} {reason}", path.display())]
+    RevocationList {
+        /// The file.
+        path: PathBuf,
+        /// Which list of the file, from 1.
+        position: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file holds no private key in PEM format.
     #[error("{}: holds no private key in PEM format", path.display())]
     NoKey {
@@ -130,9 +146,23 @@ pub fn configs(
     key: PrivateKeyDer<'static>,
     anchors: Vec<CertificateDer<'static>>,
 ) -> Result<Tls, TlsError> {
+    configs_with_revocation(certificate_chain, key, anchors, Vec::new())
+}
+
+/// The same, and peers whose certificates these lists name are refused. An issuer without a list is not asked for one.
+pub fn configs_with_revocation(
+    certificate_chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    anchors: Vec<CertificateDer<'static>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Tls, TlsError> {
     let provider = Arc::new(provider());
     let roots = Arc::new(root_store(anchors)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .with_crls(revocation_lists.clone())
+        .allow_unknown_revocation_status()
+        .enforce_revocation_expiration()
+        .build()?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Version)?
@@ -141,10 +171,15 @@ pub fn configs(
         .map_err(TlsError::CertificateAndKey)?;
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
+    let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+        .with_crls(revocation_lists)
+        .allow_unknown_revocation_status()
+        .enforce_revocation_expiration()
+        .build()?;
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Version)?
-        .with_root_certificates(roots)
+        .with_webpki_verifier(servers)
         .with_client_auth_cert(certificate_chain, key)
         .map_err(TlsError::CertificateAndKey)?;
     client.resumption = Resumption::disabled();
