@@ -96,7 +96,7 @@ pub enum ReportEvent {
         /// Why; only the receiver knows more than that it was so.
         why: Denial,
     },
-    /// A denial that answers nothing asked on the present way: what was granted on the one left ends (FS-06).
+    /// A denial that answers nothing asked on the present way: what was granted on the one left ends (FS-18).
     LeftBehind,
     /// The receiver took the permission back.
     Revoked,

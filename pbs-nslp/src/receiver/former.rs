@@ -172,7 +172,7 @@ impl Receiver {
     }
 
     /// Once nothing of the epoch before is in flight any more, what is missing of it counts as for any other: the grace time of T2
-    /// (FR-35, FR-36). Whoever drops packets gains nothing by another epoch.
+    /// (FR-45, FR-46). Whoever drops packets gains nothing by another epoch.
     fn judge_former(&mut self, key: SessionKey, now: Instant) {
         let thresholds = &self.config.reactions.thresholds;
         let Some(session) = self.sessions.get_mut(&key) else {

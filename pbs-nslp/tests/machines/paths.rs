@@ -283,7 +283,7 @@ fn a_late_denial(world: &mut World, echo: u32) {
 
 #[test]
 fn a_late_denial_from_the_way_left_ends_what_was_granted_there_and_leaves_the_question_open() {
-    // FS-06, X-54, TMP-07: the receiver has been stopped and started again; what the sender asks on the new way is another question.
+    // FS-18, X-54, TMP-07: the receiver has been stopped and started again; what the sender asks on the new way is another question.
     let mut world = with_ways(World::granted(1), &[3]);
     world.stable = false;
     world.packet(400);
@@ -295,7 +295,7 @@ fn a_late_denial_from_the_way_left_ends_what_was_granted_there_and_leaves_the_qu
     world.receiver = Receiver::new(receiver_config(), signer, Arc::new(ToyAuthority::default()), entropy(9), world.unix(), world.now);
     world.datapaths[2] = Datapath::default();
     a_late_denial(&mut world, 0);
-    world.took(SENDER, &["FS-31", "FS-06"]);
+    world.took(SENDER, &["FS-31", "FS-18"]);
     assert_eq!(world.sender_state(), "Wait P");
     assert!(world.datapaths[SENDER].table.is_empty(), "what was revoked is gone at once");
     assert!(world.saw(SENDER, |event| matches!(event, ReportEvent::LeftBehind)));
