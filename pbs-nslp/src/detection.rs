@@ -287,12 +287,14 @@ mod tests {
 
     #[test]
     fn e1_one_byte_more_up_to_the_last_number_than_was_sent_is_injection() {
+        // P-179.
         let finding = Thresholds::default().compare(&claim(MIB, Some(1000)), &count(MIB + 1, MIB + 1, MIB + 1));
         assert_eq!(finding, Finding::Injection { test: Test::E1, excess: 1, tolerated: 0 });
     }
 
     #[test]
     fn e2_a_number_counted_before_the_sender_had_used_it_is_injection() {
+        // P-180.
         let acknowledged = Some(Acknowledged { counted: Volume(10), highest: 1001 });
         let claim = Claim { acknowledged, ..claim(MIB, Some(1000)) };
         assert_eq!(test_of(Thresholds::default().compare(&claim, &count(MIB, MIB, MIB))), Some(Test::E2));
@@ -300,6 +302,7 @@ mod tests {
 
     #[test]
     fn e3_more_counted_before_the_permission_left_than_was_sent_after_it_came_is_injection() {
+        // P-181.
         let acknowledged = Some(Acknowledged { counted: Volume(MIB + 1), highest: 7 });
         let claim = Claim { acknowledged, ..claim(MIB, None) };
         assert_eq!(test_of(Thresholds::default().compare(&claim, &count(MIB, 0, 0))), Some(Test::E3));
@@ -307,12 +310,14 @@ mod tests {
 
     #[test]
     fn e4_two_holders_of_the_key_are_injection_though_the_volumes_agree() {
+        // P-182.
         let count = Count { second_holder: true, ..count(MIB, MIB, MIB) };
         assert_eq!(test_of(Thresholds::default().compare(&claim(MIB, Some(1000)), &count)), Some(Test::E4));
     }
 
     #[test]
     fn t1_more_than_can_be_in_flight_that_came_long_before_the_query_is_suspected() {
+        // P-184.
         let thresholds = Thresholds::default();
         let ahead = |sent: u64, ahead: u64| Count { ahead, ..count(sent + ahead, sent, sent) };
         let allowed = 256 * 1024;
@@ -331,6 +336,7 @@ mod tests {
 
     #[test]
     fn t2_missing_bytes_count_beyond_a_twentieth_of_what_was_sent_since_the_last_time() {
+        // P-172, P-173, P-174.
         let thresholds = Thresholds::default();
         let sent = 20 * MIB;
         assert_eq!(thresholds.compare(&claim(sent, Some(1000)), &count(19 * MIB, 19 * MIB, 19 * MIB)), Finding::Agreement);

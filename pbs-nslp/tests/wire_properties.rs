@@ -18,6 +18,7 @@ use wire_support::*;
 
 proptest! {
     /// P-018: any bytes are decoded or refused with a text; what is accepted comes out as it went in.
+    /// P-205.
     #[test]
     fn decoder_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         check_any(&bytes);

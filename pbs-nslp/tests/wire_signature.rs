@@ -62,6 +62,7 @@ fn forwarded_bytes_lack_only_unknown_hints() {
 /// P-084, P-086, P-088: both schemes verify, and no bit up to the end of the signature can be changed.
 #[test]
 fn no_bit_of_a_signed_message_can_be_flipped() {
+    // P-052.
     for algorithm in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256] {
         let world = World::new(algorithm);
         for bytes in [world.query(), world.permission()] {

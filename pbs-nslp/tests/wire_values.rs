@@ -147,6 +147,7 @@ fn algorithms_have_their_standing() {
 /// P-064 to P-066, X-25: zero refuses or revokes, but never as a refresh period with a volume.
 #[test]
 fn zeros_mean_what_the_profile_says() {
+    // P-065.
     let permission = |allowed: &str, ttl: &str, refresh: &str, rest: &[&str]| {
         message(PERMISSION, &[&[FID, MESSAGE_SEQ, allowed, ttl, refresh, PK_CERT], rest, &[AUTH_DATA]].concat())
     };

@@ -90,6 +90,7 @@ fn refresh_query_with_all_extensions_matches_the_pictures() {
 /// P-014, P-016, P-020, P-021, P-024, P-055 to P-058, P-075, P-079, P-080; X-15, X-16, X-24, X-54.
 #[test]
 fn permission_matches_the_pictures() {
+    // P-056, P-057, P-029.
     let bytes = hex("0200 0000
         0010 0010  4110 0000 1388 2328 c000 0201 c633 6402
         0020 0004  6a5e 1234

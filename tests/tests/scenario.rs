@@ -148,6 +148,7 @@ fn a_sender_that_understates_its_volume_is_found_out_at_the_first_comparison() {
 
 #[test]
 fn every_tenth_packet_missing_is_noticed_after_two_periods_at_any_place_of_the_count() {
+    // P-176.
     // FR-36, FR-42; T2.
     if !pbs_lab::may_make_networks() {
         return;

@@ -83,4 +83,23 @@ mod tests {
         assert_ne!(spis.draw(&mut entropy(), now + Duration::from_secs(8)), first);
         assert_eq!(spis.draw(&mut entropy(), now + Duration::from_secs(9)), first);
     }
+
+    /// P-152, X-74.
+    #[test]
+    fn spis_are_no_reserved_ones_and_none_comes_back_while_anything_may_remember_it() {
+        let mut entropy = Entropy::new(Arc::new(HmacGenerator), [7; 32]);
+        let mut spis = Spis::new();
+        let drawn: BTreeSet<u32> = (0..10_000).map(|_| spis.draw(&mut entropy, Instant::ZERO)).collect();
+        assert_eq!(drawn.len(), 10_000);
+        assert!(drawn.iter().all(|spi| *spi >= 256));
+        let spread = drawn.iter().map(|spi| spi >> 28).collect::<BTreeSet<_>>();
+        assert_eq!(spread.len(), 16, "anywhere among the numbers");
+        let first = *drawn.first().unwrap();
+        let end = Instant::ZERO + Duration::from_secs(900);
+        spis.rest(first, end);
+        spis.wake(Instant::from_micros(899_999_999));
+        assert!(spis.taken.contains_key(&first));
+        spis.wake(end);
+        assert!(!spis.taken.contains_key(&first));
+    }
 }

@@ -29,6 +29,7 @@ fn ends_in(world: &World) -> Duration {
 
 #[test]
 fn a_change_of_the_volume_leaves_time_and_period_as_they_are() {
+    // P-102: a Permission modifies.
     // FR-17, P-106, P-107.
     let mut world = World::granted(2);
     world.run(seconds(60));

@@ -297,6 +297,7 @@ fn notices_are_rate_limited() {
 
 #[test]
 fn an_spi_that_belongs_to_another_flow_of_the_receiver_is_refused() {
+    // P-151.
     // FN-06, X-73.
     let mut world = World::granted(1);
     world.stable = false;

@@ -100,6 +100,7 @@ fn period(world: &mut World) {
 
 #[test]
 fn an_honest_flow_is_never_suspected_however_long_it_lives() {
+    // P-173, P-179, P-180, P-181.
     // FR-32, INV-13, TMP-08: every 20th packet is lost on the way, one twentieth of each MB.
     let mut world = busy(Reactions::default());
     for _ in 0..30 {
@@ -113,6 +114,7 @@ fn an_honest_flow_is_never_suspected_however_long_it_lives() {
 
 #[test]
 fn a_query_that_was_held_back_on_its_way_accuses_nobody() {
+    // P-184.
     // T1: a burst arrives while the Query that knows nothing of it is late by 3 s, again and again.
     let mut world = busy(Reactions::default());
     for _ in 0..6 {
@@ -129,6 +131,7 @@ fn a_query_that_was_held_back_on_its_way_accuses_nobody() {
 
 #[test]
 fn injected_packets_make_the_sender_sign_its_own_within_two_periods() {
+    // P-115, P-131, P-139, P-164, P-170, P-171, P-188.
     // FR-31, FR-40, FS-24, FN-23; draft-04 figure 4: 1 MB sent and 2 MB injected; TMP-04.
     let mut world = busy(Reactions::default());
     let old = spi(&world);
@@ -192,6 +195,7 @@ fn refreshes_of_a_signed_flow_repeat_the_solution_and_never_fall_back() {
 
 #[test]
 fn who_signs_and_still_does_not_fit_its_own_figures_is_revoked_and_refused() {
+    // P-131, P-187.
     // FR-41, X-43: under signatures only the sender can make packets count.
     let mut world = busy(Reactions::default());
     for start in [5000, 6000] {
@@ -226,6 +230,7 @@ fn two_holders_of_one_key_are_told_by_a_number_used_twice() {
 
 #[test]
 fn data_that_vanishes_makes_the_receiver_ask_for_another_path_after_two_periods() {
+    // P-172, P-188.
     // FR-33, FR-35, FR-36, FR-42, FN-25, FS-26; draft-04 figure 6; TMP-07: all data is lost, signalling is not.
     let mut world = busy(Reactions::default());
     send(&mut world, MB, |_| true);
@@ -248,6 +253,7 @@ fn data_that_vanishes_makes_the_receiver_ask_for_another_path_after_two_periods(
 
 #[test]
 fn path_changes_end_at_their_limit_and_are_two_periods_apart() {
+    // P-187.
     // FR-43, INV-09, TMP-06.
     let mut world = busy(Reactions::default());
     let mut asked = Vec::new();
@@ -267,6 +273,7 @@ fn path_changes_end_at_their_limit_and_are_two_periods_apart() {
 
 #[test]
 fn one_period_with_losses_is_not_two() {
+    // P-173.
     // FR-35, X-40: a single one is what a restart looks like.
     let mut world = busy(Reactions::default());
     for period in 0..12 {
@@ -438,6 +445,7 @@ fn no_packet_in_flight_is_lost_when_packets_must_be_signed_and_the_limit_leaves_
 
 #[test]
 fn what_a_holder_of_the_key_takes_while_the_old_epoch_drains_stays_within_the_flows_volume() {
+    // P-168.
     // INV-14: the volume that it keeps is that of packets in flight, and what was counted meanwhile is not given once more.
     let mut world = busy_within(40 * MB, Reactions::default());
     send(&mut world, 10 * MB, |_| true);

@@ -8,6 +8,7 @@ use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, flow, seconds};
 
 #[test]
 fn a_released_permission_is_gone_everywhere_within_a_round_trip() {
+    // P-123.
     // FS-35, FN-21, FR-12, FN-26, FS-50, TMP-16, X-48: the final volume is reported exactly.
     let mut world = World::granted(2);
     for _ in 0..7 {
@@ -70,6 +71,7 @@ fn a_lost_release_is_repeated_once_and_then_left_to_expiry() {
 
 #[test]
 fn a_revoked_permission_is_gone_everywhere_before_the_denial_goes_on() {
+    // P-102, P-116: a Permission removes.
     // FR-16, FN-26, FS-27, TMP-01, P-144 (checked at every departure).
     let mut world = World::granted(2);
     assert!(world.receiver.revoke(flow(), world.now));
@@ -182,6 +184,7 @@ fn a_denial_lost_at_any_hop_ends_forwarding_at_the_latest_by_expiry() {
 
 #[test]
 fn more_than_the_allowed_volume_at_the_receiver_revokes() {
+    // P-129.
     // FR-24: somebody behind the last router has the key.
     let mut world = World::granted(1);
     let spi = world.permissions()[2][0].1;
@@ -197,6 +200,7 @@ fn more_than_the_allowed_volume_at_the_receiver_revokes() {
 
 #[test]
 fn a_router_drops_what_exceeds_the_volume_and_keeps_the_state() {
+    // P-141, P-192.
     // FN-43: the packet side drops; signalling does not react.
     let mut world = World::granted(1);
     let spi = world.permissions()[1][0].1;

@@ -10,6 +10,7 @@ use crate::world::{L, LATENCY, SENDER, T, Transit, VOLUME, World, flow, seconds,
 
 #[test]
 fn without_refresh_everything_is_gone_at_every_node() {
+    // P-132.
     // P-101, P-142: FN-28, FR-15, FS-29, wherever the path breaks.
     for hop in 0..3 {
         let mut world = World::granted(2);
@@ -38,6 +39,7 @@ fn the_permission_of_a_router_outlives_three_lost_refreshes_and_no_more() {
 
 #[test]
 fn the_time_limit_ends_a_permission_that_is_refreshed() {
+    // P-116, P-132.
     // FN-27, FR-14, FS-27 or FS-28: TTL without renewal.
     let mut world = World::new(1);
     world.receiver.expect(flow(), Terms { ttl: seconds(12), ..terms() });

@@ -85,6 +85,7 @@ impl Dice {
 
 #[test]
 fn whatever_happens_invariants_hold_and_data_flows_again_afterwards() {
+    // INV-02, INV-08: checked after every step.
     // TMP-13, fsm.md scenario 11: loss, restarts, wishes and changes at any time, then quiet.
     for seed in 0..40 {
         let mut dice = Dice(seed);

@@ -156,6 +156,7 @@ fn more_than_the_allowed_volume_is_reacted_to_at_once() {
 
 #[test]
 fn packets_that_nobody_sent_are_found_when_the_counter_is_read_again() {
+    // P-183.
     // FR-31 at the end of Grace: under the numbers that were missing far more has come than was sent (E1).
     let mut world = grace();
     let (old, now) = (spi(&world), world.now);

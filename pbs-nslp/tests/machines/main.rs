@@ -29,6 +29,7 @@ mod last_hop;
 mod life;
 mod lifetimes;
 mod limits;
+mod operation;
 mod paths;
 mod policy;
 mod query_flood;

@@ -51,6 +51,7 @@ fn ask_for_another_path(world: &mut World) {
 
 #[test]
 fn a_flow_that_nobody_answers_takes_another_path_after_the_second_time_out() {
+    // P-113, P-175.
     // FS-08, FS-09; draft-04 §8.2.1, figure 5.
     let mut world = with_ways(World::new(1), &[1, 2]);
     cut(&mut world, &[0]);
@@ -92,6 +93,7 @@ fn a_permission_that_nobody_refreshes_goes_on_on_another_path_with_its_associati
 
 #[test]
 fn a_flow_changes_its_path_when_asked_to_but_not_twice_within_two_periods() {
+    // P-122.
     // FS-25, FS-26; X-99; figure 6.
     let mut world = with_ways(World::granted(1), &[1, 2]);
     world.stable = false;
@@ -130,6 +132,7 @@ fn the_second_change_under_a_permission_waits_two_periods() {
 
 #[test]
 fn advice_and_errors_while_an_answer_is_awaited_change_the_path_too() {
+    // P-122.
     // FS-11, FS-14.
     let mut world = with_ways(World::new(1), &[1, 2]);
     world.stable = false;
@@ -147,6 +150,7 @@ fn advice_and_errors_while_an_answer_is_awaited_change_the_path_too() {
 
 #[test]
 fn a_session_takes_no_path_twice_and_ends_when_none_is_left() {
+    // P-121, P-187.
     // FS-10, INV-09, TMP-06: N = 2, and the routed path counts as one of those left.
     for ways in [&[1_u8][..], &[1, 2, 3]] {
         let mut world = with_ways(World::new(1), ways);

@@ -12,6 +12,7 @@ use crate::world::{L, LATENCY, LIMIT, SENDER, T, TTL, Transit, VOLUME, World, fl
 
 #[test]
 fn the_exchange_repeats_within_every_soft_state_period() {
+    // P-114, P-130, P-138.
     // Draft Fig. 2, P-100, X-45: the next Query comes uniformly in [0.8 T, T].
     let mut world = World::granted(1);
     world.run(seconds(60));
@@ -46,6 +47,7 @@ fn a_refresh_repeats_everything_and_counts_nothing_anew() {
 
 #[test]
 fn the_receiver_reports_sent_and_counted_volume_of_every_refresh() {
+    // P-059, P-130, P-170.
     // FR-32: both values, exact, although data moves up to the moment of the Query.
     let mut world = World::granted(1);
     let mut total = 0;
@@ -119,6 +121,7 @@ fn with_the_shortest_period_too_both_tries_fail_before_the_permission_ends() {
 
 #[test]
 fn a_busy_flow_asks_for_more_time_and_an_idle_one_ends() {
+    // P-120.
     // TTL left < 2 T. FS-28, FR-14 for the idle flow.
     for busy in [true, false] {
         let mut world = World::granted(1);
@@ -137,6 +140,7 @@ fn a_busy_flow_asks_for_more_time_and_an_idle_one_ends() {
 
 #[test]
 fn a_packet_beyond_the_allowed_volume_waits_for_an_extension() {
+    // P-117, P-118.
     // FS-41, FS-22, FR-32, FN-22, X-36, X-51: AV grows up to the receiver's limit, same SPI, counters go on.
     let mut world = World::granted(1);
     let spi = world.permissions()[SENDER][0].1;

@@ -76,6 +76,7 @@ fn evidence(world: &World) -> Vec<Attack> {
 
 #[test]
 fn no_packet_of_an_honest_flow_is_lost_by_a_rekey() {
+    // P-115, P-139, P-168, INV-10.
     // FR-18, FR-19, FN-23, FN-29, FS-24, TMP-11, TMP-14, X-75: with room for more, and with none.
     for (volume, limit) in [(40 * MB, 400 * MB), (40 * MB, 40 * MB)] {
         let mut world = granted(volume, limit, |_| ());

@@ -258,6 +258,7 @@ fn a_new_epoch_leaves_one_draining_association_at_most() {
 
 #[test]
 fn a_sender_reads_what_it_sent_right_before_each_report() {
+    // P-178.
     // the snapshot precedes the Query, and nothing goes without one.
     let mut world = World::granted(1);
     world.datapaths[SENDER].stalled = true;

@@ -30,6 +30,7 @@ fn forwarded(world: &World) -> usize {
 
 #[test]
 fn every_message_replayed_at_any_later_time_has_no_effect() {
+    // P-047, INV-05.
     let mut world = World::granted(2);
     for _ in 0..4 {
         world.run(seconds(4));
@@ -54,6 +55,7 @@ fn every_message_replayed_at_any_later_time_has_no_effect() {
 
 #[test]
 fn messages_replayed_after_expiry_and_release_have_no_effect() {
+    // P-051.
     let mut world = World::granted(1);
     world.sender.release(flow(), world.now);
     world.run(seconds(1));

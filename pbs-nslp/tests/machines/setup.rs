@@ -10,6 +10,7 @@ use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, entropy, flow, flow_
 
 #[test]
 fn a_query_goes_down_the_path_and_the_permission_comes_back_up() {
+    // P-004, P-110, P-112, P-124, P-135, P-137.
     // Draft Fig. 2, P-097: S -> N -> N -> D and back, each node permitting the same volume.
     let world = World::granted(2);
     let hops: Vec<_> = world.recorded.iter().map(|transit| (transit.kind(), transit.from, transit.to)).collect();
@@ -52,6 +53,7 @@ fn the_permission_answers_the_query_it_names() {
 
 #[test]
 fn the_first_packet_of_a_flow_asks_and_nothing_passes_before_the_grant() {
+    // P-110.
     // FS-01, FS-15, P-096, X-113.
     let mut world = World::new(1);
     assert_eq!(world.packet(100), None);
@@ -149,6 +151,7 @@ fn a_sender_that_cannot_install_sends_nothing() {
 
 #[test]
 fn a_denial_holds_the_flow_down_for_longer_each_time() {
+    // P-111, P-125, P-136.
     // FR-06, FN-07, FS-06, FS-02, FS-71, X-49, TMP-15.
     let mut world = World::new(1);
     let denied = flow_to(1);
@@ -175,6 +178,7 @@ fn a_denial_holds_the_flow_down_for_longer_each_time() {
 
 #[test]
 fn nobody_answers_and_the_flow_is_given_up_after_two_tries() {
+    // P-121, P-143.
     // FS-08, FS-10, P-113, TMP-03; FN-09 at the router behind the loss.
     let mut world = World::new(1);
     world.loses = Box::new(|transit: &Transit| transit.to == 2);

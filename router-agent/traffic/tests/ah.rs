@@ -28,6 +28,7 @@ fn matches(bytes: &[u8], key: &IcvKey, high: Option<u32>) -> bool {
 }
 
 proptest! {
+    /// P-156.
     #[test]
     fn what_was_inserted_verifies_and_shows_the_same_flow(built in any_packet(), algorithm in any_algorithm(), low: u32, high: Option<u32>) {
         let key = key(algorithm, 7);
@@ -51,6 +52,7 @@ proptest! {
         prop_assert_eq!(&bytes[built.ah_at + 12 + algorithm.icv_len()..built.ah_at + expected], &[0u8; 4][..expected - 12 - algorithm.icv_len()]);
     }
 
+    /// P-162.
     #[test]
     fn remove_undoes_insert(built in any_packet(), algorithm in any_algorithm(), low: u32) {
         let bytes = insert(&built.bytes, &key(algorithm, 7), short(low));
@@ -67,6 +69,7 @@ proptest! {
         }
     }
 
+    /// P-155.
     #[test]
     fn a_change_where_change_is_allowed_does_not_matter(built in any_packet(), algorithm in any_algorithm(), at in any::<prop::sample::Index>(), octet: u8) {
         let key = key(algorithm, 7);
@@ -77,6 +80,7 @@ proptest! {
         prop_assert!(matches(&bytes, &key, None));
     }
 
+    /// P-155.
     #[test]
     fn a_change_of_any_other_bit_is_found(built in any_packet(), algorithm in any_algorithm(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let key = key(algorithm, 7);
@@ -178,6 +182,7 @@ fn a_routing_header_of_unknown_form_gives_no_icv_while_segments_are_left() {
 
 #[test]
 fn fragments_and_packets_that_would_grow_too_long_get_no_ah() {
+    // P-160, X-87.
     let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut out = Vec::new();
     let mut fragment = udp_v4(20);
@@ -243,6 +248,7 @@ fn linux_pads_to_8_octets_on_ipv4_and_is_understood_but_nothing_longer_is() {
 
 #[test]
 fn an_association_judges_in_the_order_of_the_rfc_and_moves_only_on_a_right_icv() {
+    // P-158.
     let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut association = association(Numbering::Short);
     assert_eq!(verify(&mut association, &udp_v4(20)), Err(Rejection::NoAh));
@@ -278,6 +284,7 @@ fn extended_numbers_cross_into_the_next_subspace() {
 
 #[test]
 fn two_right_icvs_under_one_number_show_a_second_holder_of_the_key() {
+    // P-182.
     // E4.
     let key = key(MacAlgorithm::HmacSha256_128, 7);
     let mut association = association(Numbering::Short);

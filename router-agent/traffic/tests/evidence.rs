@@ -85,6 +85,7 @@ fn a_receiver_tells_how_much_it_counted_up_to_a_number_and_what_had_come_long_be
 
 #[test]
 fn a_number_used_twice_by_two_key_holders_is_told_at_once_and_a_copy_is_not() {
+    // P-182.
     // FR-21, E4.
     let mut verifier = verifier(VerifierConfig::new(Role::Receiver), shared(), u64::MAX);
     let first = sealed(&udp_v4(100), 5, &shared());
@@ -149,6 +150,7 @@ fn pair(seed: u8) -> (IcvKey, IcvKey) {
 
 #[test]
 fn signed_packets_pass_router_and_receiver_and_come_out_as_they_went_in() {
+    // P-156, P-164, P-166, P-167, X-68.
     // X-70; AH of 76 octets on IPv4 and of 80 on IPv6.
     let (own, public) = pair(1);
     for role in [Role::Router, Role::Receiver] {
@@ -173,6 +175,7 @@ fn signed_packets_pass_router_and_receiver_and_come_out_as_they_went_in() {
 
 #[test]
 fn bogus_signatures_use_up_their_own_flows_budget_and_nothing_else() {
+    // P-169.
     // a live SPI and a fresh number is all that a forger needs to have a signature verified.
     let (own, public) = pair(1);
     let signatures = SignatureBudget { per_second: 100, burst: 10 };

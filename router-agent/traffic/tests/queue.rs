@@ -83,6 +83,7 @@ fn a_packet_grown_to_the_size_of_the_link_leaves_by_its_mark() {
 
 #[test]
 fn fragments_are_queued_as_one_whole_datagram() {
+    // P-160.
     if !privileged() {
         return;
     }

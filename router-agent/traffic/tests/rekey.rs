@@ -153,6 +153,7 @@ impl Path {
 
 #[test]
 fn a_rekey_loses_no_packet_of_an_honest_flow() {
+    // P-168, INV-14.
     // TMP-14, TMP-11: the drain time is longer than the round trip.
     let mut path = Path::permitted(1_000_000, 0);
     path.send_for(Duration::from_millis(100));
@@ -213,6 +214,7 @@ fn a_sender_asks_at_half_of_its_numbers_and_once() {
 
 #[test]
 fn when_the_numbers_are_used_up_packets_wait_for_the_next_epoch_and_leave_in_order() {
+    // P-159.
     // FS-43, RFC 4302 §3.3.2: the last number is used, none is used twice.
     let mut path = Path::permitted(1 << 40, u32::MAX - 2);
     assert!(path.send() && path.send());

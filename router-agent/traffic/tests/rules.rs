@@ -119,6 +119,7 @@ fn rules_that_the_kernel_refuses_leave_the_node_closed_or_as_it_was() {
 
 #[test]
 fn without_a_listener_nothing_leaves_and_nothing_comes_in() {
+    // P-147, P-190.
     if !privileged() {
         return;
     }

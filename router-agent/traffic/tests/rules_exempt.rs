@@ -120,6 +120,7 @@ fn a_server_at_a_peer_is_asked_and_answers_and_no_other_is() {
 
 #[test]
 fn an_exemption_holds_on_its_interface_and_within_its_bucket_only() {
+    // P-193.
     if !privileged() {
         return;
     }

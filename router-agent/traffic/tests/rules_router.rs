@@ -18,6 +18,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [("192.168.20.1", "192.168.20.254", "1
 
 #[test]
 fn signalling_on_its_way_is_queued_apart_and_passes_only_with_the_mark() {
+    // P-146.
     if !privileged() {
         return;
     }
@@ -101,6 +102,7 @@ fn datagrams_for_the_router_itself_reach_its_socket() {
 
 #[test]
 fn without_listeners_a_router_forwards_nothing() {
+    // P-147, P-190.
     if !privileged() {
         return;
     }

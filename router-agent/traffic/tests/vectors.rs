@@ -28,6 +28,7 @@ fn report_on(line: &str) -> Report {
 
 #[test]
 fn every_known_answer_of_an_implemented_algorithm_is_judged_right() {
+    // P-149, P-155.
     let report = report("vectors-shared.jsonl");
     assert_eq!(report.failed(), 0, "{report}");
     let judged = report.results.iter().filter(|result| result.is_passed()).map(|result| result.algorithm.as_str());
@@ -40,6 +41,7 @@ fn every_known_answer_of_an_implemented_algorithm_is_judged_right() {
 
 #[test]
 fn every_anti_replay_sequence_is_judged_right_at_every_step() {
+    // P-157.
     let report = report("replay-shared.jsonl");
     assert_eq!((report.passed(), report.failed(), report.skipped()), (10, 0, 0), "{report}");
 }

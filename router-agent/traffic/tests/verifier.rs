@@ -99,6 +99,7 @@ fn sealed(bytes: &[u8], number: u32) -> Vec<u8> {
 
 #[test]
 fn a_verified_packet_within_the_volume_goes_on_unchanged_at_a_router_fn_41_fn_42() {
+    // P-059, P-141, P-148, P-150; FN-41, FN-42.
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
     let packet = sealed(&udp_v4(100), 1);
     assert_eq!(fixture.process(&packet), Ok(packet.clone()));
@@ -109,6 +110,7 @@ fn a_verified_packet_within_the_volume_goes_on_unchanged_at_a_router_fn_41_fn_42
 
 #[test]
 fn a_receiver_hands_on_what_the_application_sent_fr_22_fr_23() {
+    // P-128; FR-22, FR-23.
     let mut fixture = Fixture::permitted(Role::Receiver, 10_000);
     fixture.install(grant(flow_v6(), SPI, 10_000)).unwrap();
     for original in [udp_v4(100), udp_v6(100)] {
@@ -119,6 +121,7 @@ fn a_receiver_hands_on_what_the_application_sent_fr_22_fr_23() {
 
 #[test]
 fn what_is_not_covered_is_dropped_for_its_own_reason_and_neither_counted_nor_noted_fn_40_fr_20() {
+    // P-127, P-140, P-147, P-153, P-154, P-186; FN-40, FR-20, INV-16.
     for role in [Role::Router, Role::Receiver] {
         let mut fixture = Fixture::permitted(role, 10_000);
         let good = udp_v4(100);
@@ -152,6 +155,7 @@ fn what_is_not_covered_is_dropped_for_its_own_reason_and_neither_counted_nor_not
 
 #[test]
 fn a_packet_seen_before_is_dropped_and_not_counted_again() {
+    // P-157, P-186.
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
     let packet = sealed(&udp_v4(100), 9);
     assert!(fixture.process(&packet).is_ok());
@@ -163,6 +167,7 @@ fn a_packet_seen_before_is_dropped_and_not_counted_again() {
 
 #[test]
 fn a_forged_number_far_ahead_does_not_move_the_window() {
+    // P-158.
     let mut fixture = Fixture::permitted(Role::Router, 10_000);
     let forged = |number| sealed_with(&udp_v4(1), SPI, number, &key(MacAlgorithm::HmacSha256_128, 8));
     assert_eq!(fixture.process(&forged(u32::MAX)), Err(DropReason::TooFarAhead));
@@ -172,6 +177,7 @@ fn a_forged_number_far_ahead_does_not_move_the_window() {
 
 #[test]
 fn counted_plus_length_may_reach_the_allowed_volume_and_no_more_fn_43() {
+    // P-141, P-161, P-192; X-37, INV-02.
     let mut fixture = Fixture::permitted(Role::Router, 2 * 156);
     assert!(fixture.process(&sealed(&udp_v4(100), 1)).is_ok());
     assert_eq!(fixture.process(&sealed(&udp_v4(101), 2)), Err(DropReason::OverBudget));
