@@ -74,6 +74,7 @@ fn first_query_matches_the_pictures() {
 /// P-019, P-054, P-072; appendix B: Vol-Context, Cert-Chain, Algs and Puzzle-Solution stand before Auth-data.
 #[test]
 fn refresh_query_with_all_extensions_matches_the_pictures() {
+    // P-037.
     let mut expected = query();
     expected.sent = Some(Volume(0x4000));
     expected.credential = Credential::Certificate {

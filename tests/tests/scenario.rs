@@ -168,6 +168,7 @@ fn a_word_that_ends_a_permission_and_crosses_a_question_ends_it_everywhere() {
 
 #[test]
 fn with_a_second_uplink_the_flow_whose_data_is_dropped_goes_on_there_and_no_other_does() {
+    // P-189.
     // draft-04 figure 6; FR-42, FS-25, FS-05, FS-50; X-99.
     if !pbs_lab::may_make_networks() {
         return;

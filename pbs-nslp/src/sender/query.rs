@@ -10,6 +10,7 @@ use super::effects::Farewell;
 use super::inputs::REPAIR;
 use super::rows::{Cause, Step, answer_timeout};
 use super::table::{State, Timer};
+use crate::association::is_of_rsa_2048;
 use crate::datapath::{Command, Protection};
 use crate::flow::FlowId;
 use crate::node::{Envelope, PROBED_BY_GIST, SessionKey};
@@ -178,7 +179,10 @@ impl Sender {
     /// What this host accepts for packets of a flow, best first.
     fn algorithms(&self, flow: &FlowId) -> Vec<u8> {
         let signatures = PublicKeyAlgorithm::FromCertificate.number();
-        if self.asks_signed(flow) { vec![signatures] } else { vec![SymmetricAlgorithm::HmacSha256.number(), signatures] }
+        let shared = (!self.asks_signed(flow)).then_some(SymmetricAlgorithm::HmacSha256.number());
+        // Another number for the same.
+        let by_name = is_of_rsa_2048(self.signer.signature_length()).then_some(PublicKeyAlgorithm::Rsa2048.number());
+        shared.into_iter().chain([signatures]).chain(by_name).collect()
     }
 
     fn asks_signed(&self, flow: &FlowId) -> bool {

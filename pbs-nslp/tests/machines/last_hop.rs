@@ -83,6 +83,7 @@ fn a_new_peer_upstream_that_brings_the_last_query_gets_a_fresh_permission_nobody
 
 #[test]
 fn who_only_claims_the_flow_or_has_no_copy_of_the_query_gets_no_permission() {
+    // INV-04.
     // Permissions hold the key.
     let mut world = granted();
     let (before, again) = (permissions(&world), last_query(&world));

@@ -82,3 +82,21 @@ fn a_receiver_that_takes_everything_back_says_so_and_keeps_nothing() {
         assert!(world.datapaths[2].table.is_empty());
     }
 }
+
+#[test]
+fn a_session_has_one_random_name_on_the_whole_path_and_each_message_its_signers_certificate() {
+    // P-011, P-068.
+    let mut world = World::granted(2);
+    world.sender.want(crate::world::flow_to(9001), Volume(VOLUME), world.now).unwrap();
+    world.run(seconds(1));
+    let of = |world: &World, place: usize| world.routers[place].sessions().iter().map(|status| status.session).collect::<Vec<_>>();
+    let names: Vec<_> = world.sender.sessions().iter().map(|status| status.session).collect();
+    assert_eq!((of(&world, 0), of(&world, 1)), (names.clone(), names.clone()));
+    let (first, second) = (names[0].0, names[1].0);
+    let differ = first.iter().zip(second).filter(|(a, b)| **a != *b).count();
+    assert!(differ > 8, "{first:?} {second:?}: nothing that could be guessed");
+    let query = world.sent(SENDER, MessageKind::Query)[0].query().unwrap();
+    let permission = world.sent(3, MessageKind::Permission)[0].permission().unwrap();
+    assert_eq!(query.credential, forge::credential(&forge::sender()));
+    assert_eq!(permission.credential, forge::credential(&forge::receiver()));
+}

@@ -10,6 +10,7 @@ use crate::world::{LATENCY, SENDER, Transit, VOLUME, World, entropy, flow, flow_
 
 #[test]
 fn a_query_goes_down_the_path_and_the_permission_comes_back_up() {
+    // P-005: the world takes no message that is not to be reliable and secure.
     // P-004, P-110, P-112, P-124, P-135, P-137.
     // Draft Fig. 2, P-097: S -> N -> N -> D and back, each node permitting the same volume.
     let world = World::granted(2);

@@ -150,6 +150,7 @@ fn pair(seed: u8) -> (IcvKey, IcvKey) {
 
 #[test]
 fn signed_packets_pass_router_and_receiver_and_come_out_as_they_went_in() {
+    // INV-18, TMP-05.
     // P-156, P-164, P-166, P-167, X-68.
     // X-70; AH of 76 octets on IPv4 and of 80 on IPv6.
     let (own, public) = pair(1);

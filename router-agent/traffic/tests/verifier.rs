@@ -121,6 +121,7 @@ fn a_receiver_hands_on_what_the_application_sent_fr_22_fr_23() {
 
 #[test]
 fn what_is_not_covered_is_dropped_for_its_own_reason_and_neither_counted_nor_noted_fn_40_fr_20() {
+    // FN-04, FN-10, FR-04: without a permission.
     // P-127, P-140, P-147, P-153, P-154, P-186; FN-40, FR-20, INV-16.
     for role in [Role::Router, Role::Receiver] {
         let mut fixture = Fixture::permitted(role, 10_000);

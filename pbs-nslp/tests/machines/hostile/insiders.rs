@@ -151,6 +151,7 @@ fn leaves_alone(setting: &Setting, place: Place, received: &ReceivedMessage, flo
                 FlowId::from_mri(mri).ok()
             }
             Output::Ask(ask) => Some(ask.flow),
+            Output::SetPeering { .. } => None,
             Output::Report(report) => report.flow,
         };
         assert!(concerned.is_some_and(|flow| !flows.contains(&flow)), "{}: {output:?}", told());

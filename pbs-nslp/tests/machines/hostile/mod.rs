@@ -254,7 +254,7 @@ fn no_notice_changes_a_permission_or_is_answered_in_any_state() {
                         Output::Send(message) => message.payload.first() == Some(&MessageKind::Query.number()),
                         Output::Datapath(command) => matches!(command, Command::Snapshot { .. }),
                         Output::Report(_) | Output::DoubtPeer { .. } => true,
-                        Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } | Output::Ask(_) => false,
+                        Output::SetStateLifetime { .. } | Output::AdoptPeer { .. } | Output::SetPeering { .. } | Output::Ask(_) => false,
                     };
                     assert!(is_question, "{}: {output:?}", told());
                 }
