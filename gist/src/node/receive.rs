@@ -52,9 +52,7 @@ impl Node {
         let Some(received) = self.take_hop(Received { raw, message, origin: Origin::Datagram(origin) }, now) else { return };
         if let Some((cause, object)) = self.wrong_envelope(&received, &origin) {
             let info = object.map(|object| crate::wire::ErrorInfo::ObjectType(object.number()));
-            if cause == ErrorCause::IncorrectEncapsulation {
-                self.counters.wrong_encapsulation += 1;
-            }
+            self.counters.wrong_encapsulation += 1;
             return self.answer(&received, cause, info.into_iter().collect(), now);
         }
         if self.is_address_wrong(&received, &origin) {

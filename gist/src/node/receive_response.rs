@@ -83,8 +83,11 @@ impl Node {
         if registration.offer.is_empty() {
             return Some(Plan::Datagram(SocketAddr::new(response.nli.address, origin.source.port())));
         }
-        let offer = response.responder.as_ref()?.stack.as_ref()?;
-        let port = registration.choose(offer)?;
+        let offer = response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
+        let Some(port) = offer.and_then(|offer| registration.choose(offer)) else {
+            self.counters.stacks_refused += 1;
+            return None;
+        };
         let remote = SocketAddr::new(response.nli.address, port);
         if !self.may_be_opened_to(remote.ip(), &key.mri) {
             self.counters.opens_refused += 1;
@@ -95,6 +98,7 @@ impl Node {
         if own.and_then(|id| self.associations.get(id)).is_some_and(Association::is_open) {
             // The state's own peer would answer over the association. If that was there before the question it is being
             // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
+            self.counters.answered_elsewhere += 1;
             return None;
         }
         if let Some(id) = common {

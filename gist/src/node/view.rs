@@ -95,7 +95,7 @@ pub struct Counters {
     pub malformed: u64,
     /// Messages with hop count 0 (G-032).
     pub hop_count_zero: u64,
-    /// Messages in an encapsulation their type does not allow (G-210).
+    /// Messages in an encapsulation their type, or what they lack for it, does not allow (G-210).
     pub wrong_encapsulation: u64,
     /// Messages for an application that is not here.
     pub unknown_nslp_id: u64,
@@ -142,6 +142,10 @@ pub struct Counters {
     /// Responses for which no connection was opened: too many for one handshake, or in the name of an address at which no
     /// neighbour can be.
     pub opens_refused: u64,
+    /// Responses that offer no stack this node takes (G-343).
+    pub stacks_refused: u64,
+    /// Responses by datagram in the name of a peer to which the state has an association that is open: it would have answered there.
+    pub answered_elsewhere: u64,
     /// Responses and Errors not sent, and Responses not heard, because the association's peer does not take what it is sent.
     pub withheld: u64,
     /// Datagrams that waited for the rate limiter.

@@ -114,6 +114,8 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "refused_when_full": node.refused_when_full,
         "idle_displaced": node.idle_displaced,
         "opens_refused": node.opens_refused,
+        "stacks_refused": node.stacks_refused,
+        "answered_elsewhere": node.answered_elsewhere,
         "withheld": node.withheld,
         "rate_delayed": node.rate_delayed,
         "rate_dropped": node.rate_dropped,
