@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-/// G-240: the server asks for a certificate and takes none but those of its own authority.
+/// G-239, G-240: the responding node is the TLS server; it asks for a certificate and takes none but those of its own authority.
 #[test]
 fn a_client_without_a_good_certificate_is_refused_and_counted() {
     in_own_network(|| async {
@@ -216,6 +216,67 @@ async fn until(condition: impl AsyncFn() -> bool) {
     while !condition().await {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A TLS ClientHello: protocol versions, and what further extensions the caller gives.
+fn client_hello(versions: &[u8], extensions: &[u8]) -> Vec<u8> {
+    let with_length = |length: usize, bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[4 - length..], bytes].concat();
+    let supported = [&[0, 43][..], &with_length(2, &with_length(1, versions))].concat();
+    let groups = [&[0, 10][..], &with_length(2, &with_length(2, &[0, 0x1d]))].concat();
+    let signatures = [&[0, 13][..], &with_length(2, &with_length(2, &[8, 7, 4, 3]))].concat();
+    let all = [&supported[..], &groups, &signatures, extensions].concat();
+    // TLS 1.2 in the old field, random, no session, two suites, no compression.
+    let body = [&[3, 3][..], &[7; 32], &[0], &with_length(2, &[0x13, 0x01, 0xc0, 0x2b]), &[1, 0], &with_length(2, &all)].concat();
+    let handshake = [&[1][..], &with_length(3, &body)].concat();
+    [&[22, 3, 1][..], &with_length(2, &handshake)].concat()
+}
+
+/// The first record that the node answers with: its type, and of an alert the description.
+async fn first_record(hello: &[u8]) -> (u8, Option<u8>) {
+    let mut stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+    stream.write_all(hello).await.unwrap();
+    let mut record = [0; 7];
+    stream.read_exact(&mut record).await.unwrap();
+    (record[0], (record[0] == 21).then_some(record[6]))
+}
+
+/// G-238: neither SSL 3.0 nor TLS 1.0 or 1.1 is spoken, nor 1.2 in this profile; of several versions the highest is taken. G-246: a key known
+/// beforehand (PSK), whose identity nobody would have compared with the list of peers, opens nothing.
+#[test]
+fn only_the_latest_tls_with_certificates_is_spoken() {
+    in_own_network(|| async {
+        const PROTOCOL_VERSION: u8 = 70;
+        let authority = Authority::new("ours");
+        let _node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        for old in [&[3, 0][..], &[3, 1], &[3, 2], &[3, 3], &[3, 3, 3, 2, 3, 1]] {
+            assert_eq!(first_record(&client_hello(old, &[])).await, (21, Some(PROTOCOL_VERSION)), "{old:?}");
+        }
+        let share = [&[0, 51, 0, 38, 0, 36, 0, 0x1d, 0, 32][..], &[9; 32]].concat();
+        let (record, _) = first_record(&client_hello(&[3, 1, 3, 2, 3, 3, 3, 4], &share)).await;
+        assert_eq!(record, 22, "a ServerHello");
+        // The mode without a key exchange of its own, one identity of four octets, a binder.
+        let modes = [0, 45, 0, 2, 1, 0];
+        let identity = [&[0, 41, 0, 45, 0, 10, 0, 4][..], b"name", &[0, 0, 0, 0, 0, 33, 32], &[5; 32]].concat();
+        let (record, _) = first_record(&client_hello(&[3, 4], &[&modes[..], &identity].concat())).await;
+        assert_eq!(record, 21);
+    });
+}
+
+/// G-223: the port of a Response is open before the Response is, and stays open: whoever connects at once gets in, and so does who connects later.
+#[test]
+fn the_port_announced_takes_connections_at_once_and_later() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        for wait in [0, 0, 300] {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let identity = authority.issue(&PKCS_ED25519, &["asker.pbs.test"]);
+            let stream = TcpStream::connect((ANSWERER, PORT)).await.expect("the port takes connections");
+            let connector = TlsConnector::from(client(&authority, Some(identity)));
+            connector.connect(ServerName::IpAddress(ANSWERER.into()), stream).await.unwrap();
+        }
+        assert_eq!(node.handle.snapshot().await.unwrap().shell.handshakes_failed, 0);
+    });
 }
 
 /// Strangers who connect and say nothing, from many addresses and again and again, keep nobody out.

@@ -37,6 +37,35 @@ fn an_ipv4_query_without_router_alert_is_taken_and_an_ipv6_one_is_not() {
     assert_eq!(intercepted(&without("fd20::1", "fd21::4"), 0), Err(NotQueryMode::NoRouterAlert));
 }
 
+/// G-030, G-031: whatever value the option has, the packet is taken, read and passed on in the same way; its NSLPID says whose it is.
+#[test]
+fn the_router_alert_value_decides_nothing() {
+    for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd20::1", "fd21::4")] {
+        let read = |alert: u16| {
+            let packet = build(source, destination, Some(alert), &QUERY);
+            let mut read = intercepted(&packet, 7).unwrap();
+            assert_eq!((read.router_alert.take(), read.datagram.router_alert.take()), (Some(alert), Some(alert)));
+            assert_eq!(intercepted(&forwarded(&packet).unwrap(), 7).unwrap().router_alert, Some(alert));
+            read
+        };
+        let first = read(0);
+        assert_eq!(first.nslp_id, NslpId(32704));
+        for alert in [1, 32, 255, 256, 4711, 65503, 65535] {
+            assert_eq!(read(alert), first, "{alert}");
+        }
+    }
+}
+
+/// G-187: what is only passed on keeps its options as they are, for the system that forwards it to process: here a record route with room for
+/// one more address, which is none of GIST's business.
+#[test]
+fn options_of_a_packet_passed_on_are_left_to_the_system() {
+    let packet = with_ipv4_options(&[0x94, 4, 0, 1, 7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let passed = forwarded(&packet).unwrap();
+    assert_eq!(passed[..36], packet[..36]);
+    assert_eq!(intercepted(&passed, 0).unwrap().hop_count, 4);
+}
+
 /// G-328, G-028: whatever does not match exactly stays ordinary traffic.
 #[test]
 fn what_does_not_match_the_encapsulation_is_left_alone() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gist::api::{Indication, MessageHandle, NetworkEvent, SendError, SendMessage};
 use gist::io::{RequestError, intercepted};
-use gist::node::{PeerRole, Role};
+use gist::node::{ApdEntry, IdentityPattern, PeerRole, Role};
 use gist::wire::Direction;
 use io_support::{
     ANSWERER, ANSWERER_6, ASKER, ASKER_6, Authority, Node, ROUTER_ALERT, expired, identity_of, in_own_network, message, message_of,
@@ -48,6 +48,25 @@ fn a_message_crosses_and_is_answered_over_the_same_association() {
             asker.handle.stop().await;
             answerer.handle.stop().await;
         }
+    });
+}
+
+/// G-099, G-097: the database is changed while the node runs: who is taken off it loses what it has, and who is put on it gets it.
+#[test]
+fn the_database_of_peers_can_be_changed_while_the_node_runs() {
+    in_own_network(|| async {
+        let (mut asker, mut answerer) = pair([&PKCS_ED25519, &PKCS_ED25519]);
+        asker.send(message(Direction::Downstream, b"may I sd", 1)).await;
+        answerer.received().await;
+        let allowed = vec![ApdEntry { pattern: IdentityPattern::DnsName("*.pbs.test".to_owned()), role: PeerRole::Host, allow: true }];
+        answerer.handle.set_authorised_peers(Vec::new()).await.unwrap();
+        let ended = |indication: &Indication, wanted| matches!(indication, Indication::NetworkNotification { event, .. } if *event == wanted);
+        assert!(ended(&answerer.indication().await, NetworkEvent::NotAuthorised));
+        assert!(ended(&asker.indication().await, NetworkEvent::AssociationLost));
+        assert!(answerer.handle.snapshot().await.unwrap().associations.is_empty());
+        answerer.handle.set_authorised_peers(allowed).await.unwrap();
+        asker.send(message(Direction::Downstream, b"and now?", 2)).await;
+        assert_eq!(&answerer.received().await.payload[..], b"and now?");
     });
 }
 

@@ -161,7 +161,7 @@ fn a_restarted_router_is_found_again_by_the_next_message() {
     assert_eq!(world.payloads(2), ["down", "agin"]);
 }
 
-/// G-103 the other way round: a D-mode Response from a peer with an old association shows that the peer has forgotten it.
+/// G-124, G-103 the other way round: a D-mode Response from a peer with an old association shows that the peer has forgotten it.
 /// The session takes a new association, the old one is tested (association rules 4 and 8, to_HelloReply, G-296).
 #[test]
 fn an_association_that_the_peer_has_forgotten_is_tested_and_not_used() {

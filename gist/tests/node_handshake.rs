@@ -117,7 +117,7 @@ fn response_and_confirm_carry_what_the_rfc_asks() {
     assert_eq!(data.unwrap().nli, None);
 }
 
-/// G-088 case 2, G-201, G-340: answering Queries costs the responder no memory and no timer.
+/// G-079, G-088 case 2, G-201, G-340: answering Queries costs the responder no memory and no timer.
 #[test]
 fn the_responder_keeps_nothing_before_the_confirm() {
     let mut world = World::chain();

@@ -269,7 +269,7 @@ fn an_urgent_invalidation_asks_at_once() {
     assert!(world.events(0).is_empty());
 }
 
-/// B.6: querying rule 7.1.3, not urgent: the next message asks, and travels meanwhile.
+/// G-299: b.6: querying rule 7.1.3, not urgent: the next message asks, and travels meanwhile.
 #[test]
 fn a_calm_invalidation_asks_with_the_next_message() {
     let mut world = talking();
@@ -285,7 +285,7 @@ fn a_calm_invalidation_asks_with_the_next_message() {
     assert_eq!(world.datagrams_of(0, MessageType::Query).len(), before + 1, "asked once");
 }
 
-/// G-276, G-300, G-306: querying rule G-306: the Query now reaches the receiver, past the router.
+/// G-316, G-276, G-300, G-306: querying rule G-306: the Query now reaches the receiver, past the router.
 #[test]
 fn another_peer_takes_over_at_the_querying_node() {
     let mut world = talking();

@@ -180,7 +180,7 @@ fn the_largest_holder_of_idle_associations_gives_way() {
     assert_eq!(world.node(1).counters().idle_displaced, 2);
 }
 
-/// [`gist::node::Caps::unconfirmed_associations`].
+/// G-342: [`gist::node::Caps::unconfirmed_associations`].
 #[test]
 fn associations_that_confirm_nothing_hold_only_a_part_of_the_table() {
     let mut world = World::chain_with(|_, config| config.caps.unconfirmed_associations = 2);

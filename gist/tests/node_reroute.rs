@@ -394,7 +394,7 @@ fn a_change_of_the_next_peer_names_both() {
     assert_eq!(handles, [new, new]);
 }
 
-/// G-311, G-392: after Bad nothing goes to the old peer, in either state; messages wait for the new one.
+/// G-307, G-311, G-392: after Bad nothing goes to the old peer, in either state; messages wait for the new one.
 #[test]
 fn a_bad_peer_is_sent_nothing_more() {
     for refreshing in [false, true] {
@@ -416,6 +416,13 @@ fn a_bad_peer_is_sent_nothing_more() {
         world.send(0, text("new."));
         world.run(secs(1));
         assert_eq!((world.payloads(1), world.payloads(BYPASS)), (vec!["old.".into()], vec!["new.".into()]));
+        // Good again: the table names the new peer and the association to it.
+        let entry = world.node(0).routing_table().remove(0);
+        assert_eq!((entry.state.as_str(), &entry.peer), ("Established", &Some(identity(BYPASS))));
+        let associations = world.node(0).associations();
+        let used = associations.iter().find(|one| Some(one.association) == entry.association).unwrap();
+        assert_eq!((&used.peer, used.users), (&Some(identity(BYPASS)), 1));
+        assert!(associations.iter().filter(|one| one.peer == Some(identity(1))).all(|one| one.users == 0));
     }
 }
 

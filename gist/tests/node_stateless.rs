@@ -306,7 +306,8 @@ fn what_was_found_along_the_flow_counts_more() {
     assert!(world.errors_of(1).is_empty());
 }
 
-/// G-254, A.4.4.12: a flow whose sources cannot be where its Query came from is refused, over the whole of its prefix. G-072: one to too many
+/// G-336, G-254, A.4.4.12: a flow whose sources cannot be where its Query came from is refused, over the whole of its prefix.
+/// G-072: one to too many
 /// destinations too.
 #[test]
 fn a_flow_that_cannot_come_this_way_is_refused() {

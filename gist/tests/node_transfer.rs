@@ -138,7 +138,8 @@ fn each_of_several_applications_gets_its_own_messages() {
     );
 }
 
-/// G-026, G-291, G-083, G-080: what waits for an association leaves in its order as soon as it is open, behind the Confirm, which goes
+/// G-273, G-026, G-291, G-083, G-080: what waits for an association leaves in its order as soon as it is open, behind the
+/// Confirm, which goes
 /// only then; the connection is begun with the Response.
 #[test]
 fn what_waits_for_an_association_leaves_in_order_behind_the_confirm() {

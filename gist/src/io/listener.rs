@@ -200,6 +200,20 @@ mod tests {
         }
     }
 
+    /// G-208: nothing waits to be filled up, at either end.
+    #[tokio::test]
+    async fn messages_leave_at_once() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), None).unwrap();
+        let bind = Bind { ipv4: Some(Ipv4Addr::UNSPECIFIED), ..Bind::default() };
+        let course = Course { remote: listener.local_addr().unwrap(), path: PathId::ROUTED, source: None };
+        let (opened, accepted) = tokio::join!(connect_tcp(bind, course), listener.accept());
+        for stream in [opened.unwrap(), accepted.unwrap().0] {
+            assert_eq!(stream.nodelay().ok(), Some(false), "as the system makes it");
+            configure(&stream, Duration::from_secs(1)).unwrap();
+            assert_eq!(stream.nodelay().ok(), Some(true));
+        }
+    }
+
     /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
     fn in_ci() -> bool {
         std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
