@@ -146,27 +146,39 @@ fn by_datagram() -> Vec<(ErrorCause, Datagram)> {
         (object(ObjectTypeFault::Duplicate), again),
         (object(ObjectTypeFault::Unrecognised), with_flags(0x00)),
         (object(ObjectTypeFault::Missing), without(5)),
-        (object(ObjectTypeFault::Invalid), bytes_of(|bytes| {
-            let place = at(bytes, 5);
-            bytes.splice(place..place, [0, 10, 0, 1, 0, 0, 0, 1]);
-        })),
+        (
+            object(ObjectTypeFault::Invalid),
+            bytes_of(|bytes| {
+                let place = at(bytes, 5);
+                bytes.splice(place..place, [0, 10, 0, 1, 0, 0, 0, 1]);
+            }),
+        ),
         (object(ObjectTypeFault::Untranslated), passing("192.0.2.1:6000", &query())),
         (object(ObjectTypeFault::InvalidExtensibilityFlags), with_flags(0xc0)),
-        (value(ObjectValueFault::IncorrectLength), bytes_of(|bytes| {
-            let place = at(bytes, 1);
-            bytes[place + 3] = 5;
-            bytes.splice(place + 4..place + 4, [0; 4]);
-        })),
+        (
+            value(ObjectValueFault::IncorrectLength),
+            bytes_of(|bytes| {
+                let place = at(bytes, 1);
+                bytes[place + 3] = 5;
+                bytes.splice(place + 4..place + 4, [0; 4]);
+            }),
+        ),
         (value(ObjectValueFault::ValueNotSupported), mri_byte(0, 120)),
         (value(ObjectValueFault::InvalidFlagFieldCombination), mri_byte(2, 0x4c | 0x02)),
-        (value(ObjectValueFault::EmptyList), bytes_of(|bytes| {
-            let place = at(bytes, 3) + 4;
-            bytes[place + 4..place + 8].fill(0);
-        })),
-        (value(ObjectValueFault::StackMismatch), bytes_of(|bytes| {
-            let place = at(bytes, 4) + 4 + 8;
-            bytes[place + 1] = 9;
-        })),
+        (
+            value(ObjectValueFault::EmptyList),
+            bytes_of(|bytes| {
+                let place = at(bytes, 3) + 4;
+                bytes[place + 4..place + 8].fill(0);
+            }),
+        ),
+        (
+            value(ObjectValueFault::StackMismatch),
+            bytes_of(|bytes| {
+                let place = at(bytes, 4) + 4 + 8;
+                bytes[place + 1] = 9;
+            }),
+        ),
         (ErrorCause::InvalidIpTtl, Datagram { ip_ttl: Some(200), ..passing(from, &upstream) }),
         (ErrorCause::MriValidation(MriFault::TooWild), passing(from, &query_for(path_coupled(|mri| mri.destination_prefix = 8)))),
         (ErrorCause::MriValidation(MriFault::IpVersionMismatch), passing(from, &query_for(ipv6))),
@@ -267,13 +279,8 @@ fn the_other_entries_are_sent_too() {
 /// An Error about the sender's Query, as somebody on its way could write it.
 fn about_query(world: &World, cause: ErrorCause) -> Message {
     let header = world.datagrams_of(0, MessageType::Query)[0].2.to_bytes().unwrap()[..8].try_into().unwrap();
-    let error = GistError {
-        session: Some(session(1)),
-        mri: Some(down()),
-        datagram_mode: true,
-        query_mode: true,
-        ..GistError::new(cause, header)
-    };
+    let error =
+        GistError { session: Some(session(1)), mri: Some(down()), datagram_mode: true, query_mode: true, ..GistError::new(cause, header) };
     let body = Body::Error(ErrorBody { nat: None, nli: None, error });
     Message { hop_count: 9, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() }
 }
@@ -391,13 +398,17 @@ fn an_error_that_cannot_be_sent_is_logged() {
         });
         assert!(world.datagrams.is_empty());
     });
-    assert!(lines.iter().any(|line| line.starts_with("INFO") && line.contains("Error message cannot be sent") && line.contains("code=1")), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("INFO") && line.contains("Error message cannot be sent") && line.contains("code=1")),
+        "{lines:?}"
+    );
 }
 
 /// G-338, G-232, G-096, G-127: a bad cookie, an altered proposal and a peer that is not authorised are in the log, with session or subject.
 #[test]
 fn what_is_refused_in_silence_is_logged() {
-    let other = PeerCredentials { dns_names: vec!["other.example".to_owned()], subject: "CN=other".to_owned(), ..PeerCredentials::default() };
+    let other =
+        PeerCredentials { dns_names: vec!["other.example".to_owned()], subject: "CN=other".to_owned(), ..PeerCredentials::default() };
     let lines = logged(|| {
         let mut world = World::chain();
         world.send(0, text("down"));
@@ -405,9 +416,12 @@ fn what_is_refused_in_silence_is_logged() {
         let good = world.on_associations[0].2.clone();
         let friend = PeerCredentials { dns_names: vec!["friend.pbs.test".to_owned()], ..PeerCredentials::default() };
         let mut fresh = World::chain();
-        for change in [|body: &mut gist::wire::Confirm| body.responder_cookie = Cookie::new(vec![0x22; 32]), |body: &mut gist::wire::Confirm| {
-            body.proposal = Some(gist::wire::StackProposal { profiles: vec![gist::wire::Profile::tcp()] });
-        }] {
+        for change in [
+            |body: &mut gist::wire::Confirm| body.responder_cookie = Cookie::new(vec![0x22; 32]),
+            |body: &mut gist::wire::Confirm| {
+                body.proposal = Some(gist::wire::StackProposal { profiles: vec![gist::wire::Profile::tcp()] });
+            },
+        ] {
             let mut confirm = good.clone();
             let Body::Confirm(body) = &mut confirm.body else { panic!("Confirm") };
             change(body);
@@ -417,7 +431,10 @@ fn what_is_refused_in_silence_is_logged() {
         fresh.accept(1, "10.0.1.9:40001", other.clone());
     });
     let warned = |words: [&str; 2]| lines.iter().any(|line| line.starts_with("WARN") && words.iter().all(|word| line.contains(word)));
-    assert!(warned(["Confirm refused", "Cookie("]) && warned(["Confirm refused", "Proposal"]) && warned(["not authorised", "CN=other"]), "{lines:#?}");
+    assert!(
+        warned(["Confirm refused", "Cookie("]) && warned(["Confirm refused", "Proposal"]) && warned(["not authorised", "CN=other"]),
+        "{lines:#?}"
+    );
 }
 
 /// G-054, G-055: with a known path MTU a message in a datagram stays within it, else within 576 bytes or what the first link takes, less 64, in
@@ -449,11 +466,13 @@ fn a_message_in_a_datagram_fits_the_path() {
             configuration: None,
             payload: None,
         };
-        let confirm = Message { hop_count: 5, nslp_id: NSLP, source_is_signalling: true, body: Body::Confirm(confirm), unknown: Vec::new() };
+        let confirm =
+            Message { hop_count: 5, nslp_id: NSLP, source_is_signalling: true, body: Body::Confirm(confirm), unknown: Vec::new() };
         router.handle_datagram(direct(&source, "10.0.1.254", &confirm), now);
         assert_eq!(router.routing_table().len(), 1);
         let lengths = (1..200).map(|words| words * 4).filter_map(|length| {
-            let back = SendMessage { mri: up(), payload: vec![7; length].into(), attributes: Default::default(), ..text_for(session(5), b"") };
+            let back =
+                SendMessage { mri: up(), payload: vec![7; length].into(), attributes: Default::default(), ..text_for(session(5), b"") };
             router.handle_request(gist::api::Request::Send(back), now);
             match router.poll_output() {
                 Some(Output::Transmit(Transmit::Normal { payload, .. })) => Some(payload.len() - datagram::MAGIC_LENGTH),

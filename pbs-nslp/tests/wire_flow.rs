@@ -63,7 +63,7 @@ fn messages_about_impossible_flows_are_refused() {
     }
 }
 
-/// P-044, X-13: the routing information that a flow gives agrees with it, in both directions, for both IP versions.
+/// P-044, X-13, G-247: the routing information that a flow gives agrees with it, in both directions, for both IP versions.
 #[test]
 fn routing_information_of_a_flow_agrees_with_it() {
     let v6 = FlowId::new(address("2001:db8::1"), address("2001:db8::2"), 58, 0, 0).unwrap();
@@ -72,6 +72,11 @@ fn routing_information_of_a_flow_agrees_with_it() {
             let mri = flow.to_mri(direction);
             assert_eq!(flow.check_mri(&mri), Ok(()));
             assert_eq!(FlowId::from_mri(&mri), Ok(flow));
+            // Every field that tells flows apart is there.
+            let Mri::PathCoupled(mri) = mri else { panic!("path-coupled") };
+            assert!(mri.protocol.is_some() && mri.source_port.is_some() && mri.destination_port.is_some());
+            let full = if mri.source.is_ipv4() { 32 } else { 128 };
+            assert_eq!((mri.source_prefix, mri.destination_prefix), (full, full));
         }
     }
     let with_extras = changed(|mri| {

@@ -27,6 +27,21 @@ fn the_exchange_repeats_within_every_soft_state_period() {
     world.took(2, &["FR-11", "FR-32"]);
 }
 
+/// G-021: a flow has one session, however often it is asked for and refreshed.
+#[test]
+fn a_flow_keeps_its_one_session() {
+    let mut world = World::granted(1);
+    let session = world.session();
+    for _ in 0..3 {
+        world.want();
+        world.run(seconds(20));
+    }
+    let queries = world.sent(SENDER, MessageKind::Query);
+    assert!(queries.len() > 5);
+    assert!(queries.iter().all(|transit| transit.received.session == session));
+    assert_eq!(world.sender.sessions().len(), 1);
+}
+
 #[test]
 fn a_refresh_repeats_everything_and_counts_nothing_anew() {
     // P-060, P-061: same SPI and key, same AV, counters go on.

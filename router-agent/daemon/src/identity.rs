@@ -220,3 +220,38 @@ fn apd_entry(peer: &crate::config::Peer) -> Option<ApdEntry> {
     };
     Some(ApdEntry { pattern, role, allow: peer.allow })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G-101, G-102: the identity in every NLI is of 128 random bits, another at each start, and stays the node's as long as it runs: it is made
+    /// once, and nothing changes it.
+    #[test]
+    fn a_node_has_a_random_identity_for_each_start() {
+        let identities: Vec<_> = (0..4).map(|_| node_config(&Gist::default(), Role::Router).unwrap().identity).collect();
+        assert!(identities.iter().all(|identity| identity.as_bytes().len() == 16));
+        for (place, identity) in identities.iter().enumerate() {
+            assert!(!identities[..place].contains(identity));
+        }
+    }
+
+    /// G-020: what session identifiers are made of is the operating system's randomness, stretched by HMAC-SHA-256: no value comes twice, and
+    /// no bit is more often set than not.
+    #[test]
+    fn session_identifiers_are_unpredictable() {
+        use pbs_nslp::credentials::HmacGenerator;
+        use pbs_nslp::entropy::Generator;
+        const DRAWN: u64 = 4096;
+        assert_ne!(seed().unwrap(), seed().unwrap());
+        let seed = seed().unwrap();
+        let blocks: std::collections::BTreeSet<[u8; 16]> =
+            (0..DRAWN).map(|number| *HmacGenerator.block(&seed, number).first_chunk().unwrap()).collect();
+        assert_eq!(blocks.len(), 4096);
+        for bit in 0..128 {
+            let set = blocks.iter().filter(|block| block[bit / 8] & (1 << (bit % 8)) != 0).count();
+            // Eight standard deviations of 32 either way.
+            assert!((1792..=2304).contains(&set), "bit {bit} is set in {set} of 4096");
+        }
+    }
+}

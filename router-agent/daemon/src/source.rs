@@ -1,5 +1,8 @@
 //! A configuration file as text. Whatever is wrong with it is told with file, line and key.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -15,6 +18,17 @@ pub enum ConfigError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Somebody else than its owner can write the file.
+    #[error(
+        "{}: others than its owner can write it (mode {mode:04o}), and it says who is trusted; `chmod go-w` it",
+        path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// The text is not TOML, or a key or value is not one we know.
     #[error("{}:{line}: {message}", path.display())]
@@ -48,9 +62,18 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads a file.
+    /// Reads a file, which nobody but its owner may be able to write: it holds the authorised peer database, and trust in that is worth
+    /// no more than where it comes from (RFC 5971 §4.4.2, G-100).
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_file() && mode & 0o022 != 0 {
+            return Err(ConfigError::Writable { path: path.to_owned(), mode });
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(failed)?;
         Ok(Self::new(path, text))
     }
 
@@ -116,7 +139,29 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    /// G-100: who can write the file can say who is trusted.
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        let path = std::env::temp_dir().join(format!("pbs-source-{}.toml", std::process::id()));
+        std::fs::write(&path, "name = \"x\"\n").unwrap();
+        let read = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Source::read(&path).map(|source| source.text)
+        };
+        for mode in [0o620, 0o602, 0o666, 0o664] {
+            let error = read(mode).unwrap_err().to_string();
+            assert!(error.contains(&format!("mode {mode:04o}")) && error.contains("chmod go-w"), "{error}");
+        }
+        for mode in [0o600, 0o640, 0o644] {
+            assert_eq!(read(mode).unwrap(), "name = \"x\"\n");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Source::read(&path), Err(ConfigError::Read { .. })));
+    }
 
     #[test]
     fn an_error_about_a_value_names_the_line_it_stands_on() {

@@ -172,6 +172,7 @@ fn process_that_installs_and_waits_to_be_killed() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// G-181: what the region's encapsulation is signalled with goes past it: no AH, with nobody there to put one in.
 #[test]
 fn signalling_and_loopback_pass_a_host_without_listeners() {
     if !privileged() {
