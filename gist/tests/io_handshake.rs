@@ -18,7 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-/// G-239, G-240: the responding node is the TLS server; it asks for a certificate and takes none but those of its own authority.
+/// G-245, G-239, G-240: the responding node is the TLS server; it asks for a certificate and takes none but those of its own
+/// authority.
 #[test]
 fn a_client_without_a_good_certificate_is_refused_and_counted() {
     in_own_network(|| async {

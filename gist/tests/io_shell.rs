@@ -18,7 +18,7 @@ use io_support::{
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// G-237, G-344: query, Response, TLS, Confirm, Data; then Data back over the same association.
+/// G-233, G-237, G-344: query, Response, TLS, Confirm, Data; then Data back over the same association.
 #[test]
 fn a_message_crosses_and_is_answered_over_the_same_association() {
     in_own_network(|| async {
@@ -172,7 +172,7 @@ fn an_answerer_that_is_not_authorised_gets_no_message() {
     });
 }
 
-/// §5.7.3.1: the certificate must belong to the address connected to.
+/// G-245: §5.7.3.1: the certificate must belong to the address connected to.
 #[test]
 fn a_certificate_for_another_address_another_authority_or_another_time_is_refused() {
     in_own_network(|| async {

@@ -287,6 +287,20 @@ fn a_query_changed_by_a_nat_is_answered_to_its_source() {
     let (cause, sent) = answer(passing("192.0.2.1:6000", &query())).unwrap();
     assert_eq!((cause, destination(&sent).as_str()), (ErrorCause::ObjectType(ObjectTypeFault::Untranslated), "192.0.2.1:6000"));
     assert_eq!(answer(direct("192.0.2.1:6000", "10.0.1.254", &data(Some(nli())))), None);
+    // A Response whose NLI is not where it comes from ends nothing and begins nothing.
+    let mut world = World::chain();
+    world.tap(|_, parcel| match parcel {
+        Parcel::Datagram { from: 1, to: 0, datagram } => {
+            let datagram = Datagram { source: "192.0.2.1:270".parse().unwrap(), ..datagram.clone() };
+            Fate::Change(Parcel::Datagram { from: 1, to: 0, datagram })
+        }
+        _ => Fate::Pass,
+    });
+    world.send(0, text("down"));
+    world.run(secs(40));
+    assert!(world.datagrams_of(1, MessageType::Response).iter().all(|(_, _, message)| message.source_is_signalling));
+    assert_eq!((world.connects, world.node(0).counters().address_mismatch), (0, 7));
+    assert_eq!(world.failures(0)[0].1, SendError::NoResponse);
 }
 
 /// G-253, G-254, G-256, G-261, G-266, G-329.

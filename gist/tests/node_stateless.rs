@@ -357,3 +357,93 @@ fn identities_are_compared_and_not_read() {
     assert_eq!(world.node(0).routing_table()[0].peer, Some(odd));
     assert_eq!(world.payloads(2), ["down"]);
 }
+
+/// G-003: Data, Errors and MA-Hellos of a stranger make no peering and change none, in datagrams and over an association of its own.
+#[test]
+fn nothing_but_a_handshake_makes_a_peering() {
+    let mut world = World::chain();
+    world.send(0, text("down"));
+    world.run(secs(1));
+    let error = GistError {
+        session: Some(session(1)),
+        mri: Some(down()),
+        ..GistError::new(ErrorCause::NoRoutingState, [1, 9, 0, 0, 0x7f, 0xc0, 3, 0])
+    };
+    let data = Data {
+        nat: None,
+        mri: down(),
+        session: session(1),
+        nli: None,
+        payload: Bytes::from_static(b"data"),
+        explicit: false,
+        context_free: false,
+    };
+    let bodies = [
+        Body::Data(data.clone()),
+        Body::Data(Data { session: session(9), ..data.clone() }),
+        Body::Error(ErrorBody { nat: None, nli: None, error }),
+        Body::Hello(gist::wire::Hello { request: true, id: 7 }),
+    ];
+    let stranger = gist::node::PeerCredentials { dns_names: vec!["other.pbs.test".to_owned()], ..Default::default() };
+    for number in [0, 1, 2] {
+        let before = world.node(number).routing_table();
+        let id = world.accept(number, "10.0.1.9:40000", stranger.clone());
+        for body in &bodies {
+            let nslp_id = if matches!(body, Body::Data(_)) { NSLP } else { NslpId::NONE };
+            let message = Message { hop_count: 9, nslp_id, source_is_signalling: true, body: body.clone(), unknown: Vec::new() };
+            world.inject_on(number, id, &message);
+            let own = world.members[number].addresses[0].to_string();
+            world.inject(number, direct("10.0.1.9:270", &own, &message));
+        }
+        assert_eq!(world.node(number).routing_table(), before);
+    }
+    assert_eq!((world.payloads(1), world.payloads(2)), (vec!["down".into()], vec!["down".into()]));
+}
+
+/// G-225: what is offered for a protected message has TLS in it, for another all there is; once protected, a state stays so.
+#[test]
+fn a_query_offers_only_what_its_messages_may_use() {
+    let both = vec![Profile::tls_over_tcp(), Profile::tcp()];
+    let offered = both.clone();
+    let mut world = World::chain_with(move |_, config| config.registrations[0].offer = offered.clone());
+    world.members[1].relays = false;
+    let plain = SendMessage { attributes: TransferAttributes::default(), ..text("word") };
+    world.send(0, plain.clone());
+    world.run(secs(1));
+    world.send(0, SendMessage { session: session(2), ..text("word") });
+    world.send(0, SendMessage { session: session(2), ..plain });
+    world.run(secs(60));
+    let offers = |wanted| {
+        let queries =
+            world.datagrams_of(0, MessageType::Query).into_iter().filter(move |(_, _, message)| message.session() == Some(wanted));
+        queries.map(|(_, _, message)| match message.body {
+            Body::Query(query) => query.stack.unwrap().proposal.profiles,
+            _ => panic!("Query"),
+        })
+    };
+    assert!(offers(session(1)).count() > 2 && offers(session(1)).all(|profiles| profiles == both));
+    assert!(offers(session(2)).count() > 2 && offers(session(2)).all(|profiles| profiles == [Profile::tls_over_tcp()]), "refreshes too");
+}
+
+/// G-228, G-229: the association that is used again is of TLS and authenticated, so no weaker than anything the Response would offer, and as good as
+/// whatever the Query does.
+#[test]
+fn a_reused_association_is_as_good_as_any_offer() {
+    let mut world = World::chain();
+    world.members[1].relays = false;
+    world.send(0, text("down"));
+    world.run(secs(1));
+    let (_, _, query) = world.datagrams_of(0, MessageType::Query)[0].clone();
+    for profiles in [vec![Profile::tls_over_tcp()], vec![Profile::tcp()], vec![Profile::tcp(), Profile::tls_over_tcp()]] {
+        let mut query = query.clone();
+        let Body::Query(body) = &mut query.body else { panic!("Query") };
+        body.session = session(9);
+        body.stack.as_mut().unwrap().proposal.profiles = profiles;
+        let (datagrams, messages) = (world.datagrams.len(), world.on_associations.len());
+        world.inject(1, passing("10.0.1.1:270", &query));
+        assert_eq!((world.datagrams.len(), world.on_associations.len()), (datagrams, messages + 1));
+        let (_, _, message) = world.on_associations.last().unwrap();
+        assert!(matches!(&message.body, Body::Response(response) if response.session == session(9)));
+        assert!(world.node(1).associations().iter().all(|association| association.subject == "sender"), "nobody else's");
+    }
+}

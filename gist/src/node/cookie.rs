@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! | generation, 8 bytes | interface, 4 | distance known, distance, 0, 0 | MAC, 16 |
+//! | address as IPv6, 16 | MRI |                       only of a flow that a NAT has translated
 //! ```
 //!
 //! The generation is the liveness: it names the secret that made the MAC, looks random, and is compared first. Secrets
@@ -10,11 +11,12 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use super::Backend;
 use super::random::Secret;
+use super::translation::Translation;
 use crate::time::Instant;
 use crate::wire::{Cookie, Mri, NslpId, PeerIdentity, SessionId, StackProposal};
 
@@ -84,11 +86,27 @@ impl ResponderCookies {
         Self { seed, lifetime: lifetime.max(Duration::from_millis(1)), current, previous: None }
     }
 
-    pub(super) fn make(&mut self, backend: &dyn Backend, bound: &Bound<'_>, arrival: Arrival, now: Instant) -> Option<Cookie> {
+    pub(super) fn make(
+        &mut self,
+        backend: &dyn Backend,
+        bound: &Bound<'_>,
+        arrival: Arrival,
+        translation: Option<&Translation>,
+        now: Instant,
+    ) -> Option<Cookie> {
         self.roll(backend, now);
         let arrival = encode_arrival(arrival);
-        let mac = mac(&self.current, backend, bound, arrival)?;
-        Cookie::new([self.current.name.as_slice(), &arrival, &mac].concat())
+        let translation = translation.map_or_else(|| Some(BytesMut::new()), encode_translation)?;
+        let mac = mac(&self.current, backend, bound, arrival, &translation)?;
+        Cookie::new([self.current.name.as_slice(), &arrival, &mac, &translation].concat())
+    }
+
+    /// The translation that a cookie says it carries; what of it is true [`Self::check`] says.
+    pub(super) fn translation_in(cookie: &Cookie) -> Option<Translation> {
+        let carried = cookie.as_bytes().get(GENERATION_LENGTH + ARRIVAL_LENGTH + MAC_LENGTH..)?;
+        let (address, mri) = carried.split_first_chunk::<16>()?;
+        let local = Mri::decode(Bytes::copy_from_slice(mri)).ok()?;
+        Some(Translation { local, address: IpAddr::from(*address).to_canonical() })
     }
 
     /// Judges a cookie that came back; `macs` counts the MACs computed for it.
@@ -108,10 +126,11 @@ impl ResponderCookies {
         let (name, rest) = cookie.as_bytes().split_first_chunk::<GENERATION_LENGTH>().ok_or(BadCookie::Stale)?;
         let alive = [Some(&self.current), self.previous.as_ref()];
         let generation = alive.into_iter().flatten().find(|generation| generation.name == *name).ok_or(BadCookie::Stale)?;
-        let (arrival, shown) = rest.split_first_chunk::<ARRIVAL_LENGTH>().ok_or(BadCookie::Forged)?;
+        let (arrival, rest) = rest.split_first_chunk::<ARRIVAL_LENGTH>().ok_or(BadCookie::Forged)?;
+        let (shown, translation) = rest.split_first_chunk::<MAC_LENGTH>().ok_or(BadCookie::Forged)?;
         *macs += 1;
-        let expected = mac(generation, backend, bound, *arrival).ok_or(BadCookie::Forged)?;
-        if bool::from(expected.as_slice().ct_eq(shown)) { Ok(decode_arrival(*arrival)) } else { Err(BadCookie::Forged) }
+        let expected = mac(generation, backend, bound, *arrival, translation).ok_or(BadCookie::Forged)?;
+        if bool::from(expected.as_slice().ct_eq(shown.as_slice())) { Ok(decode_arrival(*arrival)) } else { Err(BadCookie::Forged) }
     }
 
     /// Secrets follow the time; a clock that stands still or runs back keeps the current one.
@@ -136,8 +155,28 @@ fn decode_arrival(bytes: [u8; ARRIVAL_LENGTH]) -> Arrival {
     Arrival { interface: u32::from_be_bytes([a, b, c, d]), ip_distance: (known != 0).then_some(distance) }
 }
 
+fn encode_translation(translation: &Translation) -> Option<BytesMut> {
+    let mut out = BytesMut::new();
+    out.put_slice(&octets(translation.address));
+    translation.local.encode(&mut out).ok()?;
+    Some(out)
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
 /// `None` if the bound values cannot be written, so that no such message can have been received or sent.
-fn mac(generation: &Generation, backend: &dyn Backend, bound: &Bound<'_>, arrival: [u8; ARRIVAL_LENGTH]) -> Option<[u8; MAC_LENGTH]> {
+fn mac(
+    generation: &Generation,
+    backend: &dyn Backend,
+    bound: &Bound<'_>,
+    arrival: [u8; ARRIVAL_LENGTH],
+    translation: &[u8],
+) -> Option<[u8; MAC_LENGTH]> {
     let mut text = BytesMut::new();
     text.put_slice(&generation.name);
     text.put_slice(&arrival);
@@ -147,12 +186,14 @@ fn mac(generation: &Generation, backend: &dyn Backend, bound: &Bound<'_>, arriva
     let identity = bound.peer.as_bytes();
     text.put_u32(u32::try_from(identity.len()).ok()?);
     text.put_slice(identity);
-    match bound.address {
-        IpAddr::V4(address) => text.put_slice(&address.to_ipv6_mapped().octets()),
-        IpAddr::V6(address) => text.put_slice(&address.octets()),
-    }
+    text.put_slice(&octets(bound.address));
     if let Some(proposal) = bound.proposal {
         put_sized(&mut text, |value| proposal.encode(value).ok())?;
+    }
+    if !translation.is_empty() {
+        // No proposal begins like this: its length would be 0.
+        text.put_u32(0);
+        text.put_slice(translation);
     }
     let full = generation.secret.mac(backend, &text);
     full.first_chunk().copied()
@@ -214,7 +255,7 @@ mod tests {
 
         fn make(&mut self, seconds: u64) -> Cookie {
             let mut cookies = self.cookies.clone();
-            let cookie = cookies.make(&self.backend, &self.bound(), ARRIVAL, at(seconds)).unwrap();
+            let cookie = cookies.make(&self.backend, &self.bound(), ARRIVAL, None, at(seconds)).unwrap();
             self.cookies = cookies;
             cookie
         }

@@ -40,6 +40,7 @@ mod task;
 #[cfg(test)]
 mod test_backend;
 mod timers;
+mod translation;
 mod transmit;
 mod view;
 mod waiting;
@@ -68,6 +69,7 @@ use responding::Responding;
 use routing_state::RoutingKey;
 use task::Task;
 use timers::Timers;
+use translation::Translations;
 
 /// A GIST node.
 ///
@@ -84,6 +86,7 @@ pub struct Node {
     timers: Timers,
     querying: BTreeMap<RoutingKey, Querying>,
     responding: BTreeMap<RoutingKey, Responding>,
+    translations: Translations,
     /// How many querying states each principal's messages have led to.
     causes: BTreeMap<Principal, usize>,
     associations: Associations,
@@ -112,6 +115,7 @@ impl Node {
             timers: Timers::default(),
             querying: BTreeMap::new(),
             responding: BTreeMap::new(),
+            translations: Translations::default(),
             causes: BTreeMap::new(),
             associations: Associations::default(),
             stateless: VecDeque::new(),

@@ -36,6 +36,8 @@ pub(super) struct Querying {
     pub(super) lifetime: Duration,
     /// The application doubts the peer (§7.1.3 Tentative); the next message asks.
     pub(super) suspect: bool,
+    /// Whether a message has asked for protection: what is offered for the state has it from then on.
+    pub(super) protected: bool,
     /// Whether a message has gone this way, so that its end is news to the application.
     pub(super) used: bool,
     /// Messages that wait for a peer and its association.
@@ -125,10 +127,10 @@ impl Handshake {
 }
 
 impl Handshake {
-    /// Whether this is the header of one of its Queries, as somebody on the way may have got it.
-    pub(super) fn has_sent(&self, header: &CommonHeader) -> bool {
+    /// Whether this is the header of one of its Queries, as somebody on the way may have got it: longer, if a NAT has added what it changed.
+    pub(super) fn has_sent(&self, header: &CommonHeader, translated: bool) -> bool {
         let is_query = header.message_type == Ok(MessageType::Query) && header.hop_count <= HOP_COUNT;
-        is_query && !self.cookies.is_empty() && header.words == self.words
+        is_query && !self.cookies.is_empty() && (header.words == self.words || translated && header.words > self.words)
     }
 }
 
@@ -156,6 +158,7 @@ impl Querying {
             valid_until: None,
             lifetime,
             suspect: false,
+            protected: false,
             used: false,
             stored: VecDeque::new(),
             cause,

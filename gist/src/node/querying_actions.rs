@@ -38,11 +38,13 @@ impl Node {
             Action::SendQuery => self.send_query(key, machine, now),
             Action::StoreMessage => {
                 if let QueryingInput::Message(message) = input {
+                    machine.protected |= message.attributes.secure;
                     self.store(&mut machine.stored, message.clone(), now);
                 }
             }
             Action::SendData => {
                 if let QueryingInput::Message(message) = input {
+                    machine.protected |= message.attributes.secure;
                     self.send_or_store(key, machine, message.clone(), now);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::association::AssociationInput;
-use super::cookie::{Arrival, BadCookie, Bound};
+use super::cookie::{Arrival, BadCookie, Bound, ResponderCookies};
 use super::machines::node::{Event, Guards};
 use super::machines::{association, responding};
 use super::node_machine::NodeInput;
@@ -10,9 +10,10 @@ use super::receive::Received;
 use super::responding::{AcceptedConfirm, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::task::Task;
+use super::translation::Translation;
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault, ObjectValueInfo};
+use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, Mri, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault, ObjectValueInfo};
 
 /// Why a Confirm installs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +26,14 @@ enum BadConfirm {
 }
 
 impl Node {
-    pub(super) fn receive_confirm(&mut self, confirm: Confirm, received: Received, now: Instant) {
+    pub(super) fn receive_confirm(&mut self, mut confirm: Confirm, received: Received, now: Instant) {
         let nslp_id = received.message.nslp_id;
+        // From here on the flow and its sender are as this node sees them; the cookie is held against what the NAT has made of them too (G-326).
+        let translation = confirm.responder_cookie.as_ref().filter(|_| self.config.behind_nats).and_then(ResponderCookies::translation_in);
+        let original = translation.map(|Translation { local, address }| {
+            confirm.nli.address = address;
+            core::mem::replace(&mut confirm.mri, local)
+        });
         let key = RoutingKey::along(nslp_id, confirm.session, &confirm.mri);
         let route = match received.origin {
             Origin::Association(id) => Route::Association(id),
@@ -43,7 +50,7 @@ impl Node {
             let info = ErrorInfo::ObjectType(ObjectType::StackConfigurationData.number());
             return self.answer(&received, ErrorCause::ObjectType(ObjectTypeFault::Missing), vec![info], now);
         }
-        match self.verify(nslp_id, &confirm, now) {
+        match self.verify(nslp_id, &confirm, original.as_ref(), now) {
             Ok(_) if !self.may_confirm(&confirm, &received.origin) => {
                 self.bad_confirm(BadConfirm::NotAuthorised, &key, route, received, now)
             }
@@ -55,6 +62,9 @@ impl Node {
                 } else {
                     let guards = Guards { late_installation: true, cookie_valid: true, ..Guards::default() };
                     self.node_event(Event::RxConfirm, guards, &NodeInput::Confirm(accepted), now);
+                }
+                if self.responding.contains_key(&key) {
+                    self.translations.note(&key, original);
                 }
             }
             Err(fault) => self.bad_confirm(fault, &key, route, received, now),
@@ -76,12 +86,12 @@ impl Node {
     }
 
     /// The cookie, then the echoed proposal (G-230). The cookie is bound to the proposal, so that either fault shows.
-    fn verify(&mut self, nslp_id: NslpId, confirm: &Confirm, now: Instant) -> Result<Arrival, BadConfirm> {
+    fn verify(&mut self, nslp_id: NslpId, confirm: &Confirm, original: Option<&Mri>, now: Instant) -> Result<Arrival, BadConfirm> {
         let cookie = confirm.responder_cookie.as_ref().ok_or(BadConfirm::Cookie(BadCookie::Stale))?;
         let bound = Bound {
             nslp_id,
             session: confirm.session,
-            mri: &confirm.mri,
+            mri: original.unwrap_or(&confirm.mri),
             peer: &confirm.nli.peer,
             address: confirm.nli.address,
             proposal: confirm.proposal.as_ref(),

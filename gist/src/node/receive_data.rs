@@ -28,11 +28,12 @@ pub(super) struct Delivery {
 impl Node {
     /// The checks in the order of §4.3.2 (G-047): explicitly routed messages first, which routing state has nothing to say about if their
     /// application takes such.
-    pub(super) fn receive_data(&mut self, data: Data, received: Received, now: Instant) {
+    pub(super) fn receive_data(&mut self, mut data: Data, received: Received, now: Instant) {
         if let Some((cause, info)) = misplaced_on_association(&data, &received.origin) {
             return self.answer(&received, cause, info.into_iter().collect(), now);
         }
         let nslp_id = received.message.nslp_id;
+        data.mri = self.local_form(nslp_id, data.session, &data.mri);
         let takes_unvalidated = self.registration(nslp_id).is_some_and(|registration| registration.unvalidated_data);
         if data.explicit && takes_unvalidated {
             let guards = Guards { stateless_data: true, ..Guards::default() };

@@ -8,6 +8,7 @@ use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
 use super::routing_state::{Origin, Route, RoutingKey};
+use super::translation::original;
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType, ObjectValueFault};
@@ -20,7 +21,10 @@ impl Node {
         let cause = error.cause();
         let shown = cause.map(|cause| cause.to_string());
         tracing::debug!(code = error.code, subcode = error.subcode, cause = shown, comment = error.comment, "Error received");
-        let (Some(session), Some(mri)) = (error.session, &error.mri) else { return };
+        // What a NAT has changed is known here by its original (G-324).
+        let nat = body.nat.as_ref().filter(|_| self.config.behind_nats);
+        let (Some(session), Some(mri)) = (error.session, error.mri.as_ref().map(|mri| original(nat, mri))) else { return };
+        let mri = &self.local_form(header.nslp_id, session, mri);
         let along = RoutingKey::along(header.nslp_id, session, mri);
         match cause {
             // The peer has other ideas of the session's way, or none, or its application is gone: for this node the state is gone either
@@ -50,19 +54,21 @@ impl Node {
                 }
             }
             // Anybody who has seen the Query can write this too: a hint at most.
-            Some(ErrorCause::EndpointFound) if self.querying.get(&along).is_some_and(|machine| machine.handshake.has_sent(&header)) => {
+            Some(ErrorCause::EndpointFound)
+                if self.querying.get(&along).is_some_and(|machine| machine.handshake.has_sent(&header, nat.is_some())) =>
+            {
                 self.counters.endpoints_found += 1;
                 self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
             }
             Some(ErrorCause::MessageTooLarge) if self.take_stateless(&along, &header) => self.begin_handshake(along, now),
-            Some(cause) => self.note_refusal(&along, &header, cause),
+            Some(cause) => self.note_refusal(&along, &header, nat.is_some(), cause),
             None => {}
         }
     }
 
     /// A Query of this node was refused, somebody says. The handshake goes on, since another may take it; if nobody does, this is why.
-    fn note_refusal(&mut self, along: &RoutingKey, header: &CommonHeader, cause: ErrorCause) {
-        if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.handshake.has_sent(header)) {
+    fn note_refusal(&mut self, along: &RoutingKey, header: &CommonHeader, translated: bool, cause: ErrorCause) {
+        if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.handshake.has_sent(header, translated)) {
             machine.handshake.refusal = Some(cause);
         }
     }

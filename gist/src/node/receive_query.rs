@@ -15,6 +15,7 @@ use super::receive::Received;
 use super::reply::LONGEST_QUERY_COOKIE;
 use super::responding::{AcceptedQuery, RespondingInput};
 use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
+use super::translation::{Translation, original};
 use super::transmit::flow_fields;
 use super::{AddressPrefix, Node, Transmit};
 use crate::api::{AssociationId, PathId};
@@ -111,12 +112,12 @@ impl Node {
         let bound = Bound {
             nslp_id,
             session: query.session,
-            mri: &query.mri,
+            mri: original(query.nat.as_ref(), &query.mri),
             peer: &query.nli.peer,
             address: query.nli.address,
             proposal: stack.as_ref().map(|stack| &stack.proposal),
         };
-        let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, now) else { return };
+        let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, Translation::of(query).as_ref(), now) else { return };
         let route = reused.unwrap_or_else(|| Route::Datagram(origin.reply_to(query.nli.address)));
         self.respond(Existing { route, in_turn }, query, received, *arrival, ResponderPart { cookie, stack }, now);
     }
@@ -142,7 +143,7 @@ impl Node {
             nslp_id: received.message.nslp_id,
             source_is_signalling: true,
             body: Body::Response(Response {
-                nat: None,
+                nat: query.nat.clone(),
                 mri: query.mri.inverted(),
                 session: query.session,
                 nli: self.nli(own, ip_ttl, self.agreed_validity(query.nli.validity)),

@@ -17,7 +17,11 @@ use crate::time::Instant;
 use crate::wire::Response;
 
 impl Node {
-    pub(super) fn receive_response(&mut self, response: Response, received: Received, now: Instant) {
+    pub(super) fn receive_response(&mut self, mut response: Response, received: Received, now: Instant) {
+        // What a NAT has changed is known here by its original (G-324).
+        if let Some(nat) = response.nat.as_ref().filter(|_| self.config.behind_nats) {
+            response.mri = nat.original.inverted();
+        }
         // A Response's MRI is the Query's inverted (G-142).
         let key = RoutingKey::against(received.message.nslp_id, response.session, &response.mri);
         let Some(machine) = self.querying.get(&key) else {
@@ -30,7 +34,7 @@ impl Node {
             return;
         };
         let is_own = self.is_own_identity(&response.nli.peer);
-        if is_own || response.nat.is_some() || !self.is_from_its_peer(&response, &received.origin) {
+        if is_own || response.nat.is_some() && !self.config.behind_nats || !self.is_from_its_peer(&response, &received.origin) {
             self.counters.address_mismatch += 1;
             return;
         }

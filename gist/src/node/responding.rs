@@ -142,7 +142,9 @@ impl Node {
             Outcome::Refuse(rule) => self.refused("gist-responding", state, event, rule),
             Outcome::Ignore => self.ignored("gist-responding", state, event),
         }
-        if !machine.state.is_final() {
+        if machine.state.is_final() {
+            self.translations.forget(&key);
+        } else {
             self.responding.insert(key, machine);
         }
     }

@@ -29,18 +29,22 @@ impl Registration {
         (!self.offer.is_empty()).then(|| StackProposal { profiles: self.offer.clone() })
     }
 
-    /// What a Query offers.
-    pub(super) fn query_offer(&self, hold_time: Duration) -> Option<StackOffer> {
-        self.offer_with(hold_time, MaOptions::tcp_query(0))
+    /// What a Query offers: for messages that must be protected nothing without TLS (G-225).
+    pub(super) fn query_offer(&self, hold_time: Duration, protected: bool) -> Option<StackOffer> {
+        let fits = |profile: &&Profile| !protected || profile.contains(MaProtocol::Tls);
+        let profiles: Vec<_> = self.offer.iter().filter(fits).cloned().collect();
+        Self::offer_with(StackProposal { profiles }, hold_time, MaOptions::tcp_query(0))
     }
 
     /// What a Response offers, whatever the Query offered (G-226).
     pub(super) fn response_offer(&self, hold_time: Duration, port: u16) -> Option<StackOffer> {
-        self.offer_with(hold_time, MaOptions::tcp_response(0, port))
+        Self::offer_with(self.proposal()?, hold_time, MaOptions::tcp_response(0, port))
     }
 
-    fn offer_with(&self, hold_time: Duration, tcp: MaOptions) -> Option<StackOffer> {
-        let proposal = self.proposal()?;
+    fn offer_with(proposal: StackProposal, hold_time: Duration, tcp: MaOptions) -> Option<StackOffer> {
+        if proposal.profiles.is_empty() {
+            return None;
+        }
         let has_tcp = proposal.profiles.iter().any(|profile| profile.contains(MaProtocol::ForwardsTcp));
         let options = if has_tcp { vec![tcp] } else { Vec::new() };
         Some(StackOffer { proposal, configuration: StackConfiguration { hold_time, options } })

@@ -82,7 +82,7 @@ impl Node {
         let is_downstream = key.mri.direction() == Direction::Downstream;
         let destination = query_destination(&key.mri);
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
-        let stack = registration.query_offer(self.config.hold_time);
+        let stack = registration.query_offer(self.config.hold_time, machine.protected);
         let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
         let retransmissions = machine.handshake.cookies.len();
         // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
@@ -180,7 +180,7 @@ impl Node {
         };
         let body = Body::Data(Data {
             nat: None,
-            mri: message.mri.clone(),
+            mri: self.peer_form(message.nslp_id, message.session, &message.mri),
             session: message.session,
             nli,
             payload: message.payload.clone(),
