@@ -219,6 +219,36 @@ fn words_that_end_a_permission_and_are_lost_on_any_link_end_it_all_the_same() {
 }
 
 #[test]
+fn with_relays_a_flow_whose_data_is_dropped_goes_on_over_the_nearest_and_when_that_dies_over_the_other() {
+    // X-99, P-189; FR-42, FS-25, FS-31, FS-05, FS-50; every host filters sources strictly (RFC 3704).
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    over_relays("4", "relay-ipv4");
+}
+
+#[test]
+fn with_relays_the_same_follows_in_ipv6() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    over_relays("6", "relay-ipv6");
+}
+
+/// Plays the scenario in one IP version, and has its captures audited.
+fn over_relays(version: &str, name: &str) {
+    let directory = std::env::temp_dir().join(format!("pbs-lab-test-{name}-{}", std::process::id()));
+    let outcome = play_with("relay", &["--ip", version, "--keep", directory.to_str().unwrap()]);
+    let figure = |name: &str| outcome["figures"][name].as_u64().unwrap();
+    for relay in ["relay1", "relay2"] {
+        assert!(figure(&format!("{relay}: octets of the flow behind it")) > 0, "{}", outcome["figures"]);
+    }
+    let audit = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("audit").arg(&directory).output().unwrap();
+    let _ = std::fs::remove_dir_all(&directory);
+    assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
+}
+
+#[test]
 fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
     let lab = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("scenario").args(arguments).output().unwrap();
     let list = lab(&["--list"]);
@@ -235,6 +265,7 @@ fn scenarios_are_listed_and_an_unknown_one_is_an_error_that_names_them() {
         "reroute",
         "reroute-unseen",
         "failover",
+        "relay",
         "restarts",
         "replay-storm",
         "restart-at-handshake",

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use traffic::netlink::{Protocol, Socket, attributes};
 
 use super::namespace::Namespace;
@@ -44,6 +44,22 @@ pub fn join(left: End<'_>, right: End<'_>, mtu: u32) -> io::Result<()> {
         }
     }
     [left, right].iter().try_for_each(|end| await_running(end.host, end.interface))
+}
+
+/// Joins hosts by one link that all of them are on: `lan`, where only that is. What hosts say to each other passes through it
+/// unchanged.
+pub fn join_all(lan: &Namespace, ends: &[End<'_>], mtu: u32) -> io::Result<()> {
+    const BRIDGE: &str = "lan";
+    lan.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
+    lan.write_setting("net/ipv6/conf/default/disable_ipv6", "1")?;
+    lan.run_async(|| async { open()?.link().add(LinkBridge::new(BRIDGE).build()).execute().await.map_err(io::Error::other) })?;
+    for (number, end) in ends.iter().enumerate() {
+        let port = format!("port{number}");
+        join(*end, End { host: lan, interface: &port, addresses: &[] }, mtu)?;
+        let bridge = lan.run(|| Ok(nix::net::if_::if_nametoindex(BRIDGE)?))?;
+        set(lan, LinkUnspec::new_with_name(&port).controller(bridge))?;
+    }
+    Ok(())
 }
 
 /// Waits until the kernel has noticed that the other end is up as well. It looks about once a second, and until then whatever is

@@ -8,6 +8,7 @@ pub mod graph;
 pub mod interception;
 pub mod link;
 pub mod namespace;
+pub mod overlay;
 pub mod relay;
 pub mod topology;
 

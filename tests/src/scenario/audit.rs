@@ -36,6 +36,8 @@ pub enum Of {
     Other,
     /// Not packets of a flow: frames of signalling on the sender's link that bear a Permission.
     Permissions,
+    /// Those under AH with another packet inside, whoever they are for.
+    Tunnel,
 }
 
 /// What a count of packets is to a figure of the outcome: a part of it.
@@ -112,6 +114,7 @@ impl Shown {
             ("of them numbers again", Of::Again),
             ("of them in the clear", Of::Clear),
             ("of the other flow", Of::Other),
+            ("of tunnels", Of::Tunnel),
         ];
         kinds.into_iter().map(|(name, of)| Self::count(name, capture, frames, of, ever)).collect()
     }
@@ -148,11 +151,12 @@ fn count(frames: &[Frame], of: Of, from_us: u64, to_us: u64) -> (u64, u64, Optio
                 let way = if [SENDER, SENDER6].contains(&seen.source) { Way::There } else { Way::Back };
                 watcher.hear(way, &frame.bytes).contains(&Message::Permission)
             }),
+            Of::Tunnel => frame.ip().and_then(frame::read).filter(|seen| [4, 41].contains(&seen.protocol) && seen.authentication.is_some()),
             Of::Flow | Of::Marked | Of::Again | Of::Clear => of_flow(frame),
         };
         let Some(seen) = seen else { continue };
         let counts = match of {
-            Of::Flow | Of::Other | Of::Permissions => true,
+            Of::Flow | Of::Other | Of::Permissions | Of::Tunnel => true,
             Of::Clear => seen.authentication.is_none(),
             Of::Marked => seen.payload.starts_with(MARK),
             Of::Again => seen.authentication.is_some_and(|ah| !known.insert((ah.spi, ah.sequence))),
@@ -208,8 +212,19 @@ struct Held {
 /// What the figure of the octets that got through is called.
 pub(super) const THROUGH: &str = "octets that got through";
 /// What captures may be called.
-const CAPTURES: [&str; 7] =
-    ["sender-link", "middle-left", "middle-right", "behind-router2", "second-uplink", "behind-router2a", "behind-router2b"];
+const CAPTURES: [&str; 11] = [
+    "sender-link",
+    "middle-left",
+    "middle-right",
+    "behind-router2",
+    "second-uplink",
+    "behind-router2a",
+    "behind-router2b",
+    "relay1-link",
+    "relay2-link",
+    "before-router3",
+    "receiver-link",
+];
 
 /// Whether `directory` holds a scenario: its outcome has no lines but counts.
 pub fn is_scenario(directory: &Path) -> bool {

@@ -13,7 +13,9 @@ mod lost;
 mod lying;
 mod messages;
 mod outcome;
+mod overlay;
 mod policy;
+mod relaying;
 mod replaying;
 mod reroute;
 mod restarts;
@@ -64,6 +66,9 @@ type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 /// The scenarios with two ways.
 pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, reroute::FAILOVER, restarts::SCENARIO];
 
+/// The scenarios with relays.
+pub static OVERLAID: [overlay::Scenario; 1] = [relaying::SCENARIO];
+
 /// The scenarios in a row.
 pub static SCENARIOS: [Scenario; 30] = [
     figure_4::SCENARIO,
@@ -105,6 +110,8 @@ pub enum Found {
     InARow(&'static Scenario),
     /// Two ways, and nobody's ill will.
     Forked(&'static forked::Scenario),
+    /// Relays beside the routed path, on which somebody sits.
+    Overlaid(&'static overlay::Scenario),
 }
 
 impl Found {
@@ -113,6 +120,7 @@ impl Found {
         match self {
             Self::InARow(scenario) => (scenario.name, scenario.what),
             Self::Forked(scenario) => (scenario.name, scenario.what),
+            Self::Overlaid(scenario) => (scenario.name, scenario.what),
         }
     }
 }
@@ -133,7 +141,7 @@ trait Stage {
 
 /// Every scenario.
 pub fn all() -> impl Iterator<Item = Found> {
-    SCENARIOS.iter().map(Found::InARow).chain(FORKED.iter().map(Found::Forked))
+    SCENARIOS.iter().map(Found::InARow).chain(FORKED.iter().map(Found::Forked)).chain(OVERLAID.iter().map(Found::Overlaid))
 }
 
 /// The scenario called so.
@@ -163,6 +171,12 @@ pub fn run(scenario: Found, options: &Options, progress: impl Fn(&str)) -> io::R
         Found::Forked(scenario) => {
             progress("building five hosts, two ways between them, certificates; starting five daemons");
             let mut site = forked::Site::build(scenario.terms, options.family, plan)?;
+            let ran = (scenario.run)(&mut site, &mut outcome, &progress);
+            end(&mut site, ran, outcome, options, started)
+        }
+        Found::Overlaid(scenario) => {
+            progress("building ten hosts, relays beside the routed path, certificates; starting nine daemons");
+            let mut site = overlay::Site::build(scenario.refresh, options.family, plan)?;
             let ran = (scenario.run)(&mut site, &mut outcome, &progress);
             end(&mut site, ran, outcome, options, started)
         }

@@ -174,7 +174,7 @@ fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> i
 }
 
 /// How many rules and routes of ways out the kernel of a host lists.
-fn standing(host: &Namespace, family: Family) -> io::Result<(usize, usize)> {
+pub(super) fn standing(host: &Namespace, family: Family) -> io::Result<(usize, usize)> {
     const GET_ROUTE: u16 = 26;
     const GET_RULE: u16 = 34;
     let count = |what: u16, kind: u16, is_own: fn(&[u8]) -> bool| -> io::Result<usize> {

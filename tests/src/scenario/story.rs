@@ -48,6 +48,8 @@ pub struct Told {
     pub rule: String,
     /// What it says.
     pub message: String,
+    /// About which flow; empty if about none.
+    pub flow: String,
 }
 
 /// What all daemons say, in order.
@@ -80,7 +82,8 @@ fn read(node: &'static str, line: &str, clock: &Clock) -> Option<Told> {
     let line: Value = serde_json::from_str(line).ok()?;
     let text = |name: &str| line.get(name).and_then(Value::as_str);
     let rule = text("rule").filter(|rule| !rule.is_empty())?.to_owned();
-    Some(Told { at: clock.moment(text("timestamp")?)?.as_secs_f64(), node, rule, message: text("message")?.to_owned() })
+    let flow = text("flow").unwrap_or_default().to_owned();
+    Some(Told { at: clock.moment(text("timestamp")?)?.as_secs_f64(), node, rule, message: text("message")?.to_owned(), flow })
 }
 
 #[cfg(test)]
