@@ -2,15 +2,14 @@
 //! (strict reverse path, RFC 3704 §2.2).
 //!
 //! ```text
-//! sender – plain – router1 – somebody – router2 – receiver
-//!            |                                       |
-//!            |- relay1 ------------------ router3 ---|
-//!            |- relay3 ---------------------'
-//!            '- router4 – relay2 -----------'
+//! sender – router0 – router1 – somebody – router2 – receiver
+//!             |                                        |
+//!             |- relay1 ------------------ router3 ----|
+//!             |- relay3 ---------------------'
+//!             '- router4 – relay2 -----------'
 //! ```
 //!
-//! `plain` is a router that knows nothing of permissions; it, the relays, router3 and router4 are on one link, and router2, router3
-//! and the receiver on another.
+//! router0, the relays, router3 and router4 are on one link, and router2, router3 and the receiver on another.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +21,7 @@ use super::namespace::Namespace;
 use super::sys;
 use super::topology::{Family, MTU};
 
-/// Interface of the plain router towards the sender.
+/// Interface of the sender's router.
 pub const FIRST_LINK: &str = "x0";
 /// Interface of the third router towards the relays.
 pub const BEHIND_RELAYS: &str = "t0";
@@ -38,9 +37,7 @@ pub const MIDDLE_LEFT: &str = "m0";
 pub const MIDDLE_RIGHT: &str = "m1";
 
 /// Those on whom a daemon runs.
-pub const NODES: [&str; 9] = ["router1", "router2", "router3", "router4", "relay1", "relay2", "relay3", "receiver", "sender"];
-/// All others but the links.
-const PLAIN: &str = "plain";
+pub const NODES: [&str; 10] = ["router0", "router1", "router2", "router3", "router4", "relay1", "relay2", "relay3", "receiver", "sender"];
 
 /// The hosts.
 #[derive(Debug)]
@@ -56,7 +53,7 @@ pub fn addresses(node: &str, family: Family) -> Vec<IpAddr> {
     let of = |list: &[(u8, u8)]| list.iter().map(|(network, host)| address(family, *network, *host)).collect();
     match node {
         "sender" => vec![family.sender()],
-        PLAIN => of(&[(20, 254), (22, 1), (25, 254)]),
+        "router0" => of(&[(20, 254), (22, 1), (25, 254)]),
         "router1" => of(&[(22, 2), (23, 1)]),
         "router2" => of(&[(21, 254), (23, 2)]),
         "router3" => of(&[(25, 253), (21, 253)]),
@@ -71,7 +68,7 @@ pub fn addresses(node: &str, family: Family) -> Vec<IpAddr> {
 impl Overlay {
     /// Builds hosts, links, addresses and routes, of one IP version only.
     pub fn build(family: Family) -> io::Result<Self> {
-        let hosts = NODES.into_iter().chain([PLAIN]).map(|name| Ok((name, Namespace::create(name)?))).collect::<io::Result<_>>()?;
+        let hosts = NODES.into_iter().map(|name| Ok((name, Namespace::create(name)?))).collect::<io::Result<_>>()?;
         let links = [Namespace::create("relays-link")?, Namespace::create("receivers-link")?];
         let overlay = Self { hosts, middle: Namespace::create("middle")?, _links: links };
         overlay.middle.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
@@ -82,7 +79,7 @@ impl Overlay {
                 host.write_setting(&format!("net/ipv4/conf/{scope}/rp_filter"), "1")?;
             }
         }
-        for router in ["plain", "router1", "router2", "router3", "router4"] {
+        for router in ["router0", "router1", "router2", "router3", "router4"] {
             forward(overlay.host(router)?, family)?;
         }
         overlay.join(family)?;
@@ -102,8 +99,8 @@ impl Overlay {
     fn join(&self, family: Family) -> io::Result<()> {
         let at = |network, host| [(address(family, network, host), prefix(family))];
         let (sender, plain, receiver) = (at(20, 1), at(20, 254), at(21, 4));
-        link::join(self.end("sender", "s0", &sender)?, self.end(PLAIN, FIRST_LINK, &plain)?, MTU)?;
-        link::join(self.end(PLAIN, "x1", &at(22, 1))?, self.end("router1", "p0", &at(22, 2))?, MTU)?;
+        link::join(self.end("sender", "s0", &sender)?, self.end("router0", FIRST_LINK, &plain)?, MTU)?;
+        link::join(self.end("router0", "x1", &at(22, 1))?, self.end("router1", "p0", &at(22, 2))?, MTU)?;
         let middle = |interface| End { host: &self.middle, interface, addresses: &[] };
         let (left, right) = (at(23, 1), at(23, 2));
         let (left, right) = (self.end("router1", "p1", &left)?, self.end("router2", "q0", &right)?);
@@ -115,7 +112,7 @@ impl Overlay {
         let [relays, receivers] = &self._links;
         let (x, n, f, g, t, u) = (at(25, 254), at(25, 11), at(25, 12), at(25, 13), at(25, 253), at(25, 252));
         let on_link = [
-            self.end(PLAIN, "x2", &x)?,
+            self.end("router0", "x2", &x)?,
             self.end("relay1", NEAR_LINK, &n)?,
             self.end("relay2", "f1", &f)?,
             self.end("relay3", "g0", &g)?,
@@ -146,8 +143,8 @@ impl Overlay {
         ];
         defaults.into_iter().try_for_each(|(host, gateway)| link::add_default_route(self.host(host)?, gateway))?;
         let routes = [
-            (PLAIN, 21, at(22, 2)),
-            (PLAIN, 26, at(25, 252)),
+            ("router0", 21, at(22, 2)),
+            ("router0", 26, at(25, 252)),
             ("router1", 21, at(23, 2)),
             ("relay1", 21, at(25, 253)),
             ("relay2", 21, at(25, 253)),

@@ -175,7 +175,7 @@ pub fn run(scenario: Found, options: &Options, progress: impl Fn(&str)) -> io::R
             end(&mut site, ran, outcome, options, started)
         }
         Found::Overlaid(scenario) => {
-            progress("building ten hosts, relays beside the routed path, certificates; starting nine daemons");
+            progress("building ten hosts, relays beside the routed path, certificates; starting ten daemons");
             let mut site = overlay::Site::build(scenario.refresh, options.family, plan)?;
             let ran = (scenario.run)(&mut site, &mut outcome, &progress);
             end(&mut site, ran, outcome, options, started)

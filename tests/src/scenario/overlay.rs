@@ -1,4 +1,4 @@
-//! The site of scenarios with relays: nine daemons, somebody between two of the routers, captures before and behind the relays.
+//! The site of scenarios with relays: ten daemons, somebody between two of the routers, captures before and behind the relays.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,6 +19,7 @@ use super::policy::Policy;
 use super::site::PORT;
 use super::story::{Clock, Story, Told};
 use crate::demo::trial::source_port;
+use crate::ground::ASSOCIATION_PORT;
 use crate::network::capture::Capture;
 use crate::network::overlay::{self, NODES, Overlay, addresses};
 use crate::network::relay::Relay;
@@ -69,7 +70,7 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Builds network, keys and configurations, and starts all nine daemons.
+    /// Builds network, keys and configurations, and starts all ten daemons.
     pub(super) fn build(refresh: Duration, family: Family, plan: Plan) -> io::Result<Self> {
         let (remainder, directory) = Remainder::temporary("pbs-lab-scenario")?;
         let remainder = if std::env::var_os("PBS_LAB_KEEP_LOGS").is_none() {
@@ -79,7 +80,8 @@ impl Site {
             None
         };
         issue_certificates(&directory, family)?;
-        let policy = Policy { family, routers: &["router1", "router2", "router3", "router4"], refresh, volume: VOLUME, reactions: "" };
+        let policy =
+            Policy { family, routers: &["router0", "router1", "router2", "router3", "router4"], refresh, volume: VOLUME, reactions: "" };
         for name in NODES {
             std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &own(name, family, refresh))?;
         }
@@ -87,7 +89,7 @@ impl Site {
         let clock = Clock::start()?;
         let captured = |host, interface| Capture::start(network.host(host)?, interface, clock.started);
         let captures = [
-            captured("plain", overlay::FIRST_LINK)?,
+            captured("router0", overlay::FIRST_LINK)?,
             Capture::start(&network.middle, overlay::MIDDLE_LEFT, clock.started)?,
             Capture::start(&network.middle, overlay::MIDDLE_RIGHT, clock.started)?,
             captured("relay1", overlay::NEAR_LINK)?,
@@ -242,7 +244,8 @@ fn issue_certificates(directory: &Path, family: Family) -> io::Result<()> {
     NODES.into_iter().try_for_each(|node| authority.issue(directory, node, &addresses(node, family), KeyKind::Ed25519).map(drop))
 }
 
-/// What a sender is told of relays, and a relay of senders. The nearest relay is not the first of the list, and the third admits others.
+/// What a sender is told of relays, a relay of senders, and the router between them of the one behind. The nearest relay is not the
+/// first of the list, and the third admits others.
 fn own(name: &str, family: Family, refresh: Duration) -> String {
     let [senders, receivers, others] = match family {
         Family::Ipv4 => ["192.168.20.0/24", "192.168.21.0/24", "192.168.99.0/24"],
@@ -255,13 +258,22 @@ fn own(name: &str, family: Family, refresh: Duration) -> String {
             let _ =
                 write!(text, "\n[[path]]\nname = \"{relay}\"\nrelay = \"{address}\"\nvolume = {VOLUME}\ndestination = \"{receivers}\"\n");
         }
+    }
+    let alone = if family == Family::Ipv4 { 32 } else { 128 };
+    let router = addresses("router3", family).first().map(|address| format!("{address}/{alone}")).unwrap_or_default();
+    if name == "router0" {
+        for (name, protocol, port) in [("datagrams", "udp", 270), ("associations", "tcp", ASSOCIATION_PORT)] {
+            let _ = write!(
+                text,
+                "\n[[exempt]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nport = {port}\nat = \"beyond\"\npeer = \"{router}\"\n\
+                 rate = 200\nburst = 200\n"
+            );
+        }
     } else if name.starts_with("relay") {
-        let alone = if family == Family::Ipv4 { 32 } else { 128 };
-        let router = addresses("router3", family).first().map(ToString::to_string).unwrap_or_default();
         let admitted = if name == "relay3" { others } else { senders };
         let _ = write!(
             text,
-            "\n[relay]\nforward_to = [\"{receivers}\", \"{router}/{alone}\"]\n\n[[relay.admit]]\nsource = \"{admitted}\"\n\
+            "\n[relay]\nforward_to = [\"{receivers}\", \"{router}\"]\n\n[[relay.admit]]\nsource = \"{admitted}\"\n\
              volume = {VOLUME}\nttl = \"600s\"\nrefresh = \"{}s\"\n",
             refresh.as_secs()
         );

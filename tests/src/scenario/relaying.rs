@@ -108,6 +108,7 @@ fn play(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
         );
     }
     must_refuse(site, outcome)?;
+    must_be_answered(site, outcome)?;
 
     progress("releasing the flow");
     let released = site.now();
@@ -139,6 +140,23 @@ fn must_refuse(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
         "the relay that does not admit the sender denies, does not live for it and sends nothing on",
         live == false && forwarded == 0 && denied.is_some(),
         format!("{}; live: {live}, sent on: {forwarded}", words(denied.as_ref())),
+    );
+    Ok(())
+}
+
+/// What the first router behind the relays says to the sender does not come through a relay.
+fn must_be_answered(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
+    let counters = site.ask("router0", &json!({ "command": "counters" }))?;
+    let passed = ["answer-exempt-datagrams", "answer-exempt-associations"].map(|chain| {
+        let rules = counters["rules"].as_array().into_iter().flatten();
+        let of_chain = rules.filter(|rule| rule["chain"] == chain && rule["rule"] == "within the bucket");
+        of_chain.filter_map(|rule| rule["packets"].as_u64()).sum::<u64>()
+    });
+    let [datagrams, segments] = passed;
+    outcome.check(
+        "what router3 answers passes the sender's router by its exemptions",
+        passed.iter().all(|packets| *packets > 0),
+        format!("{datagrams} datagrams of GIST, {segments} segments of an association"),
     );
     Ok(())
 }

@@ -51,8 +51,8 @@ pub enum At {
     Node,
     /// At the peer: this node opens, such as DNS.
     Peer,
-    /// At the peer, beyond this router: others open through it, such as NTP for hosts that have no certificate yet. Only a router has
-    /// such.
+    /// At the peer, beyond this router: others open through it, such as NTP for hosts that have no certificate yet, or signalling
+    /// with a router behind a relay. Only a router has such.
     Beyond,
 }
 
@@ -86,10 +86,11 @@ impl Exempt {
             (false, Some(_)) => return wrong("port", "this protocol has no ports"),
             _ => {}
         }
-        if (self.protocol, self.port) == (UDP, Some(GIST_PORT)) {
+        // Through a router, signalling passes between a sender and its neighbour behind a relay.
+        if self.at != At::Beyond && (self.protocol, self.port) == (UDP, Some(GIST_PORT)) {
             return wrong("port", "270 is GIST's, which is exempt already and better guarded");
         }
-        if (self.protocol, self.port) == (TCP, Some(association_port)) {
+        if self.at != At::Beyond && (self.protocol, self.port) == (TCP, Some(association_port)) {
             return wrong("port", "is that of associations, which are exempt already and better guarded");
         }
         if self.at != At::Node && self.peer.is_none() {
@@ -221,6 +222,10 @@ mod tests {
             for exempt in wrong {
                 assert_eq!(exempt.check(ASSOCIATION_PORT).map_err(|invalid| invalid.key), Err(key), "{exempt:?}");
             }
+        }
+        let beyond = |protocol, port| Exempt { protocol, port: Some(port), at: At::Beyond, ..dns() };
+        for right in [beyond(UDP, GIST_PORT), beyond(TCP, ASSOCIATION_PORT)] {
+            assert_eq!(right.check(ASSOCIATION_PORT), Ok(()), "{right:?}");
         }
         for right in [ssh(), dns(), of(ICMP), of(ICMPV6), of(89), on("eth0.100"), Exempt { port: Some(ASSOCIATION_PORT), ..dns() }] {
             assert_eq!(right.check(ASSOCIATION_PORT), Ok(()), "{right:?}");
