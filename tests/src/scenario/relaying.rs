@@ -122,9 +122,9 @@ fn must_know_the_relays(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
     let mut ways = Value::Null;
     let known = site.wait(Duration::from_secs(10), || {
         ways = ways_of(site)?;
-        Ok(["relay1", "relay2"].iter().all(|name| way(&ways, name)["live"] == true))
+        Ok(["relay1", "relay2"].iter().all(|name| at(way(&ways, name), "/live") == true))
     })?;
-    let [near, far] = ["relay1", "relay2"].map(|name| way(&ways, name)["relay"]["hops"].as_u64());
+    let [near, far] = ["relay1", "relay2"].map(|name| at(way(&ways, name), "/relay/hops").as_u64());
     outcome.check("the relays that admit the sender live, before they are needed", known, format!("{near:?} and {far:?} hops away"));
     outcome.check("relay1 is nearer", near.zip(far).is_some_and(|(near, far)| near < far), format!("{near:?} and {far:?} hops"));
     Ok(())
@@ -133,8 +133,8 @@ fn must_know_the_relays(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
 /// The relay that admits others has refused this sender, and is never taken.
 fn must_refuse(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
     let ways = ways_of(site)?;
-    let (live, used) = (way(&ways, "relay3")["live"].clone(), site.ask("relay3", &json!({ "command": "status" }))?);
-    let forwarded = used["relay"]["forwarded"]["packets"].clone();
+    let (live, used) = (at(way(&ways, "relay3"), "/live"), site.ask("relay3", &json!({ "command": "status" }))?);
+    let forwarded = at(&used, "/relay/forwarded/packets");
     let denied = site.await_rule("relay3", &["FR-06"], Duration::ZERO, Duration::ZERO)?;
     outcome.check(
         "the relay that does not admit the sender denies, does not live for it and sends nothing on",
@@ -148,9 +148,9 @@ fn must_refuse(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
 fn must_be_answered(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
     let counters = site.ask("router0", &json!({ "command": "counters" }))?;
     let passed = ["answer-exempt-datagrams", "answer-exempt-associations"].map(|chain| {
-        let rules = counters["rules"].as_array().into_iter().flatten();
-        let of_chain = rules.filter(|rule| rule["chain"] == chain && rule["rule"] == "within the bucket");
-        of_chain.filter_map(|rule| rule["packets"].as_u64()).sum::<u64>()
+        let rules = counters.pointer("/rules").and_then(Value::as_array).into_iter().flatten();
+        let of_chain = rules.filter(|rule| at(rule, "/chain") == chain && at(rule, "/rule") == "within the bucket");
+        of_chain.filter_map(|rule| at(rule, "/packets").as_u64()).sum::<u64>()
     });
     let [datagrams, segments] = passed;
     outcome.check(
@@ -189,7 +189,7 @@ fn must_count(site: &Site, outcome: &mut Outcome, node: &str, capture: &'static 
     let (mut counted, mut shown) = (None, 0);
     // Signalling goes on through the tunnel.
     let agree = site.wait(Duration::from_secs(3), || {
-        counted = site.flow(node, protocol, port)?["counted"].as_u64();
+        counted = at(&site.flow(node, protocol, port)?, "/counted").as_u64();
         shown = site.count(capture, of, (Duration::ZERO, site.now())).octets;
         Ok(counted == Some(shown))
     })?;
@@ -224,15 +224,20 @@ fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> i
 }
 
 fn ways_of(site: &Site) -> io::Result<Value> {
-    Ok(site.ask("sender", &json!({ "command": "status" }))?["paths"].clone())
+    Ok(at(&site.ask("sender", &json!({ "command": "status" }))?, "/paths"))
 }
 
 fn way<'a>(ways: &'a Value, name: &str) -> &'a Value {
-    ways.as_array().into_iter().flatten().find(|way| way["name"] == name).unwrap_or(&Value::Null)
+    ways.as_array().into_iter().flatten().find(|way| at(way, "/name") == name).unwrap_or(&Value::Null)
+}
+
+/// What stands in an answer at some place; null if nothing does.
+fn at(answer: &Value, pointer: &str) -> Value {
+    answer.pointer(pointer).cloned().unwrap_or_default()
 }
 
 fn spi(site: &Site, node: &str) -> io::Result<Value> {
-    Ok(site.flow(node, UDP, PORT)?["spi"].clone())
+    Ok(at(&site.flow(node, UDP, PORT)?, "/spi"))
 }
 
 fn moment(site: &Site, told: Option<&Told>) -> Duration {
