@@ -218,8 +218,13 @@ fn must_follow(
 
 fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
     let expected = if wanted { (1, 1) } else { (0, 0) };
-    let standing = standing(site.sender()?, site.family)?;
-    outcome.check(must, standing == expected, format!("{} rules, {} routes", standing.0, standing.1));
+    let mut found = (0, 0);
+    // The daemon says what it does before it does it.
+    let holds = site.wait(Duration::from_secs(2), || {
+        found = standing(site.sender()?, site.family)?;
+        Ok(found == expected)
+    })?;
+    outcome.check(must, holds, format!("{} rules, {} routes", found.0, found.1));
     Ok(())
 }
 
