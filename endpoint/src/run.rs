@@ -43,6 +43,12 @@ const fn mtu_plan(largest: LargestProtection) -> MtuPlan {
     }
 }
 
+/// What AH may come to take.
+const fn room(config: &Config) -> Room {
+    let MtuPlan { ipv4_overhead, ipv6_overhead, .. } = mtu_plan(config.datapath.largest_protection);
+    Room { ipv4: ipv4_overhead, ipv6: ipv6_overhead }
+}
+
 /// Once packets must be signed, those whose signatures the routes leave no room for do not fit through the links.
 fn warn_of_narrow_routes(config: &Config, signature: usize) {
     let room = match config.datapath.largest_protection {
@@ -74,7 +80,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let (datapaths, relay) = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
     let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));
-    let paths = Paths::open(&config.path, mask, &start.threads)?;
+    let paths = Paths::open(&config.path, mask, room(&config), &start.threads)?;
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host, marks)?;
     let (signer, authority) = (start.credentials.signer.clone(), start.credentials.authority.clone());
@@ -125,8 +131,7 @@ fn rules(config: &Config) -> Install {
 fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<Datapath>, Option<relay::Shown>), Box<dyn Error>> {
     let capacity = config.datapath.permissions;
     let counters = Arc::new(Counters::default());
-    let MtuPlan { ipv4_overhead, ipv6_overhead, .. } = mtu_plan(config.datapath.largest_protection);
-    let room = Room { ipv4: ipv4_overhead, ipv6: ipv6_overhead };
+    let room = room(config);
     let outbound = InserterConfig {
         ask: policy::ask_rules(&asks(config)),
         mark: Some(config.datapath.mark),

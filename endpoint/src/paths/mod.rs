@@ -18,6 +18,7 @@ use pbs_nslp::flow::FlowId;
 use pbs_nslp::host::Host;
 use pbs_nslp::sender::Way;
 use serde_json::{Value, json};
+use traffic::icmp::Room;
 use traffic::netlink::NetlinkError;
 use traffic::paths::{PATHS, marks, restore};
 
@@ -29,6 +30,11 @@ use relay::ByRelay;
 
 /// How often it is looked whether ways live.
 const LOOK: Duration = Duration::from_secs(1);
+/// What a way has to carry besides AH: on IPv6 no link carries less (RFC 8200 §5), on IPv4 every host takes so much (RFC 791 §3.1),
+/// and by path MTU discovery nothing is lowered further.
+const LEAST_IPV6: u32 = 1280;
+/// See [`LEAST_IPV6`].
+const LEAST_IPV4: u32 = 576;
 /// The tables of ways are told of narrow paths no more often than this.
 const BETWEEN_PATHS: Duration = Duration::from_millis(20);
 
@@ -65,6 +71,8 @@ pub(crate) trait Strategy {
     fn set_up(&mut self) -> Result<(), String>;
     /// Has nothing go by it any more.
     fn take_down(&mut self) -> Result<(), String>;
+    /// What its first link carries, in octets, as far as it is known.
+    fn mtu(&self) -> Option<u32>;
     /// Has packets with AH to an IPv6 destination fragmented to what its path by this way carries; on IPv4 routers do it.
     fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String>;
     /// For `status`: what is known of a relay; null of any other way.
@@ -94,13 +102,15 @@ impl Paths {
     /// # Errors
     ///
     /// See [`PathsError`].
-    pub(crate) fn open(paths: &[Path], mask: u32, threads: &Threads) -> Result<Self, PathsError> {
+    pub(crate) fn open(paths: &[Path], mask: u32, room: Room, threads: &Threads) -> Result<Self, PathsError> {
         restore()?;
         let configured = |(path, number): (&Path, u8)| {
             let way = Way { path: PathId(number), covers: policy::destination(path.covers()), live: false, relay: path.relay };
             let strategy: Box<dyn Strategy> = match path.lead() {
-                Some(Lead::Link { interface, via }) => Box::new(ByNextHop::open(interface, via, number, mask)?),
-                Some(Lead::Relay { address, volume }) => Box::new(ByRelay::open((&path.name, address, volume), number, mask, threads)?),
+                Some(Lead::Link { interface, via }) => Box::new(ByNextHop::open(path, (interface, via), (number, mask), room)?),
+                Some(Lead::Relay { address, volume }) => {
+                    Box::new(ByRelay::open((&path.name, address, volume), (number, mask), room, threads)?)
+                }
                 None => return Err(PathsError::Relay(path.name.clone(), "leads nowhere".to_owned())),
             };
             Ok(Configured { name: path.name.clone(), way, distance: None, strategy })
@@ -155,7 +165,7 @@ impl Paths {
         }
         changed.then(|| {
             let mut ways: Vec<&Configured> = self.ways.iter().collect();
-            ways.sort_by_key(|configured| (configured.way.relay.is_some(), configured.distance.unwrap_or((u8::MAX, Duration::MAX))));
+            ways.sort_by_key(|configured| rank(configured.way.relay.is_some(), configured.distance));
             ways.into_iter().map(|configured| configured.way.clone()).collect()
         })
     }
@@ -179,14 +189,17 @@ impl Paths {
             return;
         }
         self.narrowed = Some(now);
-        self.with(PathId(way), |strategy| strategy.narrow(destination, mtu));
+        let Some(configured) = self.ways.iter_mut().find(|configured| configured.way.path == PathId(way)) else { return };
+        if let Err(why) = configured.strategy.narrow(destination, mtu) {
+            tracing::warn!(path = configured.name, %destination, mtu, why, "packets with AH that are longer than the path's MTU may be lost");
+        }
     }
 
     /// For `status`.
     pub(crate) fn show(&self) -> Value {
         let ways = self.ways.iter().map(|Configured { name, way, strategy, .. }| {
             json!({
-                "name": name, "path": way.path.0, "live": way.live, "flows": self.users(way.path), "relay": strategy.show(),
+                "name": name, "path": way.path.0, "live": way.live, "flows": self.users(way.path), "mtu": strategy.mtu(), "relay": strategy.show(),
             })
         });
         ways.collect()
@@ -209,10 +222,29 @@ impl Paths {
     }
 }
 
+/// In which order ways are offered, the smallest first; those that are alike as configured.
+fn rank(over_relay: bool, distance: Option<(u8, Duration)>) -> (bool, (u8, Duration)) {
+    (over_relay, distance.unwrap_or((u8::MAX, Duration::MAX)))
+}
+
 impl Drop for Paths {
     fn drop(&mut self) {
         if let Err(error) = restore() {
             tracing::warn!(%error, "rules and tables of other ways out are left behind; the next start removes them");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// links as configured, then relays, by GIST hops and then by time; one that has not answered is the last.
+    #[test]
+    fn links_come_before_relays_and_of_those_the_nearest_is_first() {
+        let relay = |hops, millis| rank(true, Some((hops, Duration::from_millis(millis))));
+        let mut ranks = vec![rank(true, None), relay(3, 1), relay(1, 40), rank(false, None), relay(1, 7), rank(false, None)];
+        ranks.sort();
+        assert_eq!(ranks, [rank(false, None), rank(false, None), relay(1, 7), relay(1, 40), relay(3, 1), rank(true, None)]);
     }
 }

@@ -16,11 +16,12 @@ use pbs_nslp::host::Host;
 use pbs_nslp::status::Answered;
 use pbs_nslp::wire::Volume;
 use serde_json::{Value, json};
+use traffic::icmp::Room;
 use traffic::netlink::NetlinkError;
 use traffic::paths::{NextHops, PackCounters, PackDrop, Packer, Towards, set_mtu};
 use traffic::tunnel::{Ends, IPV4_INSIDE, IPV6_INSIDE, overhead};
 
-use super::{Look, PathsError, Strategy};
+use super::{LEAST_IPV4, LEAST_IPV6, Look, PathsError, Strategy};
 
 /// Names of the devices, by the number of the way, and of the threads behind them.
 const DEVICES: [&str; 7] = ["pbs-relay1", "pbs-relay2", "pbs-relay3", "pbs-relay4", "pbs-relay5", "pbs-relay6", "pbs-relay7"];
@@ -31,15 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_secs(5);
 /// A device carries no more: it has been made for packets of so many octets.
 const MOST_MTU: u32 = 1500;
-/// And no less: on IPv6 no link does (RFC 8200 §5), on IPv4 what every host takes (RFC 791 §3.1).
-const LEAST_MTU_IPV6: u32 = 1280;
-const LEAST_MTU_IPV4: u32 = 576;
 
 /// A way over a relay.
 pub(super) struct ByRelay {
     path: u8,
     relay: IpAddr,
     volume: Volume,
+    room: Room,
     device: &'static str,
     link: u32,
     hops: NextHops,
@@ -53,7 +52,12 @@ pub(super) struct ByRelay {
 
 impl ByRelay {
     /// Makes the device, which stays as long as the process.
-    pub(super) fn open((name, relay, volume): (&str, IpAddr, u64), number: u8, mask: u32, threads: &Threads) -> Result<Self, PathsError> {
+    pub(super) fn open(
+        (name, relay, volume): (&str, IpAddr, u64),
+        (number, mask): (u8, u32),
+        room: Room,
+        threads: &Threads,
+    ) -> Result<Self, PathsError> {
         let place = usize::from(number).saturating_sub(1);
         let (Some(device), Some(thread)) = (DEVICES.get(place), THREADS.get(place)) else {
             return Err(PathsError::Relay(name.to_owned(), "there are too many ways".to_owned()));
@@ -80,7 +84,7 @@ impl ByRelay {
         };
         let volume = Volume(volume);
         let hops = NextHops::open(mask)?;
-        Ok(Self { path: number, relay, volume, device, link, hops, counters, mtu: None, carrier: None, answered: None })
+        Ok(Self { path: number, relay, volume, room, device, link, hops, counters, mtu: None, carrier: None, answered: None })
     }
 
     /// Follows the routed way to the relay: whose flow carries the others, and how long these may be.
@@ -88,7 +92,8 @@ impl ByRelay {
         let Towards { source, mtu } = Towards::ask(self.relay).ok()?;
         let ends = Ends { source, destination: self.relay };
         let carried = mtu.saturating_sub(u32::try_from(overhead(&ends)).unwrap_or(u32::MAX)).min(MOST_MTU);
-        let least = if self.relay.is_ipv4() { LEAST_MTU_IPV4 } else { LEAST_MTU_IPV6 };
+        let least =
+            if self.relay.is_ipv4() { LEAST_IPV4.saturating_add(self.room.ipv4) } else { LEAST_IPV6.saturating_add(self.room.ipv6) };
         if carried < least {
             if self.mtu.take().is_some() {
                 tracing::warn!(relay = %self.relay, mtu, "the path to the relay is too narrow for packets in packets");
@@ -139,6 +144,10 @@ impl Strategy for ByRelay {
         self.hops.take_down(self.path).map_err(|error: NetlinkError| error.to_string())
     }
 
+    fn mtu(&self) -> Option<u32> {
+        self.mtu
+    }
+
     fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String> {
         self.hops.narrow(self.path, destination, mtu).map(drop).map_err(|error| error.to_string())
     }
@@ -154,7 +163,6 @@ impl Strategy for ByRelay {
         json!({
             "address": self.relay,
             "device": self.device,
-            "mtu": self.mtu,
             "carrier": self.carrier.map(|flow| flow.to_string()),
             "hops": self.answered.map(|answered| answered.hops),
             "round_trip_ms": self.answered.map(|answered| answered.round_trip.as_secs_f64() * 1000.0),

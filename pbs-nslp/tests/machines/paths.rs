@@ -201,6 +201,37 @@ fn a_flow_to_the_relay_does_not_go_over_it_and_the_flow_that_carries_others_goes
     assert!(paths_taken(&world).is_empty(), "not by the other link either");
 }
 
+/// which relay is nearest changes while a flow is on one, and changes nothing; when that dies the other is taken, no
+/// sooner than two periods later, and then no more.
+#[test]
+fn a_flow_stays_on_its_relay_whichever_is_nearest_and_changes_twice_at_most() {
+    let relays = |order: [u8; 2], live: [bool; 2]| -> Vec<Way> {
+        let over = |path: u8| Way { relay: Some([203, 0, 113, path].into()), live: live[usize::from(path) - 1], ..way(path) };
+        order.into_iter().map(over).collect()
+    };
+    let mut world = World::granted(1);
+    world.sender.set_ways(relays([1, 2], [true; 2]));
+    ask_for_another_path(&mut world);
+    assert_eq!(paths_taken(&world), [1]);
+    for round in 0..4 {
+        world.sender.set_ways(relays(if round % 2 == 0 { [2, 1] } else { [1, 2] }, [true; 2]));
+        world.run(T / 2);
+    }
+    assert_eq!(paths_taken(&world), [1], "nearer or farther, it stays");
+    // It dies: nobody answers there any more, and it is known to be dead.
+    let died = world.now;
+    cut(&mut world, &[1]);
+    world.sender.set_ways(relays([2, 1], [false, true]));
+    world.run(T * 3 + seconds(30));
+    assert_eq!(paths_taken(&world), [1, 2]);
+    assert!(world.now >= died);
+    // The other one dies too, and the first lives again: a third change there is not, and no way is taken twice.
+    cut(&mut world, &[2]);
+    world.sender.set_ways(relays([1, 2], [true, false]));
+    world.run(T * 4);
+    assert_eq!(paths_taken(&world), [1, 2]);
+}
+
 /// What a way over a relay is judged by.
 #[test]
 fn the_last_answer_tells_how_far_the_receiver_is_and_a_repeated_query_none() {

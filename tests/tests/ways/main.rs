@@ -4,5 +4,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod configuration;
-
+mod narrow;
 mod relayed;

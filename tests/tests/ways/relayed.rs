@@ -20,17 +20,23 @@ use pbs_lab::network::frame;
 use pbs_lab::network::link::{self, End};
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::Family::{self, Ipv4, Ipv6};
-use pbs_lab::network::topology::MTU;
+use pbs_lab::network::topology::{MTU, RECEIVER, SENDER};
 use pbs_lab::process::{self, Daemon, Program};
 use pbs_lab::remains::Remainder;
 use serde_json::{Value, json};
+use traffic::netlink::{Protocol, Socket, attributes};
+use traffic::paths::PROTOCOL;
 
 use crate::configuration::{address, flows, networks, prefix, write};
 
 const PORT: u16 = 9000;
+const SOURCE_PORT: u16 = 9001;
 /// Two time-outs of a first Query, 5 s and 10 s, and the handshakes then.
 const PATIENCE: Duration = Duration::from_secs(22);
 const AH: u8 = 51;
+/// Numbers of rtnetlink(7).
+const GET_RULE: u16 = 34;
+const RULE_PROTOCOL: u16 = 21;
 
 struct Site {
     directory: PathBuf,
@@ -130,6 +136,32 @@ impl Site {
         flows.as_array().unwrap().iter().find(|flow| flow["flow"]["protocol"] == protocol)?["counted"].as_u64()
     }
 
+    /// Routing rules of ways in the sender's kernel, of either IP version.
+    fn rules(&self) -> usize {
+        let count = |family: u8| {
+            let mut fixed = [0; 12];
+            fixed[0] = family;
+            let socket = Socket::open(Protocol::Route).unwrap();
+            let own = socket.dump(
+                "list rules",
+                GET_RULE,
+                &fixed,
+                |_| {},
+                |message| {
+                    let protocol = attributes(message.after(12)?).find(RULE_PROTOCOL)?.map(|value| value.value.to_vec());
+                    Ok((protocol.as_deref() == Some(&[PROTOCOL])).then_some(()))
+                },
+            );
+            own.unwrap().len()
+        };
+        self.sender.run(|| Ok(count(2) + count(10))).unwrap()
+    }
+
+    /// Whether the device of the way is there.
+    fn has_device(&self) -> bool {
+        self.sender.run(|| Ok(nix::net::if_::if_nametoindex("pbs-relay2").is_ok())).unwrap()
+    }
+
     fn logs(&self) -> String {
         let log = |name: &str| std::fs::read_to_string(self.directory.join(format!("{name}.log"))).unwrap_or_default();
         ["sender", "router1", "relay1", "receiver"].map(|name| format!("--- {name}\n{}", log(name))).concat()
@@ -147,24 +179,42 @@ impl Drop for Site {
 
 #[test]
 fn a_flow_over_ipv4_goes_over_the_relay_that_lives_and_comes_back_at_its_release() {
-    relayed(Ipv4);
+    let Some(site) = relayed(Ipv4) else { return };
+    site.ask(
+        "sender",
+        &json!({ "command": "release", "source": SENDER, "destination": RECEIVER, "protocol": 17,
+        "source_port": SOURCE_PORT, "destination_port": PORT }),
+    );
+    let begun = Instant::now();
+    while site.paths()[1]["flows"] != 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:#?}", site.paths());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((site.rules(), site.has_device()), (0, true));
+    assert_eq!(site.paths()[1]["live"], true, "the relay is kept");
 }
 
 #[test]
-fn a_flow_over_ipv6_goes_over_the_relay_that_lives_and_comes_back_at_its_release() {
-    relayed(Ipv6);
+fn a_flow_over_ipv6_goes_over_the_relay_that_lives_and_nothing_is_left_of_the_way_of_a_killed_daemon() {
+    let Some(mut site) = relayed(Ipv6) else { return };
+    assert_eq!((site.rules(), site.has_device()), (1, true));
+    site.daemons.iter_mut().find(|daemon| daemon.name() == "sender").unwrap().kill().unwrap();
+    assert_eq!((site.rules(), site.has_device()), (1, false), "the device goes with the process, the rule not");
+    site.daemons.retain(|daemon| daemon.name() != "sender");
+    site.daemons.push(Daemon::start(&site.sender, Program::Host, &site.directory, "sender").unwrap());
+    assert_eq!((site.rules(), site.has_device()), (0, true), "its successor has made a device, and nothing leads there");
 }
 
-fn relayed(family: Family) {
+/// A flow that has gone over the relay; none without the privilege to make networks.
+fn relayed(family: Family) -> Option<Site> {
     if !pbs_lab::may_make_networks() {
-        return;
+        return None;
     }
     let site = Site::start(family);
     let receiver = site.receiver.run(|| UdpSocket::bind((family.receiver(), PORT))).unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let sender = site.sender.run(|| UdpSocket::bind((family.sender(), 0))).unwrap();
+    let sender = site.sender.run(|| UdpSocket::bind((family.sender(), SOURCE_PORT))).unwrap();
     sender.connect((family.receiver(), PORT)).unwrap();
-    let source_port = sender.local_addr().unwrap().port();
     let (begun, mut arrived) = (Instant::now(), 0);
     while arrived < 50 {
         assert!(begun.elapsed() < PATIENCE, "{arrived} arrived\n{:#?}", site.paths());
@@ -194,17 +244,5 @@ fn relayed(family: Family) {
     assert!(to(&site.last, family.receiver(), none) >= 50, "unpacked behind the relay, with its AH");
     assert_eq!(to(&site.last, relay, none), 0);
     assert!(site.first.look(|frames| frames.iter().filter_map(|frame| frame.ip()).any(|ip| ip.contains(&AH))));
-
-    // The way is given back.
-    let flow = json!({
-        "command": "release", "source": family.sender(), "destination": family.receiver(), "protocol": 17,
-        "source_port": source_port, "destination_port": PORT,
-    });
-    site.ask("sender", &flow);
-    let begun = Instant::now();
-    while site.paths()[1]["flows"] != 0 {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:#?}", site.paths());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(site.paths()[1]["live"], true, "the relay is kept");
+    Some(site)
 }
