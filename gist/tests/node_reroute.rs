@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gist::api::{Indication, NetworkEvent, PathId, PeerHandle, ReceivedMessage, Request, RoutingStatus, SendMessage};
 use gist::node::{ApdEntry, AssociationEvent, IdentityPattern, PeerRole, Side, Transmit};
-use gist::wire::{Body, ErrorBody, ErrorCause, GistError, Message, MessageType, NslpId, PeerIdentity};
+use gist::wire::{Body, ErrorBody, ErrorCause, GistError, Message, MessageType, Mri, NslpId, PathCoupled, PeerIdentity};
 use node_world::*;
 
 const RECEIVER: usize = 2;
@@ -206,6 +206,26 @@ fn a_peer_that_is_next_on_both_ways_gets_an_association_on_each() {
     world.send(0, text_for(session(3), b"here"));
     world.run(Duration::from_millis(100));
     assert_eq!((world.payloads(RECEIVER).len(), world.node(0).associations().len()), (4, of_sender));
+}
+
+/// By an association on another way this node goes by another name: who asks it for a flow of its own is answered by none of them.
+#[test]
+fn who_knows_this_node_by_another_way_alone_finds_it_as_a_peer_of_its_own_flows() {
+    let mut world = World::chain();
+    world.send(0, SendMessage { path: PathId(2), ..text("away") });
+    world.run(secs(5));
+    assert_eq!(world.payloads(RECEIVER), ["away"]);
+    let Mri::PathCoupled(there) = down() else { panic!("path-coupled") };
+    let back = PathCoupled {
+        source: there.destination,
+        destination: there.source,
+        source_port: there.destination_port,
+        destination_port: there.source_port,
+        ..there
+    };
+    world.send(RECEIVER, SendMessage { mri: Mri::PathCoupled(back), ..text_for(session(2), b"back") });
+    world.run(secs(1));
+    assert_eq!(world.payloads(0), ["back"]);
 }
 
 /// A message for another way out, while the answer of the first is awaited: who answered there is not taken any more.

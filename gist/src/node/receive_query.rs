@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::association::Association;
 use super::bypass::is_too_wild;
 use super::cookie::{Arrival, Bound};
 use super::error_reply::mri_info;
@@ -179,7 +180,10 @@ impl Node {
         query.stack.as_ref()?;
         let peer = Peer::from(&query.nli);
         let mut candidates = self.associations.of_peer(&peer);
-        candidates.find(|(_, association)| association.is_open() && association.confirmed.is_some()).map(|(id, _)| id)
+        // One that leaves by another way out knows this node by another name.
+        let is_fit =
+            |association: &Association| association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+        candidates.find(|(_, association)| is_fit(association)).map(|(id, _)| id)
     }
 
     /// The application does not want to peer: the Query goes on as it came, one hop less (G-038, G-040).

@@ -40,7 +40,8 @@ impl Sender {
             return Outgoing::Nothing;
         };
         match (session.state, &session.epoch) {
-            (State::Permitted, Some(epoch)) => {
+            // While an answer on another path is awaited, what was permitted goes on until its end.
+            (State::WaitP | State::Permitted, Some(epoch)) => {
                 let end = self.timers.expiry(flow, Timer::Ttl);
                 let ttl = end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
                 Outgoing::Granted { allowed: epoch.allowed, ttl, refresh: epoch.refresh }

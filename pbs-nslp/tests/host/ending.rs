@@ -1,11 +1,14 @@
 //! How both sessions end, and when only one does.
 
+use gist::api::PathId;
 use pbs_nslp::host::Part;
 use pbs_nslp::receiver::Terms;
+use pbs_nslp::selector::Selector;
+use pbs_nslp::sender::Way;
 use pbs_nslp::wire::Volume;
 
 use crate::packets::Fate;
-use crate::world::{ASKING, L, LIMIT, T, TTL, VOLUME, World, forward, reverse, seconds};
+use crate::world::{ASKING, L, LATENCY, LIMIT, T, TTL, VOLUME, World, forward, reverse, seconds};
 
 /// Neither host sends a packet of the connection any more.
 fn nothing_passes(world: &mut World) {
@@ -42,6 +45,27 @@ fn a_revoked_flow_takes_its_reverse_along() {
     nothing_passes(&mut world);
     world.run(seconds(90));
     assert!(world.is_clean(), "{}", world.story());
+}
+
+/// what was permitted goes on while the answer on another path is awaited, and so does what answers it.
+#[test]
+fn a_flow_that_takes_another_path_keeps_its_reverse() {
+    let mut world = World::connected(1);
+    world.asking().set_ways(vec![Way { path: PathId(1), covers: Selector::default(), live: true, relay: None }]);
+    // Two Queries go unanswered; the third takes the other path, and its answer comes late.
+    let mut queries = 0;
+    world.travel = Box::new(move |transit| {
+        queries += usize::from(transit.from == ASKING && transit.flow() == forward() && transit.query().is_some());
+        match (transit.flow() == forward(), queries) {
+            (true, ..3) => None,
+            (true, 3) => Some(LATENCY * 20),
+            _ => Some(LATENCY),
+        }
+    });
+    world.run(T + seconds(14));
+    world.took(0, Part::Sender, &["FS-31"]);
+    assert!(!world.rules(0).1.contains("FR-16"), "{}", world.story());
+    assert_eq!(world.permitted(), [(1, 1), (1, 1)], "{}", world.story());
 }
 
 #[test]

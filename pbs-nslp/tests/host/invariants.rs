@@ -38,7 +38,11 @@ impl World {
         let granted = |session: &SessionStatus| session.permission.is_some();
         for session in asking.receiver().sessions().iter().filter(|session| granted(session)) {
             let forward = session.flow.reversed();
-            let lives = asking.sender().sessions().iter().any(|own| own.flow == forward && own.state == "Permitted");
+            let lives = asking
+                .sender()
+                .sessions()
+                .iter()
+                .any(|own| own.flow == forward && granted(own) && ["Wait P", "Permitted"].contains(&own.state.as_str()));
             assert!(lives, "the reverse outlives its cause at the asking host\n{}", self.story());
         }
         for session in granting.sender().sessions().iter().filter(|own| ["Wait P", "Permitted"].contains(&own.state.as_str())) {

@@ -68,6 +68,36 @@ fn packets_with_a_ways_bits_leave_by_it_and_no_others_do() {
     host.run(|| ways.take_down(2).unwrap());
 }
 
+/// a path that begins with a way is told to the way's table, and to no other; it goes when the way does.
+#[test]
+fn a_narrow_path_is_told_to_the_way_that_it_begins_with() {
+    if !privileged() {
+        return;
+    }
+    let (host, ..) = fork();
+    host.run(|| {
+        MtuPlan::new(28, 32).apply().unwrap();
+        let before = listing();
+        let ways = NextHops::open(MASK).unwrap();
+        hops().into_iter().for_each(|hop| ways.set_up(hop).unwrap());
+        let others = [routing::MAIN, routing::MARKED].map(routing::routes);
+        let destination = "fd99::9".parse().unwrap();
+        assert!(ways.narrow(2, destination, 1400).unwrap() && !ways.narrow(2, destination, 1450).unwrap());
+        assert!(!ways.narrow(2, destination, 1500).unwrap(), "no less than its link carries");
+        assert!(!ways.narrow(3, destination, 1400).unwrap(), "nothing leads by that way");
+        let of_way = routing::routes(routing::MARKED + 2);
+        let [path] = &of_way.iter().filter(|line| line.starts_with("fd99::9/128")).collect::<Vec<_>>()[..] else { panic!("{of_way:?}") };
+        assert!(path.contains("via fd30::2") && path.contains("mtu 1400 expires"), "{path}");
+        assert_eq!([routing::MAIN, routing::MARKED].map(routing::routes), others);
+        ways.take_down(2).unwrap();
+        assert_eq!(listing(), before);
+        hops().into_iter().for_each(|hop| ways.set_up(hop).unwrap());
+        assert!(ways.narrow(2, destination, 1400).unwrap());
+        restore().unwrap();
+        assert_eq!(listing(), before, "nor is anything left of a killed daemon's");
+    });
+}
+
 #[test]
 fn what_a_killed_daemon_has_left_is_removed_whatever_bits_it_used() {
     if !privileged() {
