@@ -2,7 +2,6 @@
 //! reset. Everything heals by itself within a stated time.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,21 +9,18 @@ use serde_json::json;
 use super::Scenario;
 use super::audit::{Of, Shown, Unit};
 use super::flow::{self, Programs, Steady};
-use super::messages::{self, Message, Watcher};
+use super::messages::Message;
 use super::outcome::Outcome;
 use super::session::{SLACK, Session, nobody_crashed};
 use super::site::{BEHIND, FIRST, OTHER_PORT, SHORTEST, Site, Terms};
-use crate::attack::packet as made;
-use crate::network::frame;
+use super::trap::{self, How, Trap};
 use crate::network::graph::Place;
-use crate::network::relay::{Fate, Relay, Way, packet, with_packet};
+use crate::network::relay::Relay;
 
 /// One datagram each.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The first of the sender's ports; each flow has its own.
 const FIRST_SOURCE: u16 = 32_000;
-/// How long a message may take to come.
-const MESSAGE_LIMIT: Duration = Duration::from_secs(12);
 /// GIST repeats after half a second, TCP after a fifth.
 const REPEATED: Duration = Duration::from_secs(1);
 /// The links in the order of the path.
@@ -38,7 +34,7 @@ pub(super) const GRANT: Scenario = Scenario {
     terms: TERMS,
     run: |site, outcome, progress| {
         use What::{Confirm, GistQuery, Permission, Query, Response};
-        play(site, outcome, progress, &[GistQuery, Response, Confirm, Query, Permission])
+        play(site, outcome, progress, &[GistQuery, Response, Confirm, Query, Permission], &BOTH)
     },
 };
 
@@ -47,7 +43,7 @@ pub(super) const REFRESH: Scenario = Scenario {
     what: "Query and Permission of a refresh are lost once on each link, frame or association: the permission lives, under the same SPI, \
            and no datagram is lost",
     terms: TERMS,
-    run: |site, outcome, progress| play(site, outcome, progress, &[What::RefreshQuery, What::RefreshPermission]),
+    run: |site, outcome, progress| play(site, outcome, progress, &[What::RefreshQuery, What::RefreshPermission], &BOTH),
 };
 
 pub(super) const END: Scenario = Scenario {
@@ -56,7 +52,15 @@ pub(super) const END: Scenario = Scenario {
            or association: every node ends the permission within 3 s, or 3.5 T and 2 s where it was the association; the sender is told \
            why as soon",
     terms: TERMS,
-    run: |site, outcome, progress| play(site, outcome, progress, &[What::Revocation, What::Release, What::Notice]),
+    run: |site, outcome, progress| play(site, outcome, progress, &[What::Revocation, What::Release, What::Notice], &BOTH),
+};
+
+pub(super) const HALF_OPEN: Scenario = Scenario {
+    name: "half-open",
+    what: "the end of an association that opened it is gone without a word, as after a crash of its host, once on each link: its kernel \
+           does not tell the other end, whose TCP waits for half a minute (a known weakness); granted within that and T",
+    terms: TERMS,
+    run: |site, outcome, progress| play(site, outcome, progress, &[What::Query], &[How::HalfOpen]),
 };
 
 /// What is lost.
@@ -107,23 +111,18 @@ impl What {
     }
 }
 
-/// How it is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// The frame.
-    Frame,
-    /// The frame, and its association.
-    Association,
-}
+const BOTH: [How; 2] = [How::Frame, How::Association];
+/// How long TCP waits for an acknowledgement (`gist::io`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-fn play(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str), messages: &[What]) -> io::Result<()> {
+fn play(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str), messages: &[What], hows: &[How]) -> io::Result<()> {
     outcome.attacker = "on every link, without any key; a frame is dropped, or a connection reset".to_owned();
     outcome.head("message", &["link", "lost", "at, s", "healed after, ms"]);
     let mut source = FIRST_SOURCE;
     for &what in messages {
         progress(&format!("losing {} on each link", what.name()));
         for link in site.plan.shuffled(0..LINKS.len()) {
-            for how in [How::Frame, How::Association] {
+            for &how in hows {
                 // GIST asks outside of associations.
                 if what.crosses(link) && (what, how) != (What::GistQuery, How::Association) {
                     Trial { site, what, how, link, source }.run(outcome)?;
@@ -149,7 +148,11 @@ impl Trial<'_> {
         let Self { site, what, how, link, source } = *self;
         let (session, programs) = Session::begin(site, source)?;
         let place = LINKS.get(link).copied().unwrap_or_default();
-        let lost = if how == How::Frame { "frame" } else { "association" };
+        let lost = match how {
+            How::Frame => "frame",
+            How::Association => "association",
+            How::HalfOpen => "one end",
+        };
         let case = format!("{}, {place}, {lost}", what.name());
         let (at, healed) = match what {
             What::GistQuery | What::Response | What::Confirm | What::Query | What::Permission => {
@@ -176,7 +179,12 @@ impl Trial<'_> {
 
     /// How long until all is well again.
     fn limit(&self, association: Duration) -> Duration {
-        SLACK + if self.how == How::Frame { REPEATED } else { association }
+        SLACK
+            + match self.how {
+                How::Frame => REPEATED,
+                How::Association => association,
+                How::HalfOpen => UNACKNOWLEDGED + association,
+            }
     }
 
     /// Data must be behind router2. Gives after how many milliseconds it was.
@@ -196,7 +204,7 @@ impl Trial<'_> {
     /// Waits for data of a flow.
     fn run_until_granted(programs: &Programs) -> io::Result<Steady> {
         let flow = programs.steady(PAUSE)?;
-        if !flow.await_more(20, MESSAGE_LIMIT) {
+        if !flow.await_more(20, trap::LIMIT) {
             return Err(io::Error::other("nothing arrived: no permission"));
         }
         Ok(flow)
@@ -296,90 +304,8 @@ impl Trial<'_> {
     /// From now on the first such message is lost on the link.
     fn trap(&self) -> io::Result<Trap> {
         let (wanted, how) = (self.what.message(), self.how);
-        let trap = Trap { lost: Arc::default(), started: Instant::now(), offset: self.site.now(), how };
-        let sprung = trap.clone();
-        let mut watcher = Watcher::default();
-        self.relay()?.set(move |way, frame| {
-            let is_it = watcher.hear(way, frame).contains(&wanted) && sprung.is_set();
-            // Where an association is to be lost, the message has to be in one.
-            if !is_it || (how == How::Association && !is_segment(frame)) {
-                return Fate::Pass;
-            }
-            sprung.spring(way, frame);
-            Fate::Drop
-        });
+        let trap = Trap::new(self.site.now(), how);
+        trap.set(self.relay()?, wanted);
         Ok(trap)
     }
-}
-
-fn is_segment(frame: &[u8]) -> bool {
-    packet(frame).and_then(frame::read).is_some_and(|seen| seen.protocol == 6 && seen.authentication.is_none())
-}
-
-/// The frame that was lost.
-#[derive(Debug, Clone)]
-struct Lost {
-    at: Duration,
-    way: Way,
-    frame: Vec<u8>,
-}
-
-/// What loses a message.
-#[derive(Debug, Clone)]
-struct Trap {
-    lost: Arc<Mutex<Option<Lost>>>,
-    started: Instant,
-    /// What the captures' clock showed when this one started.
-    offset: Duration,
-    how: How,
-}
-
-impl Trap {
-    fn is_set(&self) -> bool {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-
-    fn spring(&self, way: Way, frame: &[u8]) {
-        let at = self.offset + self.started.elapsed();
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lost { at, way, frame: frame.to_vec() });
-    }
-
-    /// Waits until the message is lost, and resets its association if that is to be lost too. Gives when it was.
-    fn sprung(&self, relay: &Relay) -> io::Result<Option<Duration>> {
-        let deadline = Instant::now() + MESSAGE_LIMIT;
-        while self.is_set() {
-            if Instant::now() > deadline {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(Lost { at, way, frame }) = lost else { return Ok(None) };
-        if self.how == How::Association {
-            for (way, frame) in resets(way, &frame)? {
-                relay.inject(way, &frame)?;
-            }
-        }
-        Ok(Some(at))
-    }
-}
-
-/// What tells both ends of a connection that it is gone, by a segment of it that did not arrive. Who has heard more meanwhile than the
-/// segment says does not believe it, and is told by the other's kernel when it sends again (RFC 9293 §3.5.2).
-fn resets(way: Way, frame: &[u8]) -> io::Result<[(Way, Vec<u8>); 2]> {
-    let back = if way == Way::There { Way::Back } else { Way::There };
-    let seen = packet(frame).and_then(frame::read);
-    let seen = seen.and_then(|seen| Some((messages::numbers(&seen)?, seen)));
-    let ((sequence, acknowledged), seen) = seen.ok_or_else(|| io::Error::other("this is no segment"))?;
-    let (from, to) = ((seen.source, seen.ports.0), (seen.destination, seen.ports.1));
-    let mut turned = frame.to_vec();
-    if let Some((one, rest)) = turned.split_first_chunk_mut::<6>()
-        && let Some(other) = rest.first_chunk_mut::<6>()
-    {
-        std::mem::swap(one, other);
-    }
-    Ok([
-        (way, with_packet(frame, &made::tcp_reset(from, to, sequence)?)),
-        (back, with_packet(&turned, &made::tcp_reset(to, from, acknowledged)?)),
-    ])
 }

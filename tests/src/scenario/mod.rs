@@ -26,6 +26,7 @@ mod spare;
 mod steps;
 mod story;
 mod substitution;
+mod trap;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, rero
 pub static OVERLAID: [overlay::Scenario; 1] = [relaying::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 30] = [
+pub static SCENARIOS: [Scenario; 31] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
@@ -101,6 +102,7 @@ pub static SCENARIOS: [Scenario; 30] = [
     lost::GRANT,
     lost::REFRESH,
     lost::END,
+    lost::HALF_OPEN,
 ];
 
 /// A scenario of either kind.
