@@ -194,7 +194,16 @@ fn each_node_killed_the_moment_a_permission_has_passed_it_is_back_within_a_perio
     if !pbs_lab::may_make_networks() {
         return;
     }
-    let outcome = play("restart-at-permission");
+    let kept = std::env::temp_dir().join(format!("pbs-lab-restarted-{}", std::process::id()));
+    let outcome = play_with("restart-at-permission", &["--keep", kept.to_str().unwrap()]);
+    let audit = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("audit").arg(&kept).output().unwrap();
+    assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
+    let mut falsified = outcome.clone();
+    falsified["table"]["rows"][2][4] = Value::from("1");
+    std::fs::write(kept.join("outcome.json"), serde_json::to_vec(&falsified).unwrap()).unwrap();
+    let audit = Command::new(env!("CARGO_BIN_EXE_pbs-lab")).arg("audit").arg(&kept).output().unwrap();
+    assert!(String::from_utf8_lossy(&audit.stdout).contains("DIFFERS a cell of the table"), "{audit:?}");
+    std::fs::remove_dir_all(&kept).unwrap();
     let killed: Vec<&str> = outcome["table"]["rows"].as_array().unwrap().iter().map(|row| row[0].as_str().unwrap()).collect();
     for node in ["sender", "router1", "router2", "receiver"] {
         assert!(killed.contains(&node), "{killed:?}");

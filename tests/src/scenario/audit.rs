@@ -200,8 +200,25 @@ struct Recorded {
     lost_frames: u64,
     figures: BTreeMap<String, u64>,
     shown: Vec<Shown>,
+    table: Table,
     checks: Vec<Held>,
     holds: bool,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    rows: Vec<Vec<String>>,
+    figures: Vec<Vec<Option<String>>>,
+}
+
+impl Table {
+    /// Whether each cell that shows a figure shows what the run says it is.
+    fn follows_from(&self, figures: &BTreeMap<String, u64>) -> bool {
+        let cells = self.rows.iter().flatten().zip(self.figures.iter().flatten());
+        let shown = |name: &str| figures.get(name).map_or("-".to_owned(), u64::to_string);
+        let same = |(cell, figure): (&String, &Option<String>)| figure.as_ref().is_none_or(|name| *cell == shown(name));
+        self.rows.iter().map(Vec::len).eq(self.figures.iter().map(Vec::len)) && cells.into_iter().all(same)
+    }
 }
 
 #[derive(Deserialize)]
@@ -266,6 +283,7 @@ pub fn run(directory: &Path) -> io::Result<Report> {
     must(recorded.lost_frames == 0, "frames were lost");
     let held = recorded.lost_frames == 0 && !recorded.checks.is_empty() && recorded.checks.iter().all(|check| check.holds);
     must(recorded.holds == held, "the verdict does not follow from the checks");
+    must(recorded.table.follows_from(&recorded.figures), "a cell of the table is not the figure that it shows");
     let plan = serde_json::to_value(Plan::of(&recorded.name, recorded.seed))?;
     must(recorded.plan == plan, "the seed does not decide what the run says it decided");
     let agrees = contradictions.is_empty()
@@ -301,6 +319,7 @@ impl fmt::Display for Report {
         for name in &self.beyond {
             writeln!(f, "no capture shows: {name}")?;
         }
+        writeln!(f, "no capture shows: what nodes log and count: rules, detection, drops by reason")?;
         for contradiction in &self.contradictions {
             writeln!(f, "DIFFERS {contradiction}")?;
         }

@@ -10,7 +10,7 @@ use super::Scenario;
 use super::audit::{Of, Shown, Unit};
 use super::flow::{self, Programs, Steady};
 use super::messages::Message;
-use super::outcome::Outcome;
+use super::outcome::{Cell, Outcome};
 use super::session::{SLACK, Session, nobody_crashed};
 use super::site::{BEHIND, FIRST, OTHER_PORT, SHORTEST, Site, Terms};
 use super::trap::{self, How, Trap};
@@ -58,7 +58,7 @@ pub(super) const END: Scenario = Scenario {
 pub(super) const HALF_OPEN: Scenario = Scenario {
     name: "half-open",
     what: "the end of an association that opened it is gone without a word, as after a crash of its host, once on each link: its kernel \
-           does not tell the other end, whose TCP waits for half a minute (a known weakness); granted within that and T",
+           does not tell the other end, whose TCP waits for half a minute (a known weakness); granted within that and 2 T",
     terms: TERMS,
     run: |site, outcome, progress| play(site, outcome, progress, &[What::Query], &[How::HalfOpen]),
 };
@@ -159,7 +159,7 @@ impl Trial<'_> {
                 let trap = self.trap()?;
                 let flow = programs.steady(PAUSE)?;
                 let at = trap.sprung(self.relay()?)?;
-                let healed = self.must_flow(outcome, &case, &flow, at)?;
+                let healed = self.must_flow(outcome, &case, &flow, at);
                 session.must_agree(outcome, &case)?;
                 flow.end()?;
                 session.must_be_permitted(outcome, &case)?;
@@ -173,7 +173,8 @@ impl Trial<'_> {
         site.relays()?.into_iter().for_each(Relay::pass_all);
         outcome.check(format!("{case}: it was seen and lost"), at.is_some(), format!("{at:?}"));
         let at = at.map_or_else(String::new, |at| format!("{:.3}", at.as_secs_f64()));
-        outcome.row(what.name(), &[place.to_owned(), lost.to_owned(), at, healed.map_or("-".to_owned(), |healed| healed.to_string())]);
+        let [place, lost, at] = [place.to_owned(), lost.to_owned(), at].map(Cell::Text);
+        outcome.row(what.name(), vec![place, lost, at, Cell::Figure(healed)]);
         Ok(())
     }
 
@@ -183,14 +184,14 @@ impl Trial<'_> {
             + match self.how {
                 How::Frame => REPEATED,
                 How::Association => association,
-                How::HalfOpen => UNACKNOWLEDGED + association,
+                How::HalfOpen => UNACKNOWLEDGED + association * 2,
             }
     }
 
-    /// Data must be behind router2. Gives after how many milliseconds it was.
-    fn must_flow(&self, outcome: &mut Outcome, case: &str, flow: &Steady, at: Option<Duration>) -> io::Result<Option<u64>> {
+    /// Data must be behind router2. Gives what the figure is called that says when it was.
+    fn must_flow(&self, outcome: &mut Outcome, case: &str, flow: &Steady, at: Option<Duration>) -> String {
         let Self { site, .. } = *self;
-        let Some(at) = at else { return Ok(None) };
+        let at = at.unwrap_or_else(|| site.now());
         let limit = self.limit(site.refresh);
         let came = flow.await_more(0, limit + Duration::from_secs(8));
         let figure = format!("milliseconds from the loss to data behind router2: {case}");
@@ -198,7 +199,7 @@ impl Trial<'_> {
         let after = outcome.figure_of(&figure, Unit::Milliseconds, [(counted, false)]);
         let holds = came && u128::from(after) <= limit.as_millis();
         outcome.check(format!("{case}: granted within {} s", limit.as_secs()), holds, format!("{came}, after {after} ms"));
-        Ok(came.then_some(after))
+        figure
     }
 
     /// Waits for data of a flow.
@@ -216,7 +217,7 @@ impl Trial<'_> {
         session: Session<'_>,
         programs: &Programs,
         case: &str,
-    ) -> io::Result<(Option<Duration>, Option<u64>)> {
+    ) -> io::Result<(Option<Duration>, String)> {
         let flow = Self::run_until_granted(programs)?;
         let before = session.spi("sender")?;
         let trap = self.trap()?;
@@ -233,8 +234,8 @@ impl Trial<'_> {
         Ok((at, healed))
     }
 
-    /// A Permission must be on the sender's link. Gives after how many milliseconds it was.
-    fn must_answer(&self, outcome: &mut Outcome, case: &str, from: Duration) -> Option<u64> {
+    /// A Permission must be on the sender's link. Gives what the figure is called that says when it was.
+    fn must_answer(&self, outcome: &mut Outcome, case: &str, from: Duration) -> String {
         let Self { site, .. } = *self;
         let limit = self.limit(site.refresh);
         let figure = format!("milliseconds from the loss to a Permission: {case}");
@@ -248,16 +249,10 @@ impl Trial<'_> {
         let after = outcome.figure_of(&figure, Unit::Milliseconds, [(counted, false)]);
         let holds = came && u128::from(after) <= limit.as_millis();
         outcome.check(format!("{case}: refreshed within {} s", limit.as_secs()), holds, format!("{came}, after {after} ms"));
-        came.then_some(after)
+        figure
     }
 
-    fn end(
-        &self,
-        outcome: &mut Outcome,
-        session: Session<'_>,
-        programs: &Programs,
-        case: &str,
-    ) -> io::Result<(Option<Duration>, Option<u64>)> {
+    fn end(&self, outcome: &mut Outcome, session: Session<'_>, programs: &Programs, case: &str) -> io::Result<(Option<Duration>, String)> {
         let flow = Self::run_until_granted(programs)?;
         let (node, command) = if self.what == What::Revocation { ("receiver", "revoke") } else { ("sender", "release") };
         // The program stops first: it would ask again for what it was told to give back.
@@ -272,11 +267,13 @@ impl Trial<'_> {
         let must = format!("{case}: no node keeps the permission for more than {:.1} s", limit.as_secs_f64());
         outcome.check(must, left.is_empty(), format!("{left:?} after {healed} ms"));
         outcome.check(format!("{case}: the flow ran before"), delivered.own > 0, format!("{delivered}"));
-        Ok((at, left.is_empty().then_some(healed)))
+        let figure = format!("milliseconds until no node permits it: {case}");
+        outcome.figure(figure.clone(), healed);
+        Ok((at, figure))
     }
 
     /// Router2 lets nobody permit anything to the other port.
-    fn notice(&self, outcome: &mut Outcome, case: &str) -> io::Result<(Option<Duration>, Option<u64>)> {
+    fn notice(&self, outcome: &mut Outcome, case: &str) -> io::Result<(Option<Duration>, String)> {
         let Self { site, .. } = *self;
         let (sender, _receiver) = site.sockets_from(0, OTHER_PORT)?;
         let trap = self.trap()?;
@@ -289,11 +286,13 @@ impl Trial<'_> {
         let healed = told.as_ref().map(|told| ((told.at - from.as_secs_f64()) * 1e3).max(0.0) as u64);
         let found = told.map_or("nothing".to_owned(), |told| told.message);
         outcome.check(format!("{case}: the sender is told within {} s", limit.as_secs()), healed.is_some(), found);
+        let told_after = format!("milliseconds until the sender is told: {case}");
+        healed.into_iter().for_each(|healed| outcome.figure(told_after.clone(), healed));
         let figure = format!("packets of what is refused behind router2: {case}");
         let counted = site.last.look(|frames| Shown::count(&figure, BEHIND, frames, Of::Other, (begun, site.now())));
         let passed = outcome.figure_of(&figure, Unit::Packets, [(counted, false)]);
         outcome.check(format!("{case}: nothing of it passes"), passed == 0, format!("{passed} packets"));
-        Ok((at, healed))
+        Ok((at, told_after))
     }
 
     fn relay(&self) -> io::Result<&Relay> {

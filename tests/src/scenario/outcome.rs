@@ -58,6 +58,17 @@ pub struct Table {
     pub head: Vec<String>,
     /// A row for each.
     pub rows: Vec<Vec<String>>,
+    /// For each cell the figure that it shows, if it shows one.
+    pub figures: Vec<Vec<Option<String>>>,
+}
+
+/// A cell of the table.
+#[derive(Debug, Clone)]
+pub(super) enum Cell {
+    /// What it says.
+    Text(String),
+    /// The figure that it shows, `-` if there is none of that name.
+    Figure(String),
 }
 
 /// The first evidence of an attack.
@@ -127,8 +138,15 @@ impl Outcome {
     }
 
     /// A row of the table.
-    pub(super) fn row(&mut self, what: &str, figures: &[String]) {
-        self.table.rows.push([what.to_owned()].into_iter().chain(figures.iter().cloned()).collect());
+    pub(super) fn row(&mut self, what: &str, cells: Vec<Cell>) {
+        let cells: Vec<Cell> = [Cell::Text(what.to_owned())].into_iter().chain(cells).collect();
+        let said = |cell: &Cell| match cell {
+            Cell::Text(text) => (text.clone(), None),
+            Cell::Figure(name) => (self.figures.get(name).map_or("-".to_owned(), u64::to_string), Some(name.clone())),
+        };
+        let (texts, figures) = cells.iter().map(said).unzip();
+        self.table.rows.push(texts);
+        self.table.figures.push(figures);
     }
 
     /// Packets dropped at a node for a reason since the attack began.

@@ -13,7 +13,7 @@ use super::Scenario;
 use super::audit::{Of, Shown, Unit};
 use super::flow::{Programs, Steady};
 use super::messages::{Message, Watcher};
-use super::outcome::Outcome;
+use super::outcome::{Cell, Outcome};
 use super::session::{SLACK, Session, nobody_crashed};
 use super::site::{BEHIND, NODES, PORT, SHORTEST, Site, Terms};
 use crate::network::frame;
@@ -150,17 +150,20 @@ impl Trial<'_> {
         let found = again.map_or("not at all".to_owned(), |again| format!("after {:.3} s", again.as_secs_f64()));
         let must = format!("data flows again within {:.0} s of {node}'s return", limit.as_secs_f64());
         outcome.check(must, again.is_some_and(|again| again <= limit), found);
-        let again_ms = if node == "receiver" {
+        let figure = if node == "receiver" {
             // Behind router2 it never ended: only the program knows.
             let again = again.map_or(0, |again| u64::try_from(again.as_millis()).unwrap_or(u64::MAX));
-            outcome.figure(format!("milliseconds until data flows again, {node}"), again);
-            again
+            let figure = format!("milliseconds until data flows again, {node}");
+            outcome.figure(figure.clone(), again);
+            figure
         } else {
             let figure = format!("milliseconds until data flows again behind router2, {node}");
             let counted = site.last.look(|frames| Shown::count(&figure, BEHIND, frames, Of::Flow, (asked, site.now())));
-            outcome.figure_of(&figure, Unit::Milliseconds, [(counted, false)])
+            outcome.figure_of(&figure, Unit::Milliseconds, [(counted, false)]);
+            figure
         };
-        outcome.row(node, &[format!("{:.3}", killed.as_secs_f64()), site.plan.away_ms.to_string(), past.to_string(), again_ms.to_string()]);
+        let [at, away] = [format!("{:.3}", killed.as_secs_f64()), site.plan.away_ms.to_string()].map(Cell::Text);
+        outcome.row(node, vec![at, away, Cell::Figure(past), Cell::Figure(figure)]);
         session.must_agree(outcome, node)?;
         flow.end()?;
         session.must_be_permitted(outcome, node)?;
@@ -230,8 +233,9 @@ impl Trial<'_> {
         Ok(trap)
     }
 
-    /// Packets of the flow on the far side of the node while it was dead; of the receiver those that the program got.
-    fn past(&self, outcome: &mut Outcome, within: (Duration, Duration), got: u64) -> u64 {
+    /// Packets of the flow on the far side of the node while it was dead; of the receiver those that the program got. Gives what the
+    /// figure is called.
+    fn past(&self, outcome: &mut Outcome, within: (Duration, Duration), got: u64) -> String {
         let Self { session: Session { site, .. }, node, .. } = *self;
         let figure = format!("packets past {node} while it was dead");
         let [left, _] = &site.middle;
@@ -241,14 +245,14 @@ impl Trial<'_> {
             _ => (&site.last, BEHIND),
         };
         let past = if node == "receiver" {
-            outcome.figure(figure, got);
+            outcome.figure(figure.clone(), got);
             got
         } else {
             let counted = capture.look(|frames| Shown::count(&figure, name, frames, Of::Flow, within));
             outcome.figure_of(&figure, Unit::Packets, [(counted, false)])
         };
         outcome.check(format!("nothing passes {node} while it is dead"), past == 0, format!("{past} packets"));
-        past
+        figure
     }
 }
 
