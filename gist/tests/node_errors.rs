@@ -352,7 +352,8 @@ fn the_offer_of_the_response_does_not_depend_on_the_query() {
 #[test]
 fn a_declined_query_goes_on_unchanged_but_for_its_hop_count() {
     let mut world = World::chain();
-    world.members[1].node.set_peering(NSLP, false);
+    let now = world.now;
+    world.members[1].node.handle_request(Request::SetPeering { nslp_id: NSLP, willing: false }, now);
     world.members[2].node.set_peering(NSLP, false);
     world.send(0, text("down"));
     world.run(secs(1));

@@ -387,7 +387,7 @@ pub enum Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Elsewhere => Ok(()),
+            Self::Elsewhere => f.write_str(" by the receiver"),
             Self::NoRule => f.write_str(": no rule grants it"),
             Self::Revoked { rest } => write!(f, ": it was revoked, and is refused for {} s yet", rest.as_secs()),
             Self::Declined => f.write_str(": declined by who was asked"),

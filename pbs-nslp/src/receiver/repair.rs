@@ -8,7 +8,7 @@ use gist::time::Instant;
 use super::Receiver;
 use super::rows::{Cause, Step};
 use super::session::{MARK, Session};
-use super::table::{Event, Guards};
+use super::table::{Event, Guards, State};
 use crate::node::SessionKey;
 use crate::wire::{Query, Signed};
 
@@ -36,8 +36,10 @@ impl Receiver {
             return false;
         };
         let rested = session.repaired.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN);
+        // A Permission is about to leave, and goes to the session's peer.
+        let leaves = session.state == State::Permitted && session.pending.is_some();
         // Only to whom GIST has taken for the session's peer: the message itself proves nothing.
-        let repairs = received.authenticated && !received.tentative && rested && session.epoch.is_some();
+        let repairs = received.authenticated && !received.tentative && rested && session.epoch.is_some() && !leaves;
         let cause = Cause::Again { received };
         self.take(Event::RxLastQueryAgain, Guards { repairs, ..Guards::default() }, Step::new(key, cause, now));
         true

@@ -139,9 +139,10 @@ fn while_nothing_is_decided_there_is_nothing_to_tell() {
     world.datapaths[2].stalled = true;
     world.receiver.decide(flow(), again.session, pbs_nslp::receiver::Decision::Grant(crate::setting::terms()), world.now);
     world.settle();
+    tell(&mut world, again);
     world.datapaths[2].resume();
     world.settle();
-    assert_eq!(permissions(&world), 1);
+    assert_eq!(permissions(&world), 1, "the first one, when the packet side has it");
 }
 
 /// The next Query reaches the receiver by another peer.
