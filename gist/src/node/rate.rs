@@ -50,6 +50,9 @@ const SOURCE_GROUPS: u64 = 8;
 /// Responses, and Errors, to one destination on one account within a [`WINDOW`].
 const MOST_TO_ONE: u32 = 16;
 
+/// The same to all addresses of one network: as many first contacts in a window as an IPv4 /24 has hosts.
+const MOST_TO_A_NETWORK: u32 = 256;
+
 /// Seconds.
 const WINDOW: u64 = 4;
 
@@ -75,6 +78,17 @@ pub(super) struct Asker {
     pub(super) address: IpAddr,
     /// Whether it came from there.
     pub(super) is_source: bool,
+}
+
+impl Asker {
+    /// Anybody of the same network: an IPv4 /24, an IPv6 /48.
+    fn network(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(address) => IpAddr::V4((address.to_bits() >> 8 << 8).into()),
+            IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 80 << 80).into()),
+        };
+        Self { address, ..self }
+    }
 }
 
 /// What became of a datagram.
@@ -151,20 +165,24 @@ impl Allowance {
 struct Destinations {
     window: u64,
     sent: BTreeMap<(Asker, bool), u32>,
+    /// By network: its first address stands for it.
+    to_networks: BTreeMap<(Asker, bool), u32>,
 }
 
 impl Destinations {
     fn has_room(&mut self, asker: Asker, is_error: bool, now: Instant) -> bool {
         let window = now.micros() / (WINDOW * 1_000_000);
         if window != self.window {
-            *self = Self { window, sent: BTreeMap::new() };
+            *self = Self { window, ..Self::default() };
         }
         self.sent.get(&(asker, is_error)).is_none_or(|sent| *sent < MOST_TO_ONE)
+            && self.to_networks.get(&(asker.network(), is_error)).is_none_or(|sent| *sent < MOST_TO_A_NETWORK)
     }
 
     fn count(&mut self, asker: Asker, is_error: bool) {
-        let sent = self.sent.entry((asker, is_error)).or_default();
-        *sent = sent.saturating_add(1);
+        for sent in [self.sent.entry((asker, is_error)).or_default(), self.to_networks.entry((asker.network(), is_error)).or_default()] {
+            *sent = sent.saturating_add(1);
+        }
     }
 }
 
@@ -377,6 +395,20 @@ mod tests {
             assert_eq!(count(from(2, 1), seconds), 16, "on another interface");
         }
         assert!(limiter.destinations.sent.len() <= 4);
+    }
+
+    /// §8.4: nor does a network, by as many addresses as it may have.
+    #[test]
+    fn all_addresses_of_one_network_get_few_answers_in_a_while() {
+        let count = |addresses: &mut dyn Iterator<Item = IpAddr>| {
+            let mut limiter = RateLimiter::new(DatagramRate { per_second: 20_000, burst: 20_000, ..DatagramRate::default() }, 1, 7);
+            let purposes = addresses.map(|address| Purpose::Answer(Asker { interface: 1, address, is_source: false }));
+            purposes.filter(|purpose| matches!(limiter.submit(datagram(0), *purpose, Instant::ZERO), Admission::Send(_))).count()
+        };
+        assert_eq!(count(&mut (0..1000_u32).map(|host| [10, 0, 0, host as u8].into())), 256);
+        assert_eq!(count(&mut (0..1000_u16).map(|host| [10, 0, (host / 250) as u8, host as u8].into())), 1000);
+        assert_eq!(count(&mut (0..1000_u16).map(|host| [0x2001, 0xdb8, 1, host, 0, 0, 0, 1].into())), 256);
+        assert_eq!(count(&mut (0..1000_u16).map(|site| [0x2001, 0xdb8, site, 0, 0, 0, 0, 1].into())), 1000);
     }
 
     #[test]

@@ -28,6 +28,10 @@ const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 /// Segments a second that answer what no connection knows, and at once.
 const RESETS: (f64, f64) = (5.0, 5.0);
+/// Segments a second that answer openings, and at once, over IPv4 and IPv6: to an address (IPv6: to a /64).
+const ANSWERS_TO_ONE: ((f64, f64), (f64, f64)) = ((5.0, 10.0), (25.0, 100.0));
+/// To a network of addresses: /24, /48.
+const ANSWERS_TO_A_NETWORK: ((f64, f64), (f64, f64)) = ((50.0, 100.0), (50.0, 100.0));
 
 /// A flood of segments that open connections, from any source, and of such as look like a handshake.
 #[test]
@@ -121,6 +125,49 @@ fn segments_of_no_connection_draw_few_resets_and_take_nothing_from_handshakes() 
     }
 }
 
+/// who opens in a victim's name has it answered, again and again if nothing comes back. Neither one victim nor a network of them
+/// gets more than a few answers a second, and a peer opens meanwhile.
+#[test]
+fn openings_in_others_names_draw_few_answers_upon_an_address_and_upon_a_network() {
+    if !privileged() {
+        return;
+    }
+    for role in [Role::Host, Role::Router] {
+        for (from, to) in [(A4, B4), (A6, B6)] {
+            let (attacker, node) = pair(1500);
+            add_route(&node, "10.0.0.0", 8, A4);
+            add_route(&node, "fd99::", 16, A6);
+            node.run(|| install(role));
+            let listener = listener(&node, address(to, PORT));
+            let victims = (1..=250u16).map(|victim| match from {
+                A4 => format!("10.0.0.{victim}"),
+                // As many networks of hosts within that of one site.
+                _ => format!("fd99:0:0:{victim:x}::1"),
+            });
+            let one = victims.clone().take(1).collect();
+            for (victims, sources, most) in
+                [("one victim", one, ANSWERS_TO_ONE), ("a network", victims.collect::<Vec<_>>(), ANSWERS_TO_A_NETWORK)]
+            {
+                let ports = (2000..2100).collect::<Vec<u16>>();
+                let segments: Vec<_> =
+                    ports.iter().flat_map(|port| sources.iter().map(|source| segment((source, to), (*port, PORT), SYN))).collect();
+                let capture = attacker.run(|| Capture::of(from, SYN | ACK, &sources));
+                let start = Instant::now();
+                flooding(&attacker, from, &segments, || {
+                    std::thread::sleep(Duration::from_secs(3));
+                    Association::strangers(&attacker, &listener, to).round_trips(10, SOON);
+                });
+                let (answers, lasted) = (capture.end(), start.elapsed());
+                let (rate, burst) = if from == A4 { most.0 } else { most.1 };
+                let most = (lasted.as_secs_f64() + 1.0) * rate + burst;
+                eprintln!("{role:?} {from} {victims}: {answers} SYN-ACK in {lasted:?}, {most:.0} at most");
+                assert!(answers > 0, "the capture sees them");
+                assert!(f64::from(answers) <= most, "{answers} SYN-ACK reflected, {most} at most");
+            }
+        }
+    }
+}
+
 /// With SYN cookies the kernel keeps nothing about a connection until the last ACK of its opening, which is a segment of no
 /// connection so far.
 #[test]
@@ -187,26 +234,38 @@ fn segment(ends: raw::Ends<'_>, (from, to): (u16, u16), flags: u8) -> Vec<u8> {
     raw::packet(ends, 6, segment, 16)
 }
 
-/// Counts the RSTs that come in by links.
+/// Counts segments with some flags that come in by links.
 struct Capture {
     end: Arc<AtomicBool>,
     counting: JoinHandle<u32>,
 }
 
 impl Capture {
+    /// All RSTs.
     fn open(family_of: &str) -> Self {
-        let (protocol, flags_at) = if family_of.contains(':') { (SockProtocol::EthIpv6, 40 + 13) } else { (SockProtocol::EthIp, 20 + 13) };
+        Self::of(family_of, RST, &[])
+    }
+
+    /// Those with all of the flags that are for one of these addresses, or for any if none is named.
+    fn of(family_of: &str, flags: u8, destinations: &[String]) -> Self {
+        let is_ipv6 = family_of.contains(':');
+        let (protocol, header) = if is_ipv6 { (SockProtocol::EthIpv6, 40) } else { (SockProtocol::EthIp, 20) };
+        let (flags_at, destination_at) = (header + 13, if is_ipv6 { 24..40 } else { 16..20 });
+        let destinations: Vec<Vec<u8>> = destinations.iter().map(|address| namespace::octets(address.parse().unwrap())).collect();
         let wire = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol).unwrap();
         let end = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&end);
         let counting = std::thread::spawn(move || {
-            let mut resets = 0;
+            let mut counted = 0;
             let mut packet = [0; 128];
             loop {
                 match recv(wire.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-                    Ok(len) if len > flags_at => resets += u32::from(packet[flags_at] & RST != 0),
+                    Ok(len) if len > flags_at => {
+                        let for_them = destinations.is_empty() || destinations.iter().any(|to| *to == packet[destination_at.clone()]);
+                        counted += u32::from(packet[flags_at] & flags == flags && for_them);
+                    }
                     Ok(_) => {}
-                    Err(_) if ended.load(Ordering::Relaxed) => return resets,
+                    Err(_) if ended.load(Ordering::Relaxed) => return counted,
                     Err(_) => std::thread::sleep(Duration::from_millis(1)),
                 }
             }

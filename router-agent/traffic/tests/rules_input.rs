@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use namespace::{Namespace, QUIET, SOON, add_route, address, eventually, link, privileged, receive};
 use raw::Raw;
-use traffic::rules::{self, At, Bucket, Exempt, Role, RouterRules};
+use traffic::rules::{self, Admitted, At, Bucket, Exempt, Role, RouterRules};
 
 const PORT: u16 = 30_270;
 /// Packets of each kind.
@@ -90,6 +90,49 @@ fn errors_about_packets_that_nobody_has_judged_are_bounded() {
             assert!(name != "too large" || open >= 300, "the kernel itself bounds them: {open}");
         }
     }
+}
+
+/// path MTU discovery of a permitted flow goes on while somebody spends what the router says of the sizes of others' packets.
+#[test]
+fn large_packets_under_made_up_spis_do_not_use_up_what_is_said_of_the_size_of_permitted_ones() {
+    if !privileged() {
+        return;
+    }
+    const SPI: u32 = 0x1234_5678;
+    let path = Path::new();
+    let admitted = path.router.run(|| Admitted::open(Role::Router).unwrap());
+    for [_, router, receiver, neighbour] in FAMILIES {
+        path.router.run(|| RouterRules { own_errors: Bucket::new(1, 10), ..RouterRules::new(1, 2, PORT) }.install().unwrap());
+        admitted.admit(receiver.parse().unwrap(), neighbour.parse().unwrap(), SPI, SOON * 10);
+        admitted.refill();
+        let raw = path.sender.run(|| Raw::open(router));
+        let errors = |spis: &[u32]| {
+            path.quiet();
+            let before = path.receiver.run(received);
+            spis.iter().for_each(|spi| raw.send(&large((receiver, neighbour), *spi)));
+            std::thread::sleep(QUIET);
+            path.receiver.run(received) - before
+        };
+        let made_up: Vec<u32> = (1000..1400).collect();
+        let (others, permitted) = (errors(&made_up), errors(&[SPI; 5]));
+        let flooded = errors(&[SPI; 400]);
+        eprintln!(
+            "{router}: {others} errors about 400 under made-up SPIs, {permitted} about 5 and {flooded} about 400 of the permitted flow"
+        );
+        assert!(others <= 10 + 2 + NOISE, "{others}");
+        assert!((5..=5 + NOISE).contains(&permitted), "{permitted}");
+        // What is above its own bucket has no other.
+        assert!(flooded <= 10 + 10 + NOISE, "{flooded}");
+        assert_eq!(errors(&[SPI + 1; 5]).saturating_sub(NOISE), 0);
+    }
+}
+
+/// A packet under AH that does not fit the receiver's link.
+fn large(ends: raw::Ends<'_>, spi: u32) -> Vec<u8> {
+    let words = if ends.0.contains(':') { 6 } else { 5 };
+    let mut payload = [&[17, words, 0, 0][..], &spi.to_be_bytes(), &[0, 0, 0, 1]].concat();
+    payload.resize(2000, 7);
+    raw::packet(ends, 51, payload, 100)
 }
 
 /// Everything on the list still reaches the router, and what it asks for itself comes back if it is exempt.

@@ -10,8 +10,8 @@ use gist::wire::{Body, Cookie, Message, PeerIdentity, datagram};
 use pbs_lab::attack::injector::Injector;
 use pbs_lab::attack::packet;
 use pbs_lab::network::capture::Capture;
-use pbs_lab::network::frame;
-use pbs_lab::network::topology::{LEFT_LINK, RECEIVER, RIGHT_LINK, ROUTER_RIGHT, SENDER, SENDER_LINK};
+use pbs_lab::network::topology::{LEFT_LINK, RECEIVER, RECEIVER_LINK, RIGHT_LINK, ROUTER_RIGHT, SENDER, SENDER_LINK};
+use pbs_lab::network::{frame, link};
 
 use crate::garbage::Living;
 use crate::support::daemon::wait_until;
@@ -80,4 +80,37 @@ fn a_host_cannot_have_a_router_send_where_it_likes() {
     println!("{to_gist} Responses to port 270 in {:?}; to other ports {sent:?}", began.elapsed());
     assert!(sent.is_empty(), "{sent:?}");
     assert!((1..=16 * windows).contains(&to_gist), "{to_gist}");
+}
+
+/// The same upon a whole network, whose link carries the sum: Responses to as many of its addresses as there are.
+#[test]
+fn a_host_cannot_have_a_router_send_much_to_all_addresses_of_one_network() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    const MOST: usize = 256;
+    let living = Living::build();
+    let (router, receiver) = (&living.site.chain.router, &living.site.chain.receiver);
+    let victims: Vec<IpAddr> = (10..90).map(|host| IpAddr::V4(Ipv4Addr::new(192, 168, 21, host))).collect();
+    for victim in &victims {
+        link::add_address(receiver, RECEIVER_LINK, *victim, 24).unwrap();
+    }
+    let attacker = Injector::new(&living.site.chain.sender, SENDER_LINK, router, LEFT_LINK).unwrap();
+    let capture = Capture::start(router, RIGHT_LINK, Instant::now()).unwrap();
+    let taken = living.router.gist("datagrams_received");
+    let began = Instant::now();
+    for number in 0..1600 {
+        let query = naming(&living.query, victims[usize::from(number) % victims.len()], number, 32);
+        attacker.send(&[packet::udp((SENDER, PORT), (RECEIVER, 270), &query).unwrap()]).unwrap();
+        std::thread::sleep(PAUSE);
+    }
+    wait_until("most Queries are counted", || living.router.gist("datagrams_received") >= taken + 1500);
+    let windows = usize::try_from(began.elapsed().as_secs() / 4).unwrap() + 2;
+    let sent = capture.look(|frames| {
+        let seen = frames.iter().filter_map(|frame| frame.ip().and_then(frame::read));
+        seen.filter(|seen| seen.source == ROUTER_RIGHT && seen.protocol == 17 && victims.contains(&seen.destination)).count()
+    });
+    println!("{sent} Responses to 80 addresses of one network in {:?}", began.elapsed());
+    assert!((1..=MOST * windows).contains(&sent), "{sent}, at most {MOST} in 4 s");
+    assert!(living.router.gist("rate_dropped") > 0);
 }

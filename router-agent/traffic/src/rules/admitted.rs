@@ -1,4 +1,5 @@
-//! The permissions that rules know: whose fragments the kernel makes whole ([`super::fragments`]).
+//! The permissions that rules know: fragments under their SPIs are made whole ([`super::fragments`]), and a router says of their packets
+//! that they are too big whatever else it says that of ([`super::router`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,10 +10,20 @@ use crate::netlink::{Batch, CREATE, NetlinkError, Protocol, Socket, Writer};
 
 use super::Role;
 use super::batch;
-use super::fragments::ADMITTED;
-use super::plan::Family;
+use super::key::Key;
+use super::plan::{Family, Set};
 
-/// Permissions held here at most; fragments of others share the bucket of what has none.
+/// The live permissions, by addresses and SPI. Only their daemon fills it.
+pub(super) const ADMITTED: &str = "permissions";
+/// How long one is kept if its daemon does not say, in milliseconds.
+const KEPT: u64 = 60_000;
+
+/// The set that they stand in.
+pub(super) fn set() -> Set {
+    Set { name: ADMITTED.into(), key: Key::Association, timeout: KEPT }
+}
+
+/// Permissions held here at most; others share the buckets of what has none.
 const MOST: usize = 65_536;
 /// Elements of one batch.
 const AT_ONCE: usize = 256;
@@ -21,8 +32,8 @@ const LONGER: Duration = Duration::from_secs(60);
 
 /// The permissions that a daemon has told the rules of its role. Clones are the same.
 ///
-/// What stands in the kernel decides only about room in its memory for fragments: a permission too many or too few lets no packet
-/// pass that would not be verified. So nothing here fails a caller.
+/// What stands in the kernel decides only about room in its memory for fragments and about errors: a permission too many or too few lets
+/// no packet pass that would not be verified. So nothing here fails a caller.
 #[derive(Debug, Clone)]
 pub struct Admitted(Arc<Mutex<Inner>>);
 
@@ -58,7 +69,7 @@ impl Admitted {
         self.lock().socket.port()
     }
 
-    /// Lets fragments of a flow's packets be made whole that are under this SPI, for as long as its permission `lasts`, at the least.
+    /// Makes known the SPI of a flow's packets, for as long as its permission `lasts`, at the least.
     pub fn admit(&self, source: IpAddr, destination: IpAddr, spi: u32, lasts: Duration) {
         let mut inner = self.lock();
         let (association, now) = ((source, destination, spi), Instant::now());
@@ -112,7 +123,7 @@ impl Admitted {
 
 impl Inner {
     fn tell(&mut self, associations: &[(Association, Instant)], now: Instant) {
-        let mut batch = batch::begin("admit fragments of a permission");
+        let mut batch = batch::begin("admit a permission");
         for (association, kept) in associations {
             // An element that is there keeps its end: it goes first, and must be there for that.
             element(&mut batch, self.role, batch::NEW_ELEMENT, *association, None);
@@ -121,7 +132,7 @@ impl Inner {
         }
         if let Err(error) = self.socket.transact(batch::end(batch)) {
             self.refused = self.refused.saturating_add(associations.len() as u64);
-            tracing::debug!(%error, "fragments of a permission share the bucket of others");
+            tracing::debug!(%error, "a permission shares the buckets of what has none");
         }
     }
 }

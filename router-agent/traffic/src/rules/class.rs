@@ -5,8 +5,10 @@
 use std::borrow::Cow;
 
 use super::exempt::{At, Exempt};
-use super::expression::{Expression, destination_port, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port};
-use super::key::Key;
+use super::expression::{
+    Expression, answers_opening, destination_port, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port,
+};
+use super::key::{Key, QUOTE};
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
 use super::{ASSOCIATION_MARK, GIST_PORT, HostRules, LISTENER_MARK};
 
@@ -102,7 +104,6 @@ impl Listed<'_> {
     /// messages are smaller than any link's MTU (G-055), and what is lost is sent again.
     fn errors_about_associations(&self, family: Family) -> Vec<Vec<Expression>> {
         // Behind the ICMP header stands the IP header of the packet in question. One with options is not taken for signalling.
-        const QUOTE: u32 = 8;
         let (errors, mask, form, protocol_at, ports_at) = match family {
             Family::Ipv4 => (icmp_errors(), 0xff, 0x45, QUOTE + 9, QUOTE + 20),
             Family::Ipv6 => (icmpv6_errors(), 0xf0, 0x60, QUOTE + 6, QUOTE + 40),
@@ -144,11 +145,14 @@ impl Listed<'_> {
                     (from, LISTENER_MARK, handshake),
                 ];
                 let rules = rules.map(|(test, mark, chain)| Rule::new("association", [test, marked(mark, chain)]));
-                std::iter::once(unasked).chain(rules).collect()
+                let answers = answered_openings(self.association_port, self.path_mark, buckets, table);
+                [unasked, answers].into_iter().chain(rules).collect()
             }
             Way::In => {
-                let (opening, listener, others) = ("in-opening", "in-listener", "in-listener-others");
-                table.add_bucket(opening, buckets.openings, way.interface(), Expression::Accept);
+                let (opening, openings, listener, others) = ("in-opening", "in-openings", "in-listener", "in-listener-others");
+                table.add_bucket(openings, buckets.openings, way.interface(), Expression::Accept);
+                let source = Key::Source(way.interface());
+                table.add_buckets(opening, buckets.of_one(table.family), source, Expression::Jump(openings.into()), Some(openings));
                 table.add_buckets(handshake, buckets.handshakes, Key::Connection(way.interface()), Expression::Accept, None);
                 table.add_bucket(others, buckets.listener, way.interface(), Expression::Accept);
                 table.add_buckets(listener, buckets.listener, Key::Source(way.interface()), Expression::Accept, Some(others));
@@ -169,6 +173,21 @@ pub(super) fn unasked_resets(association_port: u16, path_mark: u32, bucket: Buck
     not_authenticated.push(Expression::Unequal(host(ASSOCIATION_MARK)));
     let to_chain = vec![Expression::Jump(CHAIN.into())];
     Rule::new("resets", [protocol(TCP), source_port(association_port), resets(), not_authenticated, to_chain])
+}
+
+/// Segments with which the kernel answers what opens associations, in whoever's name: again and again, if nobody goes on. So they are
+/// few to each address, and to each network of addresses, however many it has.
+pub(super) fn answered_openings(association_port: u16, path_mark: u32, buckets: Exemptions, table: &mut Table) -> Rule {
+    const TO_ONE: &str = "out-opening";
+    const TO_A_NETWORK: &str = "out-openings";
+    let leaving = Interface::Leaving;
+    table.add_buckets(TO_A_NETWORK, buckets.openings_of_a_network, Key::DestinationNetwork(leaving), Expression::Accept, None);
+    let next = Expression::Jump(TO_A_NETWORK.into());
+    table.add_buckets(TO_ONE, buckets.of_one(table.family), Key::Destination(leaving), next, None);
+    let mut listeners = but_for_ways(Expression::LoadMark, path_mark);
+    listeners.push(Expression::Equal(host(LISTENER_MARK)));
+    let to_chain = vec![Expression::Jump(TO_ONE.into())];
+    Rule::new("answers to openings", [protocol(TCP), source_port(association_port), answers_opening(), listeners, to_chain])
 }
 
 /// A mark without the bits of ways out, which may be any.
@@ -225,8 +244,8 @@ pub(super) fn own_errors_about_size(family: Family) -> Rule {
 const ABOUT_SIZE: &str = "in-errors-about-size";
 
 /// ICMP "too big" that quotes a packet in whose IP header AH is next.
-fn about_ah(family: Family) -> Vec<Expression> {
-    let quoted_protocol = if family == Family::Ipv4 { 8 + 9 } else { 8 + 6 };
+pub(super) fn about_ah(family: Family) -> Vec<Expression> {
+    let quoted_protocol = QUOTE + if family == Family::Ipv4 { 9 } else { 6 };
     [too_big(family), vec![Expression::LoadTransport { offset: quoted_protocol, len: 1 }, Expression::Equal(vec![AH])]].concat()
 }
 

@@ -302,6 +302,11 @@ pub(super) fn opens() -> Vec<Expression> {
     flags(SYN | ACK, Expression::Equal(vec![SYN]))
 }
 
+/// Tests for a TCP segment that answers one that opens a connection.
+pub(super) fn answers_opening() -> Vec<Expression> {
+    flags(SYN | ACK, Expression::Equal(vec![SYN | ACK]))
+}
+
 /// Tests for a TCP segment that resets a connection.
 pub(super) fn resets() -> Vec<Expression> {
     const RST: u8 = 0x04;

@@ -8,16 +8,12 @@
 //! harms datagrams in fragments alone.
 
 use super::Fragments;
+use super::admitted::ADMITTED;
 use super::expression::{ADDRESS_LOCAL, Expression, fragmented, host, interface, protocol, unfragmented};
 use super::key::{FRAGMENT_HEADER, Key};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Set, Table};
 
 const AH: u8 = 51;
-
-/// The live permissions, by addresses and SPI. Only their daemon fills it.
-pub(super) const ADMITTED: &str = "fragments-admitted";
-/// How long one is kept if its daemon does not say.
-pub(super) const KEPT: u64 = 60_000;
 
 /// The datagrams whose first fragment was admitted.
 const BEGUN: &str = "fragments-begun-datagrams";
@@ -69,7 +65,6 @@ fn whole(family: Family) -> Vec<Rule> {
 
 fn made_whole(observed: bool, table: &mut Table) -> Vec<Rule> {
     let family = table.family;
-    table.sets.push(Set { name: ADMITTED.into(), key: Key::Association, timeout: KEPT });
     table.sets.push(Set { name: BEGUN.into(), key: Key::Datagram, timeout: REST });
     table.add_buckets(OF_ONE, OF_A_DATAGRAM, Key::Datagram, Expression::Accept, None);
     let [of_a_source, of_an_interface, of_the_node] = others(family);

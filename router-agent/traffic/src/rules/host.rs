@@ -1,6 +1,7 @@
 //! The rules of a host.
 
 use super::HostRules;
+use super::admitted;
 use super::asking;
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, host, interface, reassembly};
@@ -15,6 +16,7 @@ const BACK: i32 = -310;
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let mut table = Table::new(family);
+    table.sets.push(admitted::set());
     let mut outbound = relayed(rules);
     outbound.push(Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()]));
     outbound.extend(rules.relayed.map(|mark| Rule::new("relayed", [is_marked(mark), pass()])));

@@ -12,12 +12,18 @@ pub(super) enum Key {
     Connection(Interface),
     /// Where a packet comes from, an IPv4 address or an IPv6 /64, on one interface.
     Source(Interface),
+    /// Where a packet goes, an IPv4 address or an IPv6 /64, on one interface.
+    Destination(Interface),
+    /// The network that a packet goes to, an IPv4 /24 or an IPv6 /48, on one interface.
+    DestinationNetwork(Interface),
     /// A user of this node, by the socket that a packet comes from.
     Owner,
     /// Addresses, protocol and ports of a packet that leaves: a flow.
     Flow,
     /// Addresses and SPI of a packet with AH, or of its first fragment.
     Association,
+    /// The same of the packet that an ICMP error quotes, if AH stands there just behind the IP header.
+    QuotedAssociation,
     /// Addresses and identification of a datagram in fragments.
     Datagram,
 }
@@ -31,7 +37,9 @@ impl Key {
             // Only what belongs to connections comes so far, on each interface on which somebody guesses one.
             Self::Connection(_) | Self::Source(Interface::Arriving) => 16_384,
             Self::Owner => 1024,
-            Self::Flow | Self::Association | Self::Datagram | Self::Source(Interface::Leaving) => 65_536,
+            // What goes out was let in before, within a bucket.
+            Self::Destination(_) | Self::DestinationNetwork(_) => 16_384,
+            Self::Flow | Self::Association | Self::QuotedAssociation | Self::Datagram | Self::Source(Interface::Leaving) => 65_536,
         }
     }
 
@@ -70,10 +78,34 @@ impl Key {
                 };
                 vec![interface(of), source]
             }
+            Self::Destination(of) => {
+                let destination = match family {
+                    Family::Ipv4 => Part::new(IPV4_ADDRESS, 4, Expression::LoadNetwork { offset: 16, len: 4 }),
+                    Family::Ipv6 => Part::new(INTEGER, 8, Expression::LoadNetwork { offset: 24, len: 8 }),
+                };
+                vec![interface(of), destination]
+            }
+            Self::DestinationNetwork(of) => {
+                let network = match family {
+                    Family::Ipv4 => Part::new(INTEGER, 3, Expression::LoadNetwork { offset: 16, len: 3 }),
+                    Family::Ipv6 => Part::new(INTEGER, 6, Expression::LoadNetwork { offset: 24, len: 6 }),
+                };
+                vec![interface(of), network]
+            }
             Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
             Self::Association => {
                 let [source, destination] = addresses(family);
                 vec![source, destination, Part::new(INTEGER, 4, Expression::LoadTransport { offset: SPI, len: 4 })]
+            }
+            Self::QuotedAssociation => {
+                let [source, destination] = addresses(family);
+                let quoted = |part: Part, offset| Part { load: Expression::LoadTransport { offset, len: part.octets }, ..part };
+                let (source_at, destination_at, behind) = match family {
+                    Family::Ipv4 => (12, 16, 20),
+                    Family::Ipv6 => (8, 24, 40),
+                };
+                let spi = Expression::LoadTransport { offset: QUOTE + behind + SPI, len: 4 };
+                vec![quoted(source, QUOTE + source_at), quoted(destination, QUOTE + destination_at), Part::new(INTEGER, 4, spi)]
             }
             Self::Datagram => {
                 let [source, destination] = addresses(family);
@@ -102,6 +134,8 @@ pub(super) fn flow_without_ports(family: Family, under_ah: bool) -> Vec<Expressi
 
 /// The IPv6 Fragment header (RFC 8200 §4.5).
 pub(super) const FRAGMENT_HEADER: u8 = 44;
+/// Where an ICMP error quotes what it is about (RFC 792, RFC 4443 §2.1).
+pub(super) const QUOTE: u32 = 8;
 /// Where the SPI stands in AH (RFC 4302 §2.4).
 const SPI: u32 = 4;
 
@@ -181,6 +215,11 @@ mod tests {
             (Key::Flow, Family::Ipv6, 44),
             (Key::Association, Family::Ipv4, 12),
             (Key::Association, Family::Ipv6, 36),
+            (Key::QuotedAssociation, Family::Ipv4, 12),
+            (Key::QuotedAssociation, Family::Ipv6, 36),
+            (Key::Destination(Interface::Leaving), Family::Ipv6, 12),
+            (Key::DestinationNetwork(Interface::Leaving), Family::Ipv4, 8),
+            (Key::DestinationNetwork(Interface::Leaving), Family::Ipv6, 12),
             (Key::Datagram, Family::Ipv4, 12),
             (Key::Datagram, Family::Ipv6, 36),
         ] {

@@ -63,6 +63,13 @@ pub struct Exemptions {
     pub association: Bucket,
     /// TCP segments that open connections to the port of associations.
     pub openings: Bucket,
+    /// Of these, what comes from one source on one interface, an IPv4 address, and what leaves as an answer to it: anybody can open in
+    /// anybody's name, and the answer is sent several times.
+    pub openings_of_one: Bucket,
+    /// The same for an IPv6 /64, which may be one host or many.
+    pub openings_of_one_ipv6: Bucket,
+    /// Answers to openings that leave for one network, an IPv4 /24 or an IPv6 /48.
+    pub openings_of_a_network: Bucket,
     /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones: what comes in of one
     /// connection on one interface, what goes out of all on one interface.
     pub handshakes: Bucket,
@@ -85,6 +92,9 @@ impl Default for Exemptions {
             signalling: Bucket::new(500, 200),
             association: Bucket::new(2000, 1000),
             openings: Bucket::new(100, 100),
+            openings_of_one: Bucket::new(5, 10),
+            openings_of_one_ipv6: Bucket::new(25, 100),
+            openings_of_a_network: Bucket::new(50, 100),
             handshakes: Bucket::new(1000, 500),
             listener: Bucket::new(5, 10),
             resets: Bucket::new(5, 5),
@@ -102,12 +112,25 @@ impl Exemptions {
             signalling: Bucket::new(2000, 500),
             association: Bucket::new(20_000, 10_000),
             openings: Bucket::new(1000, 500),
+            openings_of_one: Bucket::new(5, 10),
+            openings_of_one_ipv6: Bucket::new(25, 100),
+            openings_of_a_network: Bucket::new(50, 100),
             handshakes: Bucket::new(1000, 500),
             listener: Bucket::new(5, 10),
             resets: Bucket::new(5, 5),
             icmp_errors: Bucket::new(100, 50),
             dhcp: Bucket::new(10, 20),
             neighbour_discovery: Bucket::new(500, 500),
+        }
+    }
+}
+
+impl Exemptions {
+    /// What one source may open, as it is told from others in a family.
+    pub(super) const fn of_one(&self, family: Family) -> Bucket {
+        match family {
+            Family::Ipv4 => self.openings_of_one,
+            Family::Ipv6 => self.openings_of_one_ipv6,
         }
     }
 }
@@ -137,7 +160,7 @@ impl Set {
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
     fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
-        let made_up = matches!(key, Key::Source(_) | Key::Connection(_));
+        let made_up = matches!(key, Key::Source(_) | Key::Destination(_) | Key::Connection(_));
         let least = if made_up { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
         Self { name, key, timeout: full_again.saturating_add(1000).max(least) }
     }

@@ -1,10 +1,12 @@
 //! The rules of a router.
 
+use super::admitted::{self, ADMITTED};
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, unfragmented};
 use super::fragments;
+use super::key::Key;
 use super::mode;
-use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
 const ICMP: u8 = 1;
@@ -16,6 +18,7 @@ const NO_WAYS: u32 = 0;
 /// The router's table in one family.
 pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let mut table = Table::new(family);
+    table.sets.push(admitted::set());
     table.add_bucket("signalling", rules.signalling, Interface::Arriving, Expression::Queue(rules.signalling_queue));
     table.add_bucket("passed-signalling", rules.passed_signalling, Interface::Arriving, Expression::Accept);
     for bucket in ["own-errors", "own-errors-about-size"] {
@@ -95,9 +98,10 @@ fn input(rules: &RouterRules, table: &mut Table) -> Chain {
 
 /// What the router sends of itself is open (X-58: to and from the node itself), but for the errors with which its IP stack
 /// answers packets of others: those it sends before FORWARD has judged the packet (hop limit, size, no route), so a bucket
-/// bounds what a false source can draw upon its victim. Redirects count as such. "Too big" has a bucket of its own: flows that
-/// are permitted live on it, and packets whose hop limit ends here must not use it up. Likewise the resets with which it answers
-/// segments that come to the port of associations and belong to none.
+/// bounds what a false source can draw upon its victim. Redirects count as such. "Too big" has a bucket of its own, and one for each
+/// permission whose addresses and SPI it quotes: permitted flows live on it, and neither packets whose hop limit ends here nor large
+/// ones under made-up SPIs may use it up. Likewise the resets with which it answers segments that come to the port of
+/// associations and belong to none, and the answers to those that open one.
 fn output(rules: &RouterRules, table: &mut Table) -> Chain {
     let family = table.family;
     let resets = class::unasked_resets(rules.association_port, NO_WAYS, rules.exemptions.resets, table);
@@ -111,11 +115,23 @@ fn output(rules: &RouterRules, table: &mut Table) -> Chain {
     };
     tests.push(redirect.concat());
     let jump = || vec![Expression::Jump("own-errors".into())];
+    let answers = class::answered_openings(rules.association_port, 0, rules.exemptions, table);
+    let of_permissions = about_the_size_of_permitted(table);
     let about_size = Rule::new("own errors about size", [class::too_big(family), vec![Expression::Jump("own-errors-about-size".into())]]);
     let others = tests.into_iter().map(|test| Rule::new("own errors", [test, jump()]));
     Chain {
         name: "output".into(),
         base: Some(Base { hook: Hook::Output, priority: 0, kind: "filter", policy: Policy::Accept }),
-        rules: [resets, about_size].into_iter().chain(others).collect(),
+        rules: [resets, answers, of_permissions, about_size].into_iter().chain(others).collect(),
     }
+}
+
+/// Errors about the size of packets under live permissions: as many of each as its sender takes notice of.
+fn about_the_size_of_permitted(table: &mut Table) -> Rule {
+    const CHAIN: &str = "own-errors-permitted";
+    const OF_ONE: Bucket = Bucket::new(10, 10);
+    table.add_buckets(CHAIN, OF_ONE, Key::QuotedAssociation, Expression::Accept, None);
+    let known = [Key::QuotedAssociation.load(table.family), vec![Expression::Known(ADMITTED.into())]].concat();
+    let jump = vec![Expression::Jump(CHAIN.into())];
+    Rule::new("own errors about the size of permitted packets", [class::about_ah(table.family), known, jump])
 }
