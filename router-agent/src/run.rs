@@ -38,7 +38,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     };
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let queue = QueueConfig { modes: !modes.are_closed(), ..QueueConfig::new(config.datapath.data_queue) };
+    let (lenient, passes_if_full) = (!modes.are_closed(), modes.are_observed());
+    let queue = QueueConfig { modes: lenient, passes_if_full, ..QueueConfig::new(config.datapath.data_queue) };
     let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted());
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;

@@ -409,7 +409,7 @@ impl Drive {
             fields.insert("gist_port_open_to_anybody".to_owned(), self.port.wrong().into());
             fields.insert("gist_requests_lost".to_owned(), self.lost.into());
             fields.insert("rules".to_owned(), self.rules.show());
-            fields.insert("fragments".to_owned(), self.rules.fragments());
+            fields.extend(self.rules.packets().into_iter().map(|(name, value)| (name.to_owned(), value)));
             fields.insert("routes".to_owned(), self.routing.show());
             fields.insert("threads_running".to_owned(), threads.into());
         }

@@ -87,26 +87,27 @@ impl Rules {
         &self.admitted
     }
 
-    /// For `status`: what became of fragments that arrived, over both IP versions; null if that cannot be read.
-    pub fn fragments(&self) -> Value {
+    /// For `status`, over both IP versions, each number null if it cannot be read: what became of fragments that arrived, and what
+    /// a router has passed unjudged by interfaces that it observes.
+    pub fn packets(&self) -> Vec<(&'static str, Value)> {
         let (known, not_made_known) = self.admitted.counts();
         let counted = traffic::rules::counters(self.role).ok();
         let packets = |of: &dyn Fn(&str, &str) -> bool| {
-            let of_rule = |counter: &&RuleCounter| counter.chain.starts_with("fragments") && of(&counter.chain, &counter.rule);
+            let of_rule = |counter: &&RuleCounter| of(&counter.chain, &counter.rule);
             counted.as_ref().map(|all| all.iter().filter(of_rule).map(|counter| counter.packets).sum::<u64>())
         };
-        json!({
+        let named = |name| packets(&move |chain: &str, rule: &str| chain.starts_with("fragments") && rule == name);
+        let fragments = json!({
             "permissions_known": known,
             "permissions_not_made_known": not_made_known,
             "of_permissions": packets(&|chain, rule| (chain, rule) == ("fragments-begun", "within the bucket")),
             "others": packets(&|chain, rule| (chain, rule) == ("fragments-node", "within the bucket")),
-            "not_made_whole": packets(&|_, rule| rule == "not made whole"),
-            "dropped": {
-                "not_wanted": packets(&|_, rule| rule == "fragments"),
-                "too_short": packets(&|_, rule| rule == "too short"),
-                "too_many": packets(&|_, rule| rule == "above the bucket"),
-            },
-        })
+            "not_made_whole": named("not made whole"),
+            "dropped": { "not_wanted": named("fragments"), "too_short": named("too short"), "too_many": named("above the bucket") },
+        });
+        let unjudged = || packets(&|_, rule| rule == "passed unjudged").into();
+        let observed = (self.role == Role::Router).then(|| ("passed_unjudged", unjudged()));
+        [("fragments", fragments)].into_iter().chain(observed).collect()
     }
 
     /// For `counters`: what came to each filter rule, or null and why that is not known. Rules named "above the bucket" drop, like

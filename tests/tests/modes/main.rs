@@ -4,13 +4,15 @@
 mod exempt;
 mod site;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use pbs_lab::network::link;
 use pbs_lab::network::topology::RECEIVER;
-use site::{LEFT, LEGACY_LINK, RIGHT, Site, received, socket};
+use site::{LEFT, LEGACY_LINK, PATIENCE, RIGHT, Site, received, socket};
 
 /// What one source may send: 8 KiB at once, and 8000 octets a second.
 const BURST: u64 = 8192;
@@ -84,6 +86,63 @@ fn a_host_without_pbs_gets_its_trickle_through_an_open_router_and_takes_nothing_
     assert_eq!(received(&counting).0, 0);
 }
 
+/// P-191, P-194: a connection of two hosts without PBS makes progress at its trickle and no more, both ways, and takes nothing from what is
+/// permitted on the same link.
+#[test]
+fn a_connection_without_pbs_makes_progress_at_its_trickle_and_no_more() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    const PACKETS: u32 = 5000;
+    // Both have to let pass: one the data, one what acknowledges it. The permitted flow goes with what else leaves for its receiver.
+    let mut site = Site::build("", &(open("r1") + &open("r2") + &open("r3")), true);
+    let (sender, receiver) = site.permitted();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    for ((from, _), (to, _)) in LEFT.into_iter().zip(RIGHT) {
+        let listener = site.right.run(|| TcpListener::bind((to, 4001))).unwrap();
+        // What a program without PBS sends towards the permitted flow's own link besides.
+        let flooding = socket(&site.left, LEFT[0].0, 4000);
+        let (before, start, end) = (site.arrived_on_the_right(), Instant::now(), AtomicBool::new(false));
+        let (octets, on_the_wire, elapsed, arrived) = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let (mut accepted, _) = listener.accept().unwrap();
+                accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+                let (mut read, mut buffer) = (0, [0; 65_536]);
+                while let Ok(length @ 1..) = accepted.read(&mut buffer) {
+                    read += length as u64;
+                }
+                read
+            });
+            let mut stream = site.left.run(|| TcpStream::connect_timeout(&(to, 4001).into(), PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    let _ = stream.write(&[7; 16_384]);
+                }
+                // Whoever closes in order waits for what is still to be sent.
+                setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+                drop(stream);
+            });
+            let arriving = scope.spawn(|| std::iter::from_fn(|| receiver.recv(&mut [0; 2000]).ok()).count());
+            for number in 0..PACKETS {
+                let _ = sender.send(&[1; 100]);
+                let _ = flooding.send_to(&[0; 472], (RECEIVER, 4001));
+                std::thread::sleep((Duration::from_millis(1) * number).saturating_sub(start.elapsed()));
+            }
+            let (on_the_wire, elapsed) = (site.arrived_on_the_right() - before, start.elapsed());
+            end.store(true, Ordering::Relaxed);
+            (reading.join().unwrap(), on_the_wire, elapsed, arriving.join().unwrap())
+        });
+        let most = BURST + RATE * u64::try_from(elapsed.as_millis()).unwrap() / 1000 + 1500;
+        eprintln!(
+            "{from}: {octets} octets read, {on_the_wire} on the wire in {elapsed:?} ({most} at most); permitted {arrived} of {PACKETS}"
+        );
+        assert!(on_the_wire <= most, "{on_the_wire} octets in {elapsed:?}, at most {most}");
+        assert!(octets >= most / 4, "the connection makes progress: {octets}");
+        assert!(arrived * 100 >= PACKETS as usize * 95, "{arrived} of {PACKETS}");
+    }
+}
+
 /// of all sources together no more than the interface's share leaves, however many they are.
 #[test]
 fn many_sources_share_what_may_trickle_by_an_interface() {
@@ -145,6 +204,7 @@ fn observe_forwards_what_would_be_dropped_and_says_why() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("WOULD_DROP")).collect();
     assert!(lines.iter().any(|line| line.contains("no_permission") && line.contains("192.168.40.1")), "{log}");
     assert!(lines.len() < 15, "one line a second: {lines:?}");
+    everything_that_is_too_much_passes(&site);
     site.kill_router();
     for ((from, _), (to, _)) in LEFT.into_iter().zip(RIGHT) {
         let (sending, receiving) = (socket(&site.left, from, 4000), socket(&site.right, to, 4001));
@@ -153,4 +213,31 @@ fn observe_forwards_what_would_be_dropped_and_says_why() {
         receiving.send_to(b"back", (from, 4000)).unwrap();
         assert_eq!(received(&sending).0, 0, "{from}: closed does not");
     }
+}
+
+/// More than 20,000 packets a second: what comes to the router leaves it, and it says how much of that it has not judged.
+fn everything_that_is_too_much_passes(site: &Site) {
+    const PACKETS: u64 = 40_000;
+    let ((from, _), (to, _)) = (LEFT[0], RIGHT[0]);
+    let sending = socket(&site.left, from, 4005);
+    let said = || (site.rule("forward", "data"), site.ask("status")["passed_unjudged"].as_u64().unwrap());
+    let judged = || site.counted("would_drop", "no_permission");
+    let (before, left, judged_before) = (said(), site.left_on_the_right(), judged());
+    let queue_full = site.counted("dropped", "queue_full");
+    let start = Instant::now();
+    for _ in 0..PACKETS {
+        let _ = sending.send_to(b"too much", (to, 4005));
+    }
+    let elapsed = start.elapsed();
+    std::thread::sleep(Duration::from_millis(500));
+    let (came, unjudged) = (said().0 - before.0, said().1 - before.1);
+    let (left, judged) = (site.left_on_the_right() - left, judged() - judged_before);
+    // The other interface is closed, so the queue itself does not give way when it is full.
+    let queue_full = site.counted("dropped", "queue_full") - queue_full;
+    eprintln!(
+        "{PACKETS} in {elapsed:?}: {came} came, {left} left, {judged} of them judged, {unjudged} not; {queue_full} found the queue full"
+    );
+    assert!(unjudged > 0, "so many cannot be judged");
+    assert_eq!(judged + unjudged + queue_full, came);
+    assert!(left + queue_full >= came, "{left} left");
 }

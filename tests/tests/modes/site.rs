@@ -144,6 +144,18 @@ impl Site {
         rows.iter().filter(|row| row["chain"] == chain && row["rule"] == rule).map(|row| row["packets"].as_u64().unwrap()).sum()
     }
 
+    /// Octets of IP packets that have come to the host without PBS on the right, as its link has counted them.
+    pub(crate) fn arrived_on_the_right(&self) -> u64 {
+        const ETHERNET: u64 = 14;
+        let counted = counted(&self.right, "h0");
+        counted[0] - ETHERNET * counted[1]
+    }
+
+    /// Packets that the router has sent there.
+    pub(crate) fn left_on_the_right(&self) -> u64 {
+        counted(&self.chain.router, RIGHT_LEGACY)[9]
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("router.log")).unwrap_or_default()
     }
@@ -155,6 +167,13 @@ impl Drop for Site {
         self.router = None;
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// What a link counts: octets and packets that came are the first two, those that went the ninth and tenth.
+fn counted(host: &Namespace, interface: &str) -> Vec<u64> {
+    let devices = host.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    let line = devices.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':')).unwrap();
+    line.split_ascii_whitespace().map(|number| number.parse().unwrap()).collect()
 }
 
 /// A socket of a host without PBS.

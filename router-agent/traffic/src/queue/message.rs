@@ -3,7 +3,7 @@
 use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Message, Messages, REQUEST, Writer, attributes, messages};
 use crate::processor::{PacketId, UserId};
 
-use super::{Decision, MAX_PACKET_LEN};
+use super::{Decision, MAX_PACKET_LEN, QueueConfig};
 
 /// Subsystem of the packet queue, in the upper half of a message's kind (`NFNL_SUBSYS_QUEUE`).
 const SUBSYSTEM: u16 = 3;
@@ -38,15 +38,17 @@ pub(super) fn bind(number: u16) -> Batch {
     batch
 }
 
-/// Sets copy mode, length and flags; with `users` the kernel says whose socket a packet comes from.
-pub(super) fn configure(number: u16, capacity: u32, users: bool) -> Batch {
+/// Sets copy mode, length and flags.
+pub(super) fn configure(config: &QueueConfig) -> Batch {
+    let QueueConfig { number, capacity, users, passes_if_full, .. } = *config;
     const PARAMETERS: u16 = 2;
     const MAX_LEN: u16 = 3;
     const MASK: u16 = 4;
     const FLAGS: u16 = 5;
     const COPY_PACKET: u8 = 2;
-    // Fail-open, conntrack, GSO, user id: each named in the mask, and none but the last ever set.
+    // Fail-open, conntrack, GSO, user id: each named in the mask, and none but the first and the last ever set.
     const KNOWN_FLAGS: u32 = 0xf;
+    const FAIL_OPEN: u32 = 0x1;
     const USERS: u32 = 0x8;
     let range = u32::try_from(MAX_PACKET_LEN).unwrap_or(u32::MAX).to_be_bytes();
     let mut batch = Batch::new("configure a packet queue");
@@ -55,7 +57,8 @@ pub(super) fn configure(number: u16, capacity: u32, users: bool) -> Batch {
         writer.put(PARAMETERS, &[a, b, c, d, COPY_PACKET]);
         writer.put_be32(MAX_LEN, capacity);
         writer.put_be32(MASK, KNOWN_FLAGS);
-        writer.put_be32(FLAGS, if users { USERS } else { 0 });
+        let flag = |wanted, flag| if wanted { flag } else { 0 };
+        writer.put_be32(FLAGS, flag(users, USERS) | flag(passes_if_full, FAIL_OPEN));
     });
     batch
 }

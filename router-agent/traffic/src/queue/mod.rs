@@ -1,6 +1,6 @@
 //! The kernel's packet queue (nfnetlink_queue): packets come up, verdicts go down.
 //!
-//! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums),
+//! Opened with no fail-open (a full queue drops, unless every interface of a router is observed), with no GSO (the kernel hands over real packets with finished checksums),
 //! and in full copy. A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
 //! drops whatever waits.
 
@@ -36,6 +36,10 @@ pub struct QueueConfig {
     pub socket_buffer: usize,
     /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
     pub users: bool,
+    /// Whether packets pass that find the queue or its socket full: only if nothing is denied anyway ([`Modes::are_observed`]).
+    ///
+    /// [`Modes::are_observed`]: crate::rules::Modes::are_observed
+    pub passes_if_full: bool,
     /// Whether the marks of its packets say how to treat what would be dropped ([`crate::mode`]): only if the filter rules write them.
     pub modes: bool,
 }
@@ -47,7 +51,7 @@ pub const OUTBOUND_CAPACITY: u32 = 4096;
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
-        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, modes: false }
+        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, passes_if_full: false, modes: false }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
@@ -91,6 +95,17 @@ pub enum Decision<'a> {
     },
     /// It is dropped.
     Drop,
+}
+
+impl Decision<'_> {
+    /// The mark that the packet goes on with, if another than its own.
+    pub const fn mark(&self) -> Option<u32> {
+        match self {
+            Self::AcceptMarked(mark) => Some(*mark),
+            Self::Replace { mark, .. } => *mark,
+            Self::Accept | Self::Drop => None,
+        }
+    }
 }
 
 /// Why nothing was received.
@@ -141,7 +156,7 @@ impl Queue {
             Some(Errno::EPERM) => QueueError::NotPrivileged(number),
             _ => failed(error),
         })?;
-        socket.transact(message::configure(number, config.capacity, config.users)).map_err(failed)?;
+        socket.transact(message::configure(&config)).map_err(failed)?;
         Ok(Self { socket, number, scratch: Vec::new() })
     }
 

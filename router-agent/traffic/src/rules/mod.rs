@@ -24,6 +24,7 @@ mod fragments;
 mod host;
 mod key;
 mod mode;
+mod observe;
 mod plan;
 mod router;
 mod watch;

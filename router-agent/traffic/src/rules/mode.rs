@@ -2,7 +2,7 @@
 //!
 //! Open: of what has no AH, so much goes up to the queue as one source could fill its trickle with, and what the worker lets trickle is
 //! then measured in octets, for each source and for the interface. Observe: everything goes up, and passes also if nobody listens;
-//! what is too much to be judged passes unjudged. Closed, and open without a daemon: nothing.
+//! what is too much to be judged passes unjudged, and is counted. Closed, and open without a daemon: nothing.
 
 use super::RouterRules;
 use super::expression::{Expression, host, interface, protocol};
@@ -48,6 +48,11 @@ impl Modes {
         self.others == Mode::Closed && self.interfaces.iter().all(|(_, mode)| *mode == Mode::Closed)
     }
 
+    /// Whether all interfaces are observed.
+    pub fn are_observed(&self) -> bool {
+        self.others == Mode::Observe && self.interfaces.iter().all(|(_, mode)| *mode == Mode::Observe)
+    }
+
     /// Whether any interface is observed.
     pub(super) fn observe(&self) -> bool {
         self.others == Mode::Observe || self.interfaces.iter().any(|(_, mode)| *mode == Mode::Observe)
@@ -63,8 +68,10 @@ impl Modes {
 const OF_A_SOURCE: Bucket = Bucket::new(8000, 192);
 /// Packets a second of each source that may ask: the smallest fill the trickle with fewer.
 const ASKING: Bucket = Bucket::new(300, 300);
-/// The same of all sources together, and what is judged at most in observe mode.
+/// The same of all sources together.
 const ALL_ASKING: Bucket = Bucket::new(20_000, 10_000);
+/// What is judged at most in observe mode: no more at once than half a queue holds.
+const OBSERVED: Bucket = Bucket::new(20_000, 512);
 
 const CLOSED_CHAIN: &str = "forward-closed";
 const OPEN_CHAIN: &str = "forward-open";
@@ -137,10 +144,10 @@ fn open(queue: u16, table: &mut Table) {
 
 fn observe(queue: u16, table: &mut Table) {
     const JUDGED: &str = "observed";
-    table.add_bucket(JUDGED, ALL_ASKING, Interface::Leaving, Expression::QueueOrPass(queue));
+    table.add_bucket(JUDGED, OBSERVED, Interface::Leaving, Expression::QueueOrPass(queue));
     // What is above the bucket is not dropped: the bucket's own rule for it gives way.
     if let Some(above) = table.chains.last_mut().and_then(|chain| chain.rules.last_mut()) {
-        *above = Rule::new("passed unjudged", [vec![Expression::Counter, Expression::Accept]]);
+        *above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Accept]]);
     }
     table
         .chains
@@ -177,12 +184,14 @@ fn trickle(modes: &Modes, table: &mut Table) {
     table.chains.push(chain(TRICKLE_CHAIN, rules));
 }
 
-/// Holds the trickle to its buckets, and gives the bits of the mark back.
+/// Holds the trickle to its buckets, and gives the bits of the mark back. Whoever has judged what is observed has taken them off: what
+/// still says so has found no room in the queue, or no daemon behind it, or was above the bucket.
 fn behind_the_queue() -> Chain {
     let marked = |test| vec![Expression::LoadMark, Expression::Mask(host(BITS)), test];
     let base = Base { hook: Hook::Forward, priority: 1, kind: "filter", policy: Policy::Accept };
     let rules = vec![
         Rule::new("trickle", [marked(Expression::Equal(host(TRICKLE))), vec![Expression::Jump(TRICKLE_CHAIN.into())]]),
+        Rule::new("passed unjudged", [marked(Expression::Equal(host(OBSERVE))), vec![Expression::Counter]]),
         Rule::new("mark", [marked(Expression::Unequal(host(0))), say(0)]),
     ];
     Chain { name: "behind-the-queue".into(), base: Some(base), rules }

@@ -6,6 +6,7 @@ use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_
 use super::fragments;
 use super::key::Key;
 use super::mode;
+use super::observe;
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
@@ -29,6 +30,7 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let output = output(rules, &mut table);
     fragments::chains(rules.fragments, rules.modes.observe(), &mut table);
     table.chains.extend([interception(family), reassembly_chain(), forward, input, output]);
+    observe::spare(&rules.modes, &mut table);
     table
 }
 

@@ -3,7 +3,7 @@
 use smoltcp::time::{Duration, Instant};
 
 use crate::counters::Counters;
-use crate::mode::{BITS, TRICKLE, Treatment, treatment};
+use crate::mode::{BITS, OBSERVE, TRICKLE, Treatment, treatment};
 use crate::packet::IpPacket;
 use crate::queue::{Decision, Packet};
 use crate::reason::DropReason;
@@ -24,6 +24,12 @@ struct Told {
     untold: u64,
 }
 
+/// How a packet of this mark goes on: if it is observed, without the bits that say so, since those that leave with them are counted as
+/// not judged.
+pub(super) const fn judged(mark: u32) -> Decision<'static> {
+    if mark & BITS == OBSERVE { Decision::AcceptMarked(mark & !BITS) } else { Decision::Accept }
+}
+
 impl Default for Leniency {
     fn default() -> Self {
         Self { told: [Told::default(); DropReason::ALL.len()] }
@@ -39,7 +45,7 @@ impl Leniency {
         counters: &Counters,
         now: Instant,
     ) -> Option<Decision<'static>> {
-        let bytes = packet.payload.len();
+        let bytes = packet.len;
         match treatment(packet.mark, reason) {
             Treatment::Drop => None,
             Treatment::Trickle => {
@@ -49,7 +55,7 @@ impl Leniency {
             Treatment::Observe => {
                 counters.count_would_drop(reason, bytes);
                 self.tell(packet, reason, now);
-                Some(Decision::Accept)
+                Some(judged(packet.mark))
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::queue::{Decision, Deliveries, Delivery, Packet, Queue, ReceiveBuffer,
 use crate::reason::DropReason;
 use crate::update::Update;
 
-use super::leniency::Leniency;
+use super::leniency::{self, Leniency};
 use super::passed::Passed;
 use super::{Answer, Clock, Notify, Shared, Stopped, count};
 
@@ -138,22 +138,26 @@ impl Work {
     }
 
     fn handle_packet(&mut self, packet: &Packet<'_>) {
-        if packet.is_cut() {
-            self.counters.count_dropped(DropReason::TooLarge, packet.len);
-            self.outlet().drop(packet.id);
-            return;
-        }
         let mut outlet = Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed };
         let now = self.clock.now();
         let verdict = match packet.hook {
+            _ if packet.is_cut() => {
+                self.counters.count_dropped(DropReason::TooLarge, packet.len);
+                Verdict::Drop(DropReason::TooLarge)
+            }
             Packet::PREROUTING => self.processor.process_arrived(packet.id, packet.payload, now),
             _ => self.processor.process_sent(packet.id, packet.user, packet.payload, now),
         };
         match verdict {
             // Processors count a packet as it is with AH: the longer of what came and what goes on.
-            Verdict::Accept => outlet.pass(packet.id, Decision::Accept, packet.len),
+            Verdict::Accept => {
+                let decision = self.leniency.as_ref().map_or(Decision::Accept, |_| leniency::judged(packet.mark));
+                outlet.pass(packet.id, decision, packet.len);
+            }
             Verdict::Replace { payload, mark } => {
-                let decision = Decision::Replace { payload, mark: mark.map(|bits| packet.mark | bits) };
+                let judged = if self.leniency.is_some() { leniency::judged(packet.mark).mark() } else { None };
+                let mark = mark.map(|bits| judged.unwrap_or(packet.mark) | bits).or(judged);
+                let decision = Decision::Replace { payload, mark };
                 outlet.pass(packet.id, decision, packet.len.max(payload.len()));
             }
             Verdict::Drop(reason) => {
