@@ -53,15 +53,17 @@ fn an_observing_router_says_all_that_it_says_without_rules() {
         return;
     }
     let path = Path::new();
+    // The kernel's own bounds aside.
+    ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"].iter().for_each(|name| path.router.sysctl(&format!("net/{name}"), "0"));
     for ([from, _, _, to], mode) in FAMILIES.into_iter().flat_map(|family| [(family, Mode::Closed), (family, Mode::Observe)]) {
         path.install(Modes { others: mode, interfaces: Vec::new() });
         let raw = path.sender.run(|| Raw::open(from));
-        let large = raw::echo((from, to), 2000);
+        let expired = raw::with_hop_limit(raw::echo((from, to), 64), 1);
         let before = path.sender.run(received);
-        (0..MANY).for_each(|_| raw.send(&large));
+        (0..MANY).for_each(|_| raw.send(&expired));
         std::thread::sleep(QUIET);
         let said = path.sender.run(received) - before;
-        assert!(if mode == Mode::Observe { said >= MANY } else { said < MANY / 2 }, "{from}, {mode:?}: {said} errors");
+        assert!(if mode == Mode::Observe { said >= MANY * 4 / 5 } else { said < MANY / 2 }, "{from}, {mode:?}: {said} errors");
     }
 }
 
