@@ -6,7 +6,7 @@ mod namespace;
 mod raw;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, add_route, address, eventually, link, pair, privileged, receive};
 use nix::sys::eventfd::EventFd;
@@ -67,6 +67,33 @@ fn bare_fragments_take_no_memory_from_permitted_flows_unless_their_spi_is_known(
         raw.send(&sealed((from, to), 1_000));
         assert_eq!(came(&mut queue).map(|len| len > 1_000), Some(true), "{from}: whole datagrams");
         eprintln!("{from}: {held:?} octets held after {FILLING} fragments without the SPI, {full:?} with it; {dropped} dropped");
+    }
+}
+
+/// What the sample files advise: the shorter the kernel waits, the sooner it is free again of what somebody has filled it with.
+#[test]
+fn a_kernel_that_waits_for_a_second_is_free_again_after_it() {
+    if !privileged() {
+        return;
+    }
+    const SECOND: &str = "1";
+    for (from, to) in [(A4, B4), (A6, B6)] {
+        let (sender, node, mut queue) = receiver();
+        ["ipv4/ipfrag_time", "netfilter/nf_conntrack_frag6_timeout"].iter().for_each(|name| node.sysctl(&format!("net/{name}"), SECOND));
+        let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
+        admitted.admit(from.parse().unwrap(), to.parse().unwrap(), SPI, LASTING);
+        let raw = sender.run(|| Raw::open(from));
+        let mut arrives = |id| {
+            split(&sealed((from, to), LONG), 1_400, id).iter().for_each(|fragment| raw.send(fragment));
+            came(&mut queue).is_some()
+        };
+        (0..FILLING).for_each(|id| raw.send(&bare((from, to), 10_000 + id, SPI)));
+        assert!(!arrives(1), "{from}: the kernel's memory is full");
+        let mut id = 1;
+        eventually("it is free again", || {
+            id += 1;
+            arrives(id)
+        });
     }
 }
 
@@ -177,6 +204,12 @@ fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {
     admitted.forget(source, destination, SPI);
     assert_eq!(admitted.counts(), (0, 0));
     assert!(!all_arrive(&mut queue));
+    let start = Instant::now();
+    (0..1000).for_each(|spi| admitted.admit(source, destination, 4096 + spi, LASTING));
+    eprintln!("1000 permissions are made known in {:?}", start.elapsed());
+    assert_eq!(admitted.counts(), (1000, 0));
+    admitted.refill();
+    assert_eq!(admitted.counts(), (1000, 0));
 }
 
 /// Sender and a host with rules, whose queue of what arrives is open.
