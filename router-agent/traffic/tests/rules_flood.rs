@@ -29,9 +29,9 @@ const ACK: u8 = 0x10;
 /// Segments a second that answer what no connection knows, and at once.
 const RESETS: (f64, f64) = (5.0, 5.0);
 /// Segments a second that answer openings, and at once, over IPv4 and IPv6: to an address (IPv6: to a /64).
-const ANSWERS_TO_ONE: ((f64, f64), (f64, f64)) = ((5.0, 10.0), (25.0, 100.0));
+const ANSWERS_TO_ONE: ((f64, f64), (f64, f64)) = ((5.0, 10.0), (50.0, 300.0));
 /// To a network of addresses: /24, /48.
-const ANSWERS_TO_A_NETWORK: ((f64, f64), (f64, f64)) = ((50.0, 100.0), (50.0, 100.0));
+const ANSWERS_TO_A_NETWORK: ((f64, f64), (f64, f64)) = ((100.0, 300.0), (100.0, 300.0));
 
 /// A flood of segments that open connections, from any source, and of such as look like a handshake.
 #[test]

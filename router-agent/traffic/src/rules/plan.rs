@@ -68,7 +68,8 @@ pub struct Exemptions {
     pub openings_of_one: Bucket,
     /// The same for an IPv6 /64, which may be one host or many.
     pub openings_of_one_ipv6: Bucket,
-    /// Answers to openings that leave for one network, an IPv4 /24 or an IPv6 /48.
+    /// Answers to openings that leave for one network, an IPv4 /24 or an IPv6 /48: at once as many as an IPv4 /24 has hosts, which may all
+    /// open when a router is back.
     pub openings_of_a_network: Bucket,
     /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones: what comes in of one
     /// connection on one interface, what goes out of all on one interface.
@@ -93,8 +94,8 @@ impl Default for Exemptions {
             association: Bucket::new(2000, 1000),
             openings: Bucket::new(100, 100),
             openings_of_one: Bucket::new(5, 10),
-            openings_of_one_ipv6: Bucket::new(25, 100),
-            openings_of_a_network: Bucket::new(50, 100),
+            openings_of_one_ipv6: Bucket::new(50, 300),
+            openings_of_a_network: Bucket::new(100, 300),
             handshakes: Bucket::new(1000, 500),
             listener: Bucket::new(5, 10),
             resets: Bucket::new(5, 5),
@@ -113,8 +114,8 @@ impl Exemptions {
             association: Bucket::new(20_000, 10_000),
             openings: Bucket::new(1000, 500),
             openings_of_one: Bucket::new(5, 10),
-            openings_of_one_ipv6: Bucket::new(25, 100),
-            openings_of_a_network: Bucket::new(50, 100),
+            openings_of_one_ipv6: Bucket::new(50, 300),
+            openings_of_a_network: Bucket::new(100, 300),
             handshakes: Bucket::new(1000, 500),
             listener: Bucket::new(5, 10),
             resets: Bucket::new(5, 5),
