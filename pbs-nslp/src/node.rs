@@ -67,7 +67,7 @@ pub struct Counters {
     pub not_acted_upon: BTreeMap<&'static str, u64>,
     /// Messages refused, by the code of the Notify.
     pub refused: BTreeMap<NotifyCode, u64>,
-    /// Those of them that no report tells of, since their peer had too many.
+    /// Those of them, and of other messages that changed nothing, that no report tells of, since their peer had too many.
     pub refused_silently: u64,
     /// Events that no row is for.
     pub ignored: u64,
@@ -131,7 +131,7 @@ const FLOOR_BEFORE_START: u64 = 5;
 /// A row that is not acted upon is reported so often at most; all of them are counted.
 const LOUD_RATE: Rate = Rate { per_second: 1, burst: 10 };
 
-/// Refusals of one peer's messages are reported so often at most; all of them are counted.
+/// Messages of one peer that change nothing, refused or not, are reported so often at most; all of them are counted.
 const REFUSALS_RATE: Rate = Rate { per_second: 10, burst: 50 };
 
 /// All who are not authenticated: they may choose any principal, and as many as they like.
@@ -327,11 +327,18 @@ impl Node {
         refusal: &Refusal,
         now: Instant,
     ) {
-        if self.refusals.take(&counted_as(received), now) {
+        if self.may_report(received, now) {
             self.report(flow, received.session, rule, ReportEvent::Refused(refusal.clone()));
-        } else {
+        }
+    }
+
+    /// Whether one more line may be written that a message causes which changes nothing: whoever sends it decides how many there are.
+    pub(crate) fn may_report(&mut self, received: &ReceivedMessage, now: Instant) -> bool {
+        let may = self.refusals.take(&counted_as(received), now);
+        if !may {
             self.counters.refused_silently = self.counters.refused_silently.saturating_add(1);
         }
+        may
     }
 
     /// Whether a notice of somebody else about a flow may be passed on.

@@ -235,11 +235,11 @@ impl Sender {
         let query_open = self.timers.expiry(notify.flow, Timer::Answer).is_some();
         let refused_as_old = notify.code == NotifyCode::Stale && query_open;
         let guards = Guards { refused_as_old, ..self.guards(notify.flow, None, now) };
-        self.take(Event::RxNotify, guards, Step::new(notify.flow, Cause::Notify(notify), now));
+        self.take(Event::RxNotify, guards, Step::new(notify.flow, Cause::Notify { received, notify }, now));
         match notify.code {
             NotifyCode::NoState | NotifyCode::RouteChanged => self.event(notify.flow, Event::TgRepair, Cause::Other, now),
             NotifyCode::Overload if notify.challenge.is_some() => {
-                self.event(notify.flow, Event::RxChallenge, Cause::Notify(notify), now);
+                self.event(notify.flow, Event::RxChallenge, Cause::Notify { received, notify }, now);
             }
             _ => {}
         }

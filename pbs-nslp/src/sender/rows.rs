@@ -25,7 +25,7 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Cause<'a> {
     Permission { received: &'a ReceivedMessage, permission: &'a Permission, key_hash: [u8; 32], association: Option<Association> },
-    Notify(&'a Notify),
+    Notify { received: &'a ReceivedMessage, notify: &'a Notify },
     Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
     Failed(&'a str),
     Clock(Timer),
@@ -145,12 +145,12 @@ impl Sender {
             }
             Action::ReportUnanswered => self.report_unanswered(step),
             Action::ReportNoPath => self.tell(flow, rule, ReportEvent::NoOtherPath),
-            Action::ReportAlgorithm => self.tell(flow, rule, ReportEvent::AlgorithmRefused),
-            Action::ReportKeySwap => self.tell(flow, rule, ReportEvent::KeySwapRefused { spi: self.spi(flow) }),
+            Action::ReportAlgorithm => self.tell_of_refused(step, ReportEvent::AlgorithmRefused),
+            Action::ReportKeySwap => self.tell_of_refused(step, ReportEvent::KeySwapRefused { spi: self.spi(flow) }),
             Action::ReportNotNew => {
                 let offered = step.cause.permission().and_then(|(_, association)| association);
                 let spi = offered.map_or(0, Association::spi);
-                self.tell(flow, rule, ReportEvent::NotANewEpoch { spi });
+                self.tell_of_refused(step, ReportEvent::NotANewEpoch { spi });
             }
             Action::ReportExhausted => self.tell(flow, rule, ReportEvent::Exhausted { spi: self.spi(flow) }),
             Action::ReportExpired => {
@@ -168,10 +168,21 @@ impl Sender {
                 }
             }
             Action::ReportNotify => {
-                if let Cause::Notify(&Notify { code, detail, number, reporter, .. }) = step.cause {
+                if let Cause::Notify { received, notify: &Notify { code, detail, number, reporter, .. } } = step.cause
+                    && self.node.may_report(received, step.now)
+                {
                     self.tell(flow, rule, ReportEvent::Notified { code, detail, number, reporter });
                 }
             }
+        }
+    }
+
+    /// A Permission that is not taken up leaves no number behind, so that anybody on the path may bring it again and again.
+    fn tell_of_refused(&mut self, step: &Step<'_>, event: ReportEvent) {
+        if let Cause::Permission { received, .. } = &step.cause
+            && self.node.may_report(received, step.now)
+        {
+            self.tell(step.flow, step.rule, event);
         }
     }
 

@@ -8,7 +8,9 @@ use gist::wire::{Direction, SessionId};
 use pbs_nslp::flow::FlowId;
 use pbs_nslp::output::Output;
 use pbs_nslp::status::SessionStatus;
-use pbs_nslp::wire::{Defense, Permission, PublicKeyAlgorithm, Query, SaParameters, SharedKey, SymmetricAlgorithm, Volume, VolumeContext};
+use pbs_nslp::wire::{
+    Defense, NotifyCode, Permission, PublicKeyAlgorithm, Query, SaParameters, SharedKey, SymmetricAlgorithm, Volume, VolumeContext,
+};
 
 use super::core::Core;
 use super::messages::{self, bystanders_spi, later};
@@ -297,6 +299,35 @@ fn a_drain_time_beyond_the_end_of_what_drains_keeps_nothing_any_longer_at_a_rout
             world.run(Duration::from_secs(1));
         }
         assert!(world.datapaths[ROUTER].table.contains_key(&(flow(), forge::SPI)), "the epoch in use stays");
+    }
+}
+
+#[test]
+fn whoever_repeats_notices_and_permissions_that_are_not_taken_up_fills_no_log() {
+    // Neither leaves a number behind: a node on the path may bring them as often as it likes. All are counted, few are reported.
+    let mut world = World::granted(1);
+    world.stable = false;
+    let (session, spi) = (sessions_of(&world, SENDER)[0], messages::live_spi(&world));
+    let sa = |spi, new_epoch| Some(SaParameters { spi, drain: Duration::ZERO, new_epoch });
+    let other_key = Permission { sa: sa(spi, true), defense: Some(forge::key(99)), ..permission(0) };
+    let not_new = Permission { sa: sa(forge::SPI, false), ..permission(0) };
+    let weak = Permission { defense: Some(Defense::NoAction), sa: None, ..permission(0) };
+    let notice = forge::notice_from(ROUTER, session, flow(), NotifyCode::Overload);
+    for (rule, said) in [("FS-13", None), ("FS-23", Some(other_key)), ("FS-24", Some(not_new)), ("FS-24", Some(weak))] {
+        world.run(Duration::from_secs(10));
+        let received = said.map_or(notice.clone(), |said| {
+            let said = Permission { number: later(&world), ..said };
+            permission_from(ROUTER, session, &said, &forge::receiver())
+        });
+        let rows = |world: &World| world.sender.counters().rules.get(rule).copied().unwrap_or_default();
+        let (counted, reported) = (rows(&world), world.reports.len());
+        for _ in 0..500 {
+            world.tell(SENDER, Indication::Received(received.clone()));
+            world.settle();
+        }
+        assert_eq!(rows(&world) - counted, 500, "{rule}");
+        let reported = world.reports.len() - reported;
+        assert!((1..=50).contains(&reported), "{rule}: {reported}");
     }
 }
 
