@@ -12,7 +12,7 @@ use gist::api::{NetworkEvent, SendError, SendMessage};
 use gist::node::{AssociationEvent, Datagram, NodeConfig, Output, PeerCredentials, Registration, Transmit};
 use gist::wire::{
     Body, Cookie, Data, ErrorBody, ErrorCause, ErrorInfo, GistError, HeaderFault, Message, MessageType, Mri, MriFault, NslpId,
-    ObjectTypeFault, ObjectValueFault, PathCoupled, datagram,
+    ObjectTypeFault, ObjectValueFault, PathCoupled,
 };
 use node_world::*;
 use tracing::span::{Attributes, Id, Record};
@@ -435,81 +435,4 @@ fn what_is_refused_in_silence_is_logged() {
         warned(["Confirm refused", "Cookie("]) && warned(["Confirm refused", "Proposal"]) && warned(["not authorised", "CN=other"]),
         "{lines:#?}"
     );
-}
-
-/// G-054, G-055: with a known path MTU a message in a datagram stays within it, else within 576 bytes or what the first link takes, less 64, in
-/// either IP version.
-#[test]
-fn a_message_in_a_datagram_fits_the_path() {
-    let longest = |destination: &'static str, first_hop: u16| {
-        let mut world = World::chain_with(|_, config| {
-            config.registrations[0].offer.clear();
-            config.first_hop_mtu = first_hop;
-        });
-        let router = &mut world.members[1].node;
-        // Data to a peer at this address, whose Query has just been answered: it confirms, and the answer goes there.
-        let mut asked = query();
-        let Body::Query(body) = &mut asked.body else { panic!("Query") };
-        (body.nli.address, body.stack) = (address(destination), None);
-        let source = if destination.contains(':') { format!("[{destination}]:270") } else { format!("{destination}:270") };
-        let now = at_millis(0);
-        router.handle_datagram(passing(&source, &asked), now);
-        let Some(Output::Transmit(response)) = router.poll_output() else { return None };
-        let Body::Response(response) = message_in(&response).body else { return None };
-        let Body::Query(asked) = asked.body else { return None };
-        let confirm = gist::wire::Confirm {
-            mri: down(),
-            session: session(5),
-            nli: asked.nli,
-            responder_cookie: response.responder.map(|responder| responder.cookie),
-            proposal: None,
-            configuration: None,
-            payload: None,
-        };
-        let confirm =
-            Message { hop_count: 5, nslp_id: NSLP, source_is_signalling: true, body: Body::Confirm(confirm), unknown: Vec::new() };
-        router.handle_datagram(direct(&source, "10.0.1.254", &confirm), now);
-        assert_eq!(router.routing_table().len(), 1);
-        let lengths = (1..200).map(|words| words * 4).filter_map(|length| {
-            let back =
-                SendMessage { mri: up(), payload: vec![7; length].into(), attributes: Default::default(), ..text_for(session(5), b"") };
-            router.handle_request(gist::api::Request::Send(back), now);
-            match router.poll_output() {
-                Some(Output::Transmit(Transmit::Normal { payload, .. })) => Some(payload.len() - datagram::MAGIC_LENGTH),
-                _ => None,
-            }
-        });
-        lengths.max()
-    };
-    assert_eq!(longest("10.0.1.1", 1500), Some(512));
-    assert_eq!(longest("10.0.1.1", 500), Some(436), "the first link takes no more");
-    assert_eq!(longest("10.0.4.1", 1500), Some(usize::from(KNOWN_PATH_MTU) - 64), "something is known");
-}
-
-/// G-173, G-174, G-177, G-347: each application has one router alert value, several may share it; it is left out where that is configured, by
-/// destination, in IPv4 alone.
-#[test]
-fn the_router_alert_is_left_out_by_destination_only() {
-    let alert = |destination: &'static str, without: &'static [&'static str], rao: Option<u16>| {
-        let mut world = World::chain_with(|_, config| {
-            config.without_router_alert = without.iter().map(|prefix| prefix.parse().unwrap()).collect();
-            config.registrations[0].rao = rao;
-            config.local_addresses.push(address("fd00::1"));
-        });
-        let mri = path_coupled(|mri| {
-            mri.destination = address(destination);
-            if mri.destination.is_ipv6() {
-                (mri.source, mri.source_prefix, mri.destination_prefix) = (address("fd00::1"), 128, 128);
-            }
-        });
-        world.send(0, SendMessage { mri, ..text("down") });
-        let Transmit::QueryMode { router_alert, .. } = world.datagrams_of(0, MessageType::Query)[0].1 else { panic!("Q-mode") };
-        router_alert
-    };
-    assert_eq!(alert("10.0.2.1", &[], Some(7)), Some(7));
-    assert_eq!(alert("10.0.2.1", &["10.0.0.0/16"], Some(7)), None);
-    assert_eq!(alert("10.0.2.1", &["10.0.3.0/24"], Some(7)), Some(7), "elsewhere");
-    assert_eq!(alert("fd00::2", &["::/0"], Some(7)), Some(7), "not in IPv6");
-    assert_eq!(alert("fd00::2", &[], None), Some(65503));
-    assert_eq!(NodeConfig::new(identity(0), gist::node::Role::Host).without_router_alert, [], "off by default");
 }
