@@ -288,9 +288,23 @@ pub struct ReceivedMessage {
     pub reception: Reception,
 }
 
+/// What carries a message between two nodes (RFC 5971 §5.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Transport {
+    /// UDP: D-mode.
+    #[default]
+    Datagram,
+    /// TCP alone (Forwards-TCP): reliable, unprotected.
+    Tcp,
+    /// TLS over TCP, both ends authenticated.
+    Tls,
+}
+
 /// How a message came, beyond what it says itself (RFC 5971 B.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Reception {
+    /// What carried it.
+    pub transport: Transport,
     /// No routing state vouches for it (G-044): it came in Q-mode without any, or explicitly routed. Nobody has compared its sender,
     /// flow and session with anything; in a datagram, its sender need not even be where it says.
     pub unvalidated: bool,

@@ -1,4 +1,4 @@
-//! One task per messaging association: TLS over TCP, whole messages in, whole messages out.
+//! One task per messaging association: TLS over TCP or TCP alone, whole messages in, whole messages out.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::tls::credentials_at;
 use super::{Bind, Limits};
 use crate::api::{AssociationId, PathId};
-use crate::node::{AssociationEvent, PeerCredentials};
+use crate::node::AssociationEvent;
 use crate::wire::stream::Framer;
 
 /// News of one association for the node.
@@ -88,17 +88,16 @@ pub(super) struct Associations {
 }
 
 impl Associations {
-    /// Opens an association; its first report is `Connected` or `Failed`.
-    pub(super) fn connect(&self, tasks: &mut JoinSet<()>, association: AssociationId, course: Course, name: IpAddr) -> Association {
+    /// Opens an association, over TLS to the peer with this name or else over TCP alone; its first report says whether it is open.
+    pub(super) fn connect(&self, tasks: &mut JoinSet<()>, association: AssociationId, course: Course, name: Option<IpAddr>) -> Association {
         let context = self.clone();
         self.start(tasks, false, move |queue| async move {
             let event = match context.open(course, name).await {
-                Ok((stream, credentials)) => {
-                    let connected = AssociationEvent::Connected { credentials };
+                Ok((stream, connected)) => {
                     if context.reports.send(Report { association, event: connected }).await.is_err() {
                         return;
                     }
-                    carry(stream, association, queue, &context).await
+                    stream.carry(association, queue, &context).await
                 }
                 Err(reason) => Some(AssociationEvent::Failed(reason)),
             };
@@ -107,10 +106,10 @@ impl Associations {
     }
 
     /// Carries messages of an association that a peer has opened.
-    pub(super) fn accepted(&self, tasks: &mut JoinSet<()>, association: AssociationId, stream: TlsStream<TcpStream>) -> Association {
+    pub(super) fn accepted(&self, tasks: &mut JoinSet<()>, association: AssociationId, stream: Stream) -> Association {
         let context = self.clone();
         self.start(tasks, true, move |queue| async move {
-            let event = carry(stream, association, queue, &context).await;
+            let event = stream.carry(association, queue, &context).await;
             report_end(association, event, &context).await;
         })
     }
@@ -125,13 +124,14 @@ impl Associations {
         Association { queue: sender, task, _held: held, open }
     }
 
-    async fn open(&self, course: Course, name: IpAddr) -> Result<(TlsStream<TcpStream>, PeerCredentials), String> {
+    async fn open(&self, course: Course, name: Option<IpAddr>) -> Result<(Stream, AssociationEvent), String> {
         let (within, remote) = (self.limits.connect_timeout, course.remote);
         let stream = match timeout(within, connect_tcp(self.bind, course)).await {
             Ok(connected) => connected.map_err(|error| format!("TCP connection to {remote}: {error}"))?,
             Err(_) => return Err(format!("TCP connection to {remote}: no answer within {within:?}")),
         };
         configure(&stream, self.limits.unacknowledged_timeout).map_err(|error| format!("TCP connection to {remote}: {error}"))?;
+        let Some(name) = name else { return Ok((Stream::Plain(stream), AssociationEvent::ConnectedUnprotected)) };
         let within = self.limits.handshake_timeout;
         let client = self.client.as_ref().ok_or("this node has no certificate")?;
         let connector = TlsConnector::from(Arc::clone(client));
@@ -141,7 +141,23 @@ impl Associations {
             Err(_) => return Err(format!("TLS with {remote}: not finished within {within:?}")),
         };
         let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
-        Ok((TlsStream::from(stream), credentials))
+        Ok((Stream::Tls(Box::new(TlsStream::from(stream))), AssociationEvent::Connected { credentials }))
+    }
+}
+
+/// What an association runs over.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tls(Box<TlsStream<TcpStream>>),
+    Plain(TcpStream),
+}
+
+impl Stream {
+    async fn carry(self, association: AssociationId, queue: Queue, context: &Associations) -> Option<AssociationEvent> {
+        match self {
+            Self::Tls(stream) => carry(*stream, association, queue, context).await,
+            Self::Plain(stream) => carry(stream, association, queue, context).await,
+        }
     }
 }
 

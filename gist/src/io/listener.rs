@@ -1,4 +1,4 @@
-//! Accepting messaging associations: TCP listeners, TLS handshakes, and limits for those who are not known yet.
+//! Accepting messaging associations: TCP listeners, TLS handshakes where the port is for TLS, and limits for those who are not known yet.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,24 +13,25 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::association::{close, configure, set_mark};
+use super::association::{Stream, close, configure, set_mark};
 use super::error::ShellError;
 use super::tls::credentials_at;
 use super::visits::{Entered, Visits};
 use super::{Bind, Limits};
-use crate::node::PeerCredentials;
+use crate::node::AssociationEvent;
 
-/// A peer that has connected and shown a certificate of ours.
+/// A peer that has connected, and where that is asked for shown a certificate of ours.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) stream: TlsStream<TcpStream>,
-    pub(super) peer_address: SocketAddr,
-    pub(super) credentials: PeerCredentials,
+    pub(super) stream: Stream,
+    /// Who it is, as the node is told.
+    pub(super) event: AssociationEvent,
 }
 
 /// What the listeners of both IP versions share.
 pub(super) struct Gate {
-    acceptor: TlsAcceptor,
+    /// `None` where associations run over TCP alone.
+    acceptor: Option<TlsAcceptor>,
     limits: Limits,
     /// What sockets get once their peer is authenticated.
     mark: Option<u32>,
@@ -49,7 +50,7 @@ pub(super) struct GateCounters {
 
 impl Gate {
     pub(super) fn new(
-        acceptor: TlsAcceptor,
+        acceptor: Option<TlsAcceptor>,
         limits: Limits,
         bind: Bind,
         accepted: mpsc::Sender<Accepted>,
@@ -137,8 +138,12 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, gate: &Gate) {
 
 async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> Result<Accepted, String> {
     configure(&stream, gate.limits.unacknowledged_timeout).map_err(|error| error.to_string())?;
+    // Its socket keeps the listener's mark: nobody has proved anything.
+    let Some(acceptor) = &gate.acceptor else {
+        return Ok(Accepted { stream: Stream::Plain(stream), event: AssociationEvent::AcceptedUnprotected { peer_address } });
+    };
     let within = gate.limits.handshake_timeout;
-    let stream = match timeout(within, gate.acceptor.accept(stream).into_fallible()).await {
+    let stream = match timeout(within, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((error, stream))) => {
             // Without this the peer would get a reset instead of the alert that tells it why.
@@ -149,7 +154,8 @@ async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> 
     };
     let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
     gate.mark.map_or(Ok(()), |mark| set_mark(stream.get_ref().0, mark)).map_err(|error| format!("marking the socket: {error}"))?;
-    Ok(Accepted { stream: TlsStream::from(stream), peer_address, credentials })
+    let event = AssociationEvent::Accepted { peer_address, credentials };
+    Ok(Accepted { stream: Stream::Tls(Box::new(TlsStream::from(stream))), event })
 }
 
 /// Connections the kernel keeps for us until they are accepted.

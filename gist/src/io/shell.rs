@@ -38,7 +38,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     if bind.ipv4.is_none() && bind.ipv6.is_none() {
         return Err(ShellError::NoAddress);
     }
-    if node.association_port == 0 {
+    if node.association_port == 0 && tls.is_some() {
         return Err(ShellError::NoAssociationPort);
     }
     let udp = UdpSockets::bind(bind)?;
@@ -46,7 +46,12 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     if tls.is_none() && node.registrations.iter().any(Registration::offers_tls) {
         return Err(ShellError::NoTls);
     }
-    let listeners = if tls.is_some() { listener::bind(bind, node.association_port)? } else { Vec::new() };
+    let offers_plain = node.registrations.iter().any(Registration::offers_plain_tcp);
+    if offers_plain && node.plain_association_port == 0 {
+        return Err(ShellError::NoAssociationPort);
+    }
+    let for_tls = if tls.is_some() { listener::bind(bind, node.association_port)? } else { Vec::new() };
+    let for_plain = if offers_plain { listener::bind(bind, node.plain_association_port)? } else { Vec::new() };
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| ShellError::NoRandomness)?;
 
@@ -59,8 +64,8 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let gate_counters = Arc::new(GateCounters::default());
     let (client, server) = tls.map(|tls| (tls.client, tls.server)).unzip();
     let mut listening = JoinSet::new();
-    if let Some(server) = server {
-        let gate = Arc::new(Gate::new(TlsAcceptor::from(server), limits, bind, accepted_sender, Arc::clone(&gate_counters)));
+    for (listeners, acceptor) in [(for_tls, server.map(TlsAcceptor::from)), (for_plain, None)] {
+        let gate = Arc::new(Gate::new(acceptor, limits, bind, accepted_sender.clone(), Arc::clone(&gate_counters)));
         for listener in listeners {
             listening.spawn(listener::accept(listener, Arc::clone(&gate)));
         }
@@ -225,17 +230,17 @@ impl Shell {
             event => {
                 // The node has closed it meanwhile and wants to hear no more of it.
                 let Some(known) = self.associations.get_mut(&association) else { return };
-                known.open |= matches!(event, AssociationEvent::Connected { .. });
+                known.open |= matches!(event, AssociationEvent::Connected { .. } | AssociationEvent::ConnectedUnprotected);
             }
         }
         self.node.handle_association(association, event, now);
     }
 
     fn handle_accepted(&mut self, accepted: Accepted, now: Instant) {
-        let Accepted { stream, peer_address, credentials } = accepted;
+        let Accepted { stream, event } = accepted;
         let association = self.node.accept_id();
         self.associations.insert(association, self.context.accepted(&mut self.tasks, association, stream));
-        self.node.handle_association(association, AssociationEvent::Accepted { peer_address, credentials }, now);
+        self.node.handle_association(association, event, now);
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {

@@ -334,7 +334,7 @@ fn received(message: &ReceivedMessage) -> Event {
         session: message.session.0,
         mri: (&message.mri).into(),
         payload: message.payload.to_vec(),
-        transport: if message.association.is_some() { Transport::Tls } else { Transport::Udp },
+        transport: message.reception.transport.into(),
         association: message.association.map(|association| association.0),
         authenticated: message.authenticated,
         peer: message.peer.to_string(),
@@ -346,6 +346,16 @@ fn received(message: &ReceivedMessage) -> Event {
         explicit: message.reception.explicit,
         ip_ttl: message.reception.ip_ttl,
         interface: message.reception.interface,
+    }
+}
+
+impl From<crate::api::Transport> for Transport {
+    fn from(transport: crate::api::Transport) -> Self {
+        match transport {
+            crate::api::Transport::Datagram => Self::Udp,
+            crate::api::Transport::Tcp => Self::Tcp,
+            crate::api::Transport::Tls => Self::Tls,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::line::What;
+use super::line::{Transport, What};
 use super::mri::Method;
 use crate::io::Snapshot;
 use crate::node::{AssociationEntry, RoutingEntry, Side};
@@ -41,6 +41,7 @@ fn association(entry: &AssociationEntry, now: Instant) -> Value {
         "opened_here": entry.opened_here,
         "state": entry.state,
         "remote": entry.remote,
+        "transport": Transport::from(entry.transport),
         "peer": entry.peer.as_ref().map(ToString::to_string),
         "subject": entry.subject,
         "users": entry.users,

@@ -32,6 +32,8 @@ pub(super) struct Association {
     /// The NLI it is known by, from the first handshake on it (RFC 5971 §4.4.3).
     pub(super) peer: Option<Peer>,
     pub(super) credentials: Option<PeerCredentials>,
+    /// Over TLS, or to be; else over TCP alone.
+    pub(super) protected: bool,
     /// MA-Hold-Time the peer announced; ours until it has.
     pub(super) peer_hold_time: Duration,
     /// When the first Confirm went or came over it.
@@ -67,6 +69,7 @@ impl Association {
             source: None,
             peer: None,
             credentials: None,
+            protected: true,
             peer_hold_time: hold_time,
             confirmed: None,
             users: BTreeSet::new(),
@@ -85,6 +88,11 @@ impl Association {
     /// The same by a way out, from an address.
     pub(super) fn by(self, path: PathId, source: Option<IpAddr>) -> Self {
         Self { path, source, ..self }
+    }
+
+    /// The same over TLS or not.
+    pub(super) fn over_tls(self, protected: bool) -> Self {
+        Self { protected, ..self }
     }
 
     /// Each state in its turn, in a circle.
@@ -284,11 +292,12 @@ pub(super) enum AssociationInput {
 impl Node {
     /// Gives an event to the association's machine.
     pub(super) fn association_event(&mut self, id: AssociationId, event: Event, input: AssociationInput, now: Instant) {
+        let takes_unprotected = self.takes_any_unprotected();
         let Some(association) = self.associations.get_mut(id) else { return };
         let hello = if let AssociationInput::Hello(hello) = &input { Some(hello) } else { None };
         let authorised = |credentials| is_authorised(&self.config.authorised_peers, credentials, association.remote.ip());
         let guards = Guards {
-            authorised: association.credentials.as_ref().is_some_and(authorised),
+            authorised: if association.protected { association.credentials.as_ref().is_some_and(authorised) } else { takes_unprotected },
             reply_requested: hello.is_some_and(|hello| hello.request),
             answers: hello.is_some_and(|hello| !hello.request && association.hello == Some(hello.id)),
         };
@@ -315,13 +324,14 @@ impl Node {
     /// Turns the shell's news into events.
     pub(super) fn association_news(&mut self, id: AssociationId, news: AssociationEvent, now: Instant) {
         match news {
-            AssociationEvent::Accepted { peer_address, credentials } => self.accepted(id, peer_address, credentials, now),
-            AssociationEvent::Connected { credentials } => {
-                let opening = |association: &&mut Association| association.state == State::AwaitingConnection;
-                let Some(association) = self.associations.get_mut(id).filter(opening) else { return };
-                association.certify(credentials, now);
-                association.last_heard = now;
-                self.association_event(id, Event::TgConnected, AssociationInput::None, now);
+            AssociationEvent::Accepted { peer_address, credentials } => self.accepted(id, peer_address, credentials, true, now),
+            AssociationEvent::AcceptedUnprotected { peer_address } => {
+                self.accepted(id, peer_address, self.unproved(peer_address.ip()), false, now);
+            }
+            AssociationEvent::Connected { credentials } => self.connected(id, credentials, true, now),
+            AssociationEvent::ConnectedUnprotected => {
+                let Some(address) = self.associations.get(id).map(|association| association.remote.ip()) else { return };
+                self.connected(id, self.unproved(address), false, now);
             }
             AssociationEvent::Received(message) => self.receive_on_association(id, message, now),
             AssociationEvent::Written { bytes } => self.associations.written(id, bytes),
@@ -330,10 +340,19 @@ impl Node {
         }
     }
 
-    fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, now: Instant) {
+    /// `protected` as it was asked for, or nothing comes of it.
+    fn connected(&mut self, id: AssociationId, credentials: PeerCredentials, protected: bool, now: Instant) {
+        let opening = |association: &&mut Association| association.state == State::AwaitingConnection && association.protected == protected;
+        let Some(association) = self.associations.get_mut(id).filter(opening) else { return };
+        association.certify(credentials, now);
+        association.last_heard = now;
+        self.association_event(id, Event::TgConnected, AssociationInput::None, now);
+    }
+
+    fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, protected: bool, now: Instant) {
         let key_hash = credentials.key_hash;
         let full = !self.associations.allow_one_more(&key_hash, &self.config.caps) || !self.make_room(Some(&key_hash), now);
-        let mut association = Association::new(false, remote, self.config.hold_time, now);
+        let mut association = Association::new(false, remote, self.config.hold_time, now).over_tls(protected);
         association.certify(credentials, now);
         if full {
             tracing::warn!(%id, %remote, "association refused, the table or this peer's share of it is full");
@@ -355,7 +374,7 @@ impl Node {
     /// After a change of the authorised peer database.
     pub(super) fn judge_associations(&mut self) {
         for (id, association) in self.associations.iter() {
-            let Some(credentials) = &association.credentials else { continue };
+            let Some(credentials) = association.credentials.as_ref().filter(|_| association.protected) else { continue };
             if !is_authorised(&self.config.authorised_peers, credentials, association.remote.ip()) {
                 self.tasks.push_back(Task::Association(id, Event::ErNotAuthorised, AssociationInput::None));
                 continue;

@@ -91,8 +91,9 @@ impl Node {
 
     fn connect(&mut self, id: AssociationId) {
         let Some(association) = self.associations.get(id) else { return };
-        let Association { remote, path, source, .. } = *association;
-        self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate: remote.ip(), path, source });
+        let Association { remote, path, source, protected, .. } = *association;
+        let peer_address_for_certificate = protected.then_some(remote.ip());
+        self.outputs.push_back(Output::Connect { association: id, remote, peer_address_for_certificate, path, source });
     }
 
     /// One request at a time, but for those that prove something: these must come behind what they prove.

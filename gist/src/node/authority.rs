@@ -35,12 +35,17 @@ fn router_share(cap: usize) -> usize {
 impl Node {
     /// What the association's peer is to this node; `None` if there is no association or the peer is not authorised.
     fn role_of(&self, id: AssociationId) -> Option<PeerRole> {
-        let association = self.associations.get(id)?;
+        let association = self.associations.get(id).filter(|association| association.protected)?;
         judge(&self.config.authorised_peers, association.credentials.as_ref()?, association.remote.ip())
     }
 
     /// Whether the association's peer may be the next node for messages that go the way of `towards`.
+    ///
+    /// Where nobody is authenticated it may, like whoever answers by datagram: [`Node::may_carry`] says for which applications.
     pub(super) fn may_serve(&self, id: AssociationId, towards: &Mri) -> bool {
+        if self.associations.get(id).is_some_and(|association| !association.protected) {
+            return true;
+        }
         match self.role_of(id) {
             Some(PeerRole::Router) => true,
             Some(PeerRole::Host) => self.is_end_of(id, towards),

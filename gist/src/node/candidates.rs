@@ -63,7 +63,7 @@ impl Node {
     /// Whether the peer is yet to prove that it has answered: over an association it just has, and over datagrams it cannot.
     pub(super) fn is_pending(accepted: &AcceptedResponse) -> bool {
         match accepted.plan {
-            Some(Plan::Reuse(_) | Plan::Open(_)) => accepted.origin.association().is_none(),
+            Some(Plan::Reuse(_) | Plan::Open { .. }) => accepted.origin.association().is_none(),
             Some(Plan::Datagram(_)) | None => false,
         }
     }
@@ -72,10 +72,10 @@ impl Node {
         let id = match accepted.plan {
             // Answers to several transmissions of one Query come from one peer, and its association opens already.
             Some(Plan::Reuse(id)) if machine.candidate(id).is_some() => return,
-            Some(Plan::Reuse(_) | Plan::Open(_)) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(Plan::Reuse(_) | Plan::Open { .. }) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(_) if machine.handshake.opened >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(Plan::Reuse(id)) => id,
-            Some(Plan::Open(remote)) => self.open_association(machine, accepted, remote, now),
+            Some(Plan::Open { remote, protected }) => self.open_association(machine, accepted, (remote, protected), now),
             Some(Plan::Datagram(_)) | None => return,
         };
         machine.handshake.opened += 1;
@@ -134,13 +134,19 @@ impl Node {
 
     /// By another way out it is opened from the address that the Query has named: it may be the only one that routers there let
     /// pass and that the peer has a way back to, whatever the link's own address is.
-    fn open_association(&mut self, machine: &Querying, accepted: &AcceptedResponse, remote: SocketAddr, now: Instant) -> AssociationId {
+    fn open_association(
+        &mut self,
+        machine: &Querying,
+        accepted: &AcceptedResponse,
+        (remote, protected): (SocketAddr, bool),
+        now: Instant,
+    ) -> AssociationId {
         let id = self.associations.next_id();
         let announced = accepted.response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
         let hold_time = announced.map_or(self.config.hold_time, |stack| stack.configuration.hold_time);
         let path = machine.path;
         let source = machine.handshake.own.filter(|_| path != PathId::ROUTED);
-        self.associations.insert(id, Association::new(true, remote, hold_time, now).by(path, source));
+        self.associations.insert(id, Association::new(true, remote, hold_time, now).by(path, source).over_tls(protected));
         self.associations.name(id, &Peer::from(&accepted.response.nli));
         self.tasks.push_back(Task::Association(id, Event::TgConnect, AssociationInput::None));
         id

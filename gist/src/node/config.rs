@@ -18,6 +18,9 @@ pub struct NodeConfig {
     pub registrations: Vec<Registration>,
     /// Where messaging associations are accepted; announced in every Response.
     pub association_port: u16,
+    /// Where messaging associations over TCP alone are accepted, if an application offers that; announced in Responses for it. It protects
+    /// nothing: whoever is there is not known, and what travels can be read and changed.
+    pub plain_association_port: u16,
     /// RS-validity-time proposed and required, 30 s by default (G-108); not 0.
     pub validity: Duration,
     /// MA-Hold-Time announced, 30 s by default (G-118); not 0.
@@ -67,6 +70,7 @@ impl NodeConfig {
             role,
             registrations: Vec::new(),
             association_port: 0,
+            plain_association_port: 0,
             validity: Duration::from_secs(30),
             hold_time: Duration::from_secs(30),
             query_timer: Duration::from_millis(500),
@@ -120,6 +124,12 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Whether messages may go over TCP alone: between peers that nobody has authenticated.
+    #[must_use]
+    pub fn offers_plain_tcp(&self) -> bool {
+        self.offer.contains(&Profile::tcp())
+    }
+
     /// Whether messages may go over TLS.
     #[must_use]
     pub fn offers_tls(&self) -> bool {

@@ -8,7 +8,9 @@ use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::timers::TimerKey;
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
-use crate::api::{AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage};
+use crate::api::{
+    AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage, Transport,
+};
 use crate::wire::Mri;
 
 impl Node {
@@ -28,11 +30,12 @@ impl Node {
             peer_handle: self.peer_handle(peer, association),
             principal: self.principal_of(peer, association),
             tentative,
-            // An association is open only if its peer is authenticated and authorised.
-            authenticated: association.is_some(),
+            // An association over TLS is open only if its peer is authenticated and authorised.
+            authenticated: association.is_some_and(|id| self.is_protected(id)),
             hop_count: delivery.hop_count,
             ip_distance,
             reception: Reception {
+                transport: self.transport(association),
                 unvalidated,
                 explicit: delivery.explicit,
                 ip_ttl: datagram.and_then(|origin| origin.ip_ttl),
@@ -113,15 +116,18 @@ impl Node {
     pub fn associations(&self) -> Vec<AssociationEntry> {
         self.associations
             .iter()
-            .map(|(association, Association { opened_here, remote, state, peer, credentials, users, last_heard, .. })| AssociationEntry {
-                association,
-                opened_here: *opened_here,
-                state: state.to_string(),
-                remote: *remote,
-                peer: peer.as_ref().map(|peer| peer.identity.clone()),
-                subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
-                users: users.len(),
-                last_heard: *last_heard,
+            .map(|(association, Association { opened_here, remote, state, peer, credentials, protected, users, last_heard, .. })| {
+                AssociationEntry {
+                    association,
+                    opened_here: *opened_here,
+                    state: state.to_string(),
+                    remote: *remote,
+                    transport: if *protected { Transport::Tls } else { Transport::Tcp },
+                    peer: peer.as_ref().map(|peer| peer.identity.clone()),
+                    subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
+                    users: users.len(),
+                    last_heard: *last_heard,
+                }
             })
             .collect()
     }

@@ -43,6 +43,13 @@ pub enum AssociationEvent {
         /// What its certificate says.
         credentials: PeerCredentials,
     },
+    /// A peer opened one over TCP alone; nobody knows who it is.
+    AcceptedUnprotected {
+        /// The transport address it comes from.
+        peer_address: SocketAddr,
+    },
+    /// What [`super::Output::Connect`] asked for, unprotected, is open.
+    ConnectedUnprotected,
     /// One whole GIST message, without magic number.
     Received(Bytes),
     /// So many bytes of the messages of [`super::Output::SendOnAssociation`] have been handed to the operating system. What has

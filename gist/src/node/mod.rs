@@ -19,6 +19,7 @@ mod input;
 mod machines;
 mod node_machine;
 mod output;
+mod protection;
 mod querying;
 mod querying_actions;
 mod random;

@@ -11,14 +11,15 @@ use crate::api::{AssociationId, Indication, PathId};
 pub enum Output {
     /// Send a datagram.
     Transmit(Transmit),
-    /// Open TLS over TCP and report [`super::AssociationEvent::Connected`] or [`super::AssociationEvent::Failed`].
+    /// Open TLS over TCP and report [`super::AssociationEvent::Connected`], or without a name for the certificate TCP alone and report
+    /// [`super::AssociationEvent::ConnectedUnprotected`]; or [`super::AssociationEvent::Failed`].
     Connect {
         /// The new association's name.
         association: AssociationId,
         /// Where to connect to.
         remote: SocketAddr,
-        /// The address the peer goes by in its NLI, for the check of its certificate.
-        peer_address_for_certificate: IpAddr,
+        /// The address the peer goes by in its NLI, for the check of its certificate; `None` for TCP alone, where nobody has one.
+        peer_address_for_certificate: Option<IpAddr>,
         /// The way out; all its segments leave by it.
         path: PathId,
         /// The address to connect from; `None` leaves it to the kernel.

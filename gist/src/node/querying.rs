@@ -116,7 +116,11 @@ pub(super) struct AcceptedResponse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Plan {
     Reuse(AssociationId),
-    Open(SocketAddr),
+    Open {
+        remote: SocketAddr,
+        /// Over TLS; else over TCP alone.
+        protected: bool,
+    },
     Datagram(SocketAddr),
 }
 

@@ -170,7 +170,7 @@ impl Node {
             Some(Plan::Reuse(id)) => Route::Association(id),
             Some(Plan::Datagram(address)) => Route::Datagram(address),
             // What is being opened comes back as [`Plan::Reuse`].
-            Some(Plan::Open(_)) | None => return,
+            Some(Plan::Open { .. }) | None => return,
         };
         if machine.route != Some(route) {
             self.leave_route(key, machine);
@@ -192,7 +192,7 @@ impl Node {
     fn handle_of_responder(&self, accepted: &AcceptedResponse) -> PeerHandle {
         let association = match accepted.plan {
             Some(Plan::Reuse(id)) => Some(id),
-            Some(Plan::Open(_) | Plan::Datagram(_)) | None => None,
+            Some(Plan::Open { .. } | Plan::Datagram(_)) | None => None,
         };
         self.peer_handle(&Peer::from(&accepted.response.nli), association)
     }

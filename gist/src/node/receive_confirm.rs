@@ -51,7 +51,7 @@ impl Node {
             return self.answer(&received, ErrorCause::ObjectType(ObjectTypeFault::Missing), vec![info], now);
         }
         match self.verify(nslp_id, &confirm, original.as_ref(), now) {
-            Ok(_) if !self.may_confirm(&confirm, &received.origin) => {
+            Ok(_) if !self.may_confirm(nslp_id, &confirm, &received.origin) => {
                 self.bad_confirm(BadConfirm::NotAuthorised, &key, route, received, now)
             }
             Ok(arrival) => {
@@ -73,10 +73,11 @@ impl Node {
 
     /// A cookie binds a handshake to an NLI, which its Query shows to everybody on the way; only this ties the NLI and the
     /// flow to the certificate.
-    fn may_confirm(&self, confirm: &Confirm, origin: &Origin) -> bool {
+    fn may_confirm(&self, nslp_id: NslpId, confirm: &Confirm, origin: &Origin) -> bool {
         let Some(id) = origin.association() else { return true };
         let peer = Peer::from(&confirm.nli);
-        self.associations.get(id).is_some_and(|association| association.may_claim(&peer)) && self.may_serve(id, &confirm.mri.inverted())
+        let may_claim = self.associations.get(id).is_some_and(|association| association.may_claim(&peer));
+        may_claim && self.may_carry(id, nslp_id) && self.may_serve(id, &confirm.mri.inverted())
     }
 
     /// G-121: the first Confirm on a new association tells the hold time.

@@ -102,7 +102,7 @@ impl Node {
     /// Whether a payload may go to the application: unprotected ones only if it demands no protection. Counts those that may not.
     pub(super) fn may_deliver(&mut self, nslp_id: NslpId, origin: &Origin) -> bool {
         let demands = self.registration(nslp_id).is_none_or(super::Registration::is_secure);
-        let may = origin.association().is_some() || !demands;
+        let may = !demands || origin.association().is_some_and(|id| self.is_protected(id));
         self.counters.unprotected += u64::from(!may);
         may
     }

@@ -16,6 +16,7 @@ use super::receive::Received;
 use super::reply::LONGEST_QUERY_COOKIE;
 use super::responding::{AcceptedQuery, RespondingInput};
 use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
+use super::stack::Ports;
 use super::translation::{Translation, original};
 use super::transmit::flow_fields;
 use super::{AddressPrefix, Node, Transmit};
@@ -23,7 +24,8 @@ use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NslpId, ObjectType, ObjectTypeFault, Query, ResponderPart, Response,
+    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NslpId, ObjectType, ObjectTypeFault, Profile, Query, ResponderPart,
+    Response,
 };
 
 /// Below this an upstream Query has crossed more than one link (G-261).
@@ -104,11 +106,11 @@ impl Node {
         let Origin::Datagram(origin) = received.origin else { return };
         let nslp_id = received.message.nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
-        let full_offer = registration.response_offer(self.config.hold_time, self.config.association_port);
+        let full_offer = registration.response_offer(self.config.hold_time, self.ports());
         let in_turn = existing.is_some_and(|existing| existing.in_turn);
         let reused = existing
             .map(|existing| existing.route)
-            .or_else(|| self.reusable(query).filter(|_| full_offer.is_some()).map(Route::Association));
+            .or_else(|| self.reusable(nslp_id, query).filter(|_| full_offer.is_some()).map(Route::Association));
         let stack = full_offer.filter(|_| reused.is_none());
         let bound = Bound {
             nslp_id,
@@ -175,15 +177,23 @@ impl Node {
     }
 
     /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our
-    /// full offer and as one of the Query's (G-228, G-229), which TLS over TCP with both ends authenticated always is.
-    fn reusable(&self, query: &Query) -> Option<AssociationId> {
-        query.stack.as_ref()?;
+    /// full offer and as one of the Query's (G-228, G-229), which TLS over TCP with both ends authenticated always is, and TCP alone where
+    /// both offer it.
+    fn reusable(&self, nslp_id: NslpId, query: &Query) -> Option<AssociationId> {
+        let asked = query.stack.as_ref()?;
+        let plain = self.takes_unprotected(nslp_id) && asked.proposal.profiles.contains(&Profile::tcp());
         let peer = Peer::from(&query.nli);
         let mut candidates = self.associations.of_peer(&peer);
         // One that leaves by another way out knows this node by another name.
-        let is_fit =
-            |association: &Association| association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+        let is_fit = |association: &Association| {
+            let is_known = association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+            is_known && (association.protected || plain)
+        };
         candidates.find(|(_, association)| is_fit(association)).map(|(id, _)| id)
+    }
+
+    fn ports(&self) -> Ports {
+        Ports { tls: self.config.association_port, plain: self.config.plain_association_port }
     }
 
     /// The application does not want to peer: the Query goes on as it came, one hop less (G-038, G-040).

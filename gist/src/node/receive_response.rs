@@ -11,6 +11,7 @@ use super::node_machine::NodeInput;
 use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::receive::Received;
 use super::routing_state::{Origin, Peer, RoutingKey};
+use super::stack::Choice;
 use super::task::Task;
 use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
@@ -59,6 +60,13 @@ impl Node {
             tracing::debug!(session = %key.session, %id, %path, "answered over an association that leaves by another way");
             return None;
         }
+        if self.associations.get(id).is_some_and(|association| !association.protected) {
+            let demanding = self.querying.get(key).is_some_and(|machine| self.demands_protection(machine));
+            if demanding || !self.takes_unprotected(key.nslp_id) {
+                self.counters.unprotected += 1;
+                return None;
+            }
+        }
         if self.associations.get(id).is_some_and(|association| association.is_open()) && !self.may_serve(id, &key.mri) {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
@@ -87,8 +95,9 @@ impl Node {
         if registration.offer.is_empty() {
             return Some(Plan::Datagram(SocketAddr::new(response.nli.address, origin.source.port())));
         }
+        let demanding = self.querying.get(key).is_some_and(|machine| self.demands_protection(machine));
         let offer = response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
-        let Some(port) = offer.and_then(|offer| registration.choose(offer)) else {
+        let Some(Choice { port, protected }) = offer.and_then(|offer| registration.choose(offer, demanding)) else {
             self.counters.stacks_refused += 1;
             return None;
         };
@@ -98,7 +107,7 @@ impl Node {
             return None;
         }
         let path = self.querying.get(key)?.path;
-        let common = self.common_association(&Peer::from(&response.nli), remote, path, asked_at);
+        let common = self.common_association(&Peer::from(&response.nli), remote, (path, protected), asked_at);
         if own.and_then(|id| self.associations.get(id)).is_some_and(Association::is_open) {
             // The state's own peer would answer over the association. If that was there before the question it is being
             // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
@@ -112,7 +121,7 @@ impl Node {
             self.counters.refused_when_full += 1;
             return None;
         }
-        Some(Plan::Open(remote))
+        Some(Plan::Open { remote, protected })
     }
 
     /// An association to this peer that was not there, for the peer, when it was asked.
@@ -123,12 +132,20 @@ impl Node {
     /// One that is still being opened proves nothing yet: it counts only if it goes to the same place.
     ///
     /// One that leaves by another way out than the Query did is none of either.
-    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, path: PathId, asked_at: Instant) -> Option<AssociationId> {
+    ///
+    /// One that protects less than what would be opened is none either (G-228).
+    fn common_association(
+        &mut self,
+        peer: &Peer,
+        remote: SocketAddr,
+        (path, protected): (PathId, bool),
+        asked_at: Instant,
+    ) -> Option<AssociationId> {
         let grace = self.config.query_timer.saturating_mul(2);
         let is_young = |association: &Association| !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
         let usable = |association: &Association| {
             let opens = association.state == association::State::AwaitingConnection && association.remote == remote;
-            association.path == path && (association.is_open() || opens)
+            association.path == path && association.protected >= protected && (association.is_open() || opens)
         };
         let mut found = None;
         for (id, association) in self.associations.of_peer(peer).filter(|(_, association)| usable(association)) {

@@ -82,7 +82,7 @@ impl Node {
         let is_downstream = key.mri.direction() == Direction::Downstream;
         let destination = query_destination(&key.mri);
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
-        let stack = registration.query_offer(self.config.hold_time, machine.protected);
+        let stack = registration.query_offer(self.config.hold_time, self.demands_protection(machine));
         let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
         let retransmissions = machine.handshake.cookies.len();
         // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
@@ -173,6 +173,10 @@ impl Node {
         message: SendMessage,
         now: Instant,
     ) {
+        if self.asks_for_more(&message, route) {
+            let reason = "the peer is not authenticated, and the message is to go to no other".to_owned();
+            return self.report_status(message, SendError::AssociationFailed(reason));
+        }
         let nli = match (route, own) {
             (Route::Association(_), _) => None,
             (Route::Datagram(_), Some(own)) => Some(self.nli_on(path, own, 0, validity.max(Duration::from_millis(1)))),

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use crate::api::AssociationId;
+use crate::api::{AssociationId, Transport};
 use crate::time::Instant;
 use crate::wire::{Mri, NslpId, PeerIdentity, SessionId};
 
@@ -57,6 +57,8 @@ pub struct AssociationEntry {
     pub state: String,
     /// The transport address of the peer.
     pub remote: SocketAddr,
+    /// TCP alone, or TLS over it.
+    pub transport: Transport,
     /// The peer by its NLI, once told.
     pub peer: Option<PeerIdentity>,
     /// The peer by its certificate.

@@ -14,7 +14,7 @@ use gist::io::tls::{self, Tls};
 use gist::io::{Bind, Handle, Limits, ShellConfig, spawn};
 use gist::ipc::{Event, Request, content, serve};
 use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
-use gist::wire::{NslpId, PeerIdentity};
+use gist::wire::{NslpId, PeerIdentity, Profile};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -39,7 +39,7 @@ pub struct Options {
     /// TCP port of its messaging associations.
     #[arg(long, default_value_t = 30270, value_name = "PORT")]
     port: u16,
-    /// Its certificate chain (PEM): with it messages may go over TLS, and all of them do.
+    /// Its certificate chain (PEM): with it messages go over TLS wherever the peer offers it.
     #[arg(long, value_name = "FILE", requires_all = ["key", "authority"])]
     certificate: Option<PathBuf>,
     /// Its private key (PEM).
@@ -48,6 +48,9 @@ pub struct Options {
     /// Whom it believes (PEM).
     #[arg(long, value_name = "FILE")]
     authority: Option<PathBuf>,
+    /// TCP port of its associations over TCP alone: with it messages may go that way too, to peers that nobody has authenticated.
+    #[arg(long, value_name = "PORT")]
+    plain_port: Option<u16>,
     /// It forwards packets of others, and takes Queries for its applications off their way. Needs root.
     #[arg(long)]
     intercept: bool,
@@ -163,11 +166,13 @@ impl Options {
         let mut node = NodeConfig::new(identity, if self.intercept { Role::Router } else { Role::Host });
         let tls = self.tls()?;
         let registration = |nslp_id: &u16| {
-            let secure = Registration::secure(NslpId(*nslp_id), self.rao);
-            if tls.is_some() { secure } else { Registration { offer: Vec::new(), unvalidated_data: true, ..secure } }
+            let stacks = [(tls.is_some(), Profile::tls_over_tcp()), (self.plain_port.is_some(), Profile::tcp())];
+            let offer = stacks.into_iter().filter_map(|(offered, profile)| offered.then_some(profile)).collect();
+            Registration { offer, unvalidated_data: true, ..Registration::secure(NslpId(*nslp_id), self.rao) }
         };
         node.registrations = self.applications.iter().map(registration).collect();
         node.association_port = self.port;
+        node.plain_association_port = self.plain_port.unwrap_or(0);
         node.local_addresses = self.addresses.clone();
         // Whom the authority has certified; this is a node for trying things.
         node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::Any, role: PeerRole::Router, allow: true }];

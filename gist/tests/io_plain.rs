@@ -1,0 +1,107 @@
+//! Messaging associations over TCP alone, on real sockets: for applications that offer that, and for no other.
+#![cfg(feature = "io")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod io_support;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use gist::api::{Indication, MessageHandle, SendError, SendMessage, TransferAttributes, Transport};
+use gist::node::Registration;
+use gist::wire::{Direction, NslpId, Profile};
+use io_support::{ANSWERER, ASKER, Authority, NSLP, Node, ROUTER_ALERT, in_own_network, message};
+use rcgen::PKCS_ED25519;
+
+const PLAIN_PORT: u16 = 30271;
+
+/// G-233, G-235: Forwards-TCP without TLS, between applications that offer it; both ends are told that nobody is authenticated.
+#[test]
+fn messages_travel_over_tcp_alone_where_both_ends_offer_that() {
+    in_own_network(|| async {
+        let (mut asker, mut answerer) = plain_nodes();
+        asker.send(unprotected(Direction::Downstream, b"hello...", 1)).await;
+        let received = answerer.received().await;
+        assert_eq!(&received.payload[..], b"hello...");
+        assert!(!received.authenticated && received.association.is_some(), "{received:?}");
+        assert_eq!(received.reception.transport, Transport::Tcp);
+        answerer.send(unprotected(Direction::Upstream, b"answer..", 2)).await;
+        let answer = asker.received().await;
+        assert_eq!((&answer.payload[..], answer.reception.transport, answer.authenticated), (&b"answer.."[..], Transport::Tcp, false));
+        let associations = asker.handle.snapshot().await.unwrap().associations;
+        assert_eq!(associations.iter().map(|entry| (entry.transport, entry.opened_here)).collect::<Vec<_>>(), [(Transport::Tcp, true)]);
+    });
+}
+
+/// G-051, G-225: what is to go to authenticated peers only does not go over TCP alone, whatever stands already.
+#[test]
+fn a_message_that_demands_protection_does_not_travel_over_tcp_alone() {
+    in_own_network(|| async {
+        let (mut asker, mut answerer) = plain_nodes();
+        asker.send(unprotected(Direction::Downstream, b"hello...", 1)).await;
+        answerer.received().await;
+        asker.send(message(Direction::Downstream, b"secret..", 7)).await;
+        match asker.indication().await {
+            Indication::MessageStatus { handle, error: SendError::AssociationFailed(_), .. } => assert_eq!(handle, MessageHandle(7)),
+            other => panic!("{other:?}"),
+        }
+        answerer.send(message(Direction::Upstream, b"secret..", 8)).await;
+        match answerer.indication().await {
+            Indication::MessageStatus { handle, error: SendError::AssociationFailed(_), .. } => assert_eq!(handle, MessageHandle(8)),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// G-343: an application that demands TLS is not reached over TCP alone, although the same node takes that for another.
+#[test]
+fn an_application_that_demands_tls_is_not_reached_over_tcp_alone() {
+    const OPEN: NslpId = NslpId(32705);
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let identity = |name: &str, address: IpAddr| {
+            authority.issue(&PKCS_ED25519, &[&format!("{name}.pbs.test"), &address.to_string()]).tls(&authority)
+        };
+        let mut answerer = Node::start_with(ANSWERER, identity("answerer", ANSWERER), "*.pbs.test", |config| {
+            let open = Registration { offer: vec![Profile::tcp()], ..Registration::secure(OPEN, Some(ROUTER_ALERT)) };
+            config.node.registrations.push(open);
+            config.node.plain_association_port = PLAIN_PORT;
+        });
+        // Its asker offers TCP alone for both.
+        let asker = Node::start_with(ASKER, identity("asker", ASKER), "*.pbs.test", |config| {
+            for nslp_id in [NSLP, OPEN] {
+                let open = Registration { offer: vec![Profile::tcp()], ..Registration::secure(nslp_id, Some(ROUTER_ALERT)) };
+                config.node.registrations.retain(|registration| registration.nslp_id != nslp_id);
+                config.node.registrations.push(open);
+            }
+            config.node.plain_association_port = PLAIN_PORT;
+        });
+        asker.send(SendMessage { nslp_id: OPEN, ..unprotected(Direction::Downstream, b"open....", 1) }).await;
+        assert_eq!(answerer.received().await.nslp_id, OPEN);
+        let timeout = Some(Duration::from_millis(600));
+        asker.send(SendMessage { timeout, ..unprotected(Direction::Downstream, b"closed..", 2) }).await;
+        let mut asker = asker;
+        assert!(matches!(asker.indication().await, Indication::MessageStatus { handle: MessageHandle(2), .. }));
+        let delivered = answerer.handle.snapshot().await.unwrap().counters.messages_delivered;
+        assert_eq!(delivered, 1, "only the one of the open application");
+    });
+}
+
+/// A node without certificate.
+fn plain_nodes() -> (Node, Node) {
+    let authority = Authority::new("nobody's");
+    let tls = authority.issue(&PKCS_ED25519, &["unused.pbs.test"]).tls(&authority);
+    let node = |address| {
+        Node::start_with(address, tls.clone(), "unused.pbs.test", |config| {
+            config.tls = None;
+            config.node.plain_association_port = PLAIN_PORT;
+            config.node.registrations =
+                vec![Registration { offer: vec![Profile::tcp()], ..Registration::secure(NSLP, Some(ROUTER_ALERT)) }];
+        })
+    };
+    (node(ASKER), node(ANSWERER))
+}
+
+fn unprotected(direction: Direction, payload: &[u8], handle: u64) -> SendMessage {
+    SendMessage { attributes: TransferAttributes { reliable: true, secure: false }, ..message(direction, payload, handle) }
+}
