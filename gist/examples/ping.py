@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A signalling application in another language, on the Unix socket of a GIST node (its framing: module gist::ipc).
+"""A signalling application in another language, on the Unix socket of a GIST node (its framing: module gist::io::ipc).
 
     ping.py SOCKET NSLPID answer
     ping.py SOCKET NSLPID ask SOURCE DESTINATION [--secure]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use gist::ipc::{CLIENTS, Ipc, IpcError, LONGEST_LINE, serve};
+use gist::io::ipc::{CLIENTS, Ipc, IpcError, LONGEST_LINE, serve};
 use io_support::{ANSWERER, ASKER, Authority, NSLP, Node, in_own_network};
 use rcgen::PKCS_ED25519;
 use serde_json::{Value, json};

@@ -37,6 +37,8 @@ mod clock;
 mod error;
 mod handle;
 mod ip_headers;
+#[cfg(feature = "ipc")]
+pub mod ipc;
 mod listener;
 mod parse;
 mod path_mtu;

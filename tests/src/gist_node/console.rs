@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gist::ipc::{Direction, Method, Request, What};
+use gist::io::ipc::{Direction, Method, Request, What};
 use gist::wire::NslpId;
 
 /// What `help` says.

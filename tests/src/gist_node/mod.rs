@@ -1,6 +1,6 @@
 //! One GIST node with a console: to try another implementation against it, by hand or by script.
 //!
-//! Every event is a JSON line on the standard output, in the words of [`gist::ipc`].
+//! Every event is a JSON line on the standard output, in the words of [`gist::io::ipc`].
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod console;
@@ -10,9 +10,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use gist::io::ipc::{Event, Request, content, serve};
 use gist::io::tls::{self, Tls};
 use gist::io::{Bind, Handle, Limits, ShellConfig, spawn};
-use gist::ipc::{Event, Request, content, serve};
 use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity, Profile};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -57,7 +57,7 @@ pub struct Options {
     /// Number of the queue for that.
     #[arg(long, default_value_t = 270, value_name = "NUMBER")]
     queue: u16,
-    /// Its applications are programs on a Unix socket here (module `gist::ipc`), not the console.
+    /// Its applications are programs on a Unix socket here (module `gist::io::ipc`), not the console.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
