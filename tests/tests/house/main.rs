@@ -21,15 +21,18 @@ const PRODUCT: [&str; 7] = [
     "endpoint/src",
 ];
 
-/// Sources that may know neither sockets nor clocks nor tasks nor randomness; `gist/src/io` is the shell around one of them.
+/// Sources that may know neither sockets nor clocks nor tasks nor randomness; [`SHELLS`] lie around one of them.
 const CORES: [&str; 2] = ["gist/src", "pbs-nslp/src"];
+
+/// Folders of shells in `gist/src`: its sockets and timers, and its server for other programs.
+const SHELLS: [&str; 2] = ["io", "ipc"];
 
 /// A signature on P-256 needs a random number that must never be known or used twice. It shows nowhere but in the signature.
 const MAY_BE_RANDOM: &str = "pbs-nslp/src/credentials/signer.rs";
 
 fn core_sources() -> impl Iterator<Item = PathBuf> {
     let all = CORES.iter().flat_map(|directory| sources(&root().join(directory)));
-    all.filter(|path| path.components().all(|part| part.as_os_str() != "io"))
+    all.filter(|path| path.components().all(|part| SHELLS.iter().all(|shell| part.as_os_str() != *shell)))
 }
 
 #[test]
