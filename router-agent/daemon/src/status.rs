@@ -95,6 +95,8 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "hop_count_zero": node.hop_count_zero,
         "wrong_encapsulation": node.wrong_encapsulation,
         "unknown_nslp_id": node.unknown_nslp_id,
+        "passed_by": node.passed_by,
+        "not_passed_by": node.not_passed_by,
         "stray": node.stray,
         "unanswerable": node.unanswerable,
         "long_query_cookies": node.long_query_cookies,
