@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
+mod routing;
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -59,7 +60,7 @@ fn what_has_the_bits_of_the_way_arrives_at_the_relay_packed_and_whole() {
         add_route(&host, beyond, if gateway == B4 { 32 } else { 128 }, gateway);
         relay.run(|| namespace::add_address("lo", beyond.parse().unwrap(), if gateway == B4 { 32 } else { 128 }));
     }
-    let before = host.run(rules);
+    let before = host.run(listing);
     for (path, (own, at, beyond)) in (1..).zip([(A4, B4, BEYOND[0]), (A6, B6, BEYOND[1])]) {
         let is_ipv4 = at == B4;
         let (link, counters) = packer(&host, if is_ipv4 { "pbs-relay1" } else { "pbs-relay2" }, at);
@@ -89,7 +90,7 @@ fn what_has_the_bits_of_the_way_arrives_at_the_relay_packed_and_whole() {
     }
     // The devices stay with their threads; what leads there goes like that of any way.
     host.run(|| restore().unwrap());
-    assert_eq!(host.run(rules), before);
+    assert_eq!(host.run(listing), before);
 }
 
 /// The longest packet of a program that still arrives whole at the relay, with what both flows add.
@@ -109,6 +110,33 @@ fn what_the_kernel_says_of_the_way_to_the_relay_leaves_room_for_what_is_added() 
     assert!(host.run(|| Towards::ask(ip("203.0.113.9"))).is_err(), "no route");
 }
 
+/// At boot there may be no route yet; what comes before there is one is counted.
+#[test]
+fn a_relay_without_a_route_is_no_reason_not_to_start_and_gets_its_packets_once_there_is_one() {
+    if !privileged() {
+        return;
+    }
+    let (host, relay) = pair(1500);
+    for (path, (own, at, far, prefix)) in (1..).zip([(A4, B4, "10.8.8.8", 32), (A6, B6, "fd88::8", 128)]) {
+        let is_ipv4 = prefix == 32;
+        let (link, counters) = packer(&host, if is_ipv4 { "pbs-relay3" } else { "pbs-relay4" }, far);
+        host.run(|| {
+            set_mtu(link, 1400).unwrap();
+            NextHops::open(MASK).unwrap().set_up_one_way(path, link, is_ipv4).unwrap();
+        });
+        relay.run(|| namespace::add_address("lo", ip(far), prefix));
+        let mut packed = unpacker(&relay, is_ipv4);
+        let sender = host.udp(address(own, 4000));
+        setsockopt(&sender, sockopt::Mark, &mark(MASK, path)).unwrap();
+        let beyond = BEYOND[usize::from(!is_ipv4)];
+        sender.send_to(b"early", address(beyond, 5000)).unwrap();
+        eventually("it is counted", || counters.dropped(PackDrop::NoRouteToRelay).packets == 1);
+        add_route(&host, far, prefix, at);
+        sender.send_to(b"late", address(beyond, 5000)).unwrap();
+        assert!(next(&mut packed, is_ipv4).is_some(), "{far}");
+    }
+}
+
 /// Nobody must be kept from seeing what is wrong: a device of that name that is none of ours.
 #[test]
 fn a_link_of_another_kind_with_the_devices_name_is_an_error() {
@@ -122,8 +150,10 @@ fn a_link_of_another_kind_with_the_devices_name_is_an_error() {
     assert!(missing.is_err() && host.run(|| index("left")) > 0);
 }
 
-fn rules() -> Vec<String> {
-    std::fs::read_to_string("/proc/thread-self/net/route").unwrap().lines().map(str::to_owned).collect()
+/// Rules and routes, of ways too.
+fn listing() -> Vec<String> {
+    let rules = [2, 10].map(|family| format!("{:?}", routing::rules(family)));
+    rules.into_iter().chain((routing::MARKED..=routing::MARKED + 7).flat_map(routing::routes)).collect()
 }
 
 fn ip(text: &str) -> IpAddr {

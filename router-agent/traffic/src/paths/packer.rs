@@ -104,6 +104,7 @@ pub struct Packer {
     link: u32,
     relay: IpAddr,
     socket: Socket,
+    is_connected: bool,
     counters: Arc<PackCounters>,
     packed: Vec<u8>,
 }
@@ -123,7 +124,7 @@ impl Packer {
         let link = nix::net::if_::if_nametoindex(device).map_err(|errno| refused(errno.into()))?;
         netlink::Socket::open(netlink::Protocol::Route)?.transact(set_up(link))?;
         let socket = raw(relay).map_err(PackerError::Socket)?;
-        Ok(Self { device: made, link, relay, socket, counters, packed: Vec::new() })
+        Ok(Self { device: made, link, relay, socket, is_connected: false, counters, packed: Vec::new() })
     }
 
     /// The kernel's index of the device.
@@ -163,7 +164,7 @@ impl Packer {
             PackError::MixedVersions => PackDrop::NotForRelay,
             PackError::TooLong => PackDrop::PackedTooLong,
         })?;
-        self.socket.send(&self.packed).map(drop).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        self.send().map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EMSGSIZE) => PackDrop::PackedTooBig,
             Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EINVAL) => PackDrop::NoRouteToRelay,
             Some(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => PackDrop::LinkBusyToRelay,
@@ -172,6 +173,17 @@ impl Packer {
                 PackDrop::NotSentToRelay
             }
         })
+    }
+}
+
+impl Packer {
+    fn send(&mut self) -> io::Result<()> {
+        // When the daemon starts there may be no route to the relay yet.
+        if !self.is_connected {
+            self.socket.connect(&SockAddr::from(SocketAddr::new(self.relay, 0)))?;
+            self.is_connected = true;
+        }
+        self.socket.send(&self.packed).map(drop)
     }
 }
 
@@ -201,8 +213,8 @@ fn of_link(link: u32, up: bool) -> [u8; LINK_LEN] {
     [0, 0, 0, 0, i0, i1, i2, i3, f0, f1, f2, f3, f0, f1, f2, f3]
 }
 
-/// A socket of the tunnel's own protocol: by that the kernel knows whom to tell that the path to the relay is narrower. What comes
-/// of this protocol is never read: it stays in the smallest buffer that there is, and is dropped.
+/// A socket of the tunnel's own protocol: by that the kernel knows whom to tell that the path to the relay is narrower, once it is
+/// connected. What comes of this protocol is never read: it stays in the smallest buffer that there is, and is dropped.
 fn raw(relay: IpAddr) -> io::Result<Socket> {
     let (domain, protocol) = if relay.is_ipv4() { (Domain::IPV4, IPV4_INSIDE) } else { (Domain::IPV6, IPV6_INSIDE) };
     let socket = Socket::new_raw(domain, Type::RAW.nonblocking(), Some(Protocol::from(i32::from(protocol))))?;
@@ -211,7 +223,6 @@ fn raw(relay: IpAddr) -> io::Result<Socket> {
         IpAddr::V6(_) => socket.set_header_included_v6(true)?,
     }
     socket.set_recv_buffer_size(0)?;
-    socket.connect(&SockAddr::from(SocketAddr::new(relay, 0)))?;
     Ok(socket)
 }
 
