@@ -8,7 +8,7 @@
 //!                      relay1
 //! ```
 //!
-//! `access` and `back` know nothing of permissions. What goes to the receiver's address is routed over router1; the receiver's way
+//! `access` and `back` know nothing of permissions, and the link between them carries less than the others. What goes to the receiver's address is routed over router1; the receiver's way
 //! back leads over `back`.
 
 use std::net::{IpAddr, UdpSocket};
@@ -31,6 +31,9 @@ use crate::configuration::{address, flows, networks, prefix, write};
 
 const PORT: u16 = 9000;
 const SOURCE_PORT: u16 = 9001;
+/// The link between `access` and `back`, and what it carries: less than the first link.
+const BETWEEN: usize = 3;
+const NARROW: u32 = 1440;
 /// Two time-outs of a first Query, 5 s and 10 s, and the handshakes then.
 const PATIENCE: Duration = Duration::from_secs(22);
 const AH: u8 = 51;
@@ -75,10 +78,11 @@ impl Site {
             ((&back, "b1", 27, 254), (&relay1, "l0", 27, 1)),
             ((&back, "b2", 25, 254), (&receiver, "d1", 25, 4)),
         ];
-        for ((left, left_link, network, host), (right, right_link, other_network, other_host)) in links {
+        for (place, ((left, left_link, network, host), (right, right_link, other_network, other_host))) in links.into_iter().enumerate() {
             let end = |host, interface, address| End { host, interface, addresses: address };
             let (a, b) = ([(at(network, host), prefix(family))], [(at(other_network, other_host), prefix(family))]);
-            link::join(end(left, left_link, &a), end(right, right_link, &b), MTU).unwrap();
+            let mtu = if place == BETWEEN { NARROW } else { MTU };
+            link::join(end(left, left_link, &a), end(right, right_link, &b), mtu).unwrap();
         }
         link::add_address(&receiver, "d1", family.receiver(), if family == Ipv4 { 32 } else { 128 }).unwrap();
         let gateways = [
@@ -107,7 +111,7 @@ impl Site {
             prefix(family)
         );
         let nodes = [
-            ("sender", vec![family.sender()], asks + &ways),
+            ("sender", vec![family.sender()], "[datapath]\nlargest_protection = \"symmetric\"\n\n".to_owned() + &asks + &ways),
             ("router1", vec![at(22, 2), at(24, 1)], String::new()),
             ("relay1", vec![near], admits),
             ("receiver", vec![family.receiver(), at(24, 4), at(25, 4)], grants),
@@ -244,5 +248,27 @@ fn relayed(family: Family) -> Option<Site> {
     assert!(to(&site.last, family.receiver(), none) >= 50, "unpacked behind the relay, with its AH");
     assert_eq!(to(&site.last, relay, none), 0);
     assert!(site.first.look(|frames| frames.iter().filter_map(|frame| frame.ip()).any(|ip| ip.contains(&AH))));
+    learns_what_the_path_to_the_relay_carries(&site, family, &sender, &receiver);
     Some(site)
+}
+
+/// A router before the relay says that it carries less: the way does then too, and what fills it arrives.
+fn learns_what_the_path_to_the_relay_carries(site: &Site, family: Family, sender: &UdpSocket, receiver: &UdpSocket) {
+    let (headers, ah, tunnel) = if family == Ipv4 { (28, 28, 20) } else { (48, 32, 40) };
+    let carried = |link: u32| u64::from(link) - ah - tunnel;
+    let full = |link: u32| vec![7; usize::try_from(carried(link) - headers - ah).unwrap()];
+    let mtu = || site.paths()[1]["mtu"].as_u64().unwrap();
+    assert_eq!(mtu(), carried(MTU));
+    let begun = Instant::now();
+    while mtu() != carried(NARROW) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:#?}", site.paths());
+        let _ = sender.send(&full(MTU));
+        let _ = receiver.recv(&mut [0; 2000]);
+    }
+    let arrived = (0..20).find_map(|_| {
+        let _ = sender.send(&full(NARROW));
+        receiver.recv(&mut [0; 2000]).ok().filter(|length| *length == full(NARROW).len())
+    });
+    assert!(arrived.is_some(), "a datagram that fills the way");
+    assert_eq!(site.paths()[1]["live"], true);
 }
