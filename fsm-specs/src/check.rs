@@ -62,13 +62,16 @@ impl Checker<'_> {
     }
 
     fn declarations(&mut self) {
-        let Table { states, initial, finals, timers, guards, untimed, transient, notes, rows, .. } = self.table;
+        let Table { states, initial, finals, timers, guards, untimed, transient, lapsing, notes, rows, .. } = self.table;
         self.declared("state", states, &initial.name, initial.line);
         if finals.iter().any(|f| f.name == initial.name) {
             self.report(initial.line, format_args!("the initial state `{}` is final", initial.name));
         }
         for excused in untimed.iter().chain(transient) {
             self.declared("state", states, &excused.state, excused.line);
+        }
+        for excused in lapsing {
+            self.declared("timer", timers, &excused.state, excused.line);
         }
         for both in transient.iter().filter(|t| untimed.iter().any(|u| u.state == t.state)) {
             self.report(both.line, format_args!("state `{}` is listed as untimed and as transient", both.state));

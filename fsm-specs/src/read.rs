@@ -40,6 +40,7 @@ struct Draft {
     guards: Vec<Declared>,
     untimed: Vec<Excused>,
     transient: Vec<Excused>,
+    lapsing: Vec<Excused>,
     notes: Vec<Note>,
     rows: Vec<Row>,
 }
@@ -61,8 +62,9 @@ impl Reader<'_> {
             "final" => declare(&mut draft.finals, rest, line, "a state", names::is_state),
             "timers" => declare(&mut draft.timers, rest, line, "a timer", names::is_timer),
             "guards" => declare(&mut draft.guards, rest, line, "a guard", names::is_snake),
-            "untimed" => excuse(&mut draft.untimed, rest, line, word),
-            "transient" => excuse(&mut draft.transient, rest, line, word),
+            "untimed" => excuse(&mut draft.untimed, rest, line, word, ("a state", names::is_state)),
+            "transient" => excuse(&mut draft.transient, rest, line, word, ("a state", names::is_state)),
+            "lapsing" => excuse(&mut draft.lapsing, rest, line, word, ("a timer", names::is_timer)),
             "note" => note(&mut draft.notes, rest, line),
             _ if text.contains('|') => {
                 draft.rows.push(row(text, line)?);
@@ -73,7 +75,7 @@ impl Reader<'_> {
     }
 
     fn finish(mut self) -> Result<Table, Error> {
-        let Draft { machine, source, initial, mut states, finals, timers, guards, untimed, transient, notes, rows } = self.draft;
+        let Draft { machine, source, initial, mut states, finals, timers, guards, untimed, transient, lapsing, notes, rows } = self.draft;
         for (given, word) in [(machine.is_some(), "machine"), (source.is_some(), "source"), (initial.is_some(), "initial")] {
             if !given {
                 self.error.push(self.file, 1, format_args!("the table has no `{word}`"));
@@ -91,7 +93,21 @@ impl Reader<'_> {
             return Err(self.error.sorted());
         };
         let file = self.file.to_owned();
-        self.error.into_result(Table { file, machine, source, states, initial, finals, timers, guards, untimed, transient, notes, rows })
+        self.error.into_result(Table {
+            file,
+            machine,
+            source,
+            states,
+            initial,
+            finals,
+            timers,
+            guards,
+            untimed,
+            transient,
+            lapsing,
+            notes,
+            rows,
+        })
     }
 }
 
@@ -122,13 +138,13 @@ fn declare(list: &mut Vec<Declared>, text: &str, line: usize, what: &str, test: 
 }
 
 /// `Birth Idle "why"`.
-fn excuse(list: &mut Vec<Excused>, text: &str, line: usize, word: &str) -> Result<(), String> {
+fn excuse(list: &mut Vec<Excused>, text: &str, line: usize, word: &str, (what, test): (&str, fn(&str) -> bool)) -> Result<(), String> {
     let quoted = text.split_once('"').and_then(|(states, rest)| Some((states, rest.strip_suffix('"')?.trim())));
     let Some((states, reason)) = quoted.filter(|(_, reason)| !reason.is_empty()) else {
         return Err(format!("`{word}` needs its reason in double quotes at the end of the line"));
     };
     for state in words(states) {
-        let state = named(state, "a state", names::is_state)?;
+        let state = named(state, what, test)?;
         if list.iter().any(|u| u.state == state) {
             return Err(format!("`{state}` is listed as {word} twice"));
         }

@@ -23,6 +23,8 @@ pub struct Table {
     pub untimed: Vec<Excused>,
     /// `transient`: the states passed while one event is handled, in which no timer can expire.
     pub transient: Vec<Excused>,
+    /// `lapsing`: the timers that may expire where no row answers it.
+    pub lapsing: Vec<Excused>,
     /// `note`: remarks to rules.
     pub notes: Vec<Note>,
     /// The rows, in the order of the file.
@@ -38,10 +40,10 @@ pub struct Declared {
     pub line: usize,
 }
 
-/// A state excused from having a timer.
+/// A state excused from having a timer, or a timer from having an answer everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excused {
-    /// The state.
+    /// The state, or the timer.
     pub state: String,
     /// Why it needs none.
     pub reason: String,

@@ -3,7 +3,8 @@
 //! The machine is walked twice: as the table says, and as it is acted upon today, without the rows marked `later`. A
 //! timer that fires runs no longer unless the row starts it again; when no row applies it is gone all the same. When a
 //! row acted upon answers the expiry of a timer, the `later` ones beside it are for cases that do not arise yet. A final
-//! state stops all timers, and in a transient one none can fire.
+//! state stops all timers, and in a transient one none can fire. A timer that runs where no row is for its expiry has been forgotten,
+//! unless the table says that it may lapse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -42,6 +43,21 @@ pub(crate) fn check(table: &Table) -> Error {
                 );
             }
         }
+    }
+    let today = Walk::new(table, false);
+    for (state, timer, line, path) in today.unanswered() {
+        error.push(
+            &table.file,
+            line,
+            format_args!("timer `{timer}` may run in state `{state}`, where no row answers it (stop it, or list it as lapsing): {path}"),
+        );
+    }
+    for excused in table.lapsing.iter().filter(|excused| !today.lapse(&excused.state)) {
+        error.push(
+            &table.file,
+            excused.line,
+            format_args!("timer `{}` is listed as lapsing and is answered wherever it runs", excused.state),
+        );
     }
     error
 }
@@ -149,6 +165,34 @@ impl<'a> Walk<'a> {
             (position.0, line, path)
         })
         .collect()
+    }
+
+    /// The timers that run where no row answers them, each once for a state, with the way there.
+    fn unanswered(&self) -> Vec<(&'a str, &'a str, usize, String)> {
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for position in &self.order {
+            for timer in self.left_alone(*position).filter(|timer| !self.table.lapsing.iter().any(|excused| excused.state == *timer)) {
+                if seen.insert((position.0, timer)) {
+                    let (line, path) = self.path(*position);
+                    found.push((position.0, timer, line, path));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a timer runs somewhere where no row answers it.
+    fn lapse(&self, timer: &str) -> bool {
+        self.order.iter().any(|position| self.left_alone(*position).any(|left| left == timer))
+    }
+
+    /// The timers that run here and that no row of the state is for.
+    fn left_alone(&self, (state, running): Position<'a>) -> impl Iterator<Item = &'a str> {
+        let is_quiet = self.table.is_final(state) || self.table.is_transient(state);
+        let has_row = move |timer: &str| self.table.rows.iter().any(|row| row.timer() == Some(timer) && self.table.applies(row, state));
+        let timers = self.table.timers.iter().map(|timer| timer.name.as_str());
+        timers.filter(move |timer| !is_quiet && running & self.bit(timer) != 0 && !has_row(timer))
     }
 
     fn path(&self, to: Position<'a>) -> (usize, String) {

@@ -26,6 +26,7 @@ fn line_of_words() -> impl Strategy<Value = String> {
         "guards",
         "untimed",
         "transient",
+        "lapsing",
         "note",
         "|",
         "|",

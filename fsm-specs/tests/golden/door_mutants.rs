@@ -184,11 +184,11 @@ pub const LATER: &[&str] = &["L-4"];
 #[must_use]
 pub fn step(state: State, event: Event, mut guards: Guards) -> Outcome {
     let mutant = table_mutants::chosen();
-    if mutant == 21 && state == State::Locked && event == Event::ToNoKey { guards.has_key = !guards.has_key; }
-    if mutant == 22 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
-    if mutant == 26 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
-    if mutant == 28 && state == State::Locked && event == Event::ToNoKey { guards.has_key = !guards.has_key; }
-    if mutant == 29 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
+    if mutant == 16 && state == State::Locked && event == Event::ToNoKey { guards.has_key = !guards.has_key; }
+    if mutant == 17 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
+    if mutant == 20 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
+    if mutant == 22 && state == State::Locked && event == Event::ToNoKey { guards.has_key = !guards.has_key; }
+    if mutant == 23 && state == State::Locked && event == Event::ToNoKey { guards.is_night = !guards.is_night; }
     let (transition, outcome) = match (state, event, guards) {
         (State::Closed, Event::RxPush, _) => (0, match mutant {
             0 => Outcome::Take(Transition { rule: "1", next: State::StandingOpen, actions: &[Action::Start(Timer::Draught)] }),
@@ -204,49 +204,42 @@ pub fn step(state: State, event: Event, mut guards: Guards) -> Outcome {
             _ => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[] }),
         }),
         (State::StandingOpen, Event::RxPush, _) => (3, match mutant {
-            5 => Outcome::Take(Transition { rule: "2", next: State::Closed, actions: &[Action::Start(Timer::Draught)] }),
-            6 => Outcome::Take(Transition { rule: "2", next: State::Removed, actions: &[Action::Start(Timer::Draught)] }),
-            7 => Outcome::Take(Transition { rule: "2", next: State::StandingOpen, actions: &[] }),
-            8 => Outcome::Take(Transition { rule: "2", next: State::StandingOpen, actions: &[Action::Start(Timer::NoKey)] }),
+            5 => Outcome::Take(Transition { rule: "2", next: State::Removed, actions: &[Action::Start(Timer::Draught)] }),
+            6 => Outcome::Take(Transition { rule: "2", next: State::StandingOpen, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "2", next: State::StandingOpen, actions: &[Action::Start(Timer::Draught)] }),
         }),
         (State::StandingOpen, Event::ToDraught, _) => (4, match mutant {
-            9 => Outcome::Take(Transition { rule: "3", next: State::Removed, actions: &[Action::Slam] }),
-            10 => Outcome::Take(Transition { rule: "3", next: State::Closed, actions: &[] }),
+            7 => Outcome::Take(Transition { rule: "3", next: State::Removed, actions: &[Action::Slam] }),
+            8 => Outcome::Take(Transition { rule: "3", next: State::Closed, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "3", next: State::Closed, actions: &[Action::Slam] }),
         }),
-        (State::StandingOpen, Event::RxFire, _) if !matches!(mutant, 11) => (5, match mutant {
-            12 => Outcome::Take(Transition { rule: "9", next: State::Closed, actions: &[Action::Squeak] }),
-            13 => Outcome::Take(Transition { rule: "9", next: State::StandingOpen, actions: &[Action::Squeak] }),
-            14 => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[] }),
+        (State::StandingOpen, Event::RxFire, _) if !matches!(mutant, 9) => (5, match mutant {
+            10 => Outcome::Take(Transition { rule: "9", next: State::StandingOpen, actions: &[Action::Squeak] }),
+            11 => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[Action::Squeak] }),
         }),
-        (State::Locked, Event::RxTurnKey, Guards { has_key: false, .. }) if mutant == 16 => (6, Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::NoKey)] })),
-        (State::Locked, Event::RxTurnKey, _) if mutant == 17 => (6, Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::NoKey)] })),
-        (State::Locked, Event::RxTurnKey, Guards { has_key: true, .. }) if !matches!(mutant, 15 | 16 | 17) => (6, match mutant {
-            18 => Outcome::Take(Transition { rule: "L-2", next: State::Removed, actions: &[Action::Stop(Timer::NoKey)] }),
-            19 => Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[] }),
-            20 => Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::Draught)] }),
+        (State::Locked, Event::RxTurnKey, Guards { has_key: false, .. }) if mutant == 13 => (6, Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::NoKey)] })),
+        (State::Locked, Event::RxTurnKey, _) if mutant == 14 => (6, Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::NoKey)] })),
+        (State::Locked, Event::RxTurnKey, Guards { has_key: true, .. }) if !matches!(mutant, 12 | 13 | 14) => (6, match mutant {
+            15 => Outcome::Take(Transition { rule: "L-2", next: State::Removed, actions: &[Action::Stop(Timer::NoKey)] }),
             _ => Outcome::Take(Transition { rule: "L-2", next: State::Closed, actions: &[Action::Stop(Timer::NoKey)] }),
         }),
         (State::Locked, Event::ToNoKey, Guards { has_key: false, is_night: true, .. }) => (7, match mutant {
-            23 => Outcome::Take(Transition { rule: "L-3", next: State::Closed, actions: &[Action::RingBell, Action::Start(Timer::NoKey)] }),
-            24 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[Action::RingBell, Action::Start(Timer::NoKey)] }),
-            25 => Outcome::Take(Transition { rule: "L-3", next: State::Locked, actions: &[Action::Start(Timer::NoKey)] }),
+            18 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[Action::RingBell, Action::Start(Timer::NoKey)] }),
+            19 => Outcome::Take(Transition { rule: "L-3", next: State::Locked, actions: &[Action::Start(Timer::NoKey)] }),
             _ => Outcome::Take(Transition { rule: "L-3", next: State::Locked, actions: &[Action::RingBell, Action::Start(Timer::NoKey)] }),
         }),
         (State::Locked, Event::ToNoKey, Guards { is_night: false, .. }) => (8, match mutant {
-            27 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[] }),
+            21 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "L-3", next: State::Closed, actions: &[] }),
         }),
         (State::Locked, Event::ToNoKey, Guards { has_key: true, is_night: true, .. }) => (9, match mutant {
-            30 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[] }),
+            24 => Outcome::Take(Transition { rule: "L-3", next: State::Removed, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "L-3", next: State::Closed, actions: &[] }),
         }),
-        (State::Locked, Event::RxFire, _) if !matches!(mutant, 31) => (10, match mutant {
-            32 => Outcome::Take(Transition { rule: "9", next: State::Closed, actions: &[Action::Squeak] }),
-            33 => Outcome::Take(Transition { rule: "9", next: State::Locked, actions: &[Action::Squeak] }),
-            34 => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[] }),
+        (State::Locked, Event::RxFire, _) if !matches!(mutant, 25) => (10, match mutant {
+            26 => Outcome::Take(Transition { rule: "9", next: State::Locked, actions: &[Action::Squeak] }),
+            27 => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[] }),
             _ => Outcome::Take(Transition { rule: "9", next: State::Removed, actions: &[Action::Squeak] }),
         }),
         (State::Closed, Event::RxShout, _) => return Outcome::Refuse("L-4"),
