@@ -212,9 +212,17 @@ fn a_timer_answered_by_one_row_acted_upon_is_answered_today() {
 fn a_timer_that_runs_where_no_row_is_for_it_is_forgotten_unless_it_is_said_to_lapse() {
     let forgotten = GOOD.replace("stop(No_Key)", "");
     let found = examine(&forgotten).unwrap_err().to_string();
-    assert!(found.contains("timer `No_Key` may run in state `Closed`, where no row answers it (stop it, or list it as lapsing): "), "{found}");
+    assert!(
+        found.contains("timer `No_Key` may run in state `Closed`, where no row answers it (stop it, or list it as lapsing): "),
+        "{found}"
+    );
     examine(&forgotten.replace("untimed ", "lapsing No_Key \"for once\"\nuntimed ")).unwrap();
-    planted("untimed", "untimed Closed \"a\"\nlapsing No_Key \"b\"", "lapsing", "timer `No_Key` is listed as lapsing and is answered wherever it runs");
+    planted(
+        "untimed",
+        "untimed Closed \"a\"\nlapsing No_Key \"b\"",
+        "lapsing",
+        "timer `No_Key` is listed as lapsing and is answered wherever it runs",
+    );
     planted("untimed", "untimed Closed \"a\"\nlapsing Nap \"b\"", "lapsing", "timer `Nap` is not declared");
 }
 

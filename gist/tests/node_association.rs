@@ -184,6 +184,7 @@ fn an_association_that_the_peer_has_forgotten_is_tested_and_not_used() {
 }
 
 /// G-117, G-120, G-125, G-292: association rules 3 and 4.
+/// Takes: association 0u, 2.
 #[test]
 fn an_idle_association_is_kept_by_hellos() {
     let mut world = talking();
@@ -246,6 +247,7 @@ fn hellos_of_the_peer_keep_an_idle_association() {
 }
 
 /// Note 2 of the table: RFC 5971's figure would leave a revived association without SendHello, and the peer would purge it.
+/// Takes: association 1, 2, responding 10.
 #[test]
 fn a_revived_association_sends_hellos_again() {
     let mut world = talking();

@@ -100,6 +100,7 @@ fn later_answers_displace_no_earlier_one() {
 }
 
 /// A false port under the honest peer's name does not stand in for the true one.
+/// Takes: querying 1, association 6.
 #[test]
 fn a_forged_port_does_not_stand_in_for_the_true_one() {
     let mut world = World::chain();

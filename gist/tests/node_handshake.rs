@@ -428,6 +428,7 @@ fn only_a_perfect_match_of_the_nli_reuses_an_association() {
 }
 
 /// G-013: order within a session, whatever waits for what.
+/// Takes: querying 1.
 #[test]
 fn messages_of_a_session_keep_their_order() {
     let mut world = World::chain();

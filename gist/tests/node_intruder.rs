@@ -322,6 +322,7 @@ fn one_key_holds_a_share_of_the_routing_states_and_not_for_long() {
 }
 
 /// Note 4 of the querying table: without a certificate behind it a Response ends nothing, in a refresh or in Established.
+/// Takes: querying 4, 4c, G-343.
 #[test]
 fn a_forged_response_breaks_nothing_that_works() {
     for own_peer in [false, true] {

@@ -42,6 +42,7 @@ fn no_routing_state(mri: gist::wire::Mri, about: MessageType) -> Message {
 
 /// G-304, G-111, G-114, G-115, G-138, G-277, G-278: querying rules 8 and 4, responding rule 5; the Response comes over the
 /// association.
+/// Takes: querying 4c.
 #[test]
 fn state_is_refreshed_between_half_and_three_quarters_of_its_validity() {
     let mut world = talking();
@@ -190,6 +191,7 @@ fn a_lifetime_of_zero_ends_the_state_on_either_side() {
 }
 
 /// G-130, G-132, G-279: the responder has lost its state; node rule 4, then querying rule 3, and the session goes on.
+/// Takes: association 1, 2.
 #[test]
 fn lost_state_at_the_responder_is_repaired() {
     let mut world = talking();
@@ -257,6 +259,7 @@ fn no_routing_state_errors_cannot_drive_queries() {
 }
 
 /// G-310, G-312: querying rule 7.1.3, urgent.
+/// Takes: responding 1, 10.
 #[test]
 fn an_urgent_invalidation_asks_at_once() {
     let mut world = talking();

@@ -90,6 +90,7 @@ fn an_idle_association_that_the_peer_has_forgotten_is_tested() {
 }
 
 /// G-097, G-245: association rule 4.4.2 (to_CertificateEnd), on either side and for who opened it as for who accepted it.
+/// Takes: association 0, 6.
 #[test]
 fn an_association_ends_with_the_certificate_of_its_peer() {
     for expiring in [0, 1] {

@@ -66,6 +66,7 @@ fn peer(world: &World) -> gist::wire::PeerIdentity {
 
 /// G-087, G-306: the association to the router that is named is open, and young or old; the Response comes as the answer to a
 /// refresh, or when the true one is in, again and again.
+/// Takes: querying 4, 4c.
 #[test]
 fn a_forged_response_naming_another_authorised_router_takes_no_peer_away() {
     for (age, refreshing) in [(0, true), (0, false), (5, true), (5, false)] {
@@ -145,6 +146,7 @@ fn a_candidate_that_does_not_answer_is_not_taken() {
 }
 
 /// What forged Responses make this node ask of the router they name is bounded for each handshake, like what they make it open.
+/// Takes: querying 4c.
 #[test]
 fn forged_responses_cause_few_confirms() {
     let mut world = both_known();

@@ -111,6 +111,7 @@ fn a_flow_that_moves_to_another_living_router_heals_with_its_first_signed_messag
 }
 
 /// G-305, G-306 (RFC 5971 §7.1.2): nobody has asked for it, and nothing is lost meanwhile.
+/// Takes: querying 4c, G-306.
 #[test]
 fn a_node_whose_own_route_changes_finds_the_new_peer_at_once_and_says_so() {
     let mut world = World::fork();
@@ -147,6 +148,7 @@ fn a_route_that_still_leads_to_the_same_peer_changes_nothing() {
 }
 
 /// RFC 5971 §7.1.4: the application moves its flow by itself, and GIST looks for the peer there; nothing is said on the old way.
+/// Takes: querying 7.1.4, G-306.
 #[test]
 fn another_way_out_is_another_path() {
     let mut world = World::fork();
@@ -229,6 +231,7 @@ fn who_knows_this_node_by_another_way_alone_finds_it_as_a_peer_of_its_own_flows(
 }
 
 /// A message for another way out, while the answer of the first is awaited: who answered there is not taken any more.
+/// Takes: querying 1, 7.1.4.
 #[test]
 fn who_answers_on_the_way_given_up_is_not_heard() {
     let mut world = World::fork();
@@ -365,6 +368,7 @@ fn the_end_of_the_second_peer_changes_nothing_for_the_first() {
 }
 
 /// The share of one key holds for claims too; who gets none is told so, and its flow is not handed up.
+/// Takes: querying G-306.
 #[test]
 fn claims_count_against_the_share_of_who_makes_them() {
     let mut world = World::fork_with(|number, config| {

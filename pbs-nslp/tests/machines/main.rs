@@ -46,5 +46,6 @@ mod setup;
 mod shares;
 mod sources;
 mod succession;
+mod told;
 mod wide;
 mod world;

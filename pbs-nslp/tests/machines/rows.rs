@@ -40,3 +40,19 @@ fn what_is_not_in_the_requirements_has_a_number_from_70_on() {
         }
     }
 }
+
+/// FN-04, FN-10, FN-20, FR-04, FR-10, FR-34: what becomes of a data packet is the packet side's; signalling does nothing and stays where it is.
+#[test]
+fn a_data_packet_moves_no_machine_of_signalling() {
+    for state in router::table::State::ALL {
+        let outcome = router::table::step(*state, router::table::Event::TgData, router::table::Guards::default());
+        let router::table::Outcome::Take(row) = outcome else { panic!("{state}: {outcome:?}") };
+        assert!(row.next == *state && row.actions.is_empty(), "{row:?}");
+    }
+    use receiver::table::{Event, Guards, Outcome, State, step};
+    for state in [State::Idle, State::Permitted, State::CompareSv, State::Grace] {
+        let outcome = step(state, Event::TgData, Guards::default());
+        let Outcome::Take(row) = outcome else { panic!("{state}: {outcome:?}") };
+        assert!(row.next == state && row.actions.is_empty(), "{row:?}");
+    }
+}

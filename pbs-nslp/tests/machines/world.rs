@@ -20,6 +20,7 @@ use pbs_nslp::wire::{self, Message, MessageKind, Permission, Query, Volume};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::datapath::{Datapath, Fate};
+use crate::told::is_due;
 
 pub(crate) use crate::setting::*;
 
@@ -433,6 +434,9 @@ impl World {
         let taken = self.rules(place);
         for rule in rules {
             assert!(taken.contains(rule), "{rule} not taken at {place}, but {taken:?}\n{}", self.trace.join("\n"));
+            let of_rule = || self.reports.iter().filter(|(at, report)| *at == place && report.rule == *rule);
+            let is_told = of_rule().any(|(_, report)| is_due(rule, &report.event) == Some(true));
+            assert!(is_told || is_due(rule, &ReportEvent::NotActedUpon).is_none(), "nothing said of {rule} at {place}\n{}", self.story());
         }
     }
 

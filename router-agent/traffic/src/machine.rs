@@ -67,6 +67,36 @@ mod tests {
         }
     }
 
+    /// FN-40 to FN-43, FR-20 to FR-27: who is told of what, in every case of every guard.
+    #[test]
+    fn what_comes_in_is_reported_where_somebody_must_react() {
+        // FN-40, FN-41, FN-42, FN-43 at a router; FR-20, FR-21, FR-22, FR-23, FR-24, FR-25, FR-26, FR-27 at a receiver.
+        for guards in all_guards() {
+            let (actions, refused) = walk(State::Verify, Event::RxPacket, guards);
+            let has = |action| actions.contains(&action);
+            assert!(!refused);
+            assert_eq!(has(Action::Drop), !guards.valid, "{guards:?}");
+            assert_eq!(has(Action::DropExcess), guards.valid && !guards.fits, "{guards:?}");
+            let is_excused = !guards.router && (guards.draining || guards.lowered);
+            assert_eq!(has(Action::ReportExcess), guards.valid && !guards.fits && !is_excused, "{guards:?}");
+            assert_eq!(has(Action::ReportSecondHolder), !guards.router && !guards.valid && guards.second_holder, "{guards:?}");
+        }
+    }
+
+    /// FS-40, FS-41, FS-42, FS-43: a packet that must not go yet is held and more is asked for, unless more was refused.
+    #[test]
+    fn what_goes_out_beyond_the_volume_or_the_numbers_waits_unless_more_was_refused() {
+        for guards in all_guards() {
+            let (actions, _) = walk(State::Compare, Event::TgPacket, guards);
+            let has = |action| actions.contains(&action);
+            let is_over = guards.numbers_left && !guards.fits;
+            let waits = !guards.numbers_left || (is_over && !guards.renewal_refused);
+            assert_eq!(has(Action::Hold), waits, "{guards:?}");
+            assert_eq!(has(Action::ReportExcess), waits, "{guards:?}");
+            assert_eq!(has(Action::DropExcess), is_over && guards.renewal_refused, "{guards:?}");
+        }
+    }
+
     #[test]
     fn no_row_waits_to_be_acted_upon() {
         assert!(LATER.is_empty(), "{LATER:?}");

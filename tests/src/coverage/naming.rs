@@ -15,6 +15,9 @@ const STEPS: [&str; 2] = ["tests/src/demo", "tests/src/scenario"];
 /// Where this stands.
 const OWN: &str = "tests/src/coverage";
 
+/// Kinds of identifiers that names of tests have; other words with a number behind them are none.
+const IN_NAMES: [&str; 6] = ["FS", "FR", "FN", "X", "INV", "TMP"];
+
 /// By identifier: the tests that name it, as `file::function`.
 pub(super) type Names = BTreeMap<String, BTreeSet<String>>;
 
@@ -77,7 +80,7 @@ fn functions(text: &str, is_step: bool) -> Vec<(String, BTreeSet<String>)> {
         let bare = line.trim_start();
         if let Some(name) = function(bare) {
             if is_test || is_step {
-                above.extend(identifiers(line));
+                above.extend(identifiers(line).chain(in_name(name)));
                 found.push((name.to_owned(), std::mem::take(&mut above)));
                 let indentation = &line[..line.len() - bare.len()];
                 end = (!line.ends_with('}')).then(|| format!("{indentation}}}"));
@@ -100,6 +103,15 @@ fn function(line: &str) -> Option<&str> {
         before.split_whitespace().all(|word| word.starts_with("pub") || ["async", "const", "in"].contains(&word) || word.ends_with(')'));
     let name = after.split(['(', '<']).next()?;
     (is_head && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')).then_some(name)
+}
+
+/// Identifiers that a function's name has at its end or within: `…_fr_24_x_50`.
+fn in_name(name: &str) -> impl Iterator<Item = String> + '_ {
+    let words: Vec<&str> = name.split('_').collect();
+    let pairs: Vec<String> = words.windows(2).map(|pair| pair.join("-").to_ascii_uppercase()).collect();
+    pairs
+        .into_iter()
+        .filter(|word| IN_NAMES.iter().any(|kind| word.strip_prefix(kind).is_some_and(|rest| rest.starts_with('-'))) && is_identifier(word))
 }
 
 /// Words of the shape of an identifier, and rules of machines as `gist-querying 4c`. Of a range only its two ends are named.
@@ -129,6 +141,12 @@ mod tests {
         let text = "//! G-001.\n\n/// G-002.\nstruct Thing;\n\n#[test]\nfn none() {\n}\n\n    /// G-003\n    #[tokio::test(flavor = \"x\")]\n    async fn inner() {\n        // G-004\n    }\n// G-005\n";
         let inner = ["G-003", "G-004"].map(str::to_owned).to_vec();
         assert_eq!(named(text, false), [("none".to_owned(), vec![]), ("inner".to_owned(), inner)]);
+    }
+
+    #[test]
+    fn a_name_may_hold_identifiers() {
+        assert_eq!(in_name("it_drops_fr_24_x_50").collect::<Vec<_>>(), ["FR-24", "X-50"]);
+        assert_eq!(in_name("it_takes_at_most_20_of_ipv_64").count(), 0);
     }
 
     #[test]
