@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,6 +31,21 @@ fn every_row_that_a_document_counts_is_read() {
     for (document, least) in [("pbs.md", 200), ("decisions.md", 110), ("fsm.md", 150)] {
         assert!(of(&coverage, document).len() >= least, "{document}");
     }
+}
+
+/// What `pbs-lab coverage` prints, where whoever runs the tests sees it.
+#[test]
+fn the_test_run_prints_the_coverage() {
+    let coverage = read();
+    let machines: BTreeSet<_> = coverage.transitions.iter().map(|transition| transition.machine.as_str()).collect();
+    assert_eq!(machines.len(), fsm_specs::names().unwrap().len(), "{machines:?}");
+    assert!(coverage.transitions.len() > 360, "{}", coverage.transitions.len());
+    let (rows, missing) = (coverage.requirements.len(), coverage.missing().count());
+    let named = coverage.transitions.iter().filter(|transition| !transition.tests.is_empty()).count();
+    // Past the harness, which keeps what tests print to itself.
+    let mut out = std::io::stderr();
+    writeln!(out, "{} of {rows} rows of the requirements are named by a test", rows - missing).unwrap();
+    writeln!(out, "{named} of {} transitions of the tables are named by a test", coverage.transitions.len()).unwrap();
 }
 
 #[test]
