@@ -1,5 +1,6 @@
-//! One of a hundred sources floods a router with Queries, on real sockets: what becomes of the others' grants. The ninety-nine are
-//! addresses of two hosts, each a source of its own with flows of its own; the hundredth is a host on a link of its own.
+//! One of a hundred sources floods a router with Queries, on real sockets: what becomes of the others' grants. Each of them is a host
+//! with an address, a certificate and a daemon of its own; the ninety-nine share one link, through a switch, and the hundredth has
+//! another to itself.
 //!
 //! Everything runs on one machine: the flooding host takes a processor away as well, which no schedule of the router's can give back.
 
@@ -20,16 +21,18 @@ use serde_json::{Value, json};
 use crate::ground::ASSOCIATION_PORT;
 use crate::network::link::{self, End};
 use crate::network::namespace::Namespace;
-use crate::network::topology::{self, Chain, RECEIVER};
+use crate::network::topology::{self, RECEIVER};
 use crate::pki::{Authority, KeyKind};
 use crate::process::{Daemon, Program};
 use crate::remains::Remainder;
 
+/// How many keep to the rules.
 const HONEST: u8 = 99;
-/// How many of them are addresses of the first host: a certificate may name 64 identities.
-const FIRST: u8 = 50;
-const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 1));
-const ROUTER_SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 24, 254));
+/// How many of them are built at once: an interface takes up to a second until it carries packets.
+const BUILDERS: usize = 12;
+/// The switch that they share a link through, and its interface towards the router.
+const SWITCH: &str = "sw0";
+const UPLINK: &str = "up0";
 const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 1));
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 23, 254));
 const PORT: u16 = 9001;
@@ -87,7 +90,7 @@ pub struct Grants {
 
 /// Plays it. `progress` hears what is being done.
 pub fn run(options: Options, progress: impl Fn(&str)) -> io::Result<Outcome> {
-    progress("building five hosts, a hundred sources, certificates; starting four daemons");
+    progress("building a hundred sources, router, receiver and certificates; starting their daemons (30 s)");
     let site = Site::build()?;
     let receiver = Receiver::start(&site)?;
     progress("one flow each, so that associations and certificates are known");
@@ -153,55 +156,57 @@ impl Outcome {
 
 struct Site {
     router: Daemon,
+    /// Those that keep to the rules.
+    sources: Vec<Source>,
     /// Kept running.
-    _hosts: Vec<Daemon>,
-    chain: Chain,
-    second: Namespace,
+    _receiver: Daemon,
+    receiver: Namespace,
     flooder: Namespace,
+    /// Kept standing.
+    _network: [Namespace; 2],
     directory: std::path::PathBuf,
     /// Removes the directory, last of all.
     _remainder: Remainder,
 }
 
+/// One source.
+struct Source {
+    /// Kept running.
+    _daemon: Daemon,
+    host: Namespace,
+    address: IpAddr,
+}
+
 impl Site {
     fn build() -> io::Result<Self> {
         let (remainder, directory) = Remainder::temporary("pbs-lab-flood")?;
-        let chain = Chain::build()?;
-        let (second, flooder) = (Namespace::create("second")?, Namespace::create("flooder")?);
-        for (host, address, link, router, gateway) in
-            [(&flooder, FLOODER, "f0", "r2", ROUTER), (&second, SECOND, "g0", "r3", ROUTER_SECOND)]
-        {
-            link::join(
-                End { host, interface: link, addresses: &[(address, 24)] },
-                End { host: &chain.router, interface: router, addresses: &[(gateway, 24)] },
-                topology::MTU,
-            )?;
-            link::add_default_route(host, gateway)?;
-        }
-        for n in 1..=HONEST {
-            let (host, link) = if n <= FIRST { (&chain.sender, topology::SENDER_LINK) } else { (&second, "g0") };
-            link::add_address(host, link, source(n), 24)?;
-        }
         prepare(&directory)?;
+        let [router, switch, receiver, flooder] =
+            ["router", "switch", "receiver", "flooder"].map(Namespace::create).map(|host| host.map_err(io::Error::other));
+        let (router, switch, receiver, flooder) = (router?, switch?, receiver?, flooder?);
+        router.write_setting("net/ipv4/ip_forward", "1")?;
+        link::add_switch(&switch, SWITCH)?;
+        let end = |host, interface, address| End { host, interface, addresses: address };
+        link::join(end(&switch, UPLINK, &[]), end(&router, "r0", &[(topology::ROUTER_LEFT, 24)]), topology::MTU)?;
+        link::plug_in(&switch, UPLINK, SWITCH)?;
+        link::join(end(&receiver, "d0", &[(RECEIVER, 24)]), end(&router, "r1", &[(topology::ROUTER_RIGHT, 24)]), topology::MTU)?;
+        link::join(end(&flooder, "f0", &[(FLOODER, 24)]), end(&router, "r2", &[(ROUTER, 24)]), topology::MTU)?;
+        link::add_default_route(&receiver, topology::ROUTER_RIGHT)?;
+        link::add_default_route(&flooder, ROUTER)?;
         let start = |host, program, name| Daemon::start(host, program, &directory, name);
-        let router = start(&chain.router, Program::Router, "router")?;
-        let hosts = vec![
-            start(&chain.receiver, Program::Host, "receiver")?,
-            start(&chain.sender, Program::Host, "sender")?,
-            start(&second, Program::Host, "second")?,
-        ];
-        Ok(Self { router, _hosts: hosts, chain, second, flooder, directory, _remainder: remainder })
+        let daemons = (start(&router, Program::Router, "router")?, start(&receiver, Program::Host, "receiver")?);
+        let sources = Source::all(&switch, &directory)?;
+        let (_receiver, _network) = (daemons.1, [router, switch]);
+        Ok(Self { router: daemons.0, sources, _receiver, receiver, flooder, _network, directory, _remainder: remainder })
     }
 
     /// Every honest source sends the first packet of a new flow, in turn, so many times.
     fn ask(&self, receiver: &Receiver, rounds: u32) -> io::Result<Grants> {
         let (begun, mut sent) = (Instant::now(), BTreeMap::new());
         for _ in 0..rounds {
-            for n in 1..=HONEST {
-                let host = if n <= FIRST { &self.chain.sender } else { &self.second };
-                let socket = host.run(|| UdpSocket::bind((source(n), 0)))?;
-                let address = socket.local_addr()?;
-                sent.insert(address, Instant::now());
+            for Source { host, address, .. } in &self.sources {
+                let socket = host.run(|| UdpSocket::bind((*address, 0)))?;
+                sent.insert(socket.local_addr()?, Instant::now());
                 socket.send_to(b"may I?", (RECEIVER, PORT))?;
                 let due = begun + PAUSE * sent.len() as u32;
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -227,8 +232,45 @@ impl Site {
     }
 }
 
+impl Source {
+    /// Builds those that keep to the rules, their hosts several at once; a daemon lives no longer than the thread that starts it.
+    fn all(switch: &Namespace, directory: &Path) -> io::Result<Vec<Self>> {
+        let numbers: Vec<u8> = (1..=HONEST).collect();
+        let built = std::thread::scope(|scope| {
+            let build = |part: &[u8]| part.iter().map(|n| Ok((*n, build_host(*n, switch)?))).collect::<io::Result<Vec<_>>>();
+            let parts = numbers.chunks(numbers.len().div_ceil(BUILDERS)).map(|part| scope.spawn(move || build(part)));
+            let parts: Vec<_> = parts.collect();
+            let join = |part: std::thread::ScopedJoinHandle<'_, io::Result<Vec<(u8, Namespace)>>>| {
+                part.join().unwrap_or_else(|_| Err(io::Error::other("a thread that builds hosts panicked")))
+            };
+            parts.into_iter().map(join).collect::<io::Result<Vec<_>>>()
+        })?;
+        let start = |(n, host): (u8, Namespace)| {
+            let daemon = Daemon::start(&host, Program::Host, directory, &source_name(n))?;
+            Ok(Self { _daemon: daemon, host, address: source(n) })
+        };
+        built.into_iter().flatten().map(start).collect()
+    }
+}
+
+fn build_host(n: u8, switch: &Namespace) -> io::Result<Namespace> {
+    let (host, plug) = (Namespace::create(&source_name(n))?, format!("e{n}"));
+    link::join(
+        End { host: &host, interface: topology::SENDER_LINK, addresses: &[(source(n), 24)] },
+        End { host: switch, interface: &plug, addresses: &[] },
+        topology::MTU,
+    )?;
+    link::plug_in(switch, &plug, SWITCH)?;
+    link::add_default_route(&host, topology::ROUTER_LEFT)?;
+    Ok(host)
+}
+
 fn source(n: u8) -> IpAddr {
-    [192, 168, if n <= FIRST { 20 } else { 24 }, 100 + n].into()
+    [192, 168, 20, 100 + n].into()
+}
+
+fn source_name(n: u8) -> String {
+    format!("source-{n}")
 }
 
 fn sent(flooder: &Daemon) -> io::Result<u64> {
@@ -248,18 +290,14 @@ fn memory(process: u32) -> io::Result<u64> {
 fn prepare(directory: &Path) -> io::Result<()> {
     let authority = Authority::create("pbs-lab authority")?;
     std::fs::write(directory.join("ca.crt"), authority.certificate())?;
-    let of =
-        |first: IpAddr, sources: std::ops::RangeInclusive<u8>| -> Vec<IpAddr> { [first].into_iter().chain(sources.map(source)).collect() };
-    let (first, second) = (of(topology::SENDER, 1..=FIRST), of(SECOND, FIRST + 1..=HONEST));
-    let nodes: [(&str, &str, &[IpAddr]); 5] = [
-        ("sender", "host", &first),
-        ("second", "host", &second),
-        ("router", "router", &[topology::ROUTER_LEFT, topology::ROUTER_RIGHT, ROUTER, ROUTER_SECOND]),
-        ("receiver", "host", &[RECEIVER]),
-        ("flooder", "host", &[FLOODER]),
-    ];
+    let mut nodes: Vec<(String, &str, Vec<IpAddr>)> = (1..=HONEST).map(|n| (source_name(n), "host", vec![source(n)])).collect();
+    nodes.extend([
+        ("router".to_owned(), "router", vec![topology::ROUTER_LEFT, topology::ROUTER_RIGHT, ROUTER]),
+        ("receiver".to_owned(), "host", vec![RECEIVER]),
+        ("flooder".to_owned(), "host", vec![FLOODER]),
+    ]);
     for (name, role, addresses) in nodes {
-        authority.issue(directory, name, addresses, KeyKind::Ed25519)?;
+        authority.issue(directory, &name, &addresses, KeyKind::Ed25519)?;
         let common = format!(
             "role = \"{role}\"\nname = \"{name}\"\ncontrol_socket = \"{name}.sock\"\nlog = \"json\"\n\n\
              [identity]\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\ntrust_anchors = \"ca.crt\"\n\n\
@@ -267,7 +305,7 @@ fn prepare(directory: &Path) -> io::Result<()> {
              [[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
              [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
         );
-        let own = match name {
+        let own = match name.as_str() {
             "router" => "",
             "receiver" => {
                 "[[grant]]\nsource = \"192.168.0.0/16\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
@@ -289,7 +327,7 @@ struct Receiver {
 
 impl Receiver {
     fn start(site: &Site) -> io::Result<Self> {
-        let socket = site.chain.receiver.run(|| UdpSocket::bind((RECEIVER, PORT)))?;
+        let socket = site.receiver.run(|| UdpSocket::bind((RECEIVER, PORT)))?;
         setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let (arrived, stop) = (Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicBool::new(false)));

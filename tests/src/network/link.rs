@@ -52,14 +52,24 @@ pub fn join_all(lan: &Namespace, ends: &[End<'_>], mtu: u32) -> io::Result<()> {
     const BRIDGE: &str = "lan";
     lan.write_setting("net/ipv6/conf/all/disable_ipv6", "1")?;
     lan.write_setting("net/ipv6/conf/default/disable_ipv6", "1")?;
-    lan.run_async(|| async { open()?.link().add(LinkBridge::new(BRIDGE).build()).execute().await.map_err(io::Error::other) })?;
+    add_switch(lan, BRIDGE)?;
     for (number, end) in ends.iter().enumerate() {
         let port = format!("port{number}");
         join(*end, End { host: lan, interface: &port, addresses: &[] }, mtu)?;
-        let bridge = lan.run(|| Ok(nix::net::if_::if_nametoindex(BRIDGE)?))?;
-        set(lan, LinkUnspec::new_with_name(&port).controller(bridge))?;
+        plug_in(lan, &port, BRIDGE)?;
     }
     Ok(())
+}
+
+/// Makes a switch of a host: what comes in by one of the interfaces plugged into it goes out where it belongs.
+pub fn add_switch(host: &Namespace, switch: &str) -> io::Result<()> {
+    host.run_async(|| async move { open()?.link().add(LinkBridge::new(switch).up().build()).execute().await.map_err(io::Error::other) })
+}
+
+/// Plugs an interface into a switch of the same host.
+pub fn plug_in(host: &Namespace, interface: &str, switch: &str) -> io::Result<()> {
+    let index = host.run(|| nix::net::if_::if_nametoindex(switch).map_err(io::Error::from))?;
+    set(host, LinkUnspec::new_with_name(interface).controller(index))
 }
 
 /// Waits until the kernel has noticed that the other end is up as well. It looks about once a second, and until then whatever is
