@@ -46,6 +46,9 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     if tls.is_none() && node.registrations.iter().any(Registration::offers_tls) {
         return Err(ShellError::NoTls);
     }
+    if node.registrations.iter().any(|registration| registration.offers_tls() && registration.offers_plain_tcp()) {
+        return Err(ShellError::MixedStacks);
+    }
     let offers_plain = node.registrations.iter().any(Registration::offers_plain_tcp);
     if offers_plain && node.plain_association_port == 0 {
         return Err(ShellError::NoAssociationPort);

@@ -78,7 +78,13 @@ fn send<'a>(mut words: impl Iterator<Item = &'a str>, session: [u8; 16]) -> Resu
                 let octets = hex::decode(value).ok().and_then(|octets| octets.try_into().ok());
                 message.session = octets.ok_or("session=HEX32: 32 hexadecimal digits")?;
             }
-            "direction" => flow.upstream = value == "upstream",
+            "direction" => {
+                flow.upstream = match value {
+                    "upstream" => true,
+                    "downstream" => false,
+                    _ => return Err("direction=upstream or direction=downstream".to_owned()),
+                }
+            }
             "handle" => message.handle = number(value, key)?,
             "stateless" => message.stateless = true,
             "to_peer" => {

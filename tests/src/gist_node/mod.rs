@@ -39,7 +39,7 @@ pub struct Options {
     /// TCP port of its messaging associations.
     #[arg(long, default_value_t = 30270, value_name = "PORT")]
     port: u16,
-    /// Its certificate chain (PEM): with it messages go over TLS wherever the peer offers it.
+    /// Its certificate chain (PEM): with it messages go over TLS.
     #[arg(long, value_name = "FILE", requires_all = ["key", "authority"])]
     certificate: Option<PathBuf>,
     /// Its private key (PEM).
@@ -48,8 +48,8 @@ pub struct Options {
     /// Whom it believes (PEM).
     #[arg(long, value_name = "FILE")]
     authority: Option<PathBuf>,
-    /// TCP port of its associations over TCP alone: with it messages may go that way too, to peers that nobody has authenticated.
-    #[arg(long, value_name = "PORT")]
+    /// TCP port of its associations over TCP alone, instead of TLS: to peers that nobody has authenticated.
+    #[arg(long, value_name = "PORT", conflicts_with = "certificate")]
     plain_port: Option<u16>,
     /// It forwards packets of others, and takes Queries for its applications off their way. Needs root.
     #[arg(long)]

@@ -42,6 +42,7 @@ pub fn down(name: &str) -> Result<bool, StandingError> {
     }
     let path = record::path(name);
     std::fs::remove_file(&path).map_err(StandingError::at(path.display()))?;
+    let _alone = record::alone()?;
     for shared in [RECORDS, NAMES, DIRECTORIES] {
         // One that holds something, or is a mount, stays.
         let _ = std::fs::remove_dir(shared);

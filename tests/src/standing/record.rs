@@ -65,6 +65,13 @@ pub(super) fn boot() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// Whoever makes or removes the directories that networks share does it alone: one must not vanish before something lies in it.
+pub(super) fn alone() -> Result<Flock<File>, StandingError> {
+    const ABOVE: &str = "/run";
+    let above = File::open(ABOVE).map_err(StandingError::at(ABOVE))?;
+    Flock::lock(above, FlockArg::LockExclusive).map_err(|(_, error)| StandingError::at(ABOVE)(error.into()))
+}
+
 /// Where the record of `network` lies.
 pub(super) fn path(network: &str) -> PathBuf {
     Path::new(RECORDS).join(format!("{network}.json"))

@@ -26,6 +26,7 @@ pub fn up(name: &str, directory: Option<PathBuf>) -> Result<Standing, StandingEr
     let directory = directory.unwrap_or_else(|| Path::new(DIRECTORIES).join(name));
     let directory = std::path::absolute(&directory).map_err(StandingError::at(directory.display()))?;
     let path = record::path(name);
+    let alone = record::alone()?;
     let mut shared = Vec::new();
     for above in [RECORDS, NAMES, DIRECTORIES].map(Path::new) {
         shared.push(Remainder::shared_directory(above).map_err(StandingError::at(above.display()))?);
@@ -43,6 +44,7 @@ pub fn up(name: &str, directory: Option<PathBuf>) -> Result<Standing, StandingEr
     for (host, namespace) in [&ground.chain.sender, &ground.chain.router, &ground.chain.receiver].into_iter().zip(&record.namespaces) {
         mounts.push(host.publish(namespace).map_err(StandingError::at("naming a namespace"))?);
     }
+    drop(alone);
     link_programs(&directory).map_err(StandingError::at("linking programs"))?;
     let mut daemons = Vec::new();
     for (host, program, namespace) in [

@@ -2,7 +2,8 @@
 //!
 //! # Framing
 //!
-//! One JSON object a line in each direction, UTF-8, ended by a line feed, at most [`LONGEST_LINE`] octets long. Octet strings (session,
+//! One JSON object a line in each direction, UTF-8, ended by a line feed; a program's are at most [`LONGEST_LINE`] octets long. A payload
+//! is a whole number of words of 4 octets (G-370), or `message_status` says `too_large`. Octet strings (session,
 //! payload, peer handle) are hexadecimal; times are milliseconds; addresses are text. A key that is not listed here is refused, so
 //! that a misspelt one is not taken for its default.
 //!
@@ -46,7 +47,7 @@
 //! | `received` | `session`, `mri`, `payload`, `transport`, `association`, `authenticated`, `peer`, `peer_handle`, `tentative`, `unvalidated`, `explicit`, `hop_count`, `ip_distance`, `ip_ttl`, `interface` | B.2 |
 //! | `message_status` | `handle`, `session`, `mri`, `error` (a word) and `why` | B.3 |
 //! | `network_notification` | `session`, `mri`, `change` (a word), `former`, `peer` | B.4 |
-//! | `shown` | `what`, and under that name what was asked for | – |
+//! | `shown` | `what`, and under `content` what was asked for | – |
 //! | `refused` | `why`: the line before the reading end is not a request, or cannot be taken | – |
 //!
 //! `transport` says how a message was carried: `udp`, `tcp` or `tls`.

@@ -25,6 +25,8 @@ use crate::wire::NslpId;
 
 /// Programs that may wait in the kernel until they are served.
 const BACKLOG: i32 = 16;
+/// Pause after an error.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// How long a program may take nothing of what is written to it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,7 +87,11 @@ pub fn serve(path: &Path, applications: &[NslpId], gist: Handle, mut indications
                     None => return,
                 },
                 accepted = listener.accept() => {
-                    let Ok((stream, _)) = accepted else { continue };
+                    let Ok((stream, _)) = accepted else {
+                        // Such as "no more descriptors", which would only come again at once.
+                        tokio::time::sleep(AFTER_ERROR).await;
+                        continue;
+                    };
                     while programs.try_join_next().is_some() {}
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                     let (hub, gist) = (hub.clone(), gist.clone());
