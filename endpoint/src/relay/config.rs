@@ -154,7 +154,8 @@ mod tests {
             if inside { line.trim_start_matches("# ").trim_start_matches('#') } else { line }
         });
         let relay = read(&lines.collect::<Vec<_>>().join("\n")).unwrap().relay.unwrap();
-        let least = read(&format!("{LEAST}[relay]\nforward_to = [\"192.0.2.0/24\"]\n{ADMIT}")).unwrap().relay.unwrap();
+        let least =
+            read(&format!("{LEAST}[relay]\nforward_to = [\"192.0.2.0/24\", \"198.51.100.254/32\"]\n{ADMIT}")).unwrap().relay.unwrap();
         assert_eq!((relay.rate, &relay.forward_to), (least.rate, &least.forward_to));
         let (shown, default) = (&relay.admit[0], &least.admit[0]);
         assert_eq!((shown.source, shown.ttl, shown.refresh, shown.signed), (default.source, default.ttl, default.refresh, default.signed));
