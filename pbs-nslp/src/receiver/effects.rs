@@ -24,7 +24,7 @@ impl Receiver {
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
         self.node.tell(step.key, step.rule, event);
         if let Some(session) = self.sessions.get_mut(&step.key) {
-            session.query = Asked::from(*query);
+            (session.query, session.compared) = (Asked::from(*query), None);
             let named = query.context.map(|context| context.spi);
             if let Some(epoch) = session.epoch.as_mut().filter(|epoch| named == Some(epoch.spi)) {
                 // The sender has gone over to it, and reports no other any more.
@@ -32,10 +32,21 @@ impl Receiver {
                 session.former.take_if(|former| !former.awaits_its_end());
             }
             session.source.clone_from(source);
-            session.moved = session.peer != received.principal && !session.moved;
+            session.moved = session.is_moved_by(received.principal);
             session.mark = *mark;
             session.peer = received.principal;
             session.mri = received.mri.inverted();
+        }
+    }
+
+    /// Keeps a Query that came in the grace time of another one, which goes on being compared; the answer that is due is the newer one's.
+    pub(super) fn keep_later_query(&mut self, step: &Step<'_>) {
+        let compared = self.sessions.get(&step.key).map(|session| *session.claim());
+        self.keep_query(step);
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.compared = compared;
+            // The packet side has yet to hear of the new lifetime.
+            session.changed = true;
         }
     }
 
@@ -112,7 +123,7 @@ impl Receiver {
     fn ask_count(&mut self, key: SessionKey, pending: Pending) {
         let session = self.sessions.get(&key);
         let Some((spi, up_to)) = session.and_then(|session| {
-            let up_to = session.query.context.map_or(0, |context| context.highest);
+            let up_to = session.claim().context.map_or(0, |context| context.highest);
             Some((session.epoch.as_ref()?.spi, up_to))
         }) else {
             return;

@@ -209,6 +209,7 @@ impl Receiver {
             release: query.is_release(),
             unwanted: query.requested.is_none() && self.decision(&flow, now) == Some(Decision::Decline),
             unknown_spi: session.is_some_and(|session| session.is_unknown_epoch(query)),
+            moved: session.is_some_and(|session| session.is_moved_by(received.principal)),
             ..Guards::default()
         };
         if session.is_none() {

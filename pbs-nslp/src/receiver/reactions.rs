@@ -13,7 +13,7 @@ use crate::node::SessionKey;
 use crate::report::{Attack, Reaction, ReportEvent};
 
 impl Receiver {
-    /// Holds the session's newest Query against what was counted.
+    /// Holds the Query that the session compares against what was counted.
     pub(super) fn compare(&mut self, key: SessionKey, count: &Count, now: Instant) {
         let thresholds = self.config.reactions.thresholds;
         if let Some(session) = self.sessions.get_mut(&key).filter(|session| session.is_comparable()) {

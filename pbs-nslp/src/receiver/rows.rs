@@ -119,6 +119,7 @@ impl Receiver {
                 }
             }
             Action::KeepQuery => self.keep_query(step),
+            Action::KeepLaterQuery => self.keep_later_query(step),
             Action::AskPolicy => self.ask_policy(step),
             Action::NewEpoch => self.new_epoch(step),
             Action::Install => self.install(step),
@@ -209,9 +210,9 @@ impl Receiver {
 
     fn report_compared(&mut self, step: &Step<'_>) {
         let session = self.sessions.get(&step.key);
-        let values = session.and_then(|session| Some((session, session.epoch.as_ref()?, session.query.sent?)));
+        let values = session.and_then(|session| Some((session, session.epoch.as_ref()?, session.claim().sent?)));
         if let Some((session, epoch, sent)) = values {
-            let sent_highest = session.query.context.map(|context| context.highest);
+            let sent_highest = session.claim().context.map(|context| context.highest);
             let (counted, counted_highest, finding) = (epoch.counted, epoch.highest, session.watch.finding());
             let event = ReportEvent::Compared { sent, counted, sent_highest, counted_highest, finding };
             self.node.tell(step.key, step.rule, event);

@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) key_hash: [u8; 32],
     /// The newest Query.
     pub(super) query: Asked,
+    /// The Query that is being compared, if a newer one has come in its grace time (FR-37); until the next that is compared itself.
+    pub(super) compared: Option<Asked>,
     /// Whose message it was.
     pub(super) peer: Principal,
     /// The beginning of its signature: who shows it has a copy of it.
@@ -174,6 +176,7 @@ impl Session {
             state,
             key_hash,
             query,
+            compared: None,
             peer,
             mark: None,
             moved: false,
@@ -201,12 +204,27 @@ impl Session {
         }
     }
 
-    /// Whether the newest Query reports about the live epoch. Without Vol-Context it is taken to.
+    /// The Query that is held against the counter.
+    pub(super) fn claim(&self) -> &Asked {
+        self.compared.as_ref().unwrap_or(&self.query)
+    }
+
+    /// Whether the Query to be compared reports about the live epoch.
     pub(super) fn is_comparable(&self) -> bool {
+        self.is_about_epoch(self.claim())
+    }
+
+    /// Whether a Query reports about the live epoch. Without Vol-Context it is taken to.
+    pub(super) fn is_about_epoch(&self, query: &Asked) -> bool {
         let Some(epoch) = &self.epoch else {
             return false;
         };
-        self.query.sent.is_some() && self.query.context.is_none_or(|context| context.spi == epoch.spi)
+        query.sent.is_some() && query.context.is_none_or(|context| context.spi == epoch.spi)
+    }
+
+    /// Whether a Query by this peer shows that the path has moved (FR-39).
+    pub(super) fn is_moved_by(&self, peer: Principal) -> bool {
+        self.peer != peer && !self.moved
     }
 
     /// Whether a Query reports about an epoch that is not known here, from a sender that does not know the one in use.

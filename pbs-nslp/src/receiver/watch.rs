@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use gist::time::Instant;
 
-use super::session::Session;
+use super::session::{Asked, Session};
 use crate::datapath::Protection;
 use crate::detection::{Acknowledged, Before, Claim, Count, Finding, Test, Thresholds};
 use crate::wire::Volume;
@@ -115,16 +115,16 @@ impl Watch {
 }
 
 impl Session {
-    /// Holds the newest Query against what was counted.
+    /// Holds the Query that is being compared against what was counted.
     pub(super) fn compare(&mut self, thresholds: &Thresholds, count: &Count, now: Instant) {
-        let Some(sent) = self.query.sent else {
+        let &Asked { sent: Some(sent), context, .. } = self.claim() else {
             return;
         };
         let claim = Claim {
             sent,
             before: self.watch.before,
             elapsed: self.watch.compared_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
-            highest: self.query.context.map(|context| context.highest),
+            highest: context.map(|context| context.highest),
             acknowledged: self.acknowledged(),
         };
         let mut finding = thresholds.compare(&claim, count);
@@ -149,7 +149,7 @@ impl Session {
 
     /// What had been counted when the Permission left that the sender names; of another epoch it says nothing.
     fn acknowledged(&self) -> Option<Acknowledged> {
-        let named = self.query.context?.permission;
+        let named = self.claim().context?.permission;
         let sent = self.log.iter().rev().find(|sent| sent.number == named)?;
         Some(Acknowledged { counted: sent.counted, highest: sent.highest })
     }
@@ -157,7 +157,7 @@ impl Session {
     /// What the sender had not used of the allowed volume when it last said so (FR-40), or would have been given if its Query had
     /// been answered: that an attack shows when everything is used up is no reason to end the flow.
     pub(super) fn left_unused(&self) -> Volume {
-        let about_it = self.is_comparable();
+        let about_it = self.is_about_epoch(&self.query);
         let sent = self.query.sent.filter(|_| about_it).map_or(0, |sent| sent.0);
         let Some(terms) = self.terms else {
             return Volume(self.allowed.0.saturating_sub(sent));

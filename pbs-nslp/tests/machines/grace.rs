@@ -190,6 +190,36 @@ fn newer_queries_are_taken_as_ever() {
 }
 
 #[test]
+fn a_sender_that_repeats_its_query_faster_than_the_grace_time_is_answered_when_that_of_the_first_is_over() {
+    // FR-37, FR-35: with its first router started again, a sender repeats every second what that router did not hear the answer to (FS-34).
+    let mut world = grace();
+    let (session, live) = (world.session(), spi(&world));
+    let compared = |event: &ReportEvent| matches!(event, ReportEvent::Compared { .. });
+    let answered = world.events(2).iter().filter(|event| compared(event)).count();
+    for _ in 0..3 {
+        world.run(seconds(1) / 5 * 2);
+        let repeated = report(&world, live);
+        ask(&mut world, session, &repeated);
+    }
+    assert_eq!(world.receiver_state(), "Permitted", "{}", world.story());
+    world.took(2, &["FR-37", "FR-35"]);
+    assert_eq!(world.events(2).iter().filter(|event| compared(event)).count(), answered + 1, "{}", world.story());
+}
+
+#[test]
+fn a_query_by_another_peer_in_the_grace_time_is_answered_at_once() {
+    // FR-37, FR-39: the nodes on the new path wait for it.
+    let mut world = grace();
+    let (session, live) = (world.session(), spi(&world));
+    let moved = report(&world, live);
+    world.stable = false;
+    world.tell(2, Indication::Received(query_from(7, session, &moved, &forge::sender())));
+    world.settle();
+    world.took(2, &["FR-37", "FR-39"]);
+    assert_eq!(world.receiver_state(), "Permitted");
+}
+
+#[test]
 fn the_drain_time_of_an_older_epoch_ends_as_ever() {
     // FR-37 with to_Drain: another epoch began shortly before.
     let mut world = granted(Reactions::default(), generous());
