@@ -46,6 +46,8 @@ proptest! {
             (false, MacAlgorithm::HmacSha256_128) => 28,
             (true, MacAlgorithm::HmacSha256_128) => 32,
             (_, MacAlgorithm::HmacSha1_96) => 24,
+            (false, MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac) => 36,
+            (true, MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac) => 40,
         };
         prop_assert_eq!(bytes.len() - built.bytes.len(), expected);
         prop_assert_eq!(usize::from(view.payload_len()), expected / 4 - 2);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smoltcp::time::{Duration, Instant};
 use support::*;
 use traffic::ah::{self, Number};
-use traffic::algorithm::{Integrity, MacAlgorithm, MacKey, MacValue, VerifyingKey};
+use traffic::algorithm::{Integrity, Iv, MacAlgorithm, MacKey, MacValue, VerifyingKey};
 use traffic::checks::{Checks, Computed, Strict};
 use traffic::flow::Flow;
 use traffic::inserter::{AskRule, Inserter, InserterConfig};
@@ -30,9 +30,9 @@ struct Toy;
 impl Integrity for Toy {
     type Context = (MacAlgorithm, DefaultHasher);
 
-    fn begin(key: &MacKey) -> Self::Context {
+    fn begin(key: &MacKey, iv: Iv) -> Self::Context {
         let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
+        (key, iv).hash(&mut hasher);
         (key.algorithm(), hasher)
     }
 

@@ -102,7 +102,7 @@ impl InboundAssociation {
         if !checks.icv_matches(packet, &self.key, self.high(number)) {
             return Err(Rejection::Icv);
         }
-        packet.ah().map(|ah| Verified { number, tag: tag(ah) }).ok_or(Rejection::NoAh)
+        packet.ah().map(|ah| Verified { number, tag: self.tag(ah) }).ok_or(Rejection::NoAh)
     }
 
     /// The checks of [`verify`](Self::verify) that need no key. Gives the packet's whole number.
@@ -144,7 +144,7 @@ impl InboundAssociation {
     pub fn resembles_seen(&self, packet: &IpPacket<'_>) -> Option<u64> {
         let ah = self.admit(packet).ok()?;
         let number = self.window.number(ah.sequence())?;
-        self.window.tag(number).is_some_and(|earlier| earlier != tag(ah)).then_some(number)
+        self.window.tag(number).is_some_and(|earlier| earlier != self.tag(ah)).then_some(number)
     }
 
     /// Length of the shortest packet that there can be under this association: headers and nothing else.
@@ -157,7 +157,7 @@ impl InboundAssociation {
     pub fn too_late(&self, packet: &IpPacket<'_>) -> Option<(u64, [u8; 4])> {
         let ah = self.admit(packet).ok()?;
         let number = self.window.number(ah.sequence())?;
-        (self.window.check(number) == Err(Replay::TooOld)).then(|| (number, tag(ah)))
+        (self.window.check(number) == Err(Replay::TooOld)).then(|| (number, self.tag(ah)))
     }
 
     /// What needs no secret: reassembled, an AH, its SPI, its length.
@@ -186,15 +186,18 @@ impl InboundAssociation {
             Numbering::Extended => u32::try_from(number >> 32).ok(),
         }
     }
-}
 
-/// What tells the ICVs under one number apart (E4, T3): the first octets of the ICV field, whatever the algorithm.
-///
-/// Two right ICVs of one packet must have one tag, or whoever can turn a signature into another right one, without any key, makes
-/// evidence against the sender. That can be done on P-256: of (r, s) anybody makes (r, n - s). The tag is of r alone, which stands
-/// first, and a different r needs the key. Ed25519 has one right S for each R, which stands first too (RFC 8032 §5.1.7: S
-/// below L is checked); RSA has one right value below the modulus for each padded hash. Were a signature ever encoded otherwise, the
-/// tag would have to be taken from elsewhere.
-fn tag(ah: &AhView<'_>) -> [u8; 4] {
-    ah.icv_field().first_chunk().copied().unwrap_or_default()
+    /// What tells the ICVs under one number apart (E4, T3): the first octets of the ICV, whatever the algorithm, behind the
+    /// initialization vector, which is the same for all of them.
+    ///
+    /// Two right ICVs of one packet must have one tag, or whoever can turn a signature into another right one, without any key, makes
+    /// evidence against the sender. That can be done on P-256: of (r, s) anybody makes (r, n - s). The tag is of r alone, which stands
+    /// first, and a different r needs the key. Ed25519 has one right S for each R, which stands first too (RFC 8032 §5.1.7: S
+    /// below L is checked); RSA has one right value below the modulus for each padded hash. Were a signature ever encoded otherwise, the
+    /// tag would have to be taken from elsewhere. GMAC has one right value for each initialization vector, and to make the value for
+    /// another one needs the key.
+    fn tag(&self, ah: &AhView<'_>) -> [u8; 4] {
+        let value = ah.icv_field().get(self.key.algorithm().iv_len()..).unwrap_or_default();
+        value.first_chunk().copied().unwrap_or_default()
+    }
 }

@@ -22,25 +22,31 @@ pub fn icv_matches(packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bo
 
 /// [`icv_matches`] by other cryptography than the standard one.
 pub fn icv_matches_by<M: Integrity>(packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
-    packet.ah().is_some_and(|ah| input::<M>(packet, ah, key, high).is_some_and(|icv| icv.verifies(ah.icv_field())))
+    packet.ah().is_some_and(|ah| {
+        let value = ah.icv_field().get(key.algorithm().iv_len()..).unwrap_or_default();
+        input::<M>(packet, ah, key, high).is_some_and(|icv| icv.verifies(value))
+    })
 }
 
-/// The ICV input of a packet, whatever its ICV field holds. `None` if its form at its destination cannot be told.
+/// The ICV input of a packet, whatever value its ICV field holds. `None` if its form at its destination cannot be told.
 pub(super) fn input<'k, M: Integrity>(
     packet: &IpPacket<'_>,
     ah: &AhView<'_>,
     key: &'k IcvKey,
     high: Option<u32>,
 ) -> Option<IcvContext<'k, M>> {
-    let mut icv = key.begin();
+    let (iv_len, icv_len) = (key.algorithm().iv_len(), key.algorithm().icv_len());
+    let (iv, _) = ah.icv_field().split_at_checked(iv_len)?;
+    let mut icv = key.begin(iv.first_chunk().copied().unwrap_or_default());
     match packet.header() {
         IpHeader::V4(header) => ipv4(&mut icv, header),
         IpHeader::V6(header) => ipv6(&mut icv, header)?,
     }
     icv.update(ah.fixed());
-    // The ICV itself counts as zero, its explicit padding as it is (§3.3.3.2.1).
-    let padding = ah.icv_field().get(key.algorithm().icv_len()..)?;
-    zeros(&mut icv, key.algorithm().icv_len());
+    // The value itself counts as zero, an initialization vector and the explicit padding as they are (§3.3.3.2.1).
+    let padding = ah.icv_field().get(icv_len..)?;
+    icv.update(iv);
+    zeros(&mut icv, icv_len.saturating_sub(iv_len));
     icv.update(padding);
     icv.update(packet.after());
     if let Some(high) = high {

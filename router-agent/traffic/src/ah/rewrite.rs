@@ -81,6 +81,9 @@ pub fn insert_by<M: Integrity>(
     out.extend_from_slice(&[packet.link().protocol, payload_len, 0, 0]);
     out.extend_from_slice(&spi.to_be_bytes());
     out.extend_from_slice(&number.low.to_be_bytes());
+    // Nothing is ever sealed twice under one number, so that the number makes a vector that no other packet has (RFC 4543 §3.1).
+    let iv = (u64::from(number.high.unwrap_or(0)) << 32 | u64::from(number.low)).to_be_bytes();
+    out.extend_from_slice(iv.get(..key.algorithm().iv_len()).unwrap_or_default());
     out.resize(packet.before().len() + ah_len, 0);
     out.extend_from_slice(rest);
     let written = relink(out, packet, PROTOCOL_AH).and_then(|()| seal::<M>(out, packet.before().len(), number, key));
@@ -90,12 +93,12 @@ pub fn insert_by<M: Integrity>(
     written
 }
 
-/// Computes the ICV of a packet whose ICV field is zero and puts it there.
+/// Computes the ICV of a packet whose ICV field is zero behind the initialization vector, and puts it there.
 fn seal<M: Integrity>(out: &mut [u8], ah_at: usize, number: Number, key: &IcvKey) -> Result<(), InsertError> {
     let packet = IpPacket::parse(out).map_err(|_| InsertError::Unpredictable)?;
     let ah = packet.ah().ok_or(InsertError::Unpredictable)?;
     let icv = icv::input::<M>(&packet, ah, key, number.high).ok_or(InsertError::Unpredictable)?.finish().ok_or(InsertError::NotSigned)?;
-    let at = ah_at + FIXED;
+    let at = ah_at + FIXED + key.algorithm().iv_len();
     let field = out.get_mut(at..at + icv.octets().len()).ok_or(InsertError::Unpredictable)?;
     field.copy_from_slice(icv.octets());
     Ok(())

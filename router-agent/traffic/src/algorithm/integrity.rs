@@ -15,8 +15,9 @@ pub trait Integrity: fmt::Debug + Send + Sync + 'static {
     /// A MAC under way.
     type Context;
 
-    /// Begins a MAC over data that comes in pieces.
-    fn begin(key: &MacKey) -> Self::Context;
+    /// Begins a MAC over data that comes in pieces, with the packet's initialization vector: zero for an algorithm that has none
+    /// ([`MacAlgorithm::iv_len`]).
+    fn begin(key: &MacKey, iv: Iv) -> Self::Context;
 
     /// Takes the next piece.
     fn update(context: &mut Self::Context, piece: &[u8]);
@@ -28,10 +29,13 @@ pub trait Integrity: fmt::Debug + Send + Sync + 'static {
     fn verifies(key: &VerifyingKey, input: &[u8], signature: &[u8]) -> bool;
 }
 
+/// An initialization vector: what makes one MAC computation different from all others under its key (RFC 4543 §3.1).
+pub type Iv = [u8; 8];
+
 /// Octets of the longest MAC.
 pub(super) const LONGEST: usize = 16;
 
-/// A message authentication code, cut to its algorithm's length.
+/// A message authentication code, cut to its algorithm's length; without the initialization vector that a packet carries before it.
 #[derive(Debug, Clone, Copy)]
 pub struct MacValue {
     value: [u8; LONGEST],
@@ -42,7 +46,7 @@ impl MacValue {
     /// The first octets of `computed`, as many as `algorithm` says. What is missing is zero.
     pub fn cut(algorithm: MacAlgorithm, computed: &[u8]) -> Self {
         let mut value = [0; LONGEST];
-        let len = algorithm.icv_len();
+        let len = algorithm.value_len();
         value.iter_mut().zip(computed).take(len).for_each(|(to, from)| *to = *from);
         Self { value, len }
     }

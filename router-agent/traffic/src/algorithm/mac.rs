@@ -1,4 +1,4 @@
-//! Message authentication codes and their keys (RFC 4868, RFC 2404).
+//! Message authentication codes and their keys (RFC 4868, RFC 2404, RFC 4543).
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::integrity::{Integrity, LONGEST};
-use super::standard::{Prepared, Standard};
+use super::integrity::{Iv, LONGEST};
+use super::standard::{self, Prepared};
 
 /// A message authentication code that this crate computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,25 +16,46 @@ pub enum MacAlgorithm {
     HmacSha256_128,
     /// HMAC-SHA-1 cut to 96 bits, 160-bit key (RFC 2404). For known answers and old peers; PBS does not negotiate it.
     HmacSha1_96,
+    /// AES-GMAC with a 128-bit key and a salt of 32 bits behind it: AUTH_AES_128_GMAC (RFC 4543 §5.4).
+    Aes128Gmac,
+    /// The same with a 256-bit key: AUTH_AES_256_GMAC.
+    Aes256Gmac,
 }
 
 impl MacAlgorithm {
     /// Every algorithm.
-    pub const ALL: &'static [MacAlgorithm] = &[MacAlgorithm::HmacSha256_128, MacAlgorithm::HmacSha1_96];
+    pub const ALL: &'static [MacAlgorithm] =
+        &[MacAlgorithm::HmacSha256_128, MacAlgorithm::HmacSha1_96, MacAlgorithm::Aes128Gmac, MacAlgorithm::Aes256Gmac];
 
-    /// Length of the ICV in octets, without padding.
+    /// Length of what AH carries in its ICV field, in octets, without padding: the initialization vector, if there is one, and the
+    /// value (RFC 4543 §4, figure 3).
     pub const fn icv_len(self) -> usize {
+        self.iv_len() + self.value_len()
+    }
+
+    /// Length of the initialization vector in octets, 0 for an algorithm without one. Unlike the value it counts as it is in what
+    /// the value is computed over.
+    pub const fn iv_len(self) -> usize {
         match self {
-            MacAlgorithm::HmacSha256_128 => 16,
+            MacAlgorithm::HmacSha256_128 | MacAlgorithm::HmacSha1_96 => 0,
+            MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => size_of::<Iv>(),
+        }
+    }
+
+    /// Length of the value in octets.
+    pub const fn value_len(self) -> usize {
+        match self {
+            MacAlgorithm::HmacSha256_128 | MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => 16,
             MacAlgorithm::HmacSha1_96 => 12,
         }
     }
 
-    /// Length of the key in octets; both RFCs fix it.
+    /// Length of the key in octets, with its salt; the RFCs fix it.
     pub const fn key_len(self) -> usize {
         match self {
             MacAlgorithm::HmacSha256_128 => 32,
-            MacAlgorithm::HmacSha1_96 => 20,
+            MacAlgorithm::HmacSha1_96 | MacAlgorithm::Aes128Gmac => 20,
+            MacAlgorithm::Aes256Gmac => 36,
         }
     }
 
@@ -43,6 +64,8 @@ impl MacAlgorithm {
         match self {
             MacAlgorithm::HmacSha256_128 => "hmac-sha256-128",
             MacAlgorithm::HmacSha1_96 => "hmac-sha1-96",
+            MacAlgorithm::Aes128Gmac => "aes-128-gmac",
+            MacAlgorithm::Aes256Gmac => "aes-256-gmac",
         }
     }
 }
@@ -56,7 +79,7 @@ impl fmt::Display for MacAlgorithm {
 /// A key bound to its algorithm, prepared for per-packet use.
 ///
 /// Only the prepared form is kept, not the key's octets: once, on the heap, shared by all clones, and wiped with the last of
-/// them. `Debug` shows the algorithm alone. As a value it is its algorithm and its fingerprint, the MAC of a fixed text: by
+/// them. `Debug` shows the algorithm alone. As a value it is its algorithm and its fingerprint, a MAC of a fixed text: by
 /// that keys are compared, in constant time, and hashed, and it tells nothing of the key.
 ///
 /// What is not wiped: copies that the compiler leaves on the stack while a key is prepared (the library's padded key block
@@ -65,7 +88,7 @@ impl fmt::Display for MacAlgorithm {
 pub struct MacKey {
     prepared: Arc<Prepared>,
     algorithm: MacAlgorithm,
-    /// MAC of a fixed text: tells two keys apart without keeping either.
+    /// A MAC of a fixed text: tells two keys apart without keeping either.
     fingerprint: [u8; LONGEST],
 }
 
@@ -84,17 +107,13 @@ pub struct KeyLengthError {
 impl MacKey {
     /// Prepares `octets` as a key of `algorithm`.
     ///
-    /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3).
+    /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3, RFC 4543 §5.4).
     pub fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
         if octets.len() != algorithm.key_len() {
             return Err(KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() });
         }
         let prepared = Arc::new(Prepared::new(algorithm, octets)?);
-        let mut key = Self { prepared, algorithm, fingerprint: [0; LONGEST] };
-        let mut context = Standard::begin(&key);
-        Standard::update(&mut context, b"which key is this");
-        key.fingerprint = Standard::finish(context).padded();
-        Ok(key)
+        Ok(Self { prepared, algorithm, fingerprint: standard::fingerprint(algorithm, octets)? })
     }
 
     /// The algorithm the key is for.
@@ -135,13 +154,14 @@ impl fmt::Debug for MacKey {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Integrity, Standard};
     use super::*;
 
     fn icv(algorithm: MacAlgorithm, key: &[u8], data: &[u8]) -> String {
         let key = MacKey::new(algorithm, key).unwrap();
-        let mut whole = Standard::begin(&key);
+        let mut whole = Standard::begin(&key, [0; 8]);
         Standard::update(&mut whole, data);
-        let mut pieces = Standard::begin(&key);
+        let mut pieces = Standard::begin(&key, [0; 8]);
         data.chunks(7).for_each(|piece| Standard::update(&mut pieces, piece));
         let whole = hex::encode(Standard::finish(whole).octets());
         assert_eq!(whole, hex::encode(Standard::finish(pieces).octets()), "pieces make no difference");
@@ -191,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_received_value_shorter_than_the_icv_never_matches() {
-        let icv = Standard::finish(Standard::begin(&MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap()));
+        let icv = Standard::finish(Standard::begin(&MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap(), [0; 8]));
         assert!(icv.matches(icv.octets()));
         assert!(!icv.matches(&icv.octets()[..11]));
         assert!(!icv.matches(&[]));

@@ -3,6 +3,7 @@
 //! Everything else about AH is the same for a message authentication code and a signature: the input is fed in pieces, and in
 //! the end the value is made, or a received one is judged.
 
+mod gmac;
 mod integrity;
 mod mac;
 mod signature;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use integrity::LONGEST;
 
-pub use integrity::{Integrity, MacValue};
+pub use integrity::{Integrity, Iv, MacValue};
 pub use mac::{KeyLengthError, MacAlgorithm, MacKey};
 pub use signature::{LONGEST_SIGNATURE, PacketSigner, SignatureAlgorithm, VerifyingKey};
 pub use standard::Standard;
@@ -29,11 +30,19 @@ pub enum IcvAlgorithm {
 }
 
 impl IcvAlgorithm {
-    /// Length of the ICV in octets, without padding.
+    /// Length of what AH carries in its ICV field, in octets, without padding.
     pub const fn icv_len(self) -> usize {
         match self {
             Self::Mac(algorithm) => algorithm.icv_len(),
             Self::Signature(algorithm) => algorithm.icv_len(),
+        }
+    }
+
+    /// How many of these octets come first and are an initialization vector; 0 for most.
+    pub const fn iv_len(self) -> usize {
+        match self {
+            Self::Mac(algorithm) => algorithm.iv_len(),
+            Self::Signature(_) => 0,
         }
     }
 
@@ -66,7 +75,7 @@ pub enum IcvKey {
 impl IcvKey {
     /// Prepares `octets` as a key of a message authentication code.
     ///
-    /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3).
+    /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3, RFC 4543 §5.4).
     pub fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
         MacKey::new(algorithm, octets).map(Self::Mac)
     }
@@ -98,10 +107,10 @@ impl IcvKey {
         Fingerprint { algorithm: self.algorithm(), digest }
     }
 
-    /// Begins an ICV over data that comes in pieces.
-    pub(crate) fn begin<M: Integrity>(&self) -> IcvContext<'_, M> {
+    /// Begins an ICV over data that comes in pieces; `iv` as in [`Integrity::begin`].
+    pub(crate) fn begin<M: Integrity>(&self, iv: Iv) -> IcvContext<'_, M> {
         match self {
-            Self::Mac(key) => IcvContext::Mac(M::begin(key)),
+            Self::Mac(key) => IcvContext::Mac(M::begin(key, iv)),
             Self::Verifying(_) | Self::Signing(_) => IcvContext::Signature { key: self, input: Vec::with_capacity(2048) },
         }
     }
@@ -175,7 +184,7 @@ impl<M: Integrity> IcvContext<'_, M> {
         }
     }
 
-    /// Whether `received` begins with the right value.
+    /// Whether `received`, what stands behind the initialization vector, begins with the right value.
     pub(crate) fn verifies(self, received: &[u8]) -> bool {
         match self {
             Self::Mac(context) => M::finish(context).matches(received),
@@ -187,7 +196,7 @@ impl<M: Integrity> IcvContext<'_, M> {
     }
 }
 
-/// An integrity check value, of its algorithm's length.
+/// An integrity check value, without an initialization vector before it.
 #[derive(Debug, Clone)]
 pub(crate) enum Icv {
     Mac(MacValue),
@@ -248,13 +257,13 @@ mod tests {
     }
 
     fn of(key: &IcvKey, pieces: &[&[u8]]) -> Option<Icv> {
-        let mut context = key.begin::<Standard>();
+        let mut context = key.begin::<Standard>([0; 8]);
         pieces.iter().for_each(|piece| context.update(piece));
         context.finish()
     }
 
     fn verifies(key: &IcvKey, input: &[u8], value: &[u8]) -> bool {
-        let mut context = key.begin::<Standard>();
+        let mut context = key.begin::<Standard>([0; 8]);
         context.update(input);
         context.verifies(value)
     }

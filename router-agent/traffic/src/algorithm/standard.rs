@@ -1,56 +1,91 @@
-//! The cryptography of daemons: HMAC by RustCrypto, signatures by ring. No other module of the packet side names either.
+//! The cryptography of daemons: HMAC and GMAC by RustCrypto, signatures by ring. No other module of the packet side names either.
 
 use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::integrity::{Integrity, LONGEST, MacValue};
+use super::gmac;
+use super::integrity::{Integrity, Iv, LONGEST, MacValue};
 use super::{KeyLengthError, MacAlgorithm, MacKey, SignatureAlgorithm, VerifyingKey};
 
-/// HMAC and signatures as the RFCs have them.
+/// MACs and signatures as the RFCs have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Standard;
 
-/// The states of the hash function behind the two padded keys (RFC 2104 §4). The library wipes them when they are dropped.
-#[derive(Clone)]
-pub struct Prepared(State);
+/// The states of the hash function behind the two padded keys (RFC 2104 §4), or what GMAC prepares. Wiped when it is dropped.
+pub(super) struct Prepared(State);
 
 #[derive(Clone)]
 enum State {
     Sha256(Hmac<Sha256>),
     Sha1(Hmac<Sha1>),
+    Gmac(Box<gmac::Key>),
 }
 
 impl Prepared {
     pub(super) fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
-        let wrong_length = |_| KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
+        let wrong_length = || KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
         Ok(Self(match algorithm {
-            MacAlgorithm::HmacSha256_128 => State::Sha256(Hmac::new_from_slice(octets).map_err(wrong_length)?),
-            MacAlgorithm::HmacSha1_96 => State::Sha1(Hmac::new_from_slice(octets).map_err(wrong_length)?),
+            MacAlgorithm::HmacSha256_128 => State::Sha256(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?),
+            MacAlgorithm::HmacSha1_96 => State::Sha1(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?),
+            MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => State::Gmac(Box::new(gmac::Key::new(octets).ok_or_else(wrong_length)?)),
         }))
     }
 }
 
-impl Integrity for Standard {
-    type Context = Prepared;
+/// A MAC of a fixed text, to tell keys apart: that of the algorithm itself if it is an HMAC. GMAC would use up an initialization
+/// vector, and has HMAC-SHA-256 do it.
+pub(super) fn fingerprint(algorithm: MacAlgorithm, octets: &[u8]) -> Result<[u8; LONGEST], KeyLengthError> {
+    let wrong_length = |_| KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
+    const TEXT: &[u8] = b"which key is this";
+    let value = match algorithm {
+        MacAlgorithm::HmacSha1_96 => {
+            let hmac = Hmac::<Sha1>::new_from_slice(octets).map_err(wrong_length)?;
+            MacValue::cut(algorithm, &hmac.chain_update(TEXT).finalize().into_bytes())
+        }
+        MacAlgorithm::HmacSha256_128 | MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => {
+            let hmac = Hmac::<Sha256>::new_from_slice(octets).map_err(wrong_length)?;
+            MacValue::cut(algorithm, &hmac.chain_update(TEXT).finalize().into_bytes())
+        }
+    };
+    Ok(value.padded())
+}
 
-    fn begin(key: &MacKey) -> Prepared {
-        key.prepared().clone()
+/// A MAC under way; wiped when it is dropped.
+pub struct Context(Open);
+
+enum Open {
+    Sha256(Hmac<Sha256>),
+    Sha1(Hmac<Sha1>),
+    Gmac(MacAlgorithm, gmac::Context),
+}
+
+impl Integrity for Standard {
+    type Context = Context;
+
+    fn begin(key: &MacKey, iv: Iv) -> Context {
+        Context(match &key.prepared().0 {
+            State::Sha256(state) => Open::Sha256(state.clone()),
+            State::Sha1(state) => Open::Sha1(state.clone()),
+            State::Gmac(prepared) => Open::Gmac(key.algorithm(), prepared.begin(iv)),
+        })
     }
 
-    fn update(context: &mut Prepared, piece: &[u8]) {
+    fn update(context: &mut Context, piece: &[u8]) {
         match &mut context.0 {
-            State::Sha256(state) => state.update(piece),
-            State::Sha1(state) => state.update(piece),
+            Open::Sha256(state) => state.update(piece),
+            Open::Sha1(state) => state.update(piece),
+            Open::Gmac(_, state) => state.update(piece),
         }
     }
 
-    /// Neither RFC 4868 nor RFC 2404 asks for implicit padding of the input.
-    fn finish(context: Prepared) -> MacValue {
+    /// None of the RFCs asks for implicit padding of the input.
+    fn finish(context: Context) -> MacValue {
         match context.0 {
-            State::Sha256(state) => MacValue::cut(MacAlgorithm::HmacSha256_128, &state.finalize().into_bytes()),
-            State::Sha1(state) => MacValue::cut(MacAlgorithm::HmacSha1_96, &state.finalize().into_bytes()),
+            Open::Sha256(state) => MacValue::cut(MacAlgorithm::HmacSha256_128, &state.finalize().into_bytes()),
+            Open::Sha1(state) => MacValue::cut(MacAlgorithm::HmacSha1_96, &state.finalize().into_bytes()),
+            Open::Gmac(algorithm, state) => MacValue::cut(algorithm, &state.finish()),
         }
     }
 

@@ -22,9 +22,10 @@ const PERMITTED: &str = "permitted";
 const PREFERRED: u64 = 10_000;
 
 /// With what this host protects packets.
-const ALGORITHMS: [IcvAlgorithm; 7] = [
+const ALGORITHMS: [IcvAlgorithm; 8] = [
     IcvAlgorithm::Mac(MacAlgorithm::HmacSha256_128),
     IcvAlgorithm::Mac(MacAlgorithm::HmacSha1_96),
+    IcvAlgorithm::Mac(MacAlgorithm::Aes128Gmac),
     IcvAlgorithm::Signature(SignatureAlgorithm::Ed25519),
     IcvAlgorithm::Signature(SignatureAlgorithm::EcdsaP256),
     // Of keys with 2048, 3072 and 4096 bits. Others share what may ask.

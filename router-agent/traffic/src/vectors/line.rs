@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::report::Outcome;
-use crate::algorithm::{IcvKey, MacAlgorithm};
+use crate::algorithm::{IcvKey, Iv, MacAlgorithm};
 
 /// One line. Fields that are not read here (what other programs said, and so on) may be there or not.
 #[derive(Debug)]
@@ -62,10 +62,15 @@ pub(super) struct Secret {
     icv_bits: Option<usize>,
 }
 
-/// An answer of a primitive that no packet is made with here.
+/// An answer of the GMAC primitive.
 #[derive(Debug, Deserialize)]
 pub(super) struct Primitive {
     id: String,
+    key_hex: String,
+    /// The whole nonce; in a packet salt and initialization vector.
+    iv_hex: String,
+    pub(super) aad_hex: String,
+    pub(super) tag_hex: String,
 }
 
 /// Why a vector was not judged.
@@ -74,9 +79,6 @@ pub enum Skip {
     /// An algorithm that this program does not compute, or not at this length.
     #[error("{0} is not implemented")]
     Algorithm(String),
-    /// An answer of a primitive, not a packet.
-    #[error("the GMAC primitive is not implemented")]
-    Primitive,
 }
 
 impl Line {
@@ -124,13 +126,32 @@ fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
     serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
 }
 
+impl Primitive {
+    /// The key with its salt, and the initialization vector, or why the answer cannot be judged.
+    pub(super) fn key(&self) -> Result<(IcvKey, Iv), Outcome> {
+        let unreadable = |error: &dyn std::fmt::Display| Outcome::Unreadable(error.to_string());
+        let mut octets = hex::decode(&self.key_hex).map_err(|error| unreadable(&error))?;
+        let algorithm = match octets.len() {
+            16 => MacAlgorithm::Aes128Gmac,
+            32 => MacAlgorithm::Aes256Gmac,
+            other => return Err(Outcome::Skipped(Skip::Algorithm(format!("aes-{}-gmac", 8 * other)))),
+        };
+        let nonce = hex::decode(&self.iv_hex).map_err(|error| unreadable(&error))?;
+        let Some((salt, iv)) = nonce.split_last_chunk().filter(|(salt, _)| salt.len() == 4) else {
+            return Err(unreadable(&"iv_hex: not 12 octets"));
+        };
+        octets.extend_from_slice(salt);
+        IcvKey::new(algorithm, &octets).map(|key| (key, *iv)).map_err(|error| unreadable(&error))
+    }
+}
+
 impl Secret {
     /// The key, or why the vector cannot be judged.
     pub(super) fn key(&self) -> Result<IcvKey, Outcome> {
         let named = |algorithm: &&MacAlgorithm| algorithm.name() == self.alg;
         let skip = |name: String| Outcome::Skipped(Skip::Algorithm(name));
         let algorithm = *MacAlgorithm::ALL.iter().find(named).ok_or_else(|| skip(self.alg.clone()))?;
-        if let Some(bits) = self.icv_bits.filter(|bits| *bits != 8 * algorithm.icv_len()) {
+        if let Some(bits) = self.icv_bits.filter(|bits| *bits != 8 * algorithm.value_len()) {
             return Err(skip(format!("{} with an ICV of {bits} bits", self.alg)));
         }
         let octets = hex::decode(&self.key_hex).map_err(|error| Outcome::Unreadable(format!("key_hex: {error}")))?;

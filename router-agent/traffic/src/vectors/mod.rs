@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `packet_hex`, `valid` | a packet after AH | [`InboundAssociation::verify_icv`], then [`policy`] |
 //! | `steps` | packets of one association, in order | [`InboundAssociation::verify`] and `commit`, then [`policy`] |
-//! | `aad_hex`, `tag_hex` | an answer of the GMAC primitive | nobody: skipped |
+//! | `aad_hex`, `tag_hex` | an answer of the GMAC primitive | the MAC alone, in pieces |
 //!
 //! `valid` and `accept` are what RFC 4302 says; whether PBS takes the packet is reported beside it, and no file says
 //! what is expected there.
@@ -17,9 +17,10 @@ mod report;
 use std::path::Path;
 
 pub use self::line::Skip;
-use self::line::{KnownAnswer, Line, ReplaySequence};
+use self::line::{KnownAnswer, Line, Primitive, ReplaySequence};
 pub use self::report::{Judgement, Outcome, Report, VectorResult};
 use crate::ah::{InboundAssociation, policy};
+use crate::algorithm::Standard;
 use crate::checks::Strict;
 use crate::packet::IpPacket;
 use crate::reason::DropReason;
@@ -85,7 +86,7 @@ pub fn run_content(file: &str, content: &[u8], report: &mut Report) -> Result<()
                 let outcome = match &line {
                     Line::KnownAnswer(vector) => known_answer(vector),
                     Line::Replay(sequence) => replay_sequence(sequence),
-                    Line::Primitive(_) => Outcome::Skipped(Skip::Primitive),
+                    Line::Primitive(answer) => primitive(answer),
                 };
                 VectorResult { place, id: line.id().to_owned(), algorithm: line.algorithm().to_owned(), outcome }
             }
@@ -135,6 +136,20 @@ fn replay_sequence(sequence: &ReplaySequence) -> Outcome {
         }));
     }
     Outcome::Judged(judgements)
+}
+
+fn primitive(answer: &Primitive) -> Outcome {
+    let (key, iv) = match answer.key() {
+        Ok(key) => key,
+        Err(outcome) => return outcome,
+    };
+    let (Ok(data), Ok(tag)) = (hex::decode(&answer.aad_hex), hex::decode(&answer.tag_hex)) else {
+        return Outcome::Unreadable("aad_hex or tag_hex: not hexadecimal".to_owned());
+    };
+    let mut context = key.begin::<Standard>(iv);
+    data.chunks(23).for_each(|piece| context.update(piece));
+    let rfc = if context.verifies(&tag) { Ok(()) } else { Err(DropReason::BadIcv) };
+    Outcome::Judged(vec![Judgement { expected: true, rfc, policy: None }])
 }
 
 /// Parses and judges one packet by the RFC, and what passes by PBS policy as well.
