@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::network::topology::Family;
 use crate::sabotage::Sabotage;
-use crate::{audit, coverage, demo, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
+use crate::{audit, bench, coverage, demo, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -126,6 +126,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measures our figures beside bounds from the same run, in alternating pairs. Exit code 0 only if every goal is met, which are those of
+    /// a release build.
+    Bench {
+        /// What.
+        #[arg(value_enum)]
+        subject: bench::Subject,
+        /// Pairs of each row, 7 at least.
+        #[arg(long, default_value_t = 7)]
+        pairs: usize,
+        /// Only rows whose names contain one of these, separated by commas.
+        #[arg(long, value_delimiter = ',', value_name = "PART")]
+        only: Vec<String>,
+        /// Writes all samples of each row into this directory, one JSON file a row.
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+        /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs one GIST node with a console, to try another implementation against it: commands on the standard input, events as JSON
     /// lines on the standard output. Port 270 needs root.
     Gist(gist_node::Options),
@@ -218,6 +237,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Honest { sessions, seed, inject, json } => run_honest(json, honest::Options { sessions, seed, injecting: inject }),
         Command::QueryFlood { rounds, json } => run_query_flood(json, query_flood::Options { rounds }),
         Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
+        Command::Bench { subject, pairs, only, keep, json } => run_bench(json, &bench::Options { subject, pairs, only, keep }),
         Command::Gist(options) => gist_node::run(&options),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
@@ -299,6 +319,16 @@ fn run_latency(json: bool, options: latency::Options) -> std::io::Result<bool> {
         print!("{}", outcome.text());
     }
     Ok(outcome.holds)
+}
+
+fn run_bench(json: bool, options: &bench::Options) -> std::io::Result<bool> {
+    let report = bench::run(options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(report.holds())
 }
 
 fn run_honest(json: bool, options: honest::Options) -> std::io::Result<bool> {

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod audit;
+mod bench;
 mod cli;
 pub mod coverage;
 pub mod demo;

@@ -84,6 +84,12 @@ impl Node {
         self.outputs.push_back(Output::Indicate(Indication::NetworkNotification { nslp_id, session, mri, event, former, peer }));
     }
 
+    /// How many routing states there are, of both sides together.
+    #[must_use]
+    pub fn routing_states(&self) -> usize {
+        self.querying.len() + self.responding.len()
+    }
+
     /// The routing state table.
     #[must_use]
     pub fn routing_table(&self) -> Vec<RoutingEntry> {

@@ -113,6 +113,6 @@ impl Node {
     }
 
     fn has_room_for_state(&self) -> bool {
-        self.querying.len() + self.responding.len() < self.config.caps.routing_states
+        self.routing_states() < self.config.caps.routing_states
     }
 }

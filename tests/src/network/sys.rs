@@ -1,5 +1,5 @@
 //! The laboratory's only unsafe code: packet sockets bound to one interface, interfaces that finish packets, children inside a
-//! namespace, handles on processes.
+//! namespace, handles on processes, what the allocator says of itself.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -128,6 +128,19 @@ pub(crate) fn process_handle(id: u32) -> io::Result<Option<std::os::fd::OwnedFd>
             error => Err(error),
         },
     }
+}
+
+/// Bytes that the allocator has handed out and not got back, in all its arenas and by mapping, with what it needs for itself.
+pub(crate) fn allocated_bytes() -> usize {
+    // SAFETY: the call takes nothing and gives a struct of numbers.
+    let figures = unsafe { libc::mallinfo2() };
+    figures.uordblks + figures.hblkhd
+}
+
+/// Gives back to the kernel what the allocator holds and nobody uses.
+pub(crate) fn release_free_memory() {
+    // SAFETY: the call takes a number and touches only what the allocator holds itself.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Sends `signal` to the process behind `handle`.
