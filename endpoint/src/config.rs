@@ -7,6 +7,7 @@ use daemon::config::{self, Gist, Identity, Ports, Span};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
 use daemon::protocol::Protocol;
+use daemon::reassembly::Reassembly;
 use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
@@ -84,6 +85,8 @@ pub(crate) struct Datapath {
     pub largest_protection: LargestProtection,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
+    /// How much of the kernel's memory for them each may take up.
+    pub reassembly: Reassembly,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
 }
@@ -96,6 +99,7 @@ impl Default for Datapath {
             inbound_queue: 4,
             permissions: 4096,
             fragments: Fragments::default(),
+            reassembly: Reassembly::default(),
             mark: MARK,
             path_mark: MASK,
             largest_protection,
@@ -220,6 +224,7 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
     config.datapath.signatures.check(source)?;
+    config.datapath.reassembly.check(source)?;
     if config.reactions.grace.0 > LONGEST_GRACE {
         return Err(source.wrong("reactions.grace", "must be at most 3s: the sender waits no longer for its answer"));
     }

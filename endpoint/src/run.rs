@@ -124,7 +124,8 @@ fn rules(config: &Config) -> Install {
     let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
     let (exempt, ways) = (exempt::rules(&config.exempt), Paths::links(&config.path, path_mark));
     let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), ..rules };
-    Box::new(move |socket| rules.install_through(socket))
+    let install = move |reassembly, socket: &_| HostRules { reassembly, ..rules.clone() }.install_through(socket);
+    config.datapath.reassembly.installing(fragments, install)
 }
 
 /// One worker for what leaves, one for what arrives, in the order of the directions in `core`; and what a relay does in the latter.

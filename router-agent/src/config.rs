@@ -6,6 +6,7 @@ use daemon::claim;
 use daemon::config::{self, Gist, Identity};
 use daemon::exempt::{self, Exempt};
 use daemon::logging::Form;
+use daemon::reassembly::Reassembly;
 use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
@@ -65,13 +66,22 @@ pub(crate) struct Datapath {
     pub permissions: usize,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
+    /// How much of the kernel's memory for them each may take up.
+    pub reassembly: Reassembly,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { signalling_queue: 1, data_queue: 2, permissions: 65_536, fragments: Fragments::default(), signatures: Signatures::default() }
+        Self {
+            signalling_queue: 1,
+            data_queue: 2,
+            permissions: 65_536,
+            fragments: Fragments::default(),
+            reassembly: Reassembly::default(),
+            signatures: Signatures::default(),
+        }
     }
 }
 
@@ -110,6 +120,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
     config.datapath.signatures.check(source)?;
+    config.datapath.reassembly.check(source)?;
     config.control_socket = source.beside(&config.control_socket);
     config.identity.resolve(source);
     Ok(config)

@@ -63,7 +63,9 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 fn rules(config: &Config, parts: &Parts) -> Install {
     let rules = RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue, config.gist.association_port);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, fragments: config.datapath.fragments, ..rules };
+    let fragments = config.datapath.fragments;
+    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, fragments, ..rules };
     let install = parts.install_rules;
-    Box::new(move |socket| install(&rules, socket))
+    let install = move |reassembly, socket: &_| install(&RouterRules { reassembly, ..rules.clone() }, socket);
+    config.datapath.reassembly.installing(fragments, install)
 }

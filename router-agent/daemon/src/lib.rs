@@ -21,6 +21,7 @@ pub mod logging;
 pub mod memory;
 pub mod outcomes;
 pub mod protocol;
+pub mod reassembly;
 mod report;
 pub mod routing;
 pub mod rules;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use traffic::netlink::NetlinkError;
-use traffic::rules::{Admitted, Author, Install, Role, RuleCounter, Watch};
+use traffic::rules::{Admitted, Author, Family, Install, Memory, Role, RuleCounter, Watch};
 
 use crate::threads::Threads;
 
@@ -90,6 +90,8 @@ impl Rules {
     /// For `status`, over both IP versions, each number null if it cannot be read: what became of fragments that arrived, and what
     /// a router has passed unjudged by interfaces that it observes.
     pub fn packets(&self) -> Vec<(&'static str, Value)> {
+        const OF_PERMISSIONS: &str = "fragments-permission-";
+        let is_of_others = |chain: &str| chain.starts_with("fragments-") && !chain.starts_with(OF_PERMISSIONS);
         let (known, not_made_known) = self.admitted.counts();
         let counted = traffic::rules::counters(self.role).ok();
         let packets = |of: &dyn Fn(&str, &str) -> bool| {
@@ -100,10 +102,14 @@ impl Rules {
         let fragments = json!({
             "permissions_known": known,
             "permissions_not_made_known": not_made_known,
-            "of_permissions": packets(&|chain, rule| (chain, rule) == ("fragments-begun", "within the bucket")),
+            "memory": { "ipv4": memory(Family::Ipv4), "ipv6": memory(Family::Ipv6) },
+            "of_permissions": packets(&|chain, rule| chain.starts_with(OF_PERMISSIONS) && rule == "within the bucket"),
             "others": packets(&|chain, rule| (chain, rule) == ("fragments-node", "within the bucket")),
             "not_made_whole": named("not made whole"),
-            "dropped": { "not_wanted": named("fragments"), "too_short": named("too short"), "too_many": named("above the bucket") },
+            "dropped": { "not_wanted": named("fragments"), "too_short": named("too short"),
+                "too_many": packets(&|chain, rule| is_of_others(chain) && rule == "above the bucket"),
+                "too_many_of_permissions": packets(&|chain, rule| chain.starts_with(OF_PERMISSIONS) && rule == "above the bucket"),
+            },
         });
         let unjudged = || packets(&|_, rule| rule == "passed unjudged").into();
         let observed = (self.role == Role::Router).then(|| ("passed_unjudged", unjudged()));
@@ -129,6 +135,11 @@ impl Rules {
             "last_changed_by": state.last_changed_by,
         })
     }
+}
+
+/// What the kernel gives to datagrams of one IP version that are not whole yet, or null.
+fn memory(family: Family) -> Value {
+    Memory::read(family).map_or(Value::Null, |Memory { octets, wait }| json!({ "octets": octets, "wait_seconds": wait }))
 }
 
 fn shown(counters: Result<Vec<RuleCounter>, NetlinkError>) -> Map<String, Value> {

@@ -20,7 +20,7 @@ const KEPT: u64 = 60_000;
 
 /// The set that they stand in.
 pub(super) fn set() -> Set {
-    Set { name: ADMITTED.into(), key: Key::Association, timeout: KEPT }
+    Set { name: ADMITTED.into(), key: Key::Association, is_map: false, timeout: KEPT }
 }
 
 /// Permissions held here at most; others share the buckets of what has none.

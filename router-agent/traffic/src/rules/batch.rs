@@ -101,13 +101,20 @@ fn new_chain(batch: &mut Batch, role: Role, family: Family, chain: &Chain) {
 fn new_set(batch: &mut Batch, role: Role, family: Family, set: &Set, id: u32) {
     const TIMEOUTS: u32 = 0x10;
     const FILLED_BY_RULES: u32 = 0x20;
+    const MAP: u32 = 0x08;
+    // What stands with an element, as nft numbers kinds: an integer.
+    const INTEGER: u32 = 4;
     let name = format!("create set {family} {} {}", role.table(), set.name);
     batch.request(name, NEW_SET, CREATE, &fixed(family.number(), 0), |writer| {
         writer.put_text(1, role.table());
         writer.put_text(2, &set.name);
-        writer.put_be32(3, TIMEOUTS | FILLED_BY_RULES);
+        writer.put_be32(3, TIMEOUTS | FILLED_BY_RULES | if set.is_map { MAP } else { 0 });
         writer.put_be32(4, set.key.kind(family));
         writer.put_be32(5, set.key.octets(family));
+        if set.is_map {
+            writer.put_be32(6, INTEGER);
+            writer.put_be32(7, 4);
+        }
         writer.nest(9, |description| description.put_be32(1, set.key.capacity()));
         writer.put_be32(10, id);
         writer.put_be64(11, set.timeout);

@@ -77,6 +77,12 @@ pub(super) enum Expression {
     Remember { set: Cow<'static, str>, timeout: u64 },
     /// The rule goes on if `set` has the loaded key.
     Known(Cow<'static, str>),
+    /// Keeps the loaded key in `map` for that many milliseconds from now, and with it, unless it is there already, the 4 octets that were
+    /// loaded `at` so many octets behind the register's beginning. If the map is full, the rule ends here.
+    RememberWith { map: Cow<'static, str>, timeout: u64, at: u32 },
+    /// Loads the 4 octets that `map` has with the loaded key, `at` so many octets behind the register's beginning. The rule ends here if it
+    /// has none.
+    Recall { map: Cow<'static, str>, at: u32 },
     /// Counts packets and bytes.
     Counter,
     /// Keeps reassembly and connection tracking away from the packet.
@@ -168,10 +174,10 @@ impl Expression {
             Self::Mask(_) | Self::Change { .. } => "bitwise",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
-            Self::Limit { .. } | Self::Remember { .. } => "dynset",
+            Self::Limit { .. } | Self::Remember { .. } | Self::RememberWith { .. } => "dynset",
             Self::Rate(_) => "limit",
             Self::LeaveAsItIs => "notrack",
-            Self::Known(_) => "lookup",
+            Self::Known(_) | Self::Recall { .. } => "lookup",
             Self::Counter => "counter",
             Self::Load(_) | Self::Accept | Self::Drop | Self::Jump(_) | Self::Return => "immediate",
             // This kernel has no `queue` expression: the older filter's target does it.
@@ -194,7 +200,7 @@ impl Expression {
                 data.put_be32(1, register);
                 value(data, 2, octets);
             }
-            Self::Behind { octets, load } => load.write_data(data, FIRST_SHORT_REGISTER.saturating_add(octets / 4)),
+            Self::Behind { octets, load } => load.write_data(data, short_register(*octets)),
             Self::LoadInputName => meta(data, register, META_INPUT_NAME),
             Self::LoadOutputName => meta(data, register, META_OUTPUT_NAME),
             Self::LoadDestinationType => {
@@ -245,6 +251,15 @@ impl Expression {
                 data.put_text(1, set);
                 data.put_be32(2, REGISTER);
             }
+            Self::RememberWith { map, timeout, at } => {
+                add_or_refresh(data, map, *timeout);
+                data.put_be32(5, short_register(*at));
+            }
+            Self::Recall { map, at } => {
+                data.put_text(1, map);
+                data.put_be32(2, REGISTER);
+                data.put_be32(3, short_register(*at));
+            }
             Self::Counter | Self::LeaveAsItIs => {}
             Self::Accept => verdict(data, 1, None),
             Self::Drop => verdict(data, 0, None),
@@ -255,6 +270,11 @@ impl Expression {
             Self::Reassembly => compat(data, "socket", 3, &[0; 8]),
         }
     }
+}
+
+/// The register of 4 octets that begins so many behind the beginning of register 1.
+const fn short_register(octets: u32) -> u32 {
+    FIRST_SHORT_REGISTER.saturating_add(octets / 4)
 }
 
 /// A value of 32 bits that the kernel computes itself, as it is compared.

@@ -1,51 +1,43 @@
 //! What gets into the kernel's memory for datagrams that are not whole yet.
 //!
-//! That memory is small and slow: 4 MiB, in which a fragment without its rest stays for 30 s (IPv4) or 60 s (IPv6), and takes a
-//! kilobyte or more however short it is. When it is full, no datagram in fragments passes at all, so that 140 packets a second from
-//! anywhere would be enough. Therefore only what belongs to a permission goes in without a bound: a first fragment with AH
-//! whose SPI lives between its addresses ([`Admitted`](super::Admitted)), and the fragments that follow it. For everything else there are
-//! so few a second that it never fills the memory. Nobody knows an SPI who has not seen the flow; who has can fill the memory still, and
-//! harms datagrams in fragments alone.
+//! When that memory is full, no datagram in fragments passes at all. Therefore nobody gets more than a share of it
+//! ([`Reassembly`]). A first fragment with AH whose SPI lives between its addresses ([`Admitted`](super::Admitted)) goes in within the bucket
+//! of its permission, and the fragments that follow it within the same: who knows an SPI, having seen the flow or being its sender,
+//! harms datagrams in fragments of that flow alone. The permissions of one source share another bucket, so that nobody fills the memory
+//! by having many. Of everything else there is so little a second that all of it together takes up no more than a share.
 
 use super::Fragments;
 use super::admitted::ADMITTED;
-use super::expression::{ADDRESS_LOCAL, Expression, fragmented, host, interface, protocol, unfragmented};
-use super::key::{FRAGMENT_HEADER, Key};
+use super::expression::{ADDRESS_LOCAL, Expression, Unit, fragmented, host, interface, protocol, unfragmented};
+use super::key::{FRAGMENT_HEADER, Key, LOAD_SPI};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Set, Table};
+use super::reassembly::{Reassembly, Share};
 
 const AH: u8 = 51;
 
-/// The datagrams whose first fragment was admitted.
+/// The datagrams whose first fragment was admitted, and the SPI of each.
 const BEGUN: &str = "fragments-begun-datagrams";
-/// How long the rest of such a datagram is waited for, in milliseconds.
-const REST: u64 = 5_000;
 /// Fragments of one datagram: more than 65,535 octets have on a link of 576 octets.
 const OF_A_DATAGRAM: Bucket = Bucket::new(64, 128);
+/// Where a rule keeps the SPI of a first fragment, behind every key (octets).
+const SPI_AT: u32 = 60;
 
-const OF_ONE: &str = "fragments-begun";
+/// First fragments under an SPI that lives.
+const FIRST: &str = "fragments-permission-first";
+/// What follows them.
+const LATER: &str = "fragments-permission-later";
 const OF_A_SOURCE: &str = "fragments-source";
 const OF_AN_INTERFACE: &str = "fragments-interface";
 const OF_THE_NODE: &str = "fragments-node";
 
-/// Fragments a second that belong to no permission: of one source, an address or an IPv6 /64; on one interface; and on all of them. As
-/// many as wait at the most take up half of the kernel's memory, if each takes up that of a full frame. The longest datagram
-/// passes at once.
-const fn others(family: Family) -> [Bucket; 3] {
-    // The kernel waits for the rest twice as long on IPv6.
-    match family {
-        Family::Ipv4 => [Bucket::new(10, 46), Bucket::new(20, 64), Bucket::new(30, 96)],
-        Family::Ipv6 => [Bucket::new(5, 46), Bucket::new(10, 64), Bucket::new(15, 96)],
-    }
-}
-
 /// Adds the chain that everything passes before reassembly. A node's traffic with itself is not concerned. Where a router's interface
 /// is `observed`, what would be dropped here goes on as it is, and is judged so.
-pub(super) fn chains(fragments: Fragments, observed: bool, table: &mut Table) {
+pub(super) fn chains(fragments: Fragments, reassembly: &Reassembly, observed: bool, table: &mut Table) {
     let family = table.family;
     let loopback = Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Accept]]);
     let rules = match fragments {
         Fragments::Drop => vec![loopback, Rule::new("fragments", [fragmented(family), vec![Expression::Counter, Expression::Drop]])],
-        Fragments::Reassemble => [vec![loopback], whole(family), made_whole(observed, table)].concat(),
+        Fragments::Reassemble => [vec![loopback], whole(family), made_whole(reassembly, observed, table)].concat(),
     };
     table.chains.push(Chain {
         name: "fragments".into(),
@@ -63,34 +55,69 @@ fn whole(family: Family) -> Vec<Rule> {
     tests.into_iter().map(|test| Rule::new("whole", [test, vec![Expression::Accept]])).collect()
 }
 
-fn made_whole(observed: bool, table: &mut Table) -> Vec<Rule> {
+fn made_whole(reassembly: &Reassembly, observed: bool, table: &mut Table) -> Vec<Rule> {
     let family = table.family;
-    table.sets.push(Set { name: BEGUN.into(), key: Key::Datagram, timeout: REST });
-    table.add_buckets(OF_ONE, OF_A_DATAGRAM, Key::Datagram, Expression::Accept, None);
-    let [of_a_source, of_an_interface, of_the_node] = others(family);
-    table.chains.push(of_the_whole_node(of_the_node));
-    table.add_bucket(OF_AN_INTERFACE, of_an_interface, Interface::Arriving, Expression::Jump(OF_THE_NODE.into()));
-    table.add_buckets(OF_A_SOURCE, of_a_source, Key::Source(Interface::Arriving), Expression::Jump(OF_AN_INTERFACE.into()), None);
+    of_permissions(reassembly, table);
+    let bucket = |share| reassembly.bucket(share, family);
+    table.chains.push(of_the_whole_node(bucket(Share::Node)));
+    table.add_bucket(OF_AN_INTERFACE, bucket(Share::Interface), Interface::Arriving, Expression::Jump(OF_THE_NODE.into()));
+    let next = Expression::Jump(OF_AN_INTERFACE.into());
+    table.add_buckets(OF_A_SOURCE, bucket(Share::Source), Key::Source(Interface::Arriving), next, None);
     if observed {
-        for chain in table.chains.iter_mut().filter(|chain| [OF_A_SOURCE, OF_AN_INTERFACE, OF_THE_NODE].contains(&&*chain.name)) {
+        let bounded = [FIRST, LATER, OF_A_SOURCE, OF_AN_INTERFACE, OF_THE_NODE];
+        for chain in table.chains.iter_mut().filter(|chain| bounded.contains(&&*chain.name)) {
             let before_the_last = chain.rules.len().saturating_sub(1);
             chain.rules.insert(before_the_last, as_it_is(Vec::new()));
         }
     }
     let short = || [first(family), too_short(family)].concat();
     let known = [first(family), protocol(AH), Key::Association.load(family), vec![Expression::Known(ADMITTED.into())]].concat();
-    let begin = [Key::Datagram.load(family), vec![Expression::Remember { set: BEGUN.into(), timeout: REST }]].concat();
-    let begun = [Key::Datagram.load(family), vec![Expression::Known(BEGUN.into()), Expression::Jump(OF_ONE.into())]];
+    let begun = [Key::Datagram.load(family), vec![recall(family)]].concat();
     let mut rules = vec![
         Rule::new("too short", [short(), vec![Expression::Counter, Expression::Drop]]),
-        Rule::new("of a permission", [known, begin, vec![Expression::Counter, Expression::Jump(OF_ONE.into())]]),
-        Rule::new("of a datagram begun", begun),
+        Rule::new("of a permission", [known, vec![Expression::Jump(FIRST.into())]]),
+        Rule::new("of a datagram begun", [begun, vec![Expression::Jump(LATER.into())]]),
         Rule::new("of no permission", [vec![Expression::Jump(OF_A_SOURCE.into())]]),
     ];
     if observed {
         rules.insert(0, as_it_is(short()));
     }
     rules
+}
+
+/// Adds the chains for fragments under an SPI that lives. A datagram is begun within the buckets only: otherwise whoever knows one SPI would
+/// fill the map of those that are.
+fn of_permissions(reassembly: &Reassembly, table: &mut Table) {
+    let family = table.family;
+    let rest = u64::from(reassembly.memory(family).wait.clamp(1, 5)).saturating_mul(1000);
+    table.sets.push(Set { name: BEGUN.into(), key: Key::Datagram, is_map: true, timeout: rest });
+    let mut within = |name: &'static str, key, bucket| {
+        let set = Set::of_buckets(name.into(), key, bucket);
+        let limit = Expression::Limit { set: name.into(), timeout: set.timeout, bucket, unit: Unit::Packets };
+        table.sets.push(set);
+        limit
+    };
+    let of_one = within("fragments-datagram", Key::Datagram, OF_A_DATAGRAM);
+    let of_a_permission = within("fragments-permission", Key::Association, reassembly.bucket(Share::Permission, family));
+    let of_its_source = within("fragments-permitted-source", Key::SourceAddress, reassembly.bucket(Share::PermittedSource, family));
+    let buckets = [vec![of_a_permission], Key::SourceAddress.load(family), vec![of_its_source]].concat();
+    let mut begin = Key::Datagram.load(family);
+    begin.push(Expression::Behind { octets: SPI_AT, load: Box::new(LOAD_SPI) });
+    begin.push(Expression::RememberWith { map: BEGUN.into(), timeout: rest, at: SPI_AT });
+    let datagram = [Key::Datagram.load(family), vec![of_one, recall(family)]].concat();
+    let passes = || vec![Expression::Counter, Expression::Accept];
+    let chain = |name: &'static str, within| {
+        let above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Drop]]);
+        Chain { name: name.into(), base: None, rules: vec![within, above] }
+    };
+    let first = Rule::new("within the bucket", [Key::Association.load(family), buckets.clone(), begin, passes()]);
+    let later = Rule::new("within the bucket", [datagram, buckets, passes()]);
+    table.chains.extend([chain(FIRST, first), chain(LATER, later)]);
+}
+
+/// Puts the SPI of the loaded datagram in place of its identification, so that its permission is loaded then.
+fn recall(family: Family) -> Expression {
+    Expression::Recall { map: BEGUN.into(), at: Key::Datagram.octets(family).saturating_sub(4) }
 }
 
 /// One bucket for all interfaces.

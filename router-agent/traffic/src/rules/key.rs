@@ -12,6 +12,8 @@ pub(super) enum Key {
     Connection(Interface),
     /// Where a packet comes from, an IPv4 address or an IPv6 /64, on one interface.
     Source(Interface),
+    /// The very address that a packet comes from, by whatever interface.
+    SourceAddress,
     /// Where a packet goes, an IPv4 address or an IPv6 /64, on one interface.
     Destination(Interface),
     /// The network that a packet goes to, an IPv4 /24 or an IPv6 /48, on one interface.
@@ -39,7 +41,12 @@ impl Key {
             Self::Owner => 1024,
             // What goes out was let in before, within a bucket.
             Self::Destination(_) | Self::DestinationNetwork(_) => 16_384,
-            Self::Flow | Self::Association | Self::QuotedAssociation | Self::Datagram | Self::Source(Interface::Leaving) => 65_536,
+            Self::Flow
+            | Self::Association
+            | Self::QuotedAssociation
+            | Self::Datagram
+            | Self::SourceAddress
+            | Self::Source(Interface::Leaving) => 65_536,
         }
     }
 
@@ -78,6 +85,10 @@ impl Key {
                 };
                 vec![interface(of), source]
             }
+            Self::SourceAddress => {
+                let [source, _] = addresses(family);
+                vec![source]
+            }
             Self::Destination(of) => {
                 let destination = match family {
                     Family::Ipv4 => Part::new(IPV4_ADDRESS, 4, Expression::LoadNetwork { offset: 16, len: 4 }),
@@ -95,7 +106,7 @@ impl Key {
             Self::Owner => vec![Part::new(USER, 4, Expression::LoadOwner)],
             Self::Association => {
                 let [source, destination] = addresses(family);
-                vec![source, destination, Part::new(INTEGER, 4, Expression::LoadTransport { offset: SPI, len: 4 })]
+                vec![source, destination, Part::new(INTEGER, 4, LOAD_SPI)]
             }
             Self::QuotedAssociation => {
                 let [source, destination] = addresses(family);
@@ -138,6 +149,8 @@ pub(super) const FRAGMENT_HEADER: u8 = 44;
 pub(super) const QUOTE: u32 = 8;
 /// Where the SPI stands in AH (RFC 4302 §2.4).
 const SPI: u32 = 4;
+/// The SPI of a packet with AH.
+pub(super) const LOAD_SPI: Expression = Expression::LoadTransport { offset: SPI, len: 4 };
 
 /// RFC 4302 §2.1.
 pub(super) const NEXT_HEADER_OF_AH: Expression = Expression::LoadTransport { offset: 0, len: 1 };
@@ -217,6 +230,8 @@ mod tests {
             (Key::Association, Family::Ipv6, 36),
             (Key::QuotedAssociation, Family::Ipv4, 12),
             (Key::QuotedAssociation, Family::Ipv6, 36),
+            (Key::SourceAddress, Family::Ipv4, 4),
+            (Key::SourceAddress, Family::Ipv6, 16),
             (Key::Destination(Interface::Leaving), Family::Ipv6, 12),
             (Key::DestinationNetwork(Interface::Leaving), Family::Ipv4, 8),
             (Key::DestinationNetwork(Interface::Leaving), Family::Ipv6, 12),
@@ -231,6 +246,10 @@ mod tests {
             load.iter().map(place).collect::<Vec<_>>()
         };
         assert_eq!(places(Key::Flow.load(Family::Ipv4)), [0, 4, 8, 12, 16]);
+        // What stands with a datagram takes the place of its identification, and makes it an association.
+        let place_of_the_spi = 4 * u32::try_from(places(Key::Association.load(Family::Ipv4)).len() - 1).unwrap();
+        assert_eq!(places(Key::Datagram.load(Family::Ipv4)).last(), Some(&place_of_the_spi));
+        assert_eq!(places(Key::Datagram.load(Family::Ipv6)).last(), places(Key::Association.load(Family::Ipv6)).last());
         assert_eq!(places(flow_behind_ah(Family::Ipv6, 32)), [0, 16, 32, 36, 40]);
         assert_eq!(places(flow_without_ports(Family::Ipv6, false)), [0, 16, 32, 36, 40]);
     }

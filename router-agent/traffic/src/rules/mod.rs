@@ -26,6 +26,7 @@ mod key;
 mod mode;
 mod observe;
 mod plan;
+mod reassembly;
 mod router;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};
 pub use plan::{Bucket, Exemptions, Family};
+pub use reassembly::{Memory, Reassembly, Share};
 pub use watch::{Author, Watch};
 
 /// Puts a role's rules in place through the given socket, at once or not at all.
@@ -90,8 +92,8 @@ const GIST_PORT: u16 = 270;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fragments {
-    /// The kernel makes datagrams whole before they are judged, as far as they are of a permission or within the buckets for others.
-    /// Whoever fills its memory for them nevertheless harms fragmented datagrams only.
+    /// The kernel makes datagrams whole before they are judged, as far as they are within the bucket of their permission, or within
+    /// those for everything else ([`Reassembly`]).
     #[default]
     Reassemble,
     /// Dropped as they arrive, and counted by the rule `fragments`.
@@ -123,6 +125,8 @@ pub struct RouterRules {
     pub modes: Modes,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
+    /// How much of the kernel's memory for them each may take up.
+    pub reassembly: Reassembly,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -150,13 +154,15 @@ pub struct HostRules {
     pub exempt: Vec<Exempt>,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
+    /// How much of the kernel's memory for them each may take up.
+    pub reassembly: Reassembly,
     /// As a relay: the whole mark of packets that leave in the names of others ([`RELAYED_MARK`] with the bit of [`crate::routes`]).
     pub relayed: Option<u32>,
 }
 
 impl RouterRules {
     /// Rules for these queues and this port of associations, with the default buckets.
-    pub const fn new(signalling_queue: u16, data_queue: u16, association_port: u16) -> Self {
+    pub fn new(signalling_queue: u16, data_queue: u16, association_port: u16) -> Self {
         Self {
             signalling_queue,
             data_queue,
@@ -168,6 +174,7 @@ impl RouterRules {
             exempt: Vec::new(),
             modes: Modes::CLOSED,
             fragments: Fragments::Reassemble,
+            reassembly: Reassembly::default(),
         }
     }
 
@@ -195,6 +202,7 @@ impl HostRules {
             exemptions: Exemptions::default(),
             exempt: Vec::new(),
             fragments: Fragments::Reassemble,
+            reassembly: Reassembly::default(),
             relayed: None,
         }
     }

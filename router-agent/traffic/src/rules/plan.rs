@@ -51,6 +51,11 @@ impl Bucket {
     pub const fn new(rate: u32, burst: u32) -> Self {
         Self { rate: if rate == 0 { 1 } else { rate }, burst: if burst == 0 { 1 } else { burst } }
     }
+
+    /// Packets that pass within so many seconds at most.
+    pub const fn at_most(self, seconds: u32) -> u64 {
+        (self.burst as u64).saturating_add((self.rate as u64).saturating_mul(seconds as u64))
+    }
 }
 
 /// What passes a node without permission, in each direction and on each interface within its bucket.
@@ -149,6 +154,8 @@ pub(super) struct Table {
 pub(super) struct Set {
     pub(super) name: Cow<'static, str>,
     pub(super) key: Key,
+    /// Whether 4 octets stand with each element.
+    pub(super) is_map: bool,
     /// How long an element is kept after it was used last, in milliseconds.
     pub(super) timeout: u64,
 }
@@ -159,11 +166,11 @@ impl Set {
     const LEAST_TIMEOUT_OF_A_SOURCE: u64 = 3000;
 
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
-    fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
+    pub(super) fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
         let made_up = matches!(key, Key::Source(_) | Key::Destination(_) | Key::Connection(_));
         let least = if made_up { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
-        Self { name, key, timeout: full_again.saturating_add(1000).max(least) }
+        Self { name, key, is_map: false, timeout: full_again.saturating_add(1000).max(least) }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let input = input(rules, &mut table);
     let forward = forward(rules, &mut table);
     let output = output(rules, &mut table);
-    fragments::chains(rules.fragments, rules.modes.observe(), &mut table);
+    fragments::chains(rules.fragments, &rules.reassembly, rules.modes.observe(), &mut table);
     table.chains.extend([interception(family), reassembly_chain(), forward, input, output]);
     observe::spare(&rules.modes, &mut table);
     table
