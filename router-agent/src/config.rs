@@ -62,6 +62,8 @@ pub(crate) struct Datapath {
     pub signalling_queue: u16,
     /// NFQUEUE number of forwarded data.
     pub data_queue: u16,
+    /// NFQUEUE number of forwarded data that leaves by observed interfaces.
+    pub observed_queue: u16,
     /// Permissions held at most.
     pub permissions: usize,
     /// What becomes of what arrives in fragments.
@@ -77,6 +79,7 @@ impl Default for Datapath {
         Self {
             signalling_queue: 1,
             data_queue: 2,
+            observed_queue: 5,
             permissions: 65_536,
             fragments: Fragments::default(),
             reassembly: Reassembly::default(),
@@ -106,11 +109,15 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     exempt::check(&config.exempt, Role::Router, config.gist.association_port, source)?;
     limits::check(&config.limit, source)?;
     modes::check(config.egress_rate, &config.interface, source)?;
-    if config.datapath.signalling_queue == config.datapath.data_queue {
+    let Datapath { signalling_queue, data_queue, observed_queue, .. } = config.datapath;
+    if signalling_queue == data_queue {
         return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
     }
+    if [signalling_queue, data_queue].contains(&observed_queue) {
+        return Err(source.wrong("datapath.observed_queue", "is another queue's number too"));
+    }
     for (key, number) in
-        [("datapath.signalling_queue", config.datapath.signalling_queue), ("datapath.data_queue", config.datapath.data_queue)]
+        [("datapath.signalling_queue", signalling_queue), ("datapath.data_queue", data_queue), ("datapath.observed_queue", observed_queue)]
     {
         if number == claim::QUEUE {
             return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));
@@ -204,6 +211,8 @@ mod tests {
                 "[datapath]\ndata_queue = 65535\n",
                 "/etc/pbs/r.toml:8: datapath.data_queue: is the queue by which daemons keep each other out",
             ),
+            ("[datapath]\nobserved_queue = 2\n", "/etc/pbs/r.toml:8: datapath.observed_queue: is another queue's number too"),
+            ("[datapath]\nsignalling_queue = 5\n", "/etc/pbs/r.toml:7: datapath.observed_queue: is another queue's number too"),
             ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:8: datapath.signalling_queue: is the queue by which daemons"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:8: invalid value: integer `65536`, expected u16"),

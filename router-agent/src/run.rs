@@ -38,8 +38,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     };
     let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let (lenient, passes_if_full) = (!modes.are_closed(), modes.are_observed());
-    let queue = QueueConfig { modes: lenient, passes_if_full, ..QueueConfig::new(config.datapath.data_queue) };
+    let observed = modes.observe().then_some(config.datapath.observed_queue);
+    let queue = QueueConfig { modes: !modes.are_closed(), observed, ..QueueConfig::new(config.datapath.data_queue) };
     let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted());
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
@@ -64,7 +64,8 @@ fn rules(config: &Config, parts: &Parts) -> Install {
     let rules = RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue, config.gist.association_port);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let fragments = config.datapath.fragments;
-    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, fragments, ..rules };
+    let observed_queue = config.datapath.observed_queue;
+    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, fragments, observed_queue, ..rules };
     let install = parts.install_rules;
     let install = move |reassembly, socket: &_| install(&RouterRules { reassembly, ..rules.clone() }, socket);
     config.datapath.reassembly.installing(fragments, install)

@@ -6,9 +6,10 @@ use crate::event::Event;
 use crate::reason::DropReason;
 use crate::update::{Applied, Refused, Update};
 
-/// The queue's name for a packet whose verdict is open.
+/// The queue's name for a packet whose verdict is open: the kernel's number in the lower 32 bits, and above them which of two queues it
+/// waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PacketId(pub u32);
+pub struct PacketId(pub u64);
 
 /// A user of this host, by the number that the kernel knows the sending socket's owner under.
 ///

@@ -105,7 +105,7 @@ impl Fixture {
         for (flow, plain) in [(flow_v4(), udp_v4(1400)), (flow_v6(), udp_v6(1400))] {
             processor.apply(install(flow), NOW).unwrap();
             for number in 1..=USED {
-                let verdict = processor.process(PacketId(number), &packet(plain.clone(), number), NOW);
+                let verdict = processor.process(PacketId(number.into()), &packet(plain.clone(), number), NOW);
                 assert!(matches!(verdict, Verdict::Accept | Verdict::Replace { .. }), "{verdict:?}");
             }
         }

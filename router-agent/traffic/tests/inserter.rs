@@ -74,7 +74,7 @@ impl Fixture {
     }
 
     fn process_at(&mut self, id: u32, bytes: &[u8], now: Instant) -> Got {
-        match self.inserter.process(PacketId(id), bytes, now) {
+        match self.inserter.process(PacketId(id.into()), bytes, now) {
             Verdict::Replace { payload, mark } => {
                 assert_eq!(mark, Some(MARK));
                 Got::Sent(payload.to_vec())
@@ -94,9 +94,9 @@ impl Fixture {
             .map(|(id, released)| match released {
                 Released::Replace { payload, mark } => {
                     assert_eq!(mark, Some(MARK));
-                    (id.0, Ok(number(&payload)))
+                    (u32::try_from(id.0).unwrap(), Ok(number(&payload)))
                 }
-                Released::Drop(reason) => (id.0, Err(reason)),
+                Released::Drop(reason) => (u32::try_from(id.0).unwrap(), Err(reason)),
             })
             .collect()
     }

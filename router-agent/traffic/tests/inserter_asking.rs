@@ -19,7 +19,7 @@ struct Running {
     inserter: Inserter,
     interval: Duration,
     now: Instant,
-    packets: u32,
+    packets: u64,
 }
 
 impl Running {

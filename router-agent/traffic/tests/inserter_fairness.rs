@@ -32,7 +32,7 @@ struct Fixture {
     counters: Arc<Counters>,
     /// Whose packets wait, and of which flow.
     waiting: BTreeMap<PacketId, (Option<UserId>, Flow)>,
-    ids: u32,
+    ids: u64,
     now: Instant,
 }
 

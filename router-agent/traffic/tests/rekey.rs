@@ -89,7 +89,7 @@ impl Path {
 
     /// An application's packet; whether it left at once.
     fn send(&mut self) -> bool {
-        let payload = match self.sender.process(PacketId(self.sent), &udp_v4(100), self.now) {
+        let payload = match self.sender.process(PacketId(self.sent.into()), &udp_v4(100), self.now) {
             Verdict::Replace { payload, .. } => payload.to_vec(),
             Verdict::Hold => return false,
             other => panic!("{other:?}"),

@@ -13,6 +13,7 @@ use traffic::queue::{Queue, QueueConfig};
 use traffic::rules::{self, At, Bucket, Exempt, Exemptions, Mode, Modes, Role, RouterRules};
 
 const DATA: u16 = 2;
+const OBSERVED: u16 = 5;
 const MANY: usize = 50;
 const NTP: u16 = 123;
 /// Sender, router towards it, router towards the receiver, receiver.
@@ -68,22 +69,21 @@ fn an_observing_router_says_all_that_it_says_without_rules() {
 }
 
 #[test]
-fn what_finds_the_queue_full_passes_and_is_counted_as_unjudged() {
+fn what_is_observed_and_finds_its_queue_full_passes_as_unjudged_and_what_is_not_is_dropped() {
     if !privileged() {
         return;
     }
     const ROOM: usize = 4;
     let path = Path::new();
-    let modes = Modes { others: Mode::Observe, interfaces: Vec::new() };
-    assert!(modes.are_observed());
-    path.install(modes);
-    let config = QueueConfig { capacity: ROOM as u32, passes_if_full: true, modes: true, ..QueueConfig::new(DATA) };
+    path.install(Modes { others: Mode::Closed, interfaces: vec![("up".to_owned(), Mode::Observe)] });
+    let config = QueueConfig { capacity: ROOM as u32, observed: Some(OBSERVED), modes: true, ..QueueConfig::new(DATA) };
     // Nobody judges what waits here.
     let _queue = path.router.run(|| Queue::open(config).unwrap());
     for (family, [from, _, _, to]) in FAMILIES.into_iter().enumerate() {
         let (sending, receiving) = (path.sender.udp(address(from, 4000)), path.receiver.udp(address(to, 4001)));
         let waiting = if family == 0 { ROOM } else { 0 };
         assert_eq!(sent(&sending, &receiving), MANY - waiting, "{from}");
+        assert_eq!(sent(&receiving, &sending), 0, "{from}: by the interface that is closed");
     }
     let unjudged = || {
         let counters = path.router.run(|| rules::counters(Role::Router).unwrap());
@@ -146,7 +146,16 @@ impl Path {
         ];
         let rules = RouterRules::new(1, DATA, 30_270);
         let exemptions = Exemptions { icmp_errors: LEAST, ..rules.exemptions };
-        let rules = RouterRules { modes, exempt, exemptions, signalling: LEAST, passed_signalling: LEAST, own_errors: LEAST, ..rules };
+        let rules = RouterRules {
+            modes,
+            exempt,
+            exemptions,
+            observed_queue: OBSERVED,
+            signalling: LEAST,
+            passed_signalling: LEAST,
+            own_errors: LEAST,
+            ..rules
+        };
         self.router.run(|| rules.install().unwrap());
     }
 }

@@ -60,7 +60,7 @@ enum Input {
 fn drive(processor: &mut impl PacketProcessor, input: &Input, now: Instant) -> String {
     let mut story = match input {
         Input::Update(update) => format!("{:?}", processor.apply(update.clone(), now)),
-        Input::Packet(bytes) => match processor.process_sent(PacketId(now.total_millis() as u32), Some(UserId(7)), bytes, now) {
+        Input::Packet(bytes) => match processor.process_sent(PacketId(now.total_millis() as u64), Some(UserId(7)), bytes, now) {
             Verdict::Replace { payload, mark } => format!("{payload:?} {mark:?}"),
             other => format!("{other:?}"),
         },

@@ -82,7 +82,7 @@ impl Node {
     }
 
     pub(super) fn judge(&mut self, id: u32, packet: &[u8], now: Instant) -> Fate {
-        match self.packets.process(PacketId(id), packet, translate::instant(now)) {
+        match self.packets.process(PacketId(id.into()), packet, translate::instant(now)) {
             Verdict::Accept => Fate::Goes(packet.to_vec()),
             Verdict::Replace { payload, .. } => Fate::Goes(payload.to_vec()),
             Verdict::Hold => Fate::Waits,

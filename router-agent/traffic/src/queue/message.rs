@@ -39,8 +39,8 @@ pub(super) fn bind(number: u16) -> Batch {
 }
 
 /// Sets copy mode, length and flags.
-pub(super) fn configure(config: &QueueConfig) -> Batch {
-    let QueueConfig { number, capacity, users, passes_if_full, .. } = *config;
+pub(super) fn configure(config: &QueueConfig, passes_if_full: bool) -> Batch {
+    let QueueConfig { number, capacity, users, .. } = *config;
     const PARAMETERS: u16 = 2;
     const MAX_LEN: u16 = 3;
     const MASK: u16 = 4;
@@ -77,10 +77,11 @@ pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: 
     let code = if decision == Decision::Drop { DROP } else { ACCEPT };
     let mut header = [0; 8];
     let (code_field, id_field) = header.split_at_mut(4);
+    let id = number_of(id);
     code_field.copy_from_slice(&code.to_be_bytes());
-    id_field.copy_from_slice(&id.0.to_be_bytes());
+    id_field.copy_from_slice(&id.to_be_bytes());
     // The sequence number comes back if the kernel refuses the verdict, and tells which packet it was.
-    writer.message(Header { kind: VERDICT, flags: REQUEST, sequence: id.0 }, &fixed(number), |writer| {
+    writer.message(Header { kind: VERDICT, flags: REQUEST, sequence: id }, &fixed(number), |writer| {
         writer.put(VERDICT_HEADER, &header);
         match decision {
             Decision::AcceptMarked(mark) | Decision::Replace { mark: Some(mark), .. } => writer.put_be32(MARK, mark),
@@ -90,6 +91,12 @@ pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: 
             writer.put(PAYLOAD, payload);
         }
     });
+}
+
+/// The kernel's number of a packet.
+fn number_of(id: PacketId) -> u32 {
+    let [_, _, _, _, a, b, c, d] = id.0.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 fn fixed(number: u16) -> [u8; FIXED_LEN] {
@@ -149,11 +156,19 @@ impl Packet<'_> {
 
 /// What came with one receive call.
 #[derive(Debug, Clone)]
-pub struct Deliveries<'a>(Messages<'a>);
+pub struct Deliveries<'a> {
+    messages: Messages<'a>,
+    /// What the numbers of its packets have above those of the kernel.
+    above: u64,
+}
 
 impl<'a> Deliveries<'a> {
-    pub(super) const fn new(octets: &'a [u8]) -> Self {
-        Self(messages(octets))
+    pub(super) const fn new(octets: &'a [u8], above: u64) -> Self {
+        Self { messages: messages(octets), above }
+    }
+
+    fn id(&self, number: u32) -> PacketId {
+        PacketId(self.above | u64::from(number))
     }
 }
 
@@ -162,12 +177,12 @@ impl<'a> Iterator for Deliveries<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Ok(message) = self.0.next()? else { return Some(Delivery::Unreadable { id: None }) };
+            let Ok(message) = self.messages.next()? else { return Some(Delivery::Unreadable { id: None }) };
             if message.kind == PACKET {
-                return Some(read_packet(&message));
+                return Some(read_packet(&message, |number| self.id(number)));
             }
             match Answer::read(&message) {
-                Ok(Answer::Refused(errno, _)) => return Some(Delivery::Refused { id: PacketId(message.sequence), errno }),
+                Ok(Answer::Refused(errno, _)) => return Some(Delivery::Refused { id: self.id(message.sequence), errno }),
                 Ok(_) => {}
                 Err(_) => return Some(Delivery::Unreadable { id: None }),
             }
@@ -175,16 +190,20 @@ impl<'a> Iterator for Deliveries<'a> {
     }
 }
 
-fn read_packet<'a>(message: &Message<'a>) -> Delivery<'a> {
+fn read_packet<'a>(message: &Message<'a>, name: impl Fn(u32) -> PacketId) -> Delivery<'a> {
     let mut id = None;
-    match read_attributes(message, &mut id) {
+    match read_attributes(message, name, &mut id) {
         Ok(packet) => Delivery::Packet(packet),
         Err(_) => Delivery::Unreadable { id },
     }
 }
 
 /// Reads a packet; `seen` keeps its id even if what follows cannot be read.
-fn read_attributes<'a>(message: &Message<'a>, seen: &mut Option<PacketId>) -> Result<Packet<'a>, Malformed> {
+fn read_attributes<'a>(
+    message: &Message<'a>,
+    name: impl Fn(u32) -> PacketId,
+    seen: &mut Option<PacketId>,
+) -> Result<Packet<'a>, Malformed> {
     let mut packet =
         Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, user: None, payload: &[], len: 0 };
     let mut original_len = None;
@@ -194,7 +213,7 @@ fn read_attributes<'a>(message: &Message<'a>, seen: &mut Option<PacketId>) -> Re
         match attribute.kind {
             PACKET_HEADER => {
                 let [i0, i1, i2, i3, _, _, hook] = *attribute.value.first_chunk::<7>().ok_or(Malformed("packet header"))?;
-                packet.id = PacketId(u32::from_be_bytes([i0, i1, i2, i3]));
+                packet.id = name(u32::from_be_bytes([i0, i1, i2, i3]));
                 packet.hook = hook;
                 *seen = Some(packet.id);
                 header = Some(attribute);
@@ -242,7 +261,7 @@ mod tests {
             payload: &[0x45, 0, 0],
             len: 3,
         };
-        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Packet(expected)]);
+        assert_eq!(Deliveries::new(&octets, 0).collect::<Vec<_>>(), [Delivery::Packet(expected)]);
         assert!(!expected.is_cut());
     }
 
@@ -253,7 +272,7 @@ mod tests {
             writer.put(PAYLOAD, &[0x45, 0, 0]);
             writer.put_be32(ORIGINAL_LEN, 65_535);
         });
-        assert!(Deliveries::new(&octets).all(|delivery| matches!(delivery, Delivery::Packet(packet) if packet.is_cut())));
+        assert!(Deliveries::new(&octets, 0).all(|delivery| matches!(delivery, Delivery::Packet(packet) if packet.is_cut())));
     }
 
     #[test]
@@ -262,9 +281,9 @@ mod tests {
             writer.put(PACKET_HEADER, &[0, 0, 0, 7, 8, 0, 3]);
             writer.put(MARK, &[1]);
         });
-        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Unreadable { id: Some(PacketId(7)) }]);
+        assert_eq!(Deliveries::new(&octets, 0).collect::<Vec<_>>(), [Delivery::Unreadable { id: Some(PacketId(7)) }]);
         let octets = packet_message(|writer| writer.put(PAYLOAD, &[0x45]));
-        assert_eq!(Deliveries::new(&octets).collect::<Vec<_>>(), [Delivery::Unreadable { id: None }]);
+        assert_eq!(Deliveries::new(&octets, 0).collect::<Vec<_>>(), [Delivery::Unreadable { id: None }]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kernel's packet queue (nfnetlink_queue): packets come up, verdicts go down.
 //!
-//! Opened with no fail-open (a full queue drops, unless every interface of a router is observed), with no GSO (the kernel hands over real packets with finished checksums),
-//! and in full copy. A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
+//! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums), and in full
+//! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
 //! drops whatever waits.
 
 mod message;
@@ -36,10 +36,11 @@ pub struct QueueConfig {
     pub socket_buffer: usize,
     /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
     pub users: bool,
-    /// Whether packets pass that find the queue or its socket full: only if nothing is denied anyway ([`Modes::are_observed`]).
+    /// Number of a second queue, for packets to which nothing is denied anyway ([`Mode::Observe`]): those pass that find it or its socket
+    /// full. Its packets are delivered when none wait in the first.
     ///
-    /// [`Modes::are_observed`]: crate::rules::Modes::are_observed
-    pub passes_if_full: bool,
+    /// [`Mode::Observe`]: crate::rules::Mode::Observe
+    pub observed: Option<u16>,
     /// Whether the marks of its packets say how to treat what would be dropped ([`crate::mode`]): only if the filter rules write them.
     pub modes: bool,
 }
@@ -51,7 +52,7 @@ pub const OUTBOUND_CAPACITY: u32 = 4096;
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
-        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, passes_if_full: false, modes: false }
+        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, observed: None, modes: false }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
@@ -137,12 +138,22 @@ impl Default for ReceiveBuffer {
 pub struct Queue {
     socket: Socket,
     number: u16,
+    observed: Option<(Socket, u16)>,
     scratch: Vec<u8>,
 }
 
+/// Above the kernel's numbers of packets that wait in the queue of what is observed.
+const OBSERVED: u64 = 1 << 32;
+
 impl Queue {
-    /// Opens the queue in the network namespace of the calling thread.
+    /// Opens the queue, or both, in the network namespace of the calling thread.
     pub fn open(config: QueueConfig) -> Result<Self, QueueError> {
+        let observed = |number| Ok((Self::listen(&QueueConfig { number, ..config }, true)?, number));
+        let (socket, observed) = (Self::listen(&config, false)?, config.observed.map(observed).transpose()?);
+        Ok(Self { socket, number: config.number, observed, scratch: Vec::new() })
+    }
+
+    fn listen(config: &QueueConfig, passes_if_full: bool) -> Result<Socket, QueueError> {
         let number = config.number;
         let failed = |error| QueueError::Failed { number, error };
         let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
@@ -156,8 +167,8 @@ impl Queue {
             Some(Errno::EPERM) => QueueError::NotPrivileged(number),
             _ => failed(error),
         })?;
-        socket.transact(message::configure(&config)).map_err(failed)?;
-        Ok(Self { socket, number, scratch: Vec::new() })
+        socket.transact(message::configure(config, passes_if_full)).map_err(failed)?;
+        Ok(socket)
     }
 
     /// The queue's number.
@@ -167,8 +178,14 @@ impl Queue {
 
     /// Receives what is there, without waiting.
     pub fn receive<'b>(&self, buffer: &'b mut ReceiveBuffer) -> Result<Deliveries<'b>, ReceiveError> {
-        match self.socket.receive(&mut buffer.0) {
-            Ok(octets) => Ok(Deliveries::new(octets)),
+        let mut from = (&self.socket, 0);
+        let mut received = from.0.receive(&mut buffer.0).map(<[u8]>::len);
+        if let (Err(Errno::EAGAIN), Some((observed, _))) = (received, &self.observed) {
+            from = (observed, OBSERVED);
+            received = from.0.receive(&mut buffer.0).map(<[u8]>::len);
+        }
+        match received {
+            Ok(len) => Ok(Deliveries::new(buffer.0.get(..len).unwrap_or_default(), from.1)),
             Err(Errno::EAGAIN) => Err(ReceiveError::Empty),
             Err(Errno::ENOBUFS) => Err(ReceiveError::Overrun),
             Err(errno) => Err(ReceiveError::Failed(errno)),
@@ -181,17 +198,25 @@ impl Queue {
     /// [`Delivery::Refused`].
     pub fn verdict(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
         let mut writer = Writer::reusing(std::mem::take(&mut self.scratch));
-        message::verdict(&mut writer, self.number, id, decision);
+        let (socket, number) = match &self.observed {
+            Some((socket, number)) if id.0 & OBSERVED != 0 => (socket, *number),
+            _ => (&self.socket, self.number),
+        };
+        message::verdict(&mut writer, number, id, decision);
         let octets = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
-        let outcome = self.socket.send(&octets);
+        let outcome = socket.send(&octets);
         self.scratch = octets;
         outcome
     }
 
     /// Waits until there is something to receive, `wake` is readable, or `timeout` is over (`None`: however long it takes).
     pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN), PollFd::new(wake, PollFlags::POLLIN)];
-        match poll(&mut descriptors, poll_timeout(timeout)) {
+        let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let observed = self.observed.as_ref().map(|(socket, _)| socket.as_fd());
+        // Without a second queue the last place is not looked at.
+        let mut descriptors = [readable(self.socket.as_fd()), readable(wake), readable(observed.unwrap_or(wake))];
+        let wanted = if observed.is_some() { 3 } else { 2 };
+        match poll(descriptors.get_mut(..wanted).unwrap_or_default(), poll_timeout(timeout)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }

@@ -108,6 +108,9 @@ pub struct RouterRules {
     pub signalling_queue: u16,
     /// Queue for every other forwarded packet, whole datagrams only.
     pub data_queue: u16,
+    /// The same for what leaves by interfaces that are observed: these packets pass if nobody listens to it, and if it is full where
+    /// whoever listens has it so ([`QueueConfig::observed`](crate::queue::QueueConfig::observed)).
+    pub observed_queue: u16,
     /// Packets a second that may ask for the signalling queue; the excess is dropped.
     pub signalling: Bucket,
     /// Packets a second that the signalling queue may pass on.
@@ -161,11 +164,12 @@ pub struct HostRules {
 }
 
 impl RouterRules {
-    /// Rules for these queues and this port of associations, with the default buckets.
+    /// Rules for these queues and this port of associations, with the default buckets. What is observed has no queue of its own.
     pub fn new(signalling_queue: u16, data_queue: u16, association_port: u16) -> Self {
         Self {
             signalling_queue,
             data_queue,
+            observed_queue: data_queue,
             signalling: Bucket::new(2000, 500),
             passed_signalling: Bucket::new(200, 100),
             own_errors: Bucket::new(100, 50),

@@ -48,13 +48,8 @@ impl Modes {
         self.others == Mode::Closed && self.interfaces.iter().all(|(_, mode)| *mode == Mode::Closed)
     }
 
-    /// Whether all interfaces are observed.
-    pub fn are_observed(&self) -> bool {
-        self.others == Mode::Observe && self.interfaces.iter().all(|(_, mode)| *mode == Mode::Observe)
-    }
-
     /// Whether any interface is observed.
-    pub(super) fn observe(&self) -> bool {
+    pub fn observe(&self) -> bool {
         self.others == Mode::Observe || self.interfaces.iter().any(|(_, mode)| *mode == Mode::Observe)
     }
 
@@ -97,7 +92,7 @@ pub(super) fn forward(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
     list.push(Rule::new("data", [vec![Expression::Counter, Expression::Jump(chain(rules.modes.others).into())]]));
     closed(queue, table);
     open(queue, table);
-    observe(queue, table);
+    observe(rules.observed_queue, table);
     trickle(&rules.modes, table);
     table.chains.push(behind_the_queue());
     list

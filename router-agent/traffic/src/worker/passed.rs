@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(passed.take(PacketId(5)), Some(100));
         assert_eq!(passed.take(PacketId(5)), None);
         passed.remember(PacketId(5), 100);
-        let later = PacketId(5 + u32::try_from(REMEMBERED).unwrap());
+        let later = PacketId(5 + u64::try_from(REMEMBERED).unwrap());
         passed.remember(later, 200);
         assert_eq!((passed.take(PacketId(5)), passed.take(later)), (None, Some(200)));
     }
