@@ -33,7 +33,7 @@ fn messages_travel_over_tcp_alone_where_both_ends_offer_that() {
     });
 }
 
-/// G-051, G-225: what is to go to authenticated peers only does not go over TCP alone, whatever stands already.
+/// P-006, G-051, G-225: what is to go to authenticated peers only does not go over TCP alone, whatever stands already.
 #[test]
 fn a_message_that_demands_protection_does_not_travel_over_tcp_alone() {
     in_own_network(|| async {

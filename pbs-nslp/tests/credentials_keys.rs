@@ -19,7 +19,7 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 const HOST: &str = "192.0.2.1";
 const MESSAGE: &[u8] = b"permission to send";
 
-/// P-088, X-19: Ed25519 and P-256, signed and verified; each key only in its own scheme.
+/// P-085, P-088, X-19: Ed25519 and P-256, signed with the private key and verified with that of the certificate; each key only in its own scheme.
 #[test]
 fn each_key_type_has_one_scheme() {
     let ca = Ca::new("ca");
@@ -69,7 +69,7 @@ fn rsa_signatures_have_a_salt_of_32_bytes() {
     assert_eq!(verify(MESSAGE, RSA_SIGNATURE_SALT_20), Err(BadSignature));
 }
 
-/// P-083, P-088, X-70: an RSA key signs messages and packets by RSASSA-PSS, each time with another salt.
+/// P-083, P-085, P-088, X-70: an RSA key signs messages and packets by RSASSA-PSS, each time with another salt.
 #[test]
 fn rsa_keys_sign_what_others_verify() {
     let ca = Ca::new("ca");

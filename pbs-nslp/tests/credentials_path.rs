@@ -53,7 +53,7 @@ fn certificates_hold_from_not_before_to_not_after() {
     assert_eq!(at(unix(2027, 1) + 1), Err(CertificateError::Expired));
 }
 
-/// P-071, X-65: the iPAddress of the subject alternative name and nothing else.
+/// P-070, P-071, X-65: what ties the key to an address is the iPAddress of the subject alternative name and nothing else.
 #[test]
 fn certificate_must_name_the_address() {
     let ca = Ca::new("ca");

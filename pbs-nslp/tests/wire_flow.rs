@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use wire_support::bytes_of::*;
 use wire_support::*;
 
-/// P-042, X-12: both ports or none, as the protocol has it.
+/// P-041, P-042, X-12, X-13: both ports or none, as the protocol has it, which is that of the upper layer and never AH.
 #[test]
 fn ports_go_with_protocols_that_have_them() {
     let flow = |protocol, source_port, destination_port| {
@@ -20,7 +20,7 @@ fn ports_go_with_protocols_that_have_them() {
     };
     for protocol in 0..=u8::MAX {
         if [0, 43, 44, 51, 60].contains(&protocol) {
-            assert_eq!(flow(protocol, 0, 0), Err(FlowError::NotUpperLayer(protocol)), "P-041");
+            assert_eq!(flow(protocol, 0, 0), Err(FlowError::NotUpperLayer(protocol)));
             continue;
         }
         let with_ports = [6, 17, 33, 132, 136].contains(&protocol);

@@ -350,6 +350,33 @@ fn whoever_drops_packets_cannot_end_a_flow_under_any_policy() {
     world.took(world.end(), &["FR-42", "FR-43"]);
 }
 
+/// P-177, X-40: a queue that overflows is seen by the same comparison as somebody who drops, and accuses nobody of holding the key; one that
+/// loses less than the threshold is not seen at all.
+#[test]
+fn heavy_congestion_shows_as_missing_packets_and_light_congestion_does_not() {
+    // FR-36, FR-42. What comes in a burst that the queue has no room for is lost: the last of each ten, or one in fifty.
+    for (burst, room, seen) in [(10, 6, true), (50, 49, false)] {
+        let mut world = busy(Reactions::default());
+        let mut sent = 0;
+        for _ in 0..4 {
+            send(&mut world, MB, |_| {
+                sent += 1;
+                sent % burst < room
+            });
+            world.run(T + Duration::from_millis(100));
+        }
+        assert_eq!(world.states(), ["Permitted"; 4], "{:?}", reactions(&world));
+        let asked = reactions(&world).iter().filter(|reaction| matches!(reaction, Reaction::OtherPathAsked { .. })).count();
+        assert_eq!(asked > 0, seen, "{:?}", reactions(&world));
+        assert!(evidence(&world).iter().all(|attack| matches!(attack, Attack::Drop { .. })), "{:?}", evidence(&world));
+        assert!(
+            !reactions(&world).iter().any(|reaction| matches!(reaction, Reaction::Escalated { .. } | Reaction::Revoked)),
+            "{:?}",
+            reactions(&world)
+        );
+    }
+}
+
 #[test]
 fn an_escalation_that_must_wait_for_the_end_of_the_old_epoch_is_reported_all_the_same() {
     // FR-40 with the default limit, the volume itself: nothing is left for two epochs at a time.

@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pbs_nslp::credentials::{Signer, X509Authority, X509Signer};
 use pbs_nslp::report::ReportEvent;
-use pbs_nslp::wire::NotifyCode;
+use pbs_nslp::wire::{MessageKind, NotifyCode};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SignatureAlgorithm};
 
 use crate::credentials::ToyAuthority;
-use crate::world::{SENDER, World, flow, receiver_address, seconds, sender_address};
+use crate::world::{SENDER, T, Transit, World, flow, receiver_address, seconds, sender_address};
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
@@ -53,6 +54,34 @@ fn ed25519_and_p256_keys_sign_and_every_node_verifies() {
         assert_eq!(world.states(), ["Permitted"; 4], "{}", world.trace.join("\n"));
         assert_eq!(world.packet(100), Some(3));
     }
+}
+
+/// P-200, P-201, X-110: 600 exchanges a second on one processor are to be beaten by a router. Here two routers and both hosts take turns on
+/// one, unoptimised, in its own time and not that of the clock on the wall; each verifies what it has to with real keys.
+#[test]
+fn a_processor_does_more_than_600_exchanges_a_second_for_each_node() {
+    const NODES: u64 = 4;
+    const PERIODS: u64 = 60;
+    let ca = Ca::new();
+    let signers = [sender_address(), receiver_address()].map(|address| ca.signer(address, &rcgen::PKCS_ED25519));
+    let mut world = World::with_credentials(2, 1, signers, ca.authority(), Arc::new(ToyAuthority::default()));
+    world.want();
+    world.run(seconds(1));
+    let came = |transit: &&Transit| transit.to == SENDER && transit.kind() == MessageKind::Permission;
+    let exchanges = |world: &World| world.delivered.iter().filter(came).count() as u64;
+    let (before, begun) = (exchanges(&world), processor_time());
+    world.run(T * u32::try_from(PERIODS).unwrap());
+    let (done, taken) = (exchanges(&world) - before, processor_time() - begun);
+    assert!(done >= PERIODS, "{done} exchanges in {PERIODS} periods");
+    let of_a_node = taken.as_secs_f64() / (done * NODES) as f64;
+    eprintln!("{done} exchanges: {:.0} µs a node and exchange", of_a_node * 1e6);
+    assert!(of_a_node < 1.0 / 600.0, "{of_a_node} s");
+}
+
+/// What the calling thread has had of processors.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split_ascii_whitespace().next().unwrap().parse().unwrap())
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn matches(bytes: &[u8], key: &IcvKey, high: Option<u32>) -> bool {
 }
 
 proptest! {
-    /// P-156.
+    /// P-041, P-156: the flow is that of the protocol behind AH.
     #[test]
     fn what_was_inserted_verifies_and_shows_the_same_flow(built in any_packet(), algorithm in any_algorithm(), low: u32, high: Option<u32>) {
         let key = key(algorithm, 7);

@@ -40,7 +40,7 @@ const FAMILIES: [([&str; 4], u8, usize); 2] = [
 
 #[test]
 fn datagrams_of_every_size_arrive_under_a_permission_and_none_without() {
-    // P-146, P-147, P-149.
+    // P-146, P-147, P-149; P-163: by this project's own AH behind the kernel's packet queue.
     if !privileged() {
         return;
     }

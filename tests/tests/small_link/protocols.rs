@@ -19,11 +19,13 @@ const EXPERIMENTAL: u8 = 253;
 /// Options header that says nothing (PadN); the kernel fills in what follows it.
 const EMPTY_OPTIONS: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
 
+/// P-199, X-85: ESP is data like any other.
 #[test]
 fn ping_esp_and_any_other_protocol_without_ports_travel_under_ah_over_ipv4() {
     without_ports(Family::Ipv4, 1);
 }
 
+/// P-199, X-85: ESP is data like any other.
 #[test]
 fn ping_esp_and_any_other_protocol_without_ports_travel_under_ah_over_ipv6() {
     without_ports(Family::Ipv6, 58);

@@ -152,7 +152,7 @@ fn no_change_of_a_message_on_its_way_changes_anything_in_any_state() {
 
 #[test]
 fn no_message_in_another_place_than_its_own_changes_anything_in_any_state() {
-    // P-087: another session, flow, direction or application, or no association.
+    // P-007, X-13, X-21, X-76, P-087: another session, flow, direction or application, or no association.
     let reasons = try_all(|setting, genuine| {
         let of_bystander = setting.world.sender.sessions().into_iter().filter(|session| session.flow == bystander());
         let sessions: Vec<SessionId> = of_bystander.map(|session| session.session).chain([NOBODYS]).collect();
