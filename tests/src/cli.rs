@@ -4,12 +4,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::network::topology::Family;
 use crate::sabotage::Sabotage;
-use crate::{audit, bench, coverage, demo, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
+use crate::{audit, bench, coverage, demo, fuzz, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -179,6 +180,18 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
         tree: PathBuf,
     },
+    /// Gives made-up and damaged input to something that reads octets of others, and asserts what must hold. Exit code 0 only if nothing
+    /// broke; what broke is printed in hexadecimal, for the corpus in `tests/vectors/fuzz`.
+    Fuzz {
+        /// What to give it to; without, all of them are named.
+        target: Option<String>,
+        /// For how long.
+        #[arg(long, default_value_t = 5, value_name = "MINUTES")]
+        minutes: u64,
+        /// The same seed makes the same inputs.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Runs AH vectors through the code that the router runs on packets.
     Vectors {
         /// Files with one JSON object a line.
@@ -244,6 +257,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Coverage { mutate, seed, json, tree } => {
             run_coverage(&tree, mutate.map(|mutants| coverage::Options { mutants, seed }), json)
         }
+        Command::Fuzz { target, minutes, seed } => run_fuzz(target.as_deref(), minutes, seed),
         Command::Vectors { files, verbose } => run_vectors(&files, verbose),
     };
     match answer {
@@ -347,6 +361,23 @@ fn list_scenarios() -> std::io::Result<bool> {
         println!("{name:width$}  {what}");
     }
     Ok(true)
+}
+
+fn run_fuzz(target: Option<&str>, minutes: u64, seed: u64) -> std::io::Result<bool> {
+    let Some(name) = target else {
+        for target in fuzz::TARGETS {
+            println!("{:18}{}", target.name, target.reads);
+        }
+        return Ok(true);
+    };
+    let target = fuzz::find(name).ok_or_else(|| std::io::Error::other(format!("no target {name}")))?;
+    let options = fuzz::Options { inputs: u64::MAX, time: Duration::from_secs(minutes.saturating_mul(60)), seed };
+    let outcome = fuzz::run(target, &fuzz::read(name)?, options);
+    println!("{name}: {} inputs, seed {seed}; {} different things became of them", outcome.inputs, outcome.kinds);
+    if let Some(finding) = &outcome.finding {
+        println!("{finding}");
+    }
+    Ok(outcome.finding.is_none())
 }
 
 fn run_up(name: &str, directory: Option<PathBuf>) -> std::io::Result<bool> {

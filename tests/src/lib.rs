@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod demo;
 mod dice;
 mod flooding;
+pub mod fuzz;
 pub mod gist_node;
 pub mod ground;
 pub mod honest;

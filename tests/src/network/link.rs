@@ -114,6 +114,12 @@ pub fn take_down(host: &Namespace, interface: &str) -> io::Result<()> {
     set(host, LinkUnspec::new_with_name(interface).down())
 }
 
+/// Lets an interface send every packet as it would be on a wire: with its checksum, and no longer than the MTU. Otherwise captures show
+/// what the kernel would have segmented later.
+pub fn finish_packets(host: &Namespace, interface: &str) -> io::Result<()> {
+    host.run(|| super::sys::finish_packets(interface))
+}
+
 /// Adds a default route for the family of `gateway`.
 pub fn add_default_route(host: &Namespace, gateway: IpAddr) -> io::Result<()> {
     host.run_async(|| async move {

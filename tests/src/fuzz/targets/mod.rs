@@ -1,0 +1,98 @@
+//! The targets.
+#![allow(clippy::panic, reason = "a target panics where something is broken, and that is what a campaign looks for")]
+
+mod certificate;
+mod intercepted;
+mod ipc;
+mod message;
+mod node;
+mod nodes;
+mod packet;
+mod pbs;
+mod stream;
+
+use super::{Layout, Target};
+
+/// All of them.
+pub const TARGETS: [Target; 11] = [
+    Target {
+        name: "gist-message",
+        reads: "a GIST message, without magic number",
+        layout: Layout::Gist { at: 0 },
+        seeds: no_seeds,
+        take: message::take,
+    },
+    Target {
+        name: "gist-routing",
+        reads: "the value of a Message-Routing-Information object",
+        layout: Layout::Plain,
+        seeds: no_seeds,
+        take: message::take_routing,
+    },
+    Target {
+        name: "gist-stream",
+        reads: "a messaging association's octets, in pieces of the length that the first one says",
+        layout: Layout::Gist { at: 1 },
+        seeds: no_seeds,
+        take: stream::take,
+    },
+    Target {
+        name: "gist-intercepted",
+        reads: "an IP packet on its way past a GIST node",
+        layout: Layout::Ip { at: 0 },
+        seeds: no_seeds,
+        take: intercepted::take,
+    },
+    Target {
+        name: "gist-datagram",
+        reads: "a datagram to a node in one of its states: which state, how it comes, and the payload behind the magic number",
+        layout: Layout::Gist { at: 2 },
+        seeds: node::datagrams,
+        take: node::take_datagram,
+    },
+    Target {
+        name: "gist-association",
+        reads: "a message on an association of a node in one of its states: which state, which association, and the message",
+        layout: Layout::Gist { at: 2 },
+        seeds: node::messages,
+        take: node::take_message,
+    },
+    Target {
+        name: "gist-ipc",
+        reads: "a line of a program on the socket of applications",
+        layout: Layout::Text,
+        seeds: no_seeds,
+        take: ipc::take,
+    },
+    Target { name: "pbs-message", reads: "a message of PBS", layout: Layout::Pbs, seeds: no_seeds, take: pbs::take },
+    Target {
+        name: "ip-packet",
+        reads: "an IP packet, with AH or without",
+        layout: Layout::Ip { at: 0 },
+        seeds: no_seeds,
+        take: packet::take,
+    },
+    Target {
+        name: "ip-tunnel",
+        reads: "an IP packet that may hold another",
+        layout: Layout::Ip { at: 0 },
+        seeds: no_seeds,
+        take: packet::take_tunnel,
+    },
+    Target {
+        name: "certificate",
+        reads: "a certificate in DER",
+        layout: Layout::Plain,
+        seeds: certificate::seeds,
+        take: certificate::take,
+    },
+];
+
+/// The target of this name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+fn no_seeds() -> Vec<Vec<u8>> {
+    Vec::new()
+}
