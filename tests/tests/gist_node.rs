@@ -1,12 +1,12 @@
 //! `pbs-lab gist`: a GIST node with a console, by script, on real links with a router between.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+#[path = "gist_world/console.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod console;
 
-use pbs_lab::network::namespace::{Lifetime, Namespace};
+use console::Console;
+use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::{Chain, RECEIVER, RECEIVER6, ROUTER_LEFT, ROUTER_LEFT6, ROUTER_RIGHT, ROUTER_RIGHT6, SENDER, SENDER6};
 use serde_json::Value;
 
@@ -54,48 +54,4 @@ fn messages_go_from_console_to_console_and_past_a_router_of_another_application(
     let sides: Vec<&Value> = shown["content"].as_array().unwrap().iter().map(|entry| &entry["side"]).collect();
     assert_eq!(sides.iter().filter(|side| **side == "querying").count(), 2, "{shown}");
     assert_eq!(sides.len(), 4, "nothing is known of the application that is not here: {shown}");
-}
-
-/// A running `pbs-lab gist`.
-struct Console {
-    child: Child,
-    input: ChildStdin,
-    events: Receiver<Value>,
-}
-
-impl Console {
-    fn start(host: &Namespace, addresses: &[String], more: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pbs-lab"));
-        command.arg("gist").args(addresses).args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        host.contain(&mut command, Lifetime::Laboratory).unwrap();
-        let mut child = command.spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        // It says so when its sockets are open.
-        let mut greeting = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut greeting).unwrap();
-        assert!(greeting.starts_with("GIST node"), "{greeting}");
-        let (told, events) = channel();
-        std::thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.map_while(|line| serde_json::from_str(&line).ok()).try_for_each(|event| told.send(event))
-        });
-        Self { child, input, events }
-    }
-
-    fn say(&mut self, line: &str) {
-        writeln!(self.input, "{line}").unwrap();
-    }
-
-    fn event(&mut self, kind: &str) -> Value {
-        let event = self.events.recv_timeout(Duration::from_secs(10)).expect("no event came");
-        assert_eq!(event["event"], kind, "{event}");
-        event
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        let _ = writeln!(self.input, "quit");
-        let _ = self.child.wait();
-    }
 }
