@@ -69,9 +69,7 @@ impl Core for HostCore {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(ways) = self.paths.look(&mut self.host, now) {
-            self.host.set_ways(ways);
-        }
+        self.paths.look(&mut self.host, now);
         self.host.handle_timeout(now);
     }
 

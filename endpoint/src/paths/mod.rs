@@ -6,7 +6,7 @@ mod config;
 mod next_hop;
 mod relay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -30,6 +30,11 @@ use relay::ByRelay;
 
 /// How often it is looked whether ways live.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same while flows are on one.
+const LOOK_IN_USE: Duration = Duration::from_millis(500);
+/// How long a way has to be dead until its flows leave it, unless its strategy has waited already: a link that goes and comes back at
+/// once costs none of the few changes that a flow has.
+const LEAVE: Duration = Duration::from_secs(1);
 /// What a way has to carry besides AH: on IPv6 no link carries less (RFC 8200 §5), on IPv4 every host takes so much (RFC 791 §3.1),
 /// and by path MTU discovery nothing is lowered further.
 const LEAST_IPV6: u32 = 1280;
@@ -54,6 +59,8 @@ pub(crate) enum PathsError {
 pub(crate) struct Look {
     /// Whether packets get out by it now, as far as this host can tell.
     pub live: bool,
+    /// Whether it is dead for so long already that flows leave it at once.
+    pub is_lost: bool,
     /// How far its relay is: nodes with PBS up to it, then the shortest time to an answer; `None` without a relay, or before that has
     /// answered.
     pub distance: Option<(u8, Duration)>,
@@ -61,8 +68,9 @@ pub(crate) struct Look {
 
 /// How flows are taken along one way, and taken off it again.
 pub(crate) trait Strategy {
-    /// Looks at the way. Called once a second; what it needs of this host's own permissions it asks for.
-    fn look(&mut self, host: &mut Host, now: Instant) -> Look;
+    /// Looks at the way. Called once a second, and twice while flows are on any; what it needs of this host's own permissions it asks
+    /// for. `in_use`: whether flows are on this one.
+    fn look(&mut self, host: &mut Host, in_use: bool, now: Instant) -> Look;
     /// Has packets that bear the way's mark go by it.
     ///
     /// # Errors
@@ -93,6 +101,7 @@ struct Configured {
     name: String,
     way: Way,
     distance: Option<(u8, Duration)>,
+    dead_since: Option<Instant>,
     strategy: Box<dyn Strategy>,
 }
 
@@ -113,7 +122,7 @@ impl Paths {
                 }
                 None => return Err(PathsError::Relay(path.name.clone(), "leads nowhere".to_owned())),
             };
-            Ok(Configured { name: path.name.clone(), way, distance: None, strategy })
+            Ok(Configured { name: path.name.clone(), way, distance: None, dead_since: None, strategy })
         };
         let ways = paths.iter().zip(1..).map(configured).collect::<Result<Vec<_>, PathsError>>()?;
         let next_look = (!ways.is_empty()).then_some(Instant::ZERO);
@@ -140,16 +149,18 @@ impl Paths {
         self.next_look
     }
 
-    /// Looks whether the ways live, if it is time; answers what the machine is to know of them now if that has changed: those by a
-    /// link first, as configured, then those over relays, the nearest first.
-    pub(crate) fn look(&mut self, host: &mut Host, now: Instant) -> Option<Vec<Way>> {
+    /// Looks whether the ways live, if it is time, and tells the machine what has changed: which ways there are now, those by a link
+    /// first, as configured, then those over relays, the nearest first; and which of those in use are dead (FS-36).
+    pub(crate) fn look(&mut self, host: &mut Host, now: Instant) {
         if self.next_look.is_none_or(|next| now < next) {
-            return None;
+            return;
         }
-        self.next_look = Some(now + LOOK);
-        let mut changed = false;
-        for Configured { name, way, distance, strategy } in &mut self.ways {
-            let Look { live, distance: found } = strategy.look(host, now);
+        let used: BTreeSet<PathId> = self.flows.values().copied().collect();
+        self.next_look = Some(now + if used.is_empty() { LOOK } else { LOOK_IN_USE });
+        let (mut changed, mut lost) = (false, Vec::new());
+        for Configured { name, way, distance, dead_since, strategy } in &mut self.ways {
+            let in_use = used.contains(&way.path);
+            let Look { live, is_lost, distance: found } = strategy.look(host, in_use, now);
             changed |= *distance != found;
             *distance = found;
             if live != way.live {
@@ -159,15 +170,20 @@ impl Paths {
             let is_back = live && !way.live;
             way.live = live;
             // With its link the kernel has thrown the route away.
-            if is_back && self.flows.values().any(|path| *path == way.path) {
+            if is_back && in_use {
                 Self::say(name, strategy.set_up());
             }
+            *dead_since = if live { None } else { dead_since.or(Some(now)) };
+            if in_use && dead_since.is_some_and(|since| is_lost || now.saturating_duration_since(since) >= LEAVE) {
+                lost.push(way.path);
+            }
         }
-        changed.then(|| {
+        if changed {
             let mut ways: Vec<&Configured> = self.ways.iter().collect();
             ways.sort_by_key(|configured| rank(configured.way.relay.is_some(), configured.distance));
-            ways.into_iter().map(|configured| configured.way.clone()).collect()
-        })
+            host.set_ways(ways.into_iter().map(|configured| configured.way.clone()).collect());
+        }
+        lost.into_iter().for_each(|path| host.way_is_dead(path, now));
     }
 
     /// A flow leaves by this way from now on. Rule and table of a way stand as long as a flow is on it.

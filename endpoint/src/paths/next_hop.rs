@@ -97,12 +97,12 @@ impl ByNextHop {
 }
 
 impl Strategy for ByNextHop {
-    fn look(&mut self, _: &mut Host, now: Instant) -> Look {
+    fn look(&mut self, _: &mut Host, _: bool, now: Instant) -> Look {
         self.live = self.find(now).unwrap_or_else(|error| {
             tracing::debug!(interface = self.interface, %error, "nobody knows whether the next hop lives");
             false
         });
-        Look { live: self.live, distance: None }
+        Look { live: self.live, is_lost: false, distance: None }
     }
 
     fn set_up(&mut self) -> Result<(), String> {

@@ -2,7 +2,8 @@
 //!
 //! That permission is asked for as soon as the daemon runs, and kept: its refreshes are the exchange that tells whether the relay
 //! lives and how far it is, through whatever lies between, and a flow that needs the relay does not wait for another handshake.
-//! The price is one session at the relay and on the way to it, without packets.
+//! The price is one session at the relay and on the way to it, without packets. While flows are on the way it is asked every second,
+//! whatever the refresh period: a relay that dies is left after seconds, and not after a period and two time-outs.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -28,8 +29,12 @@ const DEVICES: [&str; 7] = ["pbs-relay1", "pbs-relay2", "pbs-relay3", "pbs-relay
 const THREADS: [&str; 7] = ["relay-1", "relay-2", "relay-3", "relay-4", "relay-5", "relay-6", "relay-7"];
 /// How long the thread may take to make its device.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a refresh may be late until the relay counts as dead: the first time-out of a Query, and what a busy machine takes.
+/// How long a Query may be unanswered until the relay counts as dead: the first time-out of a Query, and what a busy machine takes.
 const LATE: Duration = Duration::from_secs(5);
+/// The same while flows are on the way: the least time-out of X-47, which a relay's grace of a second (X-40) leaves room for.
+const SILENT: Duration = Duration::from_secs(3);
+/// How often it is asked then, if it answers.
+const PROBE: Duration = Duration::from_secs(1);
 /// A device carries no more: it has been made for packets of so many octets.
 const MOST_MTU: u32 = 1500;
 
@@ -48,6 +53,8 @@ pub(super) struct ByRelay {
     /// The flow that carries the others, and what is known of it.
     carrier: Option<FlowId>,
     answered: Option<Answered>,
+    /// It has left a Query unanswered for too long, and no other since.
+    is_silent: bool,
 }
 
 impl ByRelay {
@@ -84,7 +91,8 @@ impl ByRelay {
         };
         let volume = Volume(volume);
         let hops = NextHops::open(mask)?;
-        Ok(Self { path: number, relay, volume, room, device, link, hops, counters, mtu: None, carrier: None, answered: None })
+        let (mtu, carrier, answered) = (None, None, None);
+        Ok(Self { path: number, relay, volume, room, device, link, hops, counters, mtu, carrier, answered, is_silent: false })
     }
 
     /// Follows the routed way to the relay: whose flow carries the others, and how long these may be.
@@ -116,7 +124,7 @@ impl ByRelay {
 }
 
 impl Strategy for ByRelay {
-    fn look(&mut self, host: &mut Host, now: Instant) -> Look {
+    fn look(&mut self, host: &mut Host, in_use: bool, now: Instant) -> Look {
         let carrier = self.follow();
         if let Some(former) = self.carrier.filter(|former| carrier != Some(*former)) {
             host.release(former, now);
@@ -130,10 +138,16 @@ impl Strategy for ByRelay {
             }
             return Look::default();
         };
-        let Some((permission, answered)) = session.permission.zip(session.answered) else { return Look::default() };
+        let Some((_, answered)) = session.permission.zip(session.answered) else { return Look::default() };
         self.answered = Some(answered);
-        let live = now.saturating_duration_since(answered.at) <= permission.refresh.saturating_add(LATE);
-        Look { live, distance: Some((answered.hops, answered.round_trip)) }
+        let open = host.sender().unanswered_since(&flow).map(|since| now.saturating_duration_since(since));
+        let limit = if in_use { SILENT } else { LATE };
+        // Once silent, it counts as dead until it answers, whoever has left it meanwhile.
+        self.is_silent = open.is_some_and(|open| self.is_silent || open >= limit);
+        if in_use && open.is_none() && now.saturating_duration_since(answered.at) >= PROBE {
+            host.probe(flow, now);
+        }
+        Look { live: !self.is_silent, is_lost: self.is_silent, distance: Some((answered.hops, answered.round_trip)) }
     }
 
     fn set_up(&mut self) -> Result<(), String> {

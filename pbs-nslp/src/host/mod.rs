@@ -13,7 +13,7 @@ mod reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use gist::api::{Indication, ReceivedMessage};
+use gist::api::{Indication, PathId, ReceivedMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, SessionId};
 
@@ -112,6 +112,18 @@ impl Host {
     /// Says which ways out there are besides the routed one: [`Sender::set_ways`].
     pub fn set_ways(&mut self, ways: Vec<Way>) {
         self.sender.set_ways(ways);
+    }
+
+    /// Has flows leave a way that is dead: [`Sender::way_is_dead`].
+    pub fn way_is_dead(&mut self, path: PathId, now: Instant) {
+        self.sender.way_is_dead(path, now);
+        self.settle(now);
+    }
+
+    /// Asks whether a flow's receiver is there: [`Sender::probe`].
+    pub fn probe(&mut self, flow: FlowId, now: Instant) {
+        self.sender.probe(flow, now);
+        self.settle(now);
     }
 
     /// Has certificates verified anew, as after a change of anchors or revocation lists.

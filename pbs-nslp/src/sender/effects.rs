@@ -61,6 +61,7 @@ impl Sender {
             session.session = identifier;
             session.wants_route = true;
             session.attempt = Attempt::default();
+            session.unanswered_since = None;
             session.accepted = None;
             session.epoch = None;
             session.former = None;

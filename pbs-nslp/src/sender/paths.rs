@@ -1,8 +1,8 @@
 //! Other ways to the receiver, and how often a session may change between them (draft-04 §8.2, Solution 4; ).
 //!
 //! The machine asks for the next way only; how packets and Queries get there is the host's matter. Nothing oscillates: no session
-//! takes a way twice, changes more than [`SenderConfig::path_changes`](super::SenderConfig) times, or leaves a way on which it was
-//! permitted within two refresh periods.
+//! takes a way twice, changes more than [`SenderConfig::path_changes`](super::SenderConfig) times, or leaves a live way on which it
+//! was permitted within two refresh periods.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,9 +11,9 @@ use gist::api::PathId;
 use gist::time::Instant;
 
 use super::Sender;
-use super::rows::Step;
+use super::rows::{Cause, Step};
 use super::session::{Attempt, Session};
-use super::table::State;
+use super::table::{Event, State};
 use crate::datapath::Command;
 use crate::flow::FlowId;
 use crate::report::ReportEvent;
@@ -79,6 +79,30 @@ impl Sender {
         self.ways = ways;
     }
 
+    /// The way is dead, and not for a moment only: flows on it take another one at once (FS-36), as far as they may. To be repeated
+    /// as long as it is dead and flows are on it.
+    pub fn way_is_dead(&mut self, path: PathId, now: Instant) {
+        let on_it = self.sessions.iter().filter(|(_, session)| session.course.path == path && path != PathId::ROUTED);
+        let may_leave = on_it.filter(|(flow, session)| self.next_path(flow, session, now).is_some()).map(|(flow, _)| *flow);
+        let flows: Vec<FlowId> = may_leave.collect();
+        for flow in flows {
+            self.event(flow, Event::TgWayDead, Cause::Other, now);
+        }
+    }
+
+    /// Asks the receiver of a flow whether it is there (FS-34), at most once a second; the answer shows in
+    /// [`SessionStatus::answered`](crate::status::SessionStatus::answered) and [`Sender::unanswered_since`].
+    pub fn probe(&mut self, flow: FlowId, now: Instant) {
+        if self.sessions.get(&flow).is_some_and(|session| session.state == State::Permitted) {
+            self.event(flow, Event::TgRepair, Cause::Other, now);
+        }
+    }
+
+    /// When the first Query was sent that the flow's receiver has not answered since; `None` if nothing is open.
+    pub fn unanswered_since(&self, flow: &FlowId) -> Option<Instant> {
+        self.sessions.get(flow)?.unanswered_since
+    }
+
     /// Whether the session may change its path now, and to which.
     pub(super) fn next_path(&self, flow: &FlowId, session: &Session, now: Instant) -> Option<PathId> {
         // What carries other flows stays where it is routed: else a way might lead into itself.
@@ -90,6 +114,8 @@ impl Sender {
             (State::Permitted, Some(epoch), Some(at)) => now.saturating_duration_since(at) >= epoch.refresh.saturating_mul(2),
             _ => true,
         };
+        // What is dead for certain does not get better by staying.
+        let settled = settled || self.ways.iter().any(|way| way.path == course.path && !way.live);
         if course.changes >= self.config.path_changes || !settled {
             return None;
         }
@@ -110,6 +136,7 @@ impl Sender {
         course.changed_at = Some(step.now);
         // What is still answered on the way left says nothing about the nodes on this one.
         session.attempt = Attempt::default();
+        session.unanswered_since = None;
         let token = self.node.token();
         self.node.command(Command::Route { token, flow, path, waits: true });
         self.tell(flow, step.rule, ReportEvent::PathChanged { path });

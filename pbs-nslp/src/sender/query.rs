@@ -42,6 +42,7 @@ impl Sender {
             }
         }
         let before = session.attempt.last_sent_at.replace(step.now);
+        session.unanswered_since.get_or_insert(step.now);
         session.attempt.in_haste = before.is_some_and(|before| step.now.saturating_duration_since(before) < HASTE);
         let [live, former] = session.spis();
         match former.or(live) {

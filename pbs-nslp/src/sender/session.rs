@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) course: Course,
     /// The receiver's last answer.
     pub(super) answered: Option<Answered>,
+    /// When the first Query left that has not been answered since.
+    pub(super) unanswered_since: Option<Instant>,
 }
 
 /// The Queries since the last one that was not a repetition.
@@ -129,6 +131,7 @@ impl Session {
             outcome: None,
             course: Course::default(),
             answered: None,
+            unanswered_since: None,
         }
     }
 
@@ -143,6 +146,9 @@ impl Session {
     /// Takes down that the receiver has answered, if it is an answer to a Query that was not repeated. `hop_count` is what is left of
     /// the answer's.
     pub(super) fn note_answer(&mut self, echo: Option<u32>, hop_count: u8, now: Instant) {
+        if self.echo_fits(echo) {
+            self.unanswered_since = None;
+        }
         let asked_at = self.attempt.last_sent_at.filter(|_| self.attempt.tries == 1 && self.attempt.numbers.is_some());
         if let (Some(asked_at), true) = (asked_at, echo.is_some() && self.echo_fits(echo)) {
             let round_trip = now.saturating_duration_since(asked_at);

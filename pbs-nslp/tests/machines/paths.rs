@@ -92,6 +92,92 @@ fn a_permission_that_nobody_refreshes_goes_on_on_another_path_with_its_associati
 }
 
 #[test]
+fn a_flow_leaves_a_dead_way_at_once_under_a_permission_and_while_it_waits_for_one() {
+    // FS-36, FS-05; X-99.
+    let mut world = with_ways(World::granted(1), &[1, 2, 3]);
+    world.stable = false;
+    ask_for_another_path(&mut world);
+    world.run(T * 2 + seconds(1));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1]));
+    let spi = world.sender.sessions()[0].permission.as_ref().unwrap().spi;
+    // Two ways die, and only the first of them is known to be dead.
+    cut(&mut world, &[1, 2]);
+    let dead = Way { live: false, ..way(1) };
+    world.sender.set_ways(vec![dead, way(2), way(3)]);
+    world.sender.way_is_dead(PathId(1), world.now);
+    world.settle();
+    world.took(SENDER, &["FS-36"]);
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Wait P", vec![1, 2]), "no time-out was waited for");
+    assert_eq!(world.sender.sessions()[0].permission.as_ref().map(|permission| permission.spi), Some(spi), "what was granted stands");
+    // N of X-47 bounds how often.
+    world.sender.way_is_dead(PathId(2), world.now);
+    world.settle();
+    assert_eq!(paths_taken(&world), [1, 2]);
+}
+
+#[test]
+fn while_a_first_answer_is_awaited_a_dead_way_is_left_too() {
+    // FS-36 in S2.
+    let mut world = with_ways(World::new(1), &[1, 2]);
+    cut(&mut world, &[0, 1]);
+    world.want();
+    world.run(seconds(15) + Duration::from_millis(200));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Wait P", vec![1]));
+    world.sender.set_ways(vec![Way { live: false, ..way(1) }, way(2)]);
+    world.sender.way_is_dead(PathId(1), world.now);
+    world.run(Duration::from_millis(500));
+    world.took(SENDER, &["FS-09", "FS-36", "FS-05"]);
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1, 2]));
+}
+
+#[test]
+fn a_way_that_dies_just_after_a_change_is_left_at_once_and_ways_that_come_and_go_cost_two_changes() {
+    // FS-36; X-99, TMP-06: said again and again, it is acted upon as often as a session may change.
+    let mut world = with_ways(World::granted(1), &[1, 2]);
+    world.sender.way_is_dead(PathId::ROUTED, world.now);
+    world.settle();
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![]), "the routed path never counts as dead");
+    world.stable = false;
+    ask_for_another_path(&mut world);
+    world.run(seconds(6));
+    assert_eq!((world.sender_state().as_str(), paths_taken(&world)), ("Permitted", vec![1]));
+    world.sender.way_is_dead(PathId(1), world.now);
+    world.settle();
+    assert_eq!(paths_taken(&world), [1], "it is live again before it was left: two periods are not over");
+    for round in 0..20 {
+        let (dead, live) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
+        world.sender.set_ways(vec![Way { live: false, ..way(dead) }, way(live)]);
+        world.sender.way_is_dead(PathId(dead), world.now);
+        world.settle();
+        world.run(seconds(1));
+        assert_eq!(paths_taken(&world), [1, 2]);
+    }
+}
+
+#[test]
+fn a_sender_tells_since_when_nobody_has_answered_and_asks_between_refreshes() {
+    // FS-34 as a probe: the first open Query counts, and any answer ends it.
+    let mut world = World::granted(1);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.sender.unanswered_since(&flow()), None);
+    let before = world.sent(SENDER, MessageKind::Query).len();
+    world.run(seconds(1));
+    cut(&mut world, &[0]);
+    let asked = world.now;
+    world.sender.probe(flow(), asked);
+    world.settle();
+    world.run(seconds(2));
+    assert_eq!(world.sent(SENDER, MessageKind::Query).len(), before + 1);
+    world.run(T);
+    assert!(world.sent(SENDER, MessageKind::Query).len() > before + 1, "it was repeated");
+    assert_eq!(world.sender.unanswered_since(&flow()), Some(asked), "the first one counts");
+    cut(&mut world, &[]);
+    world.sender.probe(flow(), world.now);
+    world.run(seconds(1));
+    assert_eq!((world.sender.unanswered_since(&flow()), world.sender_state().as_str()), (None, "Permitted"));
+}
+
+#[test]
 fn a_flow_changes_its_path_when_asked_to_but_not_twice_within_two_periods() {
     // P-122.
     // FS-25, FS-26; X-99; figure 6.
