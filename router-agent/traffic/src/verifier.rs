@@ -20,6 +20,7 @@ use crate::reason::DropReason;
 use crate::replay::{self, SizeError};
 use crate::state::Aside;
 use crate::table;
+use crate::table::carried::is_tunnel;
 use crate::table::inbound::{self, Entry, InboundTable};
 use crate::update::{Applied, Refused, Update};
 
@@ -136,6 +137,9 @@ impl Verifier {
                     (Action::MoveWindow, Ok(entry), Ok(verified)) => {
                         entry.association.commit(*verified);
                         entry.longest = entry.longest.max(short(length));
+                        if self.config.role == Role::Router && is_tunnel(entry.flow.protocol) {
+                            entry.carried.note(entry.flow.source, packet.after());
+                        }
                         if let Some(ledger) = &mut entry.ledger {
                             ledger.count(short(verified.number), short(length), verified.tag, now);
                         }

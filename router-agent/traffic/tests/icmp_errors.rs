@@ -19,6 +19,7 @@ use traffic::inserter::{Inserter, InserterConfig};
 use traffic::packet::IpPacket;
 use traffic::processor::{PacketId, PacketProcessor, Verdict};
 use traffic::reason::DropReason;
+use traffic::tunnel::{Ends, IPV4_INSIDE, IPV6_INSIDE, pack};
 use traffic::update::{Grant, Update};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 
@@ -270,6 +271,87 @@ fn a_router_lets_errors_about_its_flows_pass_and_nothing_else_that_looks_like_on
         assert_eq!((0..100).filter(|_| router.hear(&right).is_ok()).count(), 10);
         assert_eq!(router.counters.dropped(DropReason::ErrorRate).packets, 90);
         assert_eq!(Fixture::router().hear_at(&right, END), Err(DropReason::Expired));
+    }
+}
+
+/// what nodes behind a relay say about a packet that came past here in another one.
+#[test]
+fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass_to_its_sender() {
+    for (plain, _) in families() {
+        let is_ipv4 = plain[0] >> 4 == 4;
+        let inner = IpPacket::parse(&plain).unwrap();
+        let relay = if is_ipv4 { "198.51.100.9".parse().unwrap() } else { "2001:db8::9".parse().unwrap() };
+        let (source, protocol) = (inner.source(), if is_ipv4 { IPV4_INSIDE } else { IPV6_INSIDE });
+        let tunnel = flow(source, relay, protocol, 0, 0);
+        let router = |also: &[Flow]| {
+            let counters = Arc::new(Counters::default());
+            let mut verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), counters.clone()).unwrap();
+            [&[tunnel], also].concat().into_iter().for_each(|flow| drop(verifier.apply(install(flow), NOW).unwrap()));
+            Fixture { processor: Box::new(verifier), counters }
+        };
+        let mut number = 0;
+        let mut pass = |router: &mut Fixture, inner: &[u8]| {
+            let mut outer = Vec::new();
+            pack(inner, &Ends { source, destination: relay }, 64, &mut outer).unwrap();
+            number += 1;
+            assert_eq!(router.processor.process(PacketId(number), &with_ah(&outer, number), NOW), Verdict::Accept);
+        };
+        let (sent, next) = (with_ah(&plain, USED), with_ah(&plain, USED + 1));
+        let right = too_big(&sent, LINK);
+        let mut fixture = router(&[]);
+        assert_eq!(fixture.hear(&right), Err(DropReason::UnknownSpi), "nothing of it came past here yet");
+        pass(&mut fixture, &sent);
+        fixture.hear(&right).unwrap();
+        // As of a flow that is known: nothing else passes.
+        let mut unknown = sent.clone();
+        unknown[if is_ipv4 { 24 } else { 44 }] ^= 1;
+        let longer = with_ah(&if is_ipv4 { udp_v4(1440) } else { udp_v6(1440) }, USED);
+        let mut elsewhere = right.clone();
+        elsewhere[if is_ipv4 { 19 } else { 39 }] ^= 2;
+        if is_ipv4 {
+            fix_checksum(&mut elsewhere)
+        } else {
+            fix_message(&mut elsewhere)
+        }
+        let cases = [
+            (too_big(&next, LINK), DropReason::ImplausibleError),
+            (too_big(&longer, LINK), DropReason::ImplausibleError),
+            (too_big(&sent, 1500), DropReason::ImplausibleError),
+            (too_big(&unknown, LINK), DropReason::UnknownSpi),
+            (elsewhere, DropReason::FlowMismatch),
+            (lengthened(&right, if is_ipv4 { 577 } else { 1281 }), DropReason::ErrorTooLarge),
+        ];
+        for (at, (bytes, reason)) in cases.into_iter().enumerate() {
+            assert_eq!(fixture.hear(&bytes), Err(reason), "case {at}");
+        }
+        assert_eq!((0..100).filter(|_| fixture.hear(&right).is_ok()).count(), 9, "the tunnel's ten at once");
+        assert_eq!(fixture.hear_at(&right, END), Err(DropReason::Expired));
+
+        // Somebody else's packet in the tunnel counts for nothing: only its sender's own do.
+        let mut fixture = router(&[]);
+        let mut foreign = sent.clone();
+        foreign[if is_ipv4 { 15 } else { 23 }] ^= 2;
+        if is_ipv4 {
+            fix_checksum(&mut foreign);
+        }
+        pass(&mut fixture, &foreign);
+        assert_eq!(fixture.hear(&too_big(&foreign, LINK)), Err(DropReason::UnknownSpi));
+
+        // Of many flows those that sent last are known.
+        for other in 0..20u32 {
+            let mut other_flow = sent.clone();
+            let at = if is_ipv4 { 24 } else { 44 };
+            other_flow[at..at + 4].copy_from_slice(&(1000 + other).to_be_bytes());
+            pass(&mut fixture, &other_flow);
+            assert_eq!(fixture.hear(&too_big(&other_flow, LINK)).is_ok(), other < 10, "{other}");
+        }
+        pass(&mut fixture, &sent);
+        fixture.hear_at(&right, NOW + Duration::from_secs(1)).unwrap();
+
+        // One that came this way itself before: the former permission knows none of its new numbers.
+        let mut fixture = router(&[if is_ipv4 { flow_v4() } else { flow_v6() }]);
+        pass(&mut fixture, &sent);
+        fixture.hear(&right).unwrap();
     }
 }
 

@@ -126,6 +126,28 @@ fn under_a_live_permission_each_packet_gets_ah_and_a_number_of_its_own_fs_40() {
     assert_eq!(fixture.counters.accepted().bytes, 3 * LENGTH);
 }
 
+/// a relay sends packets on by a raw socket, where the kernel replaces the identification 0, which AH protects.
+#[test]
+fn what_may_be_fragmented_leaves_with_an_identification_and_the_rest_as_it_was() {
+    let mut fixture = Fixture::new();
+    fixture.apply(install(SPI, 10_000)).unwrap();
+    let with = |identification: u16, flags: u8| {
+        let mut packet = udp_v4(100);
+        packet[4..6].copy_from_slice(&identification.to_be_bytes());
+        packet[6] = flags;
+        fix_checksum(&mut packet);
+        packet
+    };
+    let mut left = Vec::new();
+    for (place, packet) in (1..).zip([with(0, 0), with(0, 0), with(0, 0x40), with(7, 0)]) {
+        let Got::Sent(bytes) = fixture.process(place, &packet) else { panic!("not sent") };
+        assert_eq!(number(&bytes), place, "and its ICV is right");
+        left.push(u16::from_be_bytes([bytes[4], bytes[5]]));
+    }
+    assert!(left[0] != 0 && left[1] != 0 && left[0] != left[1], "{left:?}");
+    assert_eq!(left[2..], [0, 7]);
+}
+
 /// FS-15, FS-25: what waits for the nodes on another way to know the flow is bounded like all that waits, and other flows do not.
 #[test]
 fn a_flow_on_another_way_has_its_mark_and_waits_until_it_is_permitted_there() {

@@ -265,16 +265,55 @@ fn nothing_goes_to_the_relay_itself_to_many_or_past_the_networks_that_it_serves(
     assert_eq!(fixture.relayed(&inner(false, 10)), Err(RelayDrop::DestinationNotAllowed));
 }
 
+/// RFC 4301 §7.1: the parts that the sender's kernel makes of a datagram with AH that does not fit.
 #[test]
-fn parts_of_packets_and_routes_of_the_senders_choice_are_not_sent_on() {
+fn parts_of_a_datagram_with_ah_go_on_one_hop_further_and_make_it_whole_again() {
+    let mut fixture = Fixture::new(100_000);
+    let whole = inner(true, 2000);
+    let mut parts = Vec::new();
+    for (place, part) in whole[20..].chunks(800).enumerate() {
+        let more = u16::from(20 + (place + 1) * 800 < whole.len()) << 13;
+        let mut packet = [&whole[..20], part].concat();
+        let length = u16::try_from(packet.len()).unwrap();
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[6..8].copy_from_slice(&(more | u16::try_from(place * 100).unwrap()).to_be_bytes());
+        fix_checksum(&mut packet);
+        let sent_on = fixture.relayed(&packet).unwrap();
+        assert_eq!(sent_on, one_hop_further(packet));
+        parts.extend_from_slice(&sent_on[20..]);
+    }
+    assert!(parts == whole[20..], "nothing of it is lost");
+
+    let whole = inner(false, 2000);
+    for (place, part) in whole[40..].chunks(1000).enumerate() {
+        let (offset, more) = (u16::try_from(place * 1000).unwrap(), u16::from(40 + (place + 1) * 1000 < whole.len()));
+        let header = [&[51, 0][..], &(offset | more).to_be_bytes(), &[1, 2, 3, 4]].concat();
+        let packet = ipv6(44, &[&header[..], part].concat());
+        assert_eq!(fixture.relayed(&packet), Ok(one_hop_further(packet)));
+    }
+    assert_eq!(fixture.counters.forwarded().packets, 6);
+}
+
+#[test]
+fn parts_of_anything_else_and_routes_of_the_senders_choice_are_not_sent_on() {
     let mut fixture = Fixture::new(10_000);
-    let first = changed(inner(true, 100), |packet| packet[6] = 0x20);
-    let later = changed(inner(true, 100), |packet| packet[7] = 9);
-    let fragment_v6 = ipv6(44, &[&[51, 0, 0, 9, 1, 2, 3, 4][..], &[0; 64]].concat());
-    let atomic_v6 = ipv6(44, &[&[17, 0, 0, 0, 1, 2, 3, 4][..], &udp(270, 270, 10)].concat());
-    for fragment in [first, later, fragment_v6, atomic_v6] {
+    let first = changed(udp_v4(100), |packet| packet[6] = 0x20);
+    let later = changed(udp_v4(100), |packet| packet[7] = 9);
+    let part_v6 = |protocol: u8, field: u8, rest: &[u8]| ipv6(44, &[&[protocol, 0, 0, field, 1, 2, 3, 4][..], rest].concat());
+    // A Query that comes in parts hides its ports; eight octets of AH do not tell what they protect.
+    let query = part_v6(17, 1, &udp(270, 270, 40));
+    let short = part_v6(51, 1, &[17, 5, 0, 0, 0, 0, 0, 1]);
+    for fragment in [first, later, query, short] {
         assert_eq!(fixture.relayed(&fragment), Err(RelayDrop::FragmentInside));
     }
+    let nested = changed(sealed(&outer(&inner(true, 10)), 5), |packet| {
+        packet[6] = 0x20;
+        packet[19] ^= 1;
+    });
+    assert_eq!(fixture.relayed(&nested), Err(RelayDrop::NestedTunnel), "the first part tells");
+    // All of the datagram in one part (RFC 6946) is judged as a whole one.
+    assert_eq!(fixture.relayed(&part_v6(17, 0, &udp(270, 9000, 10))), Err(RelayDrop::NeitherAhNorSignalling));
+    assert!(fixture.nothing_left());
     let routed = ipv4(&[131, 7, 4, 192, 168, 21, 4, 1], 17, &udp(270, 270, 10));
     assert_eq!(fixture.relayed(&routed), Err(RelayDrop::SourceRouteInside));
 }
@@ -314,6 +353,8 @@ fn an_identification_that_the_kernel_would_change_is_not_sent_on() {
     };
     assert_eq!(fixture.relayed(&without(true)), Err(RelayDrop::NoIdentification));
     assert_eq!(fixture.relayed(&without(false)), Ok(one_hop_further(without(false))));
+    let signalling = changed(ipv4(&[], 17, &udp(4000, 270, 40)), |packet| packet[4..8].fill(0));
+    assert!(fixture.relayed(&signalling).is_ok(), "without AH any will do");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, add_address, add_route, address, link, privileged, receive};
 use raw::packet;
+use smoltcp::wire::Ipv4Packet;
 use traffic::relay::{NotSent, Outlet, RawOutlet};
 use traffic::routes;
 use traffic::rules::{self, HostRules, RELAYED_MARK, Role};
@@ -74,6 +75,71 @@ fn what_a_relay_sends_on_comes_in_the_senders_name_to_a_node_that_believes_no_ot
             send(&mut outlet, to, &datagram(from, to, len)).unwrap();
             assert_eq!(source(&application), Some(from.parse().unwrap()));
         }
+    }
+}
+
+#[test]
+fn a_datagram_that_comes_to_a_relay_in_parts_is_whole_behind_it() {
+    if !privileged() {
+        return;
+    }
+    let (relay, next) = relay_and_next(1500, &rules_of_a_relay());
+    let mut outlet = outlet(&relay, MARK);
+    for (from, to, header) in [(S4, B4, 20), (S6, B6, 40)] {
+        let application = next.udp(address(to, 9000));
+        let whole = datagram(from, to, 3000);
+        for (place, part) in whole[header..].chunks(1000).enumerate().collect::<Vec<_>>().into_iter().rev() {
+            let is_last = header + (place + 1) * 1000 >= whole.len();
+            send(&mut outlet, to, &part_of(&whole, part, u16::try_from(place * 1000).unwrap(), !is_last)).unwrap();
+        }
+        application.set_read_timeout(Some(SOON)).unwrap();
+        let (len, by) = application.recv_from(&mut [0; 4000]).unwrap();
+        assert_eq!((len, by.ip()), (3000, from.parse::<IpAddr>().unwrap()));
+    }
+}
+
+/// A fragment of a packet: `part` from `offset` on.
+fn part_of(whole: &[u8], part: &[u8], offset: u16, more: bool) -> Vec<u8> {
+    if whole[0] >> 4 == 4 {
+        let mut packet = [&whole[..20], part].concat();
+        let (length, field) = (u16::try_from(packet.len()).unwrap(), u16::from(more) << 13 | offset / 8);
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[4..6].copy_from_slice(&[0x12, 0x34]);
+        packet[6..8].copy_from_slice(&field.to_be_bytes());
+        Ipv4Packet::new_unchecked(&mut packet).fill_checksum();
+        packet
+    } else {
+        let mut header = whole[..40].to_vec();
+        header[4..6].copy_from_slice(&u16::try_from(part.len() + 8).unwrap().to_be_bytes());
+        header[6] = 44;
+        [&header[..], &[whole[6], 0], &(offset | u16::from(more)).to_be_bytes(), &[1, 2, 3, 4], part].concat()
+    }
+}
+
+/// A relay needs no forwarding. Where it is on nevertheless, what the kernel would forward has been judged by nobody.
+#[test]
+fn what_a_relays_kernel_would_forward_is_dropped_and_counted_and_so_it_stays_without_the_daemon() {
+    if !privileged() {
+        return;
+    }
+    let relay_rules = rules_of_a_relay();
+    for (rules, arrives) in [(relay_rules, false), (HostRules::new(3, 4, 30_270), true)] {
+        let (relay, next) = relay_and_next(1500, &rules);
+        let sender = Namespace::new();
+        link(1500, (&sender, "out", &[(S4, 24), (S6, 64)]), (&relay, "in", &[("192.0.2.1", 24), ("fd77::ff", 64)]));
+        add_route(&sender, "0.0.0.0", 0, "192.0.2.1");
+        add_route(&sender, "::", 0, "fd77::ff");
+        relay.sysctl("net/ipv4/ip_forward", "1");
+        relay.sysctl("net/ipv6/conf/all/forwarding", "1");
+        for to in [B4, B6] {
+            let application = next.udp(address(to, 9000));
+            let any = if to == B4 { S4 } else { S6 };
+            sender.udp(address(any, 5000)).send_to(&[1; 10], address(to, 9000)).unwrap();
+            assert_eq!(receive(&application, if arrives { SOON } else { QUIET }).is_some(), arrives, "{to}");
+        }
+        let counters = relay.run(|| rules::counters(Role::Host).unwrap());
+        let dropped: u64 = counters.iter().filter(|counter| counter.rule == "forwarded unjudged").map(|counter| counter.packets).sum();
+        assert_eq!(dropped, if arrives { 0 } else { 2 });
     }
 }
 

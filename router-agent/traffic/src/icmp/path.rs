@@ -2,12 +2,12 @@
 
 use smoltcp::time::Instant;
 
-use super::quote::{Kind, QuotingError};
+use super::quote::{Kind, Quote, QuotingError};
 use super::translate;
 use crate::checks::Checks;
 use crate::flow::Flow;
 use crate::reason::DropReason;
-use crate::table::inbound::InboundTable;
+use crate::table::inbound::{InboundTable, Key};
 
 /// Numbers back from the last one that count as used lately: what a fast flow has under way, and no more.
 const RECENT: u32 = 65_536;
@@ -73,7 +73,14 @@ pub(super) const fn is_recent(number: u32, highest: u32) -> bool {
 pub(crate) fn believe(error: &QuotingError<'_>, flow: &Flow, highest: u32, longest: u32) -> Result<(), DropReason> {
     if !error.quote.may_be_of(flow) || error.destination != flow.source {
         Err(DropReason::FlowMismatch)
-    } else if error.len > if flow.source.is_ipv6() { LONGEST_IPV6 } else { LONGEST_IPV4 } {
+    } else {
+        check_quote(error, highest, longest)
+    }
+}
+
+/// The same without the flow.
+fn check_quote(error: &QuotingError<'_>, highest: u32, longest: u32) -> Result<(), DropReason> {
+    if error.len > if error.destination.is_ipv6() { LONGEST_IPV6 } else { LONGEST_IPV4 } {
         Err(DropReason::ErrorTooLarge)
     } else if !is_recent(error.quote.number, highest) || error.quote.total_len > longest {
         Err(DropReason::ImplausibleError)
@@ -82,7 +89,8 @@ pub(crate) fn believe(error: &QuotingError<'_>, flow: &Flow, highest: u32, longe
     }
 }
 
-/// Whether a router lets an error pass against the direction of a flow that it knows. What passes stands in `out`.
+/// Whether a router lets an error pass against the direction of a flow that it knows, or has seen inside a tunnel to a relay
+/// . What passes stands in `out`.
 ///
 /// # Errors
 ///
@@ -95,13 +103,12 @@ pub(crate) fn admit(
     now: Instant,
 ) -> Result<(), DropReason> {
     let quote = &error.quote;
-    let entry = table.get_mut((quote.destination, quote.spi)).ok_or(DropReason::UnknownSpi)?;
-    let highest = u32::try_from(entry.association.window().highest()).unwrap_or(u32::MAX);
-    if !checks.is_live(entry.expires_at, now) {
-        return Err(DropReason::Expired);
-    }
-    // What has not passed here cannot have been too big behind here.
-    believe(error, &entry.flow, highest, entry.longest)?;
+    let key = match of_flow(table, error, checks, now) {
+        Ok(key) => key,
+        // It may have passed inside a packet to a relay, also of a flow that came this way itself before.
+        Err(reason) => of_tunnel(table, error, checks, now).unwrap_or(Err(reason))?,
+    };
+    let entry = table.get_mut(key).ok_or(DropReason::UnknownSpi)?;
     if let Kind::TooBig(mtu) = error.kind
         && !can_be_true(mtu, quote.total_len, quote.destination.is_ipv6())
     {
@@ -115,6 +122,32 @@ pub(crate) fn admit(
     } else {
         Err(DropReason::ErrorRate)
     }
+}
+
+/// The permission of a flow that came this way.
+fn of_flow(table: &InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, now: Instant) -> Result<Key, DropReason> {
+    let key = (error.quote.destination, error.quote.spi);
+    let entry = table.get(key).ok_or(DropReason::UnknownSpi)?;
+    let highest = u32::try_from(entry.association.window().highest()).unwrap_or(u32::MAX);
+    if !checks.is_live(entry.expires_at, now) {
+        return Err(DropReason::Expired);
+    }
+    // What has not passed here cannot have been too big behind here.
+    believe(error, &entry.flow, highest, entry.longest).map(|()| key)
+}
+
+/// That of the tunnel in which the packet came this way, if it did.
+fn of_tunnel(table: &InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, now: Instant) -> Option<Result<Key, DropReason>> {
+    let Quote { source, destination, spi, .. } = error.quote;
+    let (key, inside) = table.tunnel_of(source, destination, spi)?;
+    let expires_at = table.get(key)?.expires_at;
+    Some(if !checks.is_live(expires_at, now) {
+        Err(DropReason::Expired)
+    } else if error.destination != source {
+        Err(DropReason::FlowMismatch)
+    } else {
+        check_quote(error, inside.highest, inside.longest).map(|()| key)
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod ask;
 mod errors;
 mod held;
 mod holders;
+mod identification;
 mod questions;
 
 use std::collections::VecDeque;
@@ -197,7 +198,7 @@ impl Inserter {
                 }
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
-                    attempt = match checks.seal(packet, entry.spi, number, &entry.key, &mut self.out.0) {
+                    attempt = match identification::seal(checks, packet, entry.spi, number, &entry.key, &mut self.out.0) {
                         Ok(()) => {
                             entry.longest = entry.longest.max(u32::try_from(self.out.0.len()).unwrap_or(u32::MAX));
                             Attempt::Send(mark)

@@ -6,13 +6,15 @@ use ipnet::IpNet;
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
 use super::reason::RelayDrop;
-use crate::packet::{IpPacket, Ports};
+use crate::packet::{Fragment, IpPacket, PROTOCOL_AH, Ports};
 use crate::tunnel::{IPV4_INSIDE, IPV6_INSIDE, UnpackError, Unpacked, unpack};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
+/// AH without its ICV (RFC 4302 §2).
+const LEAST_AH: usize = 12;
 /// Both low bits of the traffic class: congestion experienced (RFC 3168 §5).
 const CONGESTION: u8 = 3;
 
@@ -64,9 +66,6 @@ pub(super) fn forward(outer: &[u8], rules: &RelayRules, out: &mut Vec<u8>) -> Re
     if !contains(&rules.admit, packet.source()) {
         return Err(RelayDrop::NotAdmitted);
     }
-    if packet.has_fragment_header() {
-        return Err(RelayDrop::FragmentInside);
-    }
     if packet.is_source_routed() {
         return Err(RelayDrop::SourceRouteInside);
     }
@@ -80,20 +79,41 @@ pub(super) fn forward(outer: &[u8], rules: &RelayRules, out: &mut Vec<u8>) -> Re
     if !is_one_node(destination) || !contains(&rules.forward_to, destination) {
         return Err(RelayDrop::DestinationNotAllowed);
     }
-    if packet.ah().is_none() && !is_signalling(&packet, rules.association_port) {
+    let has_ah = match packet.fragment() {
+        Some(fragment) => check_part(&packet, fragment).map(|()| true)?,
+        None => packet.ah().is_some(),
+    };
+    if !has_ah && !is_signalling(&packet, rules.association_port) {
         return Err(RelayDrop::NeitherAhNorSignalling);
     }
     out.extend_from_slice(inner);
-    step(destination, congested, out).inspect_err(|_| out.clear())?;
+    step(destination, has_ah, congested, out).inspect_err(|_| out.clear())?;
     Ok(Forwarded { source: packet.source(), destination })
 }
 
+/// What a sender's kernel makes of a datagram with AH that may be fragmented and is longer than the way over the relay carries: each
+/// part names AH as what it is a part of, so that nothing has to be remembered here (as RFC 4301 §7.1 has it for tunnels without
+/// ports). The nodes behind judge the whole, and without its first part, which is looked into, it never becomes one. Signalling never
+/// comes in parts.
+fn check_part(packet: &IpPacket<'_>, fragment: Fragment) -> Result<(), RelayDrop> {
+    if packet.protocol() != PROTOCOL_AH {
+        return Err(RelayDrop::FragmentInside);
+    }
+    match packet.after().first_chunk::<LEAST_AH>() {
+        _ if fragment.offset > 0 => Ok(()),
+        Some([protected, ..]) if is_tunnel(*protected) => Err(RelayDrop::NestedTunnel),
+        Some(_) => Ok(()),
+        // RFC 1858: too little to judge it by.
+        None => Err(RelayDrop::FragmentInside),
+    }
+}
+
 /// One hop further.
-fn step(destination: IpAddr, congested: bool, packet: &mut [u8]) -> Result<(), RelayDrop> {
+fn step(destination: IpAddr, has_ah: bool, congested: bool, packet: &mut [u8]) -> Result<(), RelayDrop> {
     match destination {
         IpAddr::V4(_) => {
             let mut header = Ipv4Packet::new_unchecked(packet);
-            if header.ident() == 0 && !header.dont_frag() {
+            if has_ah && header.ident() == 0 && !header.dont_frag() {
                 return Err(RelayDrop::NoIdentification);
             }
             header.set_hop_limit(left(header.hop_limit())?);

@@ -74,6 +74,8 @@ impl RawOutlet {
             Ok(socket)
         };
         let (ipv4, ipv6) = (open(AddressFamily::Inet)?, open(AddressFamily::Inet6)?);
+        // Parts of datagrams leave as they came. IPv6 has no such option: there the kernel makes them whole and parts them again.
+        setsockopt(&ipv4, option::NotReassembled, &1)?;
         Ok(Self { ipv4, ipv6, next_hops: NextHops::open()?, links: LinkMtu::open()? })
     }
 }
@@ -100,4 +102,11 @@ impl Outlet for RawOutlet {
         let interface = self.next_hops.towards(destination).ok()??.interface;
         self.links.of(interface, destination.is_ipv6()).ok()?
     }
+}
+
+/// Socket options that the library does not name.
+mod option {
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(NotReassembled, SetOnly, libc::IPPROTO_IP, libc::IP_NODEFRAG, libc::c_int);
 }

@@ -8,7 +8,7 @@ reasons! {
 RelayDrop {
     /// There is no well-formed packet of the right IP version inside, or nothing but a part of one.
     MalformedInside = "malformed_inside",
-    /// A fragment of a packet is inside: nobody can say of what.
+    /// A part of a datagram is inside that is none with AH, or a first part that is too short to tell.
     FragmentInside = "fragment_inside",
     /// It is itself packed into another, with AH or without.
     NestedTunnel = "nested_tunnel",
@@ -28,7 +28,8 @@ RelayDrop {
     HopLimit = "hop_limit",
     /// A router on the way was congested, and the packet's ends do not understand that (RFC 6040 §4.2).
     CongestedInside = "congested_inside",
-    /// An IPv4 packet that may be fragmented and has the identification 0: the kernel would give it another, which AH does not allow.
+    /// An IPv4 packet with AH that may be fragmented and has the identification 0: the kernel would give it another, which AH does not
+    /// allow. Senders of this project send none.
     NoIdentification = "no_identification",
     /// More packets a second than a sender may have forwarded, or more senders at once than are told apart.
     RelayRate = "relay_rate",

@@ -41,6 +41,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     fragments::chains(rules.fragments, &rules.reassembly, false, &mut table);
     table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
+    table.chains.extend(rules.relayed.map(|_| nothing_forwarded()));
     table.chains.push(Chain {
         name: "outbound".into(),
         // After connection tracking, so that it sees the packet without AH.
@@ -75,6 +76,16 @@ fn relayed(rules: &HostRules) -> Vec<Rule> {
     let dropped = || vec![Expression::Counter, Expression::Drop];
     let to_itself = |mark| Rule::new("relayed to this host", [is_marked(mark), interface(Interface::Leaving, "lo"), dropped()]);
     rules.relayed.map(to_itself).into_iter().collect()
+}
+
+/// A relay sends on what it has judged, from its own sockets. What the kernel forwards, if its forwarding is on, nobody has: a host
+/// that stands between two networks would let everything pass.
+fn nothing_forwarded() -> Chain {
+    Chain {
+        name: "forward".into(),
+        base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
+        rules: vec![Rule::new("forwarded unjudged", [vec![Expression::Counter, Expression::Drop]])],
+    }
 }
 
 fn is_marked(mark: u32) -> Vec<Expression> {

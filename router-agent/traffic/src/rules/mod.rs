@@ -160,6 +160,7 @@ pub struct HostRules {
     /// How much of the kernel's memory for them each may take up.
     pub reassembly: Reassembly,
     /// As a relay: the whole mark of packets that leave in the names of others ([`RELAYED_MARK`] with the bit of [`crate::routes`]).
+    /// Then nothing is forwarded by the kernel, whatever its settings say.
     pub relayed: Option<u32>,
 }
 
@@ -254,7 +255,7 @@ pub fn counters(role: Role) -> Result<Vec<RuleCounter>, NetlinkError> {
 /// Lets nothing pass a node whose rules nobody knows, unless the role's table stands already: what was closed by a
 /// configuration that could be read stays so. `true` if the table was installed.
 ///
-/// A router forwards and receives nothing, a host sends and receives nothing but its traffic with itself.
+/// A router forwards and receives nothing, a host sends and receives nothing but its traffic with itself, and forwards nothing.
 pub fn close(role: Role) -> Result<bool, NetlinkError> {
     close_through(&Socket::open(Protocol::Netfilter)?, role)
 }

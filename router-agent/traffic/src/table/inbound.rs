@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use smoltcp::time::Instant;
 
+use super::carried::{Carried, Inside, is_tunnel};
 use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
@@ -18,6 +19,9 @@ use crate::update::{Applied, Grant, Refusal, Refused, Tally, Update};
 
 /// At most one active and one draining association a flow (INV-09).
 const MAX_PER_FLOW: usize = 2;
+
+/// Tunnels of one sender that an error is looked for in.
+const MOST_TUNNELS: usize = 16;
 
 /// First SPI that is not reserved (RFC 4302 §2.4, X-74).
 pub(super) const FIRST_SPI: u32 = 256;
@@ -54,6 +58,8 @@ pub struct Entry {
     pub(crate) errors: Rates,
     /// Octets of its longest verified packet: no true error is about a longer one.
     pub(crate) longest: u32,
+    /// Of a tunnel, at a router: whose packets are in its packets.
+    pub(crate) carried: Carried,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
@@ -75,11 +81,12 @@ impl Hash for Entry {
             signatures,
             errors,
             longest,
+            carried,
             reported_at,
             warned_at,
         } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
-        (second_holder, late, signatures, errors, longest, reported_at.in_micros(), warned_at.in_micros()).hash(state);
+        (second_holder, late, signatures, errors, longest, carried, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }
 
@@ -132,14 +139,16 @@ pub struct InboundTable {
     signed: usize,
     /// SPIs of each flow, oldest first.
     by_flow: Map<Flow, Vec<u32>>,
+    /// Tunnels by who packs.
+    tunnels: Map<IpAddr, Vec<Key>>,
     deadlines: Deadlines<Key>,
     ended: Ended,
 }
 
 impl Hash for InboundTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // When an entry is to be deleted, and whether it is one of those signed, says the entry.
-        let Self { capacity, window, ledger, entries, signed: _, by_flow, deadlines: _, ended } = self;
+        // When an entry is to be deleted, and whether it is one of those signed or a tunnel, says the entry.
+        let Self { capacity, window, ledger, entries, signed: _, by_flow, tunnels: _, deadlines: _, ended } = self;
         (capacity, window, ledger, entries, by_flow, ended).hash(state);
     }
 }
@@ -148,8 +157,8 @@ impl InboundTable {
     /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many that are gone, the
     /// end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
-        let (entries, by_flow) = (Map::new(), Map::new());
-        Self { capacity, window, ledger, entries, signed: 0, by_flow, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
+        let (entries, by_flow, tunnels) = (Map::new(), Map::new(), Map::new());
+        Self { capacity, window, ledger, entries, signed: 0, by_flow, tunnels, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
     /// Number of permissions, ended ones that linger included.
@@ -170,6 +179,18 @@ impl InboundTable {
     /// The entry of an association.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
         self.entries.get_mut(&key)
+    }
+
+    /// The same to look at.
+    pub fn get(&self, key: Key) -> Option<&Entry> {
+        self.entries.get(&key)
+    }
+
+    /// The tunnel in which a packet from `source` with this destination and SPI was, and what is known of the flow inside.
+    pub(crate) fn tunnel_of(&self, source: IpAddr, destination: IpAddr, spi: u32) -> Option<(Key, Inside)> {
+        let among = self.tunnels.get(&source).into_iter().flatten().take(MOST_TUNNELS);
+        let found = |key: &Key| self.entries.get(key)?.carried.find(source, destination, spi).map(|inside| (*key, inside));
+        among.filter_map(found).max_by_key(|(_, inside)| inside.highest)
     }
 
     /// Whether any association belongs to this flow.
@@ -249,6 +270,7 @@ impl InboundTable {
             signatures: FlowLevels::default(),
             errors: Rates::default(),
             longest: 0,
+            carried: Carried::default(),
             reported_at: None,
             warned_at: None,
         };
@@ -256,6 +278,9 @@ impl InboundTable {
         self.signed += usize::from(entry.association.key().weight().is_some());
         self.entries.insert(at, entry);
         self.by_flow.entry(flow).or_default().push(spi);
+        if is_tunnel(flow.protocol) {
+            self.tunnels.entry(flow.source).or_default().push(at);
+        }
         self.deadlines.set(at, expires_at);
         Ok(applied)
     }
@@ -298,6 +323,12 @@ impl InboundTable {
             spis.retain(|spi| *spi != key.1);
             if spis.is_empty() {
                 self.by_flow.remove(&entry.flow);
+            }
+        }
+        if let Some(keys) = self.tunnels.get_mut(&entry.flow.source) {
+            keys.retain(|tunnel| *tunnel != key);
+            if keys.is_empty() {
+                self.tunnels.remove(&entry.flow.source);
             }
         }
         Some(entry)

@@ -3,6 +3,7 @@
 //! A table is owned by one processor; nobody else sees it. Every table has a cap, and a full one refuses new
 //! entries: none makes room for another (INV-12). Of an association that goes, its end is remembered (`ended.rs`).
 
+pub(crate) mod carried;
 mod ended;
 pub mod inbound;
 pub mod outbound;
