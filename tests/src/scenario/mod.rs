@@ -26,6 +26,7 @@ mod spare;
 mod steps;
 mod story;
 mod substitution;
+mod swallowed;
 mod trap;
 
 use std::io;
@@ -68,7 +69,7 @@ type Play = fn(&Site, &mut Outcome, &dyn Fn(&str)) -> io::Result<()>;
 pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, reroute::FAILOVER, restarts::SCENARIO];
 
 /// The scenarios with relays.
-pub static OVERLAID: [overlay::Scenario; 1] = [relaying::SCENARIO];
+pub static OVERLAID: [overlay::Scenario; 2] = [relaying::SCENARIO, swallowed::SCENARIO];
 
 /// The scenarios in a row.
 pub static SCENARIOS: [Scenario; 31] = [

@@ -16,7 +16,6 @@ use super::chance::Plan;
 use super::flow::Programs;
 use super::outcome::Outcome;
 use super::policy::Policy;
-use super::site::PORT;
 use super::story::{Clock, Story, Told};
 use crate::demo::trial::source_port;
 use crate::ground::ASSOCIATION_PORT;
@@ -138,12 +137,12 @@ impl Site {
         Ok(flows.as_array().into_iter().flatten().find(is_it).cloned().unwrap_or(Value::Null))
     }
 
-    /// Has the sender give the flow's permission back.
-    pub(super) fn release(&self) -> io::Result<()> {
+    /// Has the sender give the permission of the flow to a port back.
+    pub(super) fn release(&self, port: u16) -> io::Result<()> {
         let (source, destination) = (self.family.sender(), self.family.receiver());
         let request = json!({
             "command": "release", "source": source, "destination": destination, "protocol": 17,
-            "source_port": source_port(PORT), "destination_port": PORT,
+            "source_port": source_port(port), "destination_port": port,
         });
         self.ask("sender", &request).map(drop)
     }

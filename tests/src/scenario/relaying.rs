@@ -19,6 +19,9 @@ const UDP: u8 = 17;
 const AH: u8 = 51;
 /// Between datagrams of a flow.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a relay may be dead until its flows leave it: it is asked every second, and dead after 3 s without an answer, on a busy
+/// machine. Two time-outs of a refresh would take 12 s, and come up to a period later.
+const LEFT: Duration = Duration::from_secs(7);
 /// How long the nodes behind a relay may take to learn of a flow: two handshakes of GIST with TLS, on a busy machine.
 const SET_UP: Duration = Duration::from_secs(4);
 
@@ -67,16 +70,22 @@ fn play(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     outcome.check("the volumes agree again", agreed.is_some(), words(agreed.as_ref()));
 
     std::thread::sleep(Duration::from_millis(site.plan.away_ms));
-    progress("killing that relay (at most 20 s)");
+    progress("killing that relay (at most 8 s)");
     site.kill("relay1")?;
     let killed = site.now();
-    let told = must_follow(site, outcome, "sender", &["FS-31"], killed, site.refresh + Duration::from_secs(14))?;
+    let told = must_follow(site, outcome, "sender", &["FS-36"], killed, LEFT)?;
     let changed_again = moment(site, told.as_ref());
     must_go_on(site, outcome, changed_again, "relay2-link", "the other relay")?;
     std::thread::sleep(Duration::from_secs(2));
     let ended = site.now();
     let shown = site.count("before-router3", Of::Flow, (killed, ended));
-    outcome.figure_of("milliseconds without data when the relay died", Unit::Milliseconds, [(shown, false)]);
+    let waited = outcome.figure_of("milliseconds without data when the relay died", Unit::Milliseconds, [(shown, false)]);
+    let limit = (LEFT + SET_UP).as_millis();
+    outcome.check(
+        "seconds, not time-outs, after its death",
+        0 < waited && u128::from(waited) < limit,
+        format!("{waited} ms, {limit} at most"),
+    );
     let shown = site.count("before-router3", Of::Flow, (dropped, ended));
     outcome.figure_of("milliseconds without data when packets were dropped", Unit::Milliseconds, [(shown, false)]);
 
@@ -112,13 +121,13 @@ fn play(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
 
     progress("releasing the flow");
     let released = site.now();
-    site.release()?;
+    site.release(PORT)?;
     must_follow(site, outcome, "sender", &["FS-50"], released, Duration::from_secs(2))?;
     must_stand(site, outcome, "released, nothing leads to a relay any more", false)
 }
 
 /// The two relays that admit the sender live, and the nearest is known.
-fn must_know_the_relays(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
+pub(super) fn must_know_the_relays(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
     let mut ways = Value::Null;
     let known = site.wait(Duration::from_secs(10), || {
         ways = ways_of(site)?;
@@ -162,7 +171,7 @@ fn must_be_answered(site: &Site, outcome: &mut Outcome) -> io::Result<()> {
 }
 
 /// The flow's packets come out of a relay, and at both ends there is a permission for them. Gives when the first one did.
-fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration, capture: &'static str, over: &str) -> io::Result<Duration> {
+pub(super) fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration, capture: &'static str, over: &str) -> io::Result<Duration> {
     must_follow(site, outcome, "sender", &["FS-05"], from, SET_UP)?;
     let mut shown = site.count(capture, Of::Tunnel, (from, site.now()));
     site.wait(SET_UP, || {
@@ -180,7 +189,7 @@ fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration, capture: &'sta
 }
 
 /// What a node has counted under its permission is what its link shows.
-fn must_count(site: &Site, outcome: &mut Outcome, node: &str, capture: &'static str, of: Of) -> io::Result<()> {
+pub(super) fn must_count(site: &Site, outcome: &mut Outcome, node: &str, capture: &'static str, of: Of) -> io::Result<()> {
     let (protocol, port) = match (of, site.family) {
         (Of::Tunnel, Family::Ipv4) => (4, 0),
         (Of::Tunnel, Family::Ipv6) => (41, 0),
@@ -199,11 +208,11 @@ fn must_count(site: &Site, outcome: &mut Outcome, node: &str, capture: &'static 
 }
 
 /// The receiver's next comparison of the flow's volumes that agrees, within three periods.
-fn await_agreement(site: &Site, from: Duration) -> io::Result<Option<Told>> {
+pub(super) fn await_agreement(site: &Site, from: Duration) -> io::Result<Option<Told>> {
     site.await_rule_of(Some(PORT), "receiver", &["FR-32"], from, site.refresh * 3)
 }
 
-fn must_follow(
+pub(super) fn must_follow(
     site: &Site,
     outcome: &mut Outcome,
     node: &str,
@@ -216,7 +225,7 @@ fn must_follow(
     Ok(told)
 }
 
-fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
+pub(super) fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
     let expected = if wanted { (1, 1) } else { (0, 0) };
     let mut found = (0, 0);
     // The daemon says what it does before it does it.
@@ -245,10 +254,10 @@ fn spi(site: &Site, node: &str) -> io::Result<Value> {
     Ok(at(&site.flow(node, UDP, PORT)?, "/spi"))
 }
 
-fn moment(site: &Site, told: Option<&Told>) -> Duration {
+pub(super) fn moment(site: &Site, told: Option<&Told>) -> Duration {
     told.map_or(site.now(), |told| Duration::from_secs_f64(told.at))
 }
 
-fn words(told: Option<&Told>) -> String {
+pub(super) fn words(told: Option<&Told>) -> String {
     told.map_or("nothing of the kind".to_owned(), |told| format!("{} {} at {:.3} s", told.rule, told.message, told.at))
 }
