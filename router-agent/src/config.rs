@@ -182,7 +182,10 @@ mod tests {
     #[test]
     fn the_samples_exemptions_hold_once_they_are_no_comments() {
         let config = sample_with("exempt");
-        assert_eq!(config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(), ["ssh", "dns", "ntp"]);
+        assert_eq!(
+            config.exempt.iter().map(|exempt| &*exempt.name).collect::<Vec<_>>(),
+            ["ssh", "dns", "ntp", "relay-datagrams", "relay-associations"]
+        );
         assert_eq!(read(SAMPLE).unwrap().exempt, []);
     }
 
