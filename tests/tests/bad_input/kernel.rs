@@ -317,3 +317,30 @@ fn root_without_one_privilege_is_told_which() {
         }
     }
 }
+
+/// What a unit has to leave a daemon (README, *At boot*), as a relay and over one too.
+#[test]
+fn a_daemon_needs_three_privileges_and_no_others_as_a_relay_and_over_one_too() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let relay = "\n[relay]\nforward_to = [\"192.0.2.0/24\"]\n\n[[relay.admit]]\nsource = \"198.51.100.0/24\"\nvolume = 1000\n";
+    let over_one = "\n[[path]]\nname = \"town\"\nrelay = \"198.51.100.9\"\nvolume = 1000\n";
+    for (program, more) in [(Router, ""), (Host, relay), (Host, over_one)] {
+        let host = Namespace::create("node").unwrap();
+        let files = Files::of(program);
+        files.write("node.toml", good(program) + more);
+        std::thread::scope(|scope| {
+            // The thread ends with this closure, and the loss and the daemon with it.
+            let run = scope.spawn(|| {
+                capability::keep_only(&[Capability::BindService, Capability::Administration, Capability::RawSockets]).unwrap();
+                let status = Daemon::start(&host, program, &files, "node").ask("status");
+                assert_eq!(status["relay"]["forwarded"]["packets"] == 0, more == relay, "{status:#}");
+                assert_eq!(status["paths"][0]["relay"]["device"] == "pbs-relay1", more == over_one, "{status:#}");
+                assert_eq!(status["rules"]["failed"], 0, "{status:#}");
+            });
+            run.join().unwrap();
+        });
+        assert!(has_rules(&host));
+    }
+}
