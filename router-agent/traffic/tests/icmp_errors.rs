@@ -286,7 +286,9 @@ fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass
         let router = |also: &[Flow]| {
             let counters = Arc::new(Counters::default());
             let mut verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), counters.clone()).unwrap();
-            [&[tunnel], also].concat().into_iter().for_each(|flow| drop(verifier.apply(install(flow), NOW).unwrap()));
+            for flow in [&[tunnel], also].concat() {
+                verifier.apply(install(flow), NOW).unwrap();
+            }
             Fixture { processor: Box::new(verifier), counters }
         };
         let mut number = 0;
