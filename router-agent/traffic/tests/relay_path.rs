@@ -102,7 +102,7 @@ fn a_datagram_that_comes_to_a_relay_in_parts_is_whole_behind_it() {
 fn part_of(whole: &[u8], part: &[u8], offset: u16, more: bool) -> Vec<u8> {
     if whole[0] >> 4 == 4 {
         let mut packet = [&whole[..20], part].concat();
-        let (length, field) = (u16::try_from(packet.len()).unwrap(), u16::from(more) << 13 | offset / 8);
+        let (length, field) = (u16::try_from(packet.len()).unwrap(), (u16::from(more) << 13) | (offset / 8));
         packet[2..4].copy_from_slice(&length.to_be_bytes());
         packet[4..6].copy_from_slice(&[0x12, 0x34]);
         packet[6..8].copy_from_slice(&field.to_be_bytes());
