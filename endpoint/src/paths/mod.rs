@@ -173,8 +173,7 @@ impl Paths {
             if is_back && in_use {
                 Self::say(name, strategy.set_up());
             }
-            *dead_since = if live { None } else { dead_since.or(Some(now)) };
-            if in_use && dead_since.is_some_and(|since| is_lost || now.saturating_duration_since(since) >= LEAVE) {
+            if leaves(dead_since, live, is_lost, now) && in_use {
                 lost.push(way.path);
             }
         }
@@ -238,6 +237,12 @@ impl Paths {
     }
 }
 
+/// Takes down since when a way is dead, and answers whether flows leave it.
+fn leaves(dead_since: &mut Option<Instant>, live: bool, is_lost: bool, now: Instant) -> bool {
+    *dead_since = if live { None } else { dead_since.or(Some(now)) };
+    dead_since.is_some_and(|since| is_lost || now.saturating_duration_since(since) >= LEAVE)
+}
+
 /// In which order ways are offered, the smallest first; those that are alike as configured.
 fn rank(over_relay: bool, distance: Option<(u8, Duration)>) -> (bool, (u8, Duration)) {
     (over_relay, distance.unwrap_or((u8::MAX, Duration::MAX)))
@@ -254,6 +259,21 @@ impl Drop for Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// X-99, FS-36: a link that goes and comes back at once costs no change; a relay has been waited for already.
+    #[test]
+    fn a_way_is_left_once_it_has_been_dead_for_a_second_and_a_silent_relay_at_once() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut dead_since = None;
+        let looks = [(0, true), (500, false), (1000, true), (1500, false), (2000, false), (2500, false), (3000, true)];
+        let left: Vec<u64> = looks
+            .into_iter()
+            .filter(|(millis, live)| leaves(&mut dead_since, *live, false, at(*millis)))
+            .map(|(millis, _)| millis)
+            .collect();
+        assert_eq!(left, [2500]);
+        assert!(leaves(&mut dead_since, false, true, at(3500)));
+    }
 
     /// links as configured, then relays, by GIST hops and then by time; one that has not answered is the last.
     #[test]

@@ -1,12 +1,11 @@
 //! Section `[relay]` of the configuration.
 
-use std::net::IpAddr;
-
 use daemon::config::{Span, check_network};
 use daemon::protocol::Protocol;
 use daemon::source::{ConfigError, Source};
 use ipnet::IpNet;
 use serde::Deserialize;
+use traffic::relay::is_one_node;
 use traffic::rules::RELAYED_MARK;
 use traffic::tunnel::{IPV4_INSIDE, IPV6_INSIDE};
 
@@ -85,7 +84,7 @@ pub(crate) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     }
     for network in &relay.forward_to {
         check_network("relay.forward_to", network, source)?;
-        if is_of_many(network.addr()) {
+        if is_of_many(network) {
             return Err(source.wrong("relay.forward_to", format!("nothing is forwarded to {network}: no single other node is there")));
         }
     }
@@ -117,13 +116,13 @@ pub(crate) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     Ok(())
 }
 
-/// Multicast, loopback, link-local: what is never forwarded to.
-fn is_of_many(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_multicast() || address.is_loopback() || address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_multicast() || address.is_loopback() || address.is_unicast_link_local(),
-    }
+/// Whether a network lies where nothing is ever forwarded to. A larger one than any of those has others in it.
+fn is_of_many(network: &IpNet) -> bool {
+    network.prefix_len() >= LARGEST && ![network.network(), network.broadcast()].into_iter().any(is_one_node)
 }
+
+/// Prefix of the largest network of addresses that are of no single node: multicast in IPv4 (RFC 1112 §4).
+const LARGEST: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +162,13 @@ mod tests {
     }
 
     #[test]
+    fn a_network_in_which_only_some_addresses_are_of_no_node_can_be_forwarded_to() {
+        for network in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "0.0.0.0/4", "::/0", "2000::/3", "2001::/23"] {
+            assert!(!is_of_many(&network.parse().unwrap()), "{network}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_with_line_and_key() {
         let relay = |keys: &str| format!("[relay]\n{keys}\n");
         let good = relay("forward_to = [\"192.0.2.0/24\"]");
@@ -174,6 +180,10 @@ mod tests {
             (relay("forward_to = [\"224.0.0.0/8\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 224.0.0.0/8"),
             (relay("forward_to = [\"ff00::/8\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to ff00::/8"),
             (relay("forward_to = [\"fe80::/10\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to fe80::/10"),
+            (relay("forward_to = [\"240.0.0.0/4\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 240.0.0.0/4"),
+            (relay("forward_to = [\"0.0.0.0/8\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 0.0.0.0/8"),
+            (relay("forward_to = [\"64:ff9b::/96\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 64:ff9b::/96"),
+            (relay("forward_to = [\"2002::/16\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 2002::/16"),
             (relay("forward_to = [\"127.0.0.1/32\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 127.0.0.1/32"),
             (relay("forward_to = [\"192.0.2.0/24\"]\nrate = 0") + ADMIT, "9: relay.rate: 0 forwards nothing"),
             (good.clone(), "relay.admit: is missing: nobody would be admitted"),

@@ -296,7 +296,7 @@ fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass
             let mut outer = Vec::new();
             pack(inner, &Ends { source, destination: relay }, 64, &mut outer).unwrap();
             number += 1;
-            assert_eq!(router.processor.process(PacketId(number), &with_ah(&outer, number), NOW), Verdict::Accept);
+            assert_eq!(router.processor.process(PacketId(number.into()), &with_ah(&outer, number), NOW), Verdict::Accept);
         };
         let (sent, next) = (with_ah(&plain, USED), with_ah(&plain, USED + 1));
         let right = too_big(&sent, LINK);

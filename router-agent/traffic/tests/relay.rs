@@ -256,7 +256,19 @@ fn nothing_goes_to_the_relay_itself_to_many_or_past_the_networks_that_it_serves(
     for address in [[127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255], [0, 0, 0, 0], [0, 1, 2, 3], [169, 254, 1, 1], [240, 0, 0, 1]] {
         assert_eq!(fixture.relayed(&to_v4(address)), Err(RelayDrop::DestinationNotAllowed), "{address:?}");
     }
-    for address in ["::1", "::", "ff02::1", "ff0e::1", "fe80::1", "::ffff:192.168.21.4", "::192.168.21.4"] {
+    for address in [
+        "::1",
+        "::",
+        "ff02::1",
+        "ff0e::1",
+        "fe80::1",
+        "::ffff:192.168.21.4",
+        "::192.168.21.4",
+        "64:ff9b::1",
+        "64:ff9b:1::1",
+        "2002:c0a8:1504::1",
+        "2001::1",
+    ] {
         assert_eq!(fixture.relayed(&to_v6(address)), Err(RelayDrop::DestinationNotAllowed), "{address}");
     }
     let mut fixture = Fixture::with(10_000, |rules| rules.forward_to = vec!["192.168.21.0/28".parse().unwrap()]);

@@ -147,8 +147,8 @@ fn is_signalling(packet: &IpPacket<'_>, association_port: u16) -> bool {
     }
 }
 
-/// Whether an address is one of a single node that others can reach by a router.
-fn is_one_node(address: IpAddr) -> bool {
+/// Whether an address is one of a single node that others can reach by a router. Nothing else is sent on to.
+pub fn is_one_node(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_one_ipv4_node(address),
         IpAddr::V6(address) => is_one_ipv6_node(address),
@@ -162,8 +162,10 @@ fn is_one_ipv4_node(address: Ipv4Addr) -> bool {
 }
 
 fn is_one_ipv6_node(address: Ipv6Addr) -> bool {
-    // Whatever hides an IPv4 address goes to it in ways of which nothing is known here.
-    let hides_ipv4 = address.to_ipv4().is_some();
+    // Whatever hides an IPv4 address goes to it in ways of which nothing is known here: mapped and compatible ones, those of
+    // translators (RFC 6052 §2.1, RFC 8215), 6to4 (RFC 3056 §2) and Teredo (RFC 4380 §2.6).
+    let hides_ipv4 =
+        address.to_ipv4().is_some() || matches!(address.segments(), [0x64, 0xff9b, 0 | 1, ..] | [0x2002, ..] | [0x2001, 0, ..]);
     !(address.is_unspecified() || address.is_loopback() || address.is_unicast_link_local() || address.is_multicast() || hides_ipv4)
 }
 

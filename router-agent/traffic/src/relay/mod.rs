@@ -29,7 +29,7 @@ use crate::update::{Applied, Refused, Update};
 
 use forward::Forwarded;
 
-pub use forward::RelayRules;
+pub use forward::{RelayRules, is_one_node};
 pub use outlet::{NotSent, Outlet, OutletError, RawOutlet};
 pub use reason::{RelayCounters, RelayDrop};
 
