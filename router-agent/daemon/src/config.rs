@@ -96,15 +96,38 @@ pub struct Gist {
     pub association_port: u16,
     /// NSLPIDs that this router passes on without hosting them.
     pub foreign_nslp_ids: Vec<u16>,
+    /// Where IPv4 Queries go without router alert (G-174).
+    pub without_router_alert: Vec<IpNet>,
+    /// Messaging associations at most, [`MOST_ASSOCIATIONS`] at most; a quarter of them may have confirmed nothing.
+    pub associations: usize,
+    /// Signalling datagrams a second that this node makes, in the long run (G-206); three times as many where the flows that it refreshes
+    /// need them.
+    pub datagrams_per_second: u32,
     /// The authorised peer database (RFC 5971 §4.4.2): the first entry that matches decides, none means no.
     pub peer: Vec<Peer>,
 }
 
 impl Default for Gist {
     fn default() -> Self {
-        Self { nslp_id: 32704, router_alert: 65503, association_port: 30270, foreign_nslp_ids: Vec::new(), peer: Vec::new() }
+        Self {
+            nslp_id: 32704,
+            router_alert: 65503,
+            association_port: 30270,
+            foreign_nslp_ids: Vec::new(),
+            without_router_alert: Vec::new(),
+            associations: 4096,
+            datagrams_per_second: 2000,
+            peer: Vec::new(),
+        }
     }
 }
+
+/// Each costs up to a megabyte and a descriptor.
+pub const MOST_ASSOCIATIONS: usize = 65_536;
+/// With fewer a router could serve one peer only.
+pub const LEAST_ASSOCIATIONS: usize = 16;
+/// What still refreshes some flows, and what no link that this is for takes.
+const DATAGRAMS: std::ops::RangeInclusive<u32> = 20..=100_000;
 
 /// One entry `[[gist.peer]]`. Exactly one of `dns_name` and `address` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -147,6 +170,20 @@ impl Gist {
         }
         if self.foreign_nslp_ids.contains(&self.nslp_id) {
             return Err(config.wrong("gist.foreign_nslp_ids", format!("holds {}, which this node hosts itself", self.nslp_id)));
+        }
+        if !(LEAST_ASSOCIATIONS..=MOST_ASSOCIATIONS).contains(&self.associations) {
+            let message = format!("{} is not within {LEAST_ASSOCIATIONS}-{MOST_ASSOCIATIONS}", self.associations);
+            return Err(config.wrong("gist.associations", message));
+        }
+        if !DATAGRAMS.contains(&self.datagrams_per_second) {
+            let message = format!("{} is not within {}-{}", self.datagrams_per_second, DATAGRAMS.start(), DATAGRAMS.end());
+            return Err(config.wrong("gist.datagrams_per_second", message));
+        }
+        for network in &self.without_router_alert {
+            if network.addr().is_ipv6() {
+                return Err(config.wrong("gist.without_router_alert", format!("{network}: IPv6 Queries cannot do without")));
+            }
+            check_network("gist.without_router_alert", network, config)?;
         }
         for (place, peer) in self.peer.iter().enumerate() {
             if peer.dns_name.is_some() == peer.address.is_some() {
@@ -336,6 +373,11 @@ mod tests {
             ("router_alert = 65536", "gist.router_alert: 65536 is neither"),
             ("association_port = 0", "gist.association_port: must not be 0"),
             ("foreign_nslp_ids = [32705, 32704]", "gist.foreign_nslp_ids: holds 32704"),
+            ("without_router_alert = [\"fd00::/8\"]", "gist.without_router_alert: fd00::/8: IPv6 Queries cannot do without"),
+            ("without_router_alert = [\"192.0.2.1/24\"]", "gist.without_router_alert: "),
+            ("associations = 15", "gist.associations: 15 is not within 16-65536"),
+            ("associations = 65537", "gist.associations: 65537 is not"),
+            ("datagrams_per_second = 19", "gist.datagrams_per_second: 19 is not within 20-100000"),
         ];
         for (line, expected) in cases {
             let error = complaint(&format!("[gist]\n{line}\n"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gist::io::{Tls, TlsError, tls};
-use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
+use gist::node::{AddressPrefix, ApdEntry, DatagramRate, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity};
 use pbs_nslp::credentials::{AnchorError, SignatureScheme, Signer, SignerError, X509Authority, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -203,9 +203,24 @@ pub fn node_config(gist: &Gist, role: Role) -> Result<NodeConfig, IdentityError>
     node.registrations = vec![Registration::secure(NslpId(gist.nslp_id), u16::try_from(gist.router_alert).ok())];
     node.association_port = gist.association_port;
     node.authorised_peers = gist.peer.iter().filter_map(apd_entry).collect();
+    let networks = gist.without_router_alert.iter();
+    node.without_router_alert = networks.filter_map(|network| AddressPrefix::new(network.addr(), network.prefix_len())).collect();
+    node.caps.associations = gist.associations;
+    node.caps.unconfirmed_associations = gist.associations / 4;
+    node.datagram_rate = datagram_rate(gist.datagrams_per_second);
     node.local_addresses = crate::config::local_addresses().map_err(IdentityError::Addresses)?;
     Ok(node)
 }
+
+/// In the proportions of the default: a quarter of a second's saved up, and three times as many for refreshes.
+fn datagram_rate(per_second: u32) -> DatagramRate {
+    let DatagramRate { per_second: usual, burst, most_per_second } = DatagramRate::default();
+    let scaled = |part: u32| u32::try_from(u64::from(part) * u64::from(per_second) / u64::from(usual.max(1))).unwrap_or(u32::MAX);
+    DatagramRate { per_second, burst: scaled(burst).max(LEAST_BURST), most_per_second: scaled(most_per_second) }
+}
+
+/// A Query, its repetitions, and some room.
+const LEAST_BURST: u32 = 32;
 
 /// `Gist::check` has made sure that each entry names exactly one kind of identity.
 fn apd_entry(peer: &crate::config::Peer) -> Option<ApdEntry> {
@@ -234,6 +249,20 @@ mod tests {
         for (place, identity) in identities.iter().enumerate() {
             assert!(!identities[..place].contains(identity));
         }
+    }
+
+    /// What a file says reaches the node, and a file that says nothing changes nothing: G-174, G-206.
+    #[test]
+    fn a_configuration_sets_the_bounds_of_its_node() {
+        let usual = node_config(&Gist::default(), Role::Router).unwrap();
+        let library = NodeConfig::new(usual.identity.clone(), Role::Router);
+        assert_eq!((usual.caps, usual.datagram_rate, usual.without_router_alert), (library.caps, library.datagram_rate, Vec::new()));
+        let networks = vec!["192.0.2.0/24".parse().unwrap()];
+        let gist = Gist { without_router_alert: networks, associations: 64, datagrams_per_second: 200, ..Gist::default() };
+        let node = node_config(&gist, Role::Host).unwrap();
+        assert_eq!(node.without_router_alert, ["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!((node.caps.associations, node.caps.unconfirmed_associations), (64, 16));
+        assert_eq!(node.datagram_rate, DatagramRate { per_second: 200, burst: 51, most_per_second: 600 });
     }
 
     /// G-020: what session identifiers are made of is the operating system's randomness, stretched by HMAC-SHA-256: no value comes twice, and
