@@ -39,22 +39,28 @@ def inverted(mri):
 
 def ask(node, source, destination, secure):
     mri = {"method": "path-coupled", "direction": "downstream", "source": source, "destination": destination, "protocol": 17}
-    node.request(request="send", session=os.urandom(16).hex(), mri=mri, payload=b"ping".hex(), handle=1, reliable=secure,
+    session = os.urandom(16).hex()
+    node.request(request="send", session=session, mri=mri, payload=b"ping".hex(), handle=1, reliable=secure,
                  secure=secure, timeout=5000)
     for event in node.events():
-        if event["event"] == "received":
+        # What else comes belongs to another session of this application.
+        if event["event"] == "received" and event["session"] == session:
             return 0 if bytes.fromhex(event["payload"]) == b"pong" else 1
-        if event["event"] in ("message_status", "refused"):
+        if event["event"] == "refused" or event["event"] == "message_status" and event["session"] == session:
             return 1
     return 1
 
 
 def answer(node):
+    seen = set()
     for event in node.events():
         if event["event"] == "received" and bytes.fromhex(event["payload"]) == b"ping":
             secure = event["transport"] == "tls"
             node.request(request="send", session=event["session"], mri=inverted(event["mri"]), payload=b"pong".hex(), handle=2,
                          reliable=secure, secure=secure)
+        if event["event"] == "refused" and "registered" not in seen:
+            return 1  # nothing will ever come
+        seen.add(event["event"])
     return 0
 
 

@@ -122,6 +122,30 @@ pub enum Routing {
     Peer(PeerHandle),
 }
 
+/// What the application says of what carries a message, beyond its attributes (RFC 5971 B.3, G-389).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Carriage {
+    /// Whatever the attributes allow.
+    #[default]
+    Any,
+    /// The application decides when it is known: it gets [`Indication::MessageProposed`] instead of the message going, and hands that in again
+    /// or not. Nothing waits for it meanwhile: who sends more before may be overtaken by itself.
+    Ask,
+    /// The application has decided for this. If it is something else by now it is asked again.
+    Only(Transport),
+}
+
+impl Carriage {
+    /// Whether the application is to be asked before the message goes by `transport`.
+    pub(crate) fn asks_about(self, transport: Transport) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Ask => true,
+            Self::Only(wanted) => wanted != transport,
+        }
+    }
+}
+
 /// From the application to GIST.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Request {
@@ -217,6 +241,8 @@ pub struct SendMessage {
     pub path: PathId,
     /// How the next peer is found.
     pub routing: Routing,
+    /// Whether the application decides once it is known what carries the message.
+    pub carriage: Carriage,
 }
 
 /// From GIST to the application.
@@ -237,6 +263,14 @@ pub enum Indication {
         /// Why.
         error: SendError,
     },
+    /// What would carry a message that the application wants to decide about ([`Carriage`]; RFC 5971 B.3). It has not been sent, and nothing
+    /// is kept of it: handed in again with [`Carriage::Only`] it goes, else it does not.
+    MessageProposed {
+        /// The message.
+        message: SendMessage,
+        /// What would carry it.
+        transport: Transport,
+    },
     /// Something happened to the way of a session's messages (RFC 5971 B.4).
     NetworkNotification {
         /// The application.
@@ -251,6 +285,8 @@ pub enum Indication {
         former: Option<PeerHandle>,
         /// Who it is from now on; `None` while there is nobody.
         peer: Option<PeerHandle>,
+        /// Whether that peer is authenticated, and allowed by the authorised peer database; not if there is nobody.
+        authenticated: bool,
     },
 }
 
@@ -405,6 +441,7 @@ impl fmt::Debug for SendMessage {
             .field("on_behalf_of", &self.on_behalf_of)
             .field("path", &self.path)
             .field("routing", &self.routing)
+            .field("carriage", &self.carriage)
             .finish()
     }
 }

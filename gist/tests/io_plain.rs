@@ -7,7 +7,8 @@ mod io_support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gist::api::{Indication, MessageHandle, SendError, SendMessage, TransferAttributes, Transport};
+use gist::api::{Indication, MessageHandle, NetworkEvent, SendError, SendMessage, TransferAttributes, Transport};
+use gist::io::ShellConfig;
 use gist::node::Registration;
 use gist::wire::{Direction, NslpId, Profile};
 use io_support::{ANSWERER, ASKER, Authority, NSLP, Node, ROUTER_ALERT, in_own_network, message};
@@ -85,6 +86,64 @@ fn an_application_that_demands_tls_is_not_reached_over_tcp_alone() {
         let delivered = answerer.handle.snapshot().await.unwrap().counters.messages_delivered;
         assert_eq!(delivered, 1, "only the one of the open application");
     });
+}
+
+/// G-051, G-225: one application takes both. What may go to anybody goes as its offer prefers; what may not goes over TLS, and the flow stays there.
+#[test]
+fn an_application_takes_tls_and_tcp_alone() {
+    in_own_network(|| async {
+        let (mut asker, mut answerer) = mixed_nodes(|_| {});
+        asker.send(unprotected(Direction::Downstream, b"anybody.", 1)).await;
+        let received = answerer.received().await;
+        assert_eq!((received.reception.transport, received.authenticated), (Transport::Tcp, false));
+        asker.send(message(Direction::Downstream, b"friends.", 2)).await;
+        let told = answerer.indication().await;
+        assert!(matches!(told, Indication::NetworkNotification { event: NetworkEvent::PeerChanged, authenticated: true, .. }), "{told:?}");
+        let received = answerer.received().await;
+        assert_eq!((&received.payload[..], received.reception.transport, received.authenticated), (&b"friends."[..], Transport::Tls, true));
+        answerer.send(message(Direction::Upstream, b"answer..", 3)).await;
+        let answer = asker.received().await;
+        assert_eq!((&answer.payload[..], answer.reception.transport, answer.authenticated), (&b"answer.."[..], Transport::Tls, true));
+    });
+}
+
+/// Whoever connects over TCP alone takes no place from who comes over TLS: as many as there are, from as many addresses as they have.
+#[test]
+fn a_crowd_over_tcp_alone_does_not_keep_tls_out() {
+    in_own_network(|| async {
+        let (asker, mut answerer) = mixed_nodes(|config| config.node.caps.associations = 32);
+        let mut crowd = Vec::new();
+        for number in 1..=60 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(std::net::SocketAddr::from(([127, 0, 9, number], 0))).unwrap();
+            crowd.push(socket.connect(std::net::SocketAddr::new(ANSWERER, PLAIN_PORT)).await.unwrap());
+        }
+        let plain = async || {
+            let associations = answerer.handle.snapshot().await.unwrap().associations;
+            associations.iter().filter(|entry| entry.transport == Transport::Tcp).count()
+        };
+        while plain().await < 8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        asker.send(message(Direction::Downstream, b"friends.", 1)).await;
+        assert_eq!(plain().await, 8, "a quarter of the table");
+        let received = answerer.received().await;
+        assert_eq!((received.reception.transport, received.authenticated), (Transport::Tls, true));
+    });
+}
+
+/// Both with certificates, and the offer of both lists TCP alone first.
+fn mixed_nodes(change: impl Fn(&mut ShellConfig)) -> (Node, Node) {
+    let authority = Authority::new("ours");
+    let node = |name: &str, address: IpAddr| {
+        let identity = authority.issue(&PKCS_ED25519, &[&format!("{name}.pbs.test"), &address.to_string()]).tls(&authority);
+        Node::start_with(address, identity, "*.pbs.test", |config| {
+            config.node.registrations[0].offer = vec![Profile::tcp(), Profile::tls_over_tcp()];
+            config.node.plain_association_port = PLAIN_PORT;
+            change(config);
+        })
+    };
+    (node("asker", ASKER), node("answerer", ANSWERER))
 }
 
 /// A node without certificate.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use gist::io::ipc::{CLIENTS, Ipc, IpcError, LONGEST_LINE, serve};
+use gist::io::ipc::{CLIENTS, Ipc, IpcError, LONGEST_LINE, PAGE, serve};
 use io_support::{ANSWERER, ASKER, Authority, NSLP, Node, in_own_network};
 use rcgen::PKCS_ED25519;
 use serde_json::{Value, json};
@@ -97,6 +97,92 @@ fn what_is_no_request_is_refused_with_the_reason_and_the_next_line_counts() {
     });
 }
 
+/// A program that has many requests under way knows which of them was refused.
+#[test]
+fn what_is_refused_and_what_is_shown_names_its_request() {
+    in_own_network(|| async {
+        let (asker, _answerer) = nodes();
+        let mut program = Program::connect(&asker.path).await;
+        for (line, id, number) in [
+            (r#"{"id":41,"request":"set_state_lifetime"}"#, json!(41), 1),
+            (r#"{"id":"one","request":"show","what":"routing"}"#, Value::Null, 2),
+            ("nonsense", Value::Null, 3),
+            (r#"{"id":42,"request":"register","nslp_id":1}"#, json!(42), 4),
+            (r#"{"request":"register","nslp_id":1}"#, Value::Null, 5),
+        ] {
+            program.write.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+            let refused = program.event("refused").await;
+            assert_eq!((&refused["id"], &refused["line"]), (&id, &json!(number)), "{refused}");
+        }
+        program.say(json!({ "id": 43, "request": "show", "what": "counters" })).await;
+        let shown = program.event("shown").await;
+        assert_eq!((&shown["id"], &shown["total"], &shown["next"]), (&json!(43), &json!(1), &Value::Null));
+    });
+}
+
+/// However much a node knows, no line it writes is longer than a page of it.
+#[test]
+fn what_is_shown_comes_in_pages() {
+    in_own_network(|| async {
+        let (asker, _answerer) = nodes();
+        let mut program = asker.program().await;
+        let count = 2 * PAGE + 3;
+        for number in 0..count {
+            // Nobody has this application there: each of them asks for a while.
+            let mut message = send("downstream", b"ask!", false);
+            message["session"] = format!("{number:032x}").into();
+            message["mri"]["destination"] = "127.0.0.77".into();
+            program.say(message).await;
+        }
+        let (mut from, mut sessions) = (Value::from(0), std::collections::BTreeSet::new());
+        let mut pages = Vec::new();
+        while !from.is_null() {
+            program.say(json!({ "request": "show", "what": "routing", "from": from })).await;
+            let shown = program.event("shown").await;
+            let content = shown["content"].as_array().unwrap();
+            assert_eq!(shown["total"], count);
+            sessions.extend(content.iter().map(|entry| entry["session"].as_str().unwrap().to_owned()));
+            pages.push(content.len());
+            from = shown["next"].clone();
+        }
+        assert_eq!((pages, sessions.len()), (vec![PAGE, PAGE, 3], count));
+        program.say(json!({ "request": "show", "what": "associations", "from": 9 })).await;
+        assert_eq!(program.event("shown").await["content"], json!([]));
+    });
+}
+
+/// G-389: a program is asked what may carry its message, and what it refuses is not sent.
+#[test]
+fn a_program_decides_what_may_carry_its_message() {
+    in_own_network(|| async {
+        let (asker, answerer) = nodes();
+        let (mut asking, mut answering) = (asker.program().await, answerer.program().await);
+        let over = |word: &str, payload: &[u8]| {
+            let mut message = send("downstream", payload, true);
+            message["over"] = word.into();
+            message
+        };
+        for word in ["ask", "tcp", "udp"] {
+            asking.say(over(word, b"veto")).await;
+            let proposed = asking.event("message_proposed").await;
+            assert_eq!((&proposed["handle"], &proposed["transport"]), (&json!(1), &json!("tls")), "{word}");
+        }
+        asking.say(over("tls", b"good")).await;
+        assert_eq!(answering.event("received").await["payload"], json!(hex::encode("good")));
+    });
+}
+
+#[test]
+fn the_end_of_the_node_is_the_end_of_its_socket() {
+    in_own_network(|| async {
+        let (mut asker, _answerer) = nodes();
+        let mut program = asker.program().await;
+        asker.node.stop().await;
+        tokio::time::timeout(Duration::from_secs(10), asker.ipc.ended()).await.expect("nobody notices");
+        assert!(program.next().await.is_none(), "programs are hung up on");
+    });
+}
+
 #[test]
 fn a_line_without_end_and_a_crowd_are_hung_up_on_and_nobody_else_notices() {
     in_own_network(|| async {
@@ -167,6 +253,9 @@ fn a_program_in_python_is_a_signalling_application() {
         assert!(asked.status.success(), "{told}");
         assert!(told.contains(&hex::encode("pong")) && told.contains(r#""transport":"tls""#), "{told}");
         assert!(events.next_line().await.unwrap().unwrap().contains(&hex::encode("ping")));
+        // The place is taken: the second one says so and ends.
+        let second = start(&answerer.path, &["answer"]).wait_with_output().await.unwrap();
+        assert_eq!((second.status.code(), String::from_utf8(second.stdout).unwrap().contains("another program")), (Some(1), true));
     });
 }
 
@@ -174,7 +263,7 @@ fn a_program_in_python_is_a_signalling_application() {
 struct Served {
     path: PathBuf,
     node: gist::io::Handle,
-    _ipc: Ipc,
+    ipc: Ipc,
     _directory: tempfile::TempDir,
 }
 
@@ -186,7 +275,7 @@ fn nodes() -> (Served, Served) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gist.sock");
         let ipc = serve(&path, &[NSLP], handle.clone(), indications).unwrap();
-        Served { path, node: handle, _ipc: ipc, _directory: directory }
+        Served { path, node: handle, ipc, _directory: directory }
     };
     (node("asker", ASKER), node("answerer", ANSWERER))
 }

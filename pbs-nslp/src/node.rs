@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gist::api::{MessageHandle, PathId, Principal, ReceivedMessage, Routing, SendMessage, TransferAttributes};
+use gist::api::{Carriage, MessageHandle, PathId, Principal, ReceivedMessage, Routing, SendMessage, TransferAttributes};
 use gist::time::Instant;
 use gist::wire::{Direction, Mri, NslpId, SessionId};
 
@@ -252,6 +252,7 @@ impl Node {
             on_behalf_of: envelope.on_behalf_of,
             path: envelope.path,
             routing: Routing::State,
+            carriage: Carriage::Any,
         }
     }
 

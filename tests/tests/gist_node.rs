@@ -54,4 +54,11 @@ fn messages_go_from_console_to_console_and_past_a_router_of_another_application(
     let sides: Vec<&Value> = shown["content"].as_array().unwrap().iter().map(|entry| &entry["side"]).collect();
     assert_eq!(sides.iter().filter(|side| **side == "querying").count(), 2, "{shown}");
     assert_eq!(sides.len(), 4, "nothing is known of the application that is not here: {shown}");
+    // Asked to end as a supervisor asks, a node ends in good order, and its socket with it.
+    drop(sender);
+    let socket = std::env::temp_dir().join(format!("pbs-lab-gist-{}.sock", std::process::id()));
+    let served = start(&network.sender, [SENDER, SENDER6], &["--nslp-id=32720", "--socket", socket.to_str().unwrap()]);
+    assert!(socket.exists());
+    assert!(served.terminate());
+    assert!(!socket.exists());
 }

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use gist::api::{
-    Indication, MessageHandle, NetworkEvent, PathId, ReceivedMessage, Request, Routing, RoutingStatus, SendMessage, TransferAttributes,
+    Carriage, Indication, MessageHandle, NetworkEvent, PathId, ReceivedMessage, Request, Routing, RoutingStatus, SendMessage,
+    TransferAttributes,
 };
 use gist::wire::{Direction, Mri, NslpId, PathCoupled, SessionId};
 
@@ -94,6 +95,8 @@ impl RollCall {
                 let last = self.passed_on.remove(&handle.0);
                 last.map(|(call, names)| self.answer(&call, &names)).into_iter().collect()
             }
+            // For who wants to decide what carries its messages.
+            Indication::MessageProposed { .. } => Vec::new(),
             // B.4: something happened to the way.
             Indication::NetworkNotification { session, mri, event, .. } => {
                 self.news.push(event.to_string());
@@ -172,6 +175,7 @@ fn send(session: SessionId, flow: &Mri, payload: &Bytes, handle: u64) -> Request
         on_behalf_of: None,
         path: PathId::ROUTED,
         routing: Routing::State,
+        carriage: Carriage::Any,
     })
 }
 

@@ -35,10 +35,6 @@ pub enum ShellError {
     /// An application offers TLS, and the node has no certificate.
     #[error("an application offers TLS, and the node has no certificate")]
     NoTls,
-    /// An application offers TLS and TCP alone: a peer that nobody has authenticated could then hold a flow before one that is, or inherit
-    /// it.
-    #[error("an application offers TLS and TCP alone; it has to be one of them")]
-    MixedStacks,
     /// There is no tokio runtime with sockets and timers around the caller.
     #[error("not called inside a tokio runtime")]
     NoRuntime,

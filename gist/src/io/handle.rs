@@ -24,7 +24,12 @@ pub struct Handle {
 #[derive(Debug)]
 pub(super) enum Command {
     Request(Request),
-    Snapshot(oneshot::Sender<Snapshot>),
+    /// Of each table so many entries, behind as many as are to be left out.
+    Snapshot {
+        from: usize,
+        most: usize,
+        answer: oneshot::Sender<Snapshot>,
+    },
     SetAuthorisedPeers(Vec<ApdEntry>),
     SetLocalAddresses(Vec<IpAddr>),
     RoutesChanged(BTreeSet<IpAddr>),
@@ -38,8 +43,12 @@ pub struct Snapshot {
     pub now: Instant,
     /// The routing state table.
     pub routing: Vec<RoutingEntry>,
+    /// How many entries that table has, if it was asked for in part.
+    pub routing_total: usize,
     /// The messaging associations.
     pub associations: Vec<AssociationEntry>,
+    /// How many there are, if they were asked for in part.
+    pub associations_total: usize,
     /// What the node counted.
     pub counters: Counters,
     /// What the shell counted.
@@ -92,8 +101,13 @@ impl Handle {
 
     /// Shows the node's state.
     pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        self.page(0, usize::MAX).await
+    }
+
+    /// Shows part of it: of each table `most` entries at most, without the first `from`. Tables change from one call to the next.
+    pub async fn page(&self, from: usize, most: usize) -> Result<Snapshot, Stopped> {
         let (answer, snapshot) = oneshot::channel();
-        self.commands.send(Command::Snapshot(answer)).await.map_err(|_| Stopped)?;
+        self.commands.send(Command::Snapshot { from, most, answer }).await.map_err(|_| Stopped)?;
         snapshot.await.map_err(|_| Stopped)
     }
 

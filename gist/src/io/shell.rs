@@ -46,9 +46,6 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     if tls.is_none() && node.registrations.iter().any(Registration::offers_tls) {
         return Err(ShellError::NoTls);
     }
-    if node.registrations.iter().any(|registration| registration.offers_tls() && registration.offers_plain_tcp()) {
-        return Err(ShellError::MixedStacks);
-    }
     let offers_plain = node.registrations.iter().any(Registration::offers_plain_tcp);
     if offers_plain && node.plain_association_port == 0 {
         return Err(ShellError::NoAssociationPort);
@@ -187,9 +184,9 @@ impl Shell {
         let now = self.clock.now();
         match input {
             Input::Command(Command::Request(request)) => self.node.handle_request(request, now),
-            Input::Command(Command::Snapshot(answer)) => {
+            Input::Command(Command::Snapshot { from, most, answer }) => {
                 // Whoever asked may have lost interest.
-                let _ = answer.send(self.snapshot(now));
+                let _ = answer.send(self.snapshot(from, most, now));
             }
             Input::Command(Command::SetAuthorisedPeers(entries)) => self.node.set_authorised_peers(entries, now),
             Input::Command(Command::SetLocalAddresses(addresses)) => self.node.set_local_addresses(addresses),
@@ -246,7 +243,7 @@ impl Shell {
         self.node.handle_association(association, event, now);
     }
 
-    fn snapshot(&self, now: Instant) -> Snapshot {
+    fn snapshot(&self, from: usize, most: usize, now: Instant) -> Snapshot {
         let shell = ShellCounters {
             writes_stalled: self.progress.stalled(),
             handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
@@ -254,7 +251,16 @@ impl Shell {
             handshakes_failed: self.gate_counters.failed.load(Ordering::Relaxed),
             ..self.counters
         };
-        Snapshot { now, routing: self.node.routing_table(), associations: self.node.associations(), counters: *self.node.counters(), shell }
+        let (routing_total, associations_total) = self.node.table_lengths();
+        Snapshot {
+            now,
+            routing: self.node.routing_entries(from, most),
+            routing_total,
+            associations: self.node.association_entries(from, most),
+            associations_total,
+            counters: *self.node.counters(),
+            shell,
+        }
     }
 
     /// When to wake for the node. A time that has passed already is served, but not again and again without a pause.

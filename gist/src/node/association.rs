@@ -158,13 +158,15 @@ impl Associations {
     }
 
     /// Whether the peer may open one more: by its share of the table, by the part of it for those that have confirmed
-    /// nothing, and by the peer's share of that.
-    fn allow_one_more(&self, key_hash: &[u8; 32], caps: &Caps) -> bool {
+    /// nothing, and by the peer's share of that. `most_unconfirmed` is that part, which peers over TCP alone have apart from the others,
+    /// so that neither takes it from the other.
+    fn allow_one_more(&self, key_hash: &[u8; 32], protected: bool, most_unconfirmed: usize, caps: &Caps) -> bool {
         let is_waiting = |association: &&Association| !association.opened_here && association.confirmed.is_none();
         let of_peer = || self.table.values().filter(|association| association.key_hash() == Some(key_hash));
+        let of_kind = || self.table.values().filter(|association| association.protected == protected);
         of_peer().count() < share(caps.associations)
-            && self.table.values().filter(is_waiting).count() < caps.unconfirmed_associations
-            && of_peer().filter(is_waiting).count() < share(caps.unconfirmed_associations)
+            && of_kind().filter(is_waiting).count() < most_unconfirmed
+            && of_peer().filter(is_waiting).count() < share(most_unconfirmed)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (AssociationId, &Association)> {
@@ -351,7 +353,11 @@ impl Node {
 
     fn accepted(&mut self, id: AssociationId, remote: SocketAddr, credentials: PeerCredentials, protected: bool, now: Instant) {
         let key_hash = credentials.key_hash;
-        let full = !self.associations.allow_one_more(&key_hash, &self.config.caps) || !self.make_room(Some(&key_hash), now);
+        let unconfirmed = self.config.caps.unconfirmed_associations;
+        let most_unconfirmed = if protected { unconfirmed } else { self.part(unconfirmed) };
+        let full = !self.associations.allow_one_more(&key_hash, protected, most_unconfirmed, &self.config.caps)
+            || !self.has_part_of_associations(protected)
+            || !self.make_room(Some((&key_hash, protected)), now);
         let mut association = Association::new(false, remote, self.config.hold_time, now).over_tls(protected);
         association.certify(credentials, now);
         if full {

@@ -4,6 +4,7 @@
 //! node only of its own flows, a router of any ([`PeerRole`]); either only under one name, at addresses it proves.
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
 use super::association::Association;
@@ -60,14 +61,20 @@ impl Node {
         is_single(towards, end) && credentials.is_some_and(|credentials| credentials.addresses.contains(&end))
     }
 
-    /// Whether both associations have the same peer by its key.
+    /// Whether both associations have the same peer by its key; over TCP alone, by its address: limits hold for a whole network, but
+    /// nobody takes over what another address of it has.
     pub(super) fn have_same_principal(&self, one: AssociationId, other: AssociationId) -> bool {
         let key = |id| self.associations.get(id).and_then(Association::key_hash);
-        key(one).is_some() && key(one) == key(other)
+        let address =
+            |id| self.associations.get(id).filter(|association| !association.protected).map(|association| association.remote.ip());
+        key(one).is_some() && key(one) == key(other) && address(one) == address(other)
     }
 
     /// Whether the association's peer may have one more routing state here.
     pub(super) fn has_share_of_states(&self, id: AssociationId) -> bool {
+        if !self.has_part_of_states(id) {
+            return false;
+        }
         let cap = self.config.caps.routing_states;
         let share = if self.role_of(id) == Some(PeerRole::Router) { router_share(cap) } else { share(cap) };
         let Some(key) = self.associations.get(id).and_then(Association::key_hash) else { return false };
@@ -85,7 +92,15 @@ impl Node {
         let of_cause = self.associations.iter().find(|(_, association)| by_key(association));
         let is_router = of_cause.and_then(|(id, _)| self.role_of(id)) == Some(PeerRole::Router);
         let share = if is_router { router_share(cap) } else { share(cap) };
-        self.causes.get(&cause).is_none_or(|states| *states < share)
+        self.causes.get(&cause).is_none_or(|states| *states < share) && self.has_part_to_cause(&cause)
+    }
+
+    /// The same by what all causes have together that nobody has authenticated.
+    fn has_part_to_cause(&self, cause: &Principal) -> bool {
+        let (cap, protected) = (self.config.caps.routing_states, self.associations.iter().filter(|(_, association)| association.protected));
+        let proved: BTreeSet<_> = protected.filter_map(|(_, association)| association.key_hash()).collect();
+        let unproved = || self.causes.iter().filter(|(cause, _)| !proved.contains(&cause.0));
+        self.part(cap) == cap || proved.contains(&cause.0) || unproved().map(|(_, states)| states).sum::<usize>() < self.part(cap)
     }
 
     pub(super) fn note_cause(&mut self, cause: Option<Principal>) {

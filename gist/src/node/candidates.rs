@@ -3,7 +3,8 @@
 //! Whoever sees a Query can answer it, so a Response alone neither ends a peer nor makes one: an association is opened to
 //! each that answers, and the first that has taken a Confirm over it, and so has made the Responder-Cookie, is the peer. Nor
 //! may answers make this node knock at doors as they like: few associations for one handshake, none to what cannot be a
-//! neighbour, and whoever answered earlier keeps its chance.
+//! neighbour, and whoever answered earlier keeps its chance. Who has proved itself over TCP alone waits for those who answered
+//! and may yet authenticate themselves ([`super::protection`]).
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -162,6 +163,20 @@ impl Node {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
         });
+        if !self.awaits_protected(machine) {
+            self.repeat_proofs(key, machine);
+        }
+    }
+
+    /// Those who have proved themselves over TCP alone have waited for this one, who might have been authenticated.
+    fn repeat_proofs(&mut self, key: &RoutingKey, machine: &Querying) {
+        for Candidate { association, proof, .. } in &machine.candidates {
+            let Some(proof) = *proof else { continue };
+            if self.associations.get(*association).is_some_and(|known| !known.protected && !known.proofs.contains_key(&proof)) {
+                let input = QueryingInput::Proven { association: *association, proof };
+                self.tasks.push_back(Task::Querying(key.clone(), querying::Event::TgProven, input));
+            }
+        }
     }
 
     /// A peer has been taken, or none is wanted any more.

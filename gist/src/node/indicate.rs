@@ -70,18 +70,32 @@ impl Node {
         self.outputs.push_back(Output::Indicate(Indication::MessageStatus { handle, nslp_id, session, mri, error }));
     }
 
-    /// `mri` has the direction of messages towards the peer concerned.
+    /// The message does not go: the application decides whether this may carry it.
+    pub(super) fn propose(&mut self, message: SendMessage, transport: Transport) {
+        self.outputs.push_back(Output::Indicate(Indication::MessageProposed { message, transport }));
+    }
+
+    /// `mri` has the direction of messages towards the peer concerned; the peer from now on has its route.
     pub(super) fn notify(
         &mut self,
         key: &RoutingKey,
         mri: &Mri,
         event: NetworkEvent,
         former: Option<PeerHandle>,
-        peer: Option<PeerHandle>,
+        peer: Option<(PeerHandle, Option<Route>)>,
     ) {
         tracing::debug!(session = %key.session, %event, "network notification");
         let (nslp_id, session, mri) = (key.nslp_id, key.session, mri.clone());
-        self.outputs.push_back(Output::Indicate(Indication::NetworkNotification { nslp_id, session, mri, event, former, peer }));
+        let (peer, route) = peer.unzip();
+        let authenticated = route.flatten().and_then(|route| route.association()).is_some_and(|id| self.is_protected(id));
+        let notification = Indication::NetworkNotification { nslp_id, session, mri, event, former, peer, authenticated };
+        self.outputs.push_back(Output::Indicate(notification));
+    }
+
+    /// How many routing states and associations there are.
+    #[must_use]
+    pub fn table_lengths(&self) -> (usize, usize) {
+        (self.querying.len() + self.responding.len(), self.associations.len())
     }
 
     /// How many routing states there are, of both sides together.
@@ -93,7 +107,13 @@ impl Node {
     /// The routing state table.
     #[must_use]
     pub fn routing_table(&self) -> Vec<RoutingEntry> {
-        let querying = self.querying.iter().map(|(key, machine)| {
+        self.routing_entries(0, usize::MAX)
+    }
+
+    /// So many of its entries, without the first `from`.
+    #[must_use]
+    pub fn routing_entries(&self, from: usize, most: usize) -> Vec<RoutingEntry> {
+        let querying = self.querying.iter().skip(from).map(|(key, machine)| {
             let timers = [querying::Timer::NoResponse, querying::Timer::InactiveQNode];
             let process_end = timers.into_iter().find_map(|t| self.timers.expiry(&TimerKey::Querying(key.clone(), t)));
             RoutingEntry {
@@ -105,7 +125,7 @@ impl Node {
                 ..entry(key, machine.peer.as_ref(), machine.route, machine.ip_distance)
             }
         });
-        let responding = self.responding.iter().map(|(key, machine)| RoutingEntry {
+        let responding = self.responding.iter().skip(from.saturating_sub(self.querying.len())).map(|(key, machine)| RoutingEntry {
             side: Side::Responding,
             mri: key.mri.inverted(),
             state: machine.state.to_string(),
@@ -114,14 +134,22 @@ impl Node {
             queued: machine.stored.len(),
             ..entry(key, Some(&machine.path.peer), Some(machine.path.route), machine.path.ip_distance)
         });
-        querying.chain(responding).collect()
+        querying.chain(responding).take(most).collect()
     }
 
     /// The messaging associations.
     #[must_use]
     pub fn associations(&self) -> Vec<AssociationEntry> {
+        self.association_entries(0, usize::MAX)
+    }
+
+    /// So many of them, without the first `from`.
+    #[must_use]
+    pub fn association_entries(&self, from: usize, most: usize) -> Vec<AssociationEntry> {
         self.associations
             .iter()
+            .skip(from)
+            .take(most)
             .map(|(association, Association { opened_here, remote, state, peer, credentials, protected, users, last_heard, .. })| {
                 AssociationEntry {
                     association,

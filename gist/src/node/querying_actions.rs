@@ -96,11 +96,14 @@ impl Node {
             }
             Action::ReportExpired => self.report_expired(&mut machine.stored, machine.handshake.setback.as_ref(), now),
             Action::ReportPeerChanged => {
-                let new = machine.answer(input).map(|accepted| self.handle_of_responder(&accepted));
+                let new = machine.answer(input).map(|accepted| (self.handle_of_responder(&accepted), route_of(&accepted)));
                 self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle, new);
             }
             // The peer has lost the state, and may well be the next one again.
-            Action::ReportPossibleLoss => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, machine.handle),
+            Action::ReportPossibleLoss => {
+                let peer = machine.handle.map(|handle| (handle, machine.route));
+                self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, peer);
+            }
             Action::ReportAssociationLost => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, None),
             Action::ReportAssociationFailed => {
                 self.report_stored(&mut machine.stored, &association_failed(input));
@@ -166,12 +169,7 @@ impl Node {
     fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, since: Instant) {
         let nli = &accepted.response.nli;
         let peer = Peer::from(nli);
-        let route = match accepted.plan {
-            Some(Plan::Reuse(id)) => Route::Association(id),
-            Some(Plan::Datagram(address)) => Route::Datagram(address),
-            // What is being opened comes back as [`Plan::Reuse`].
-            Some(Plan::Open { .. }) | None => return,
-        };
+        let Some(route) = route_of(accepted) else { return };
         if machine.route != Some(route) {
             self.leave_route(key, machine);
         }
@@ -244,6 +242,15 @@ impl Node {
         if machine.used {
             self.notify(key, &key.mri, NetworkEvent::RouteDeleted, machine.handle, None);
         }
+    }
+}
+
+/// How the one who answered is reached; what is being opened comes back as [`Plan::Reuse`].
+fn route_of(accepted: &AcceptedResponse) -> Option<Route> {
+    match accepted.plan? {
+        Plan::Reuse(id) => Some(Route::Association(id)),
+        Plan::Datagram(address) => Some(Route::Datagram(address)),
+        Plan::Open { .. } => None,
     }
 }
 

@@ -21,7 +21,8 @@ enum BadConfirm {
     Cookie(BadCookie),
     /// The Stack-Proposal is not the one that was sent (§8.6).
     Proposal,
-    /// The association's peer may not go by this name, or may not be the next node of this flow.
+    /// The association's peer may not go by this name, or may not be the next node of this flow, or is not authenticated where
+    /// somebody is who has it.
     NotAuthorised,
 }
 
@@ -51,7 +52,7 @@ impl Node {
             return self.answer(&received, ErrorCause::ObjectType(ObjectTypeFault::Missing), vec![info], now);
         }
         match self.verify(nslp_id, &confirm, original.as_ref(), now) {
-            Ok(_) if !self.may_confirm(nslp_id, &confirm, &received.origin) => {
+            Ok(_) if !self.may_confirm(nslp_id, &confirm, &received.origin) || self.is_kept_from(&key, route) => {
                 self.bad_confirm(BadConfirm::NotAuthorised, &key, route, received, now)
             }
             Ok(arrival) => {

@@ -19,7 +19,7 @@ use super::routing_state::{DatagramOrigin, Origin, Peer, Route, RoutingKey};
 use super::stack::Ports;
 use super::translation::{Translation, original};
 use super::transmit::flow_fields;
-use super::{AddressPrefix, Node, Transmit};
+use super::{AddressPrefix, Node, Registration, Transmit};
 use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
@@ -110,6 +110,7 @@ impl Node {
         let in_turn = existing.is_some_and(|existing| existing.in_turn);
         let reused = existing
             .map(|existing| existing.route)
+            .filter(|route| !self.falls_short(nslp_id, query, *route))
             .or_else(|| self.reusable(nslp_id, query).filter(|_| full_offer.is_some()).map(Route::Association));
         let stack = full_offer.filter(|_| reused.is_none());
         let bound = Bound {
@@ -178,18 +179,26 @@ impl Node {
 
     /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our
     /// full offer and as one of the Query's (G-228, G-229), which TLS over TCP with both ends authenticated always is, and TCP alone where
-    /// both offer it.
+    /// both offer it. But where this node offers TLS as well the Query does not decide that, which anybody on the way may have changed: it
+    /// is told of the full offer, and echoes that with its choice.
     fn reusable(&self, nslp_id: NslpId, query: &Query) -> Option<AssociationId> {
         let asked = query.stack.as_ref()?;
-        let plain = self.takes_unprotected(nslp_id) && asked.proposal.profiles.contains(&Profile::tcp());
+        let offers_tls = self.registration(nslp_id).is_some_and(Registration::offers_tls);
+        let plain = self.takes_unprotected(nslp_id) && !offers_tls && asked.proposal.profiles.contains(&Profile::tcp());
         let peer = Peer::from(&query.nli);
-        let mut candidates = self.associations.of_peer(&peer);
         // One that leaves by another way out knows this node by another name.
-        let is_fit = |association: &Association| {
-            let is_known = association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
-            is_known && (association.protected || plain)
-        };
-        candidates.find(|(_, association)| is_fit(association)).map(|(id, _)| id)
+        let is_known =
+            |association: &Association| association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+        let known = || self.associations.of_peer(&peer).filter(|(_, association)| is_known(association));
+        let protected = known().find(|(_, association)| association.protected);
+        protected.or_else(|| known().next().filter(|_| plain)).map(|(id, _)| id)
+    }
+
+    /// Whether the state's association is less than the Query demands and this node offers: the flow is to get an authenticated peer.
+    fn falls_short(&self, nslp_id: NslpId, query: &Query, route: Route) -> bool {
+        let is_plain = route.association().is_some_and(|id| !self.is_protected(id));
+        let demands = query.stack.as_ref().is_some_and(|stack| !stack.proposal.profiles.contains(&Profile::tcp()));
+        is_plain && demands && self.registration(nslp_id).is_some_and(Registration::offers_tls)
     }
 
     fn ports(&self) -> Ports {

@@ -15,7 +15,17 @@ use super::stack::Choice;
 use super::task::Task;
 use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
-use crate::wire::Response;
+use crate::wire::{MaProtocol, Response};
+
+/// What an association has to be to do for a Response.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    path: PathId,
+    /// Over TLS.
+    protected: bool,
+    /// Whether the peer would have answered over one of TCP alone, had it known one.
+    answers_over_plain: bool,
+}
 
 impl Node {
     pub(super) fn receive_response(&mut self, mut response: Response, received: Received, now: Instant) {
@@ -50,6 +60,16 @@ impl Node {
         let Some(id) = origin.association() else { return true };
         let known = self.associations.get(id).filter(|association| association.peer.is_some());
         known.is_some_and(|association| association.may_claim(&Peer::from(&response.nli)))
+    }
+
+    /// The peer has answered over an association, and counts at once. Over TCP alone it does not go before somebody who may yet
+    /// authenticate itself.
+    fn answered_over(&mut self, key: &RoutingKey, id: AssociationId) -> Option<Plan> {
+        if !self.is_protected(id) && self.querying.get(key).is_some_and(|machine| self.awaits_protected(machine)) {
+            self.counters.unprotected += 1;
+            return None;
+        }
+        self.reuse(key, id)
     }
 
     /// An association that is open already: whether its peer may be the next node of the flow. If not, the application
@@ -89,7 +109,7 @@ impl Node {
     ) -> Option<Plan> {
         let registration = self.registration(key.nslp_id)?;
         let origin = match origin {
-            Origin::Association(id) => return self.reuse(key, *id),
+            Origin::Association(id) => return self.answered_over(key, *id),
             Origin::Datagram(origin) => origin,
         };
         if registration.offer.is_empty() {
@@ -107,8 +127,13 @@ impl Node {
             return None;
         }
         let path = self.querying.get(key)?.path;
-        let common = self.common_association(&Peer::from(&response.nli), remote, (path, protected), asked_at);
-        if own.and_then(|id| self.associations.get(id)).is_some_and(Association::is_open) {
+        // It answers over what stands, unless that is less than it offers.
+        let answers_over_plain =
+            !offer.is_some_and(|offer| offer.proposal.profiles.iter().any(|profile| profile.contains(MaProtocol::Tls)));
+        let wanted = Wanted { path, protected, answers_over_plain };
+        let common = self.common_association(&Peer::from(&response.nli), remote, wanted, asked_at);
+        let is_good = |association: &Association| association.is_open() && association.protected >= protected;
+        if own.and_then(|id| self.associations.get(id)).is_some_and(is_good) {
             // The state's own peer would answer over the association. If that was there before the question it is being
             // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
             self.counters.answered_elsewhere += 1;
@@ -117,7 +142,7 @@ impl Node {
         if let Some(id) = common {
             return self.reuse(key, id);
         }
-        if !self.make_room(None, now) {
+        if !self.has_part_of_associations(protected) || !self.make_room(None, now) {
             self.counters.refused_when_full += 1;
             return None;
         }
@@ -133,22 +158,25 @@ impl Node {
     ///
     /// One that leaves by another way out than the Query did is none of either.
     ///
-    /// One that protects less than what would be opened is none either (G-228).
-    fn common_association(
-        &mut self,
-        peer: &Peer,
-        remote: SocketAddr,
-        (path, protected): (PathId, bool),
-        asked_at: Instant,
-    ) -> Option<AssociationId> {
+    /// One that protects less than what would be opened is none either (G-228), and one that protects more is taken first.
+    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, wanted: Wanted, asked_at: Instant) -> Option<AssociationId> {
+        let Wanted { path, protected, answers_over_plain } = wanted;
         let grace = self.config.query_timer.saturating_mul(2);
-        let is_young = |association: &Association| !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
+        let is_young = |association: &Association| {
+            let is_unused = !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
+            is_unused || !association.protected && !answers_over_plain
+        };
         let usable = |association: &Association| {
             let opens = association.state == association::State::AwaitingConnection && association.remote == remote;
             association.path == path && association.protected >= protected && (association.is_open() || opens)
         };
         let mut found = None;
-        for (id, association) in self.associations.of_peer(peer).filter(|(_, association)| usable(association)) {
+        let (protected, plain): (Vec<_>, Vec<_>) = self
+            .associations
+            .of_peer(peer)
+            .filter(|(_, association)| usable(association))
+            .partition(|(_, association)| association.protected);
+        for (id, association) in protected.into_iter().chain(plain) {
             if is_young(association) {
                 found = found.or(Some(id));
             } else {

@@ -50,7 +50,8 @@ impl Node {
         if has_better {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
         } else if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
-            if known != message.path {
+            if known != message.path || self.needs_better_peer(&along, &message) {
+                self.querying.entry(along.clone()).and_modify(|machine| machine.protected |= message.attributes.secure);
                 self.querying_event(&along, querying::Event::TgOtherPath, QueryingInput::Path(message.path), now);
             }
             self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);

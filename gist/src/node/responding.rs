@@ -152,11 +152,12 @@ impl Node {
 
 impl Node {
     /// Whether the state is somebody else's who may well be there still: the association is open. Only the state's peer by
-    /// its key, or the host whose own flow it is, takes over without a word of the application (note G-128 of the table).
+    /// its key, or the host whose own flow it is, takes over without a word of the application (note G-128 of the table); and whoever
+    /// is authenticated where the state's peer is not.
     fn is_held(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
         let (Some(old), Some(new)) = (machine.path.route.association(), accepted.route.association()) else { return false };
         let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
         let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
-        is_open && !is_own
+        is_open && !is_own && !self.goes_before(machine, accepted)
     }
 }

@@ -13,7 +13,7 @@ use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
 use super::timers::TimerKey;
-use crate::api::{NetworkEvent, PathId, PeerHandle, SendError, SendMessage};
+use crate::api::{NetworkEvent, PathId, SendError, SendMessage};
 use crate::time::Instant;
 
 impl Node {
@@ -77,12 +77,12 @@ impl Node {
             Action::Discard => {}
             Action::ReportPeerChanged => {
                 let new = match input {
-                    RespondingInput::Confirm(accepted) => Some(self.path_of(accepted).handle),
-                    _ => machine.second.as_ref().map(|second| second.handle),
+                    RespondingInput::Confirm(accepted) => Some(self.path_of(accepted)),
+                    _ => machine.second.clone(),
                 };
-                self.tell(key, machine, NetworkEvent::PeerChanged, new);
+                self.tell(key, machine, NetworkEvent::PeerChanged, new.as_ref());
             }
-            Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(machine.path.handle)),
+            Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(&machine.path)),
             Action::ReportRouteDeleted => {
                 self.report_stored(&mut machine.stored, &SendError::TimedOut);
                 self.tell(key, machine, NetworkEvent::RouteDeleted, None);
@@ -120,7 +120,8 @@ impl Node {
         self.timers.start(TimerKey::Responding(key.clone(), timer), now + span);
     }
 
-    fn tell(&mut self, key: &RoutingKey, machine: &Responding, event: NetworkEvent, peer: Option<PeerHandle>) {
+    fn tell(&mut self, key: &RoutingKey, machine: &Responding, event: NetworkEvent, peer: Option<&Path>) {
+        let peer = peer.map(|path| (path.handle, Some(path.route)));
         self.notify(key, &key.mri.inverted(), event, Some(machine.path.handle), peer);
     }
 

@@ -15,7 +15,7 @@ use super::routing_state::{Route, RoutingKey};
 use super::task::Task;
 use super::timers::TimerKey;
 use super::{MOST_STATELESS, Node, Output, Transmit};
-use crate::api::{AssociationId, PathId, Routing, SendError, SendMessage};
+use crate::api::{AssociationId, PathId, Routing, SendError, SendMessage, Transport};
 use crate::time::Instant;
 use crate::wire::datagram::{self, GIST_PORT};
 use crate::wire::{
@@ -177,6 +177,10 @@ impl Node {
             let reason = "the peer is not authenticated, and the message is to go to no other".to_owned();
             return self.report_status(message, SendError::AssociationFailed(reason));
         }
+        let transport = self.transport(route.association());
+        if message.carriage.asks_about(transport) {
+            return self.propose(message, transport);
+        }
         let nli = match (route, own) {
             (Route::Association(_), _) => None,
             (Route::Datagram(_), Some(own)) => Some(self.nli_on(path, own, 0, validity.max(Duration::from_millis(1)))),
@@ -198,6 +202,9 @@ impl Node {
 
     /// Sends the application's message in Q-mode, without any routing state (G-018, G-061).
     pub(super) fn send_stateless(&mut self, message: &SendMessage, now: Instant) {
+        if message.carriage.asks_about(Transport::Datagram) {
+            return self.propose(message.clone(), Transport::Datagram);
+        }
         let Some(own) = self.own_address_for(&message.mri) else { return };
         let is_downstream = message.mri.direction() == Direction::Downstream;
         let destination = query_destination(&message.mri);

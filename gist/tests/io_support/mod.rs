@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use gist::api::{Indication, MessageHandle, PathId, ReceivedMessage, Request, Routing, SendMessage, TransferAttributes};
+use gist::api::{Carriage, Indication, MessageHandle, PathId, ReceivedMessage, Request, Routing, SendMessage, TransferAttributes};
 use gist::io::tls::{Tls, configs};
 use gist::io::{Bind, Handle, Limits, ShellConfig, ShellError, spawn};
 use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
@@ -231,5 +231,6 @@ pub fn message_of((source, destination): (IpAddr, IpAddr), direction: Direction,
         on_behalf_of: None,
         path: PathId::ROUTED,
         routing: Routing::State,
+        carriage: Carriage::Any,
     }
 }

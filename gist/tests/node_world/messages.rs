@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gist::api::{MessageHandle, PathId, Routing, SendMessage, TransferAttributes};
+use gist::api::{Carriage, MessageHandle, PathId, Routing, SendMessage, TransferAttributes};
 use gist::node::Datagram;
 use gist::time::Instant;
 use gist::wire::{Direction, Message, Mri, PathCoupled, SessionId, datagram};
@@ -53,6 +53,7 @@ pub fn text_for(session: SessionId, payload: &[u8]) -> SendMessage {
         on_behalf_of: None,
         path: PathId::ROUTED,
         routing: Routing::State,
+        carriage: Carriage::Any,
     }
 }
 

@@ -40,6 +40,9 @@ pub const KNOWN_PATH_MTU: u16 = 400;
 /// Where every node of the world listens for associations.
 pub const LISTENING_PORT: u16 = 30270;
 
+/// And where for those over TCP alone.
+pub const PLAIN_PORT: u16 = 30271;
+
 /// Mixes well and is no MAC; knows which own address faces which prefix.
 #[derive(Debug)]
 pub struct WorldBackend {
@@ -303,7 +306,9 @@ impl World {
             self.note(format!("{number} -> {output:?}"));
             match output {
                 Output::Transmit(transmit) => self.carry(number, transmit),
-                Output::Connect { association, remote, .. } => self.connect(number, association, remote),
+                Output::Connect { association, remote, peer_address_for_certificate, .. } => {
+                    self.connect(number, association, remote, peer_address_for_certificate.is_some());
+                }
                 Output::SendOnAssociation { association, message } => {
                     self.write(number, association, message.len());
                     let decoded = Message::decode(message.clone()).expect("nodes write what decodes");
@@ -351,13 +356,13 @@ impl World {
         }
     }
 
-    fn connect(&mut self, from: usize, id: AssociationId, remote: SocketAddr) {
+    fn connect(&mut self, from: usize, id: AssociationId, remote: SocketAddr, protected: bool) {
         self.connects += 1;
         let Some(to) = self.owner(remote.ip()).filter(|to| self.members[*to].listens && self.members[*to].alive) else {
             let event = AssociationEvent::Failed("connection refused".to_owned());
             return self.post(Parcel::Association { from, to: from, id, event });
         };
-        if remote.port() != LISTENING_PORT {
+        if remote.port() != if protected { LISTENING_PORT } else { PLAIN_PORT } {
             // Nothing listens there, and the packets are dropped in silence.
             return;
         }
@@ -368,6 +373,10 @@ impl World {
         let own = &self.members[from].addresses;
         let facing = own.iter().copied().find(|own| same_link(*own, remote.ip())).unwrap_or(own[0]);
         let peer_address = SocketAddr::new(facing, 49152);
+        if !protected {
+            self.post(Parcel::Association { from, to, id: other, event: AssociationEvent::AcceptedUnprotected { peer_address } });
+            return self.post(Parcel::Association { from: to, to: from, id, event: AssociationEvent::ConnectedUnprotected });
+        }
         let accepted = AssociationEvent::Accepted { peer_address, credentials: credentials(from) };
         let connected = AssociationEvent::Connected { credentials: credentials(to) };
         self.post(Parcel::Association { from, to, id: other, event: accepted });
@@ -478,6 +487,7 @@ pub fn config(number: usize, role: Role, addresses: &[&str], change: &impl Fn(us
     let mut config = NodeConfig::new(identity(number), role);
     config.registrations = vec![Registration::secure(NSLP, Some(65503))];
     config.association_port = LISTENING_PORT;
+    config.plain_association_port = PLAIN_PORT;
     config.local_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     config.authorised_peers = authorised_peers();
     change(number, &mut config);

@@ -1,6 +1,6 @@
 //! A host is sender of some flows and receiver of others: which of the two a word of GIST is for.
 
-use gist::api::Indication;
+use gist::api::{Indication, SendMessage};
 use gist::wire::Direction;
 
 /// A part of a host.
@@ -19,7 +19,9 @@ pub fn part(indication: &Indication) -> Part {
             Direction::Downstream => Part::Receiver,
             Direction::Upstream => Part::Sender,
         },
-        Indication::MessageStatus { mri, .. } | Indication::NetworkNotification { mri, .. } => match mri.direction() {
+        Indication::MessageStatus { mri, .. }
+        | Indication::MessageProposed { message: SendMessage { mri, .. }, .. }
+        | Indication::NetworkNotification { mri, .. } => match mri.direction() {
             Direction::Downstream => Part::Sender,
             Direction::Upstream => Part::Receiver,
         },

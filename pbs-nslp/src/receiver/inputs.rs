@@ -38,7 +38,7 @@ impl Receiver {
                 let flow = FlowId::from_mri(&mri).ok();
                 self.node.report(flow, session, "", ReportEvent::Undelivered { error });
             }
-            Indication::NetworkNotification { .. } => self.node.ignored(),
+            Indication::MessageProposed { .. } | Indication::NetworkNotification { .. } => self.node.ignored(),
         }
     }
 

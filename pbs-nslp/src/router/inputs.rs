@@ -29,6 +29,8 @@ impl Router {
             Indication::Received(received) => self.handle_message(received, now),
             Indication::MessageStatus { session, mri, error, .. } => self.undelivered(session, &mri, error, now),
             Indication::NetworkNotification { session, mri, event, .. } => self.notified(session, &mri, event, now),
+            // For who leaves its messages' carriage open; these travel over TLS.
+            Indication::MessageProposed { .. } => self.node.ignored(),
         }
     }
 

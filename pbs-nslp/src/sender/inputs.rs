@@ -80,6 +80,8 @@ impl Sender {
             Indication::Received(received) => self.handle_message(received, now),
             Indication::MessageStatus { handle, session, mri, error, .. } => self.undelivered(handle, session, &mri, error, now),
             Indication::NetworkNotification { session, mri, event, .. } => self.notified(session, &mri, event, now),
+            // For who leaves its messages' carriage open; these travel over TLS.
+            Indication::MessageProposed { .. } => self.node.ignored(),
         }
     }
 

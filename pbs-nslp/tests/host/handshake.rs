@@ -206,7 +206,15 @@ fn news_of_messages_reach_the_part_they_are_about() {
     let session = world.queries(reverse())[0].received.session;
     let mri = reverse().to_mri(Direction::Downstream);
     let event = NetworkEvent::AssociationLost;
-    let lost = Indication::NetworkNotification { nslp_id: crate::world::NSLP_ID, session, mri, event, former: None, peer: None };
+    let lost = Indication::NetworkNotification {
+        nslp_id: crate::world::NSLP_ID,
+        session,
+        mri,
+        event,
+        former: None,
+        peer: None,
+        authenticated: false,
+    };
     let now = world.now;
     let host: &mut Host = world.granting();
     host.handle_gist(lost, now);

@@ -263,7 +263,10 @@ impl World {
     pub(crate) fn network(&mut self, place: Place, event: NetworkEvent) {
         let session = self.session();
         let mri = flow().to_mri(Direction::Downstream);
-        self.tell(place, Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event, former: None, peer: None });
+        self.tell(
+            place,
+            Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event, former: None, peer: None, authenticated: false },
+        );
         self.settle();
     }
 

@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
-use gist::io::ipc::{Direction, Method, Request, What};
+use gist::io::ipc::{Asked, Direction, Method, Over, Request, What};
 use gist::wire::NslpId;
 
 /// What `help` says.
 pub(super) const HELP: &str = "\
 send SOURCE DESTINATION TEXT [KEY=VALUE]…   a message along the path of a flow; TEXT is padded with spaces to whole words
     session=HEX32 (otherwise a new one)  direction=upstream  handle=N  reliable  secure  timeout=MILLISECONDS  hop_count=N
-    stateless  to_peer=HEX32
+    stateless  to_peer=HEX32  over=ask|udp|tcp|tls
     protocol=N  source_port=N  destination_port=N  source_prefix=N  destination_prefix=N  ds_field=N  flow_label=N  spi=N
-show routing|associations|counters
+show routing|associations|counters [FROM]   256 entries at most, without the first FROM
 use NSLPID                                  which application speaks; at first the first one
 {\"request\":…}                               any request of the Unix socket, as JSON
 help, quit                                  (the end of the input ends nothing)";
@@ -20,7 +20,7 @@ help, quit                                  (the end of the input ends nothing)"
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// For the node.
-    Request(Request),
+    Request(Asked),
     /// Speak as this application from now on.
     Use(NslpId),
     /// Say what can be said.
@@ -38,7 +38,7 @@ pub(super) enum Line {
 /// What is wrong with it, for the person who typed it.
 pub(super) fn read(line: &str, session: [u8; 16]) -> Result<Line, String> {
     if line.trim_start().starts_with('{') {
-        return Request::read(line.as_bytes()).map(Line::Request).map_err(|error| error.to_string());
+        return Asked::read(line.as_bytes()).map(Line::Request).map_err(|error| error.to_string());
     }
     let mut words = line.split_whitespace();
     match words.next() {
@@ -53,11 +53,16 @@ pub(super) fn read(line: &str, session: [u8; 16]) -> Result<Line, String> {
                 Some("counters") => What::Counters,
                 _ => return Err("show routing|associations|counters".to_owned()),
             };
-            Ok(Line::Request(Request::Show { what }))
+            let from = words.next().map_or(Ok(0), |word| number(word, "a number of entries"))?;
+            Ok(Line::Request(unnamed(Request::Show { what, from })))
         }
-        Some("send") => send(words, session).map(Line::Request),
+        Some("send") => send(words, session).map(unnamed).map(Line::Request),
         Some(other) => Err(format!("`{other}` is no command; `help` lists them")),
     }
+}
+
+fn unnamed(request: Request) -> Asked {
+    Asked { id: None, request }
 }
 
 fn send<'a>(mut words: impl Iterator<Item = &'a str>, session: [u8; 16]) -> Result<Request, String> {
@@ -91,6 +96,15 @@ fn send<'a>(mut words: impl Iterator<Item = &'a str>, session: [u8; 16]) -> Resu
                 let octets = hex::decode(value).ok().and_then(|octets| octets.try_into().ok());
                 message.to_peer = Some(octets.ok_or("to_peer=HEX32: the `peer_handle` of a message that was received")?);
             }
+            "over" => {
+                message.over = Some(match value {
+                    "ask" => Over::Ask,
+                    "udp" => Over::Udp,
+                    "tcp" => Over::Tcp,
+                    "tls" => Over::Tls,
+                    _ => return Err("over=ask|udp|tcp|tls".to_owned()),
+                });
+            }
             "reliable" => message.reliable = true,
             "secure" => message.secure = true,
             "timeout" => message.timeout = Some(number(value, key)?),
@@ -117,6 +131,7 @@ fn send<'a>(mut words: impl Iterator<Item = &'a str>, session: [u8; 16]) -> Resu
         hop_count: message.hop_count,
         stateless: message.stateless,
         to_peer: message.to_peer,
+        over: message.over,
     })
 }
 
@@ -130,6 +145,7 @@ struct Message {
     hop_count: Option<u8>,
     stateless: bool,
     to_peer: Option<[u8; 16]>,
+    over: Option<Over>,
 }
 
 #[derive(Default)]
@@ -178,7 +194,7 @@ mod tests {
             "mri":{"method":"path-coupled","direction":"upstream","source":"10.0.0.1","destination":"10.0.9.1","protocol":17,
                    "source_port":4000}}"#;
         assert_eq!(read(typed, [9; 16]), read(&json.replace('\n', ""), [0; 16]));
-        assert!(matches!(read(typed, [9; 16]), Ok(Line::Request(Request::Send { .. }))));
+        assert!(matches!(read(typed, [9; 16]), Ok(Line::Request(Asked { request: Request::Send { .. }, .. }))));
     }
 
     #[test]

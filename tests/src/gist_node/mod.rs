@@ -10,14 +10,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use gist::io::ipc::{Event, Request, content, serve};
+use gist::io::ipc::{Asked, Event, Ipc, Request, serve, shown};
 use gist::io::tls::{self, Tls};
 use gist::io::{Bind, Handle, Limits, ShellConfig, spawn};
-use gist::node::{ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
+use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity, Profile};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
 
 use console::{HELP, Line};
 
@@ -48,9 +49,21 @@ pub struct Options {
     /// Whom it believes (PEM).
     #[arg(long, value_name = "FILE")]
     authority: Option<PathBuf>,
-    /// TCP port of its associations over TCP alone, instead of TLS: to peers that nobody has authenticated.
-    #[arg(long, value_name = "PORT", conflicts_with = "certificate")]
+    /// TCP port of its associations over TCP alone, to peers that nobody has authenticated; with a certificate TLS goes before it.
+    #[arg(long, value_name = "PORT")]
     plain_port: Option<u16>,
+    /// Networks towards which IPv4 Queries go without router alert.
+    #[arg(long, value_name = "PREFIX")]
+    without_router_alert: Vec<AddressPrefix>,
+    /// Longest IP packet that each of its links takes; a message in a datagram is no longer than this and 576 octets allow.
+    #[arg(long, default_value_t = 1500, value_name = "OCTETS")]
+    first_hop_mtu: u16,
+    /// Messages that a GIST-aware NAT has changed are taken (RFC 5971 §7.2.2).
+    #[arg(long)]
+    behind_nats: bool,
+    /// A Responder-Cookie that is wrong is answered by an Error, to find out why; makes the node reflect.
+    #[arg(long)]
+    answer_bad_cookies: bool,
     /// It forwards packets of others, and takes Queries for its applications off their way. Needs root.
     #[arg(long)]
     intercept: bool,
@@ -74,6 +87,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
 
 async fn serve_console(options: &Options) -> io::Result<bool> {
     let applications: Vec<NslpId> = options.applications.iter().copied().map(NslpId).collect();
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (gist, mut indications) = spawn(options.config()?).map_err(io::Error::other)?;
     let _interception = options.intercept.then(|| interception::start(options.queue, gist.clone())).transpose()?;
     let mut ipc = None;
@@ -84,6 +98,7 @@ async fn serve_console(options: &Options) -> io::Result<bool> {
     eprintln!("GIST node {}; `help` lists the commands", options.identity());
     let mut speaking = applications.first().copied();
     let mut lines = Some(BufReader::new(tokio::io::stdin()).lines());
+    let mut typed = 0;
     loop {
         tokio::select! {
             indication = indications.recv(), if ipc.is_none() => match indication {
@@ -93,31 +108,36 @@ async fn serve_console(options: &Options) -> io::Result<bool> {
                 }
                 None => return Err(io::Error::other("the node has ended")),
             },
+            () = ended(&mut ipc) => return Err(io::Error::other("the node has ended")),
             line = next(&mut lines) => match line? {
                 // The end of the input ends nothing: a script may only want to listen.
                 None => lines = None,
-                Some(line) => match console::read(&line, new_session()?) {
+                Some(line) => {
+                    typed += 1;
+                    match console::read(&line, new_session()?) {
                     Ok(Line::Nothing) => {}
                     Ok(Line::Help) => eprintln!("{HELP}"),
                     Ok(Line::Quit) => break,
                     Ok(Line::Use(nslp_id)) if applications.contains(&nslp_id) => speaking = Some(nslp_id),
                     Ok(Line::Use(nslp_id)) => eprintln!("this node has no application {nslp_id}"),
-                    Ok(Line::Request(request)) => carry_out(request, speaking.filter(|_| ipc.is_none()), &gist).await,
-                    Err(why) => say(&Event::Refused { why }, None),
+                    Ok(Line::Request(asked)) => carry_out(asked, typed, speaking.filter(|_| ipc.is_none()), &gist).await,
+                    Err(why) => say(&Event::Refused { id: None, line: typed, why }, None),
+                    }
                 },
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupted.recv() => break,
+            _ = terminated.recv() => break,
         }
     }
     gist.stop().await;
     Ok(true)
 }
 
-async fn carry_out(request: Request, speaking: Option<NslpId>, gist: &Handle) {
-    let refused = |why: String| Some(Event::Refused { why });
+async fn carry_out(Asked { id, request }: Asked, line: u64, speaking: Option<NslpId>, gist: &Handle) {
+    let refused = |why: String| Some(Event::Refused { id, line, why });
     let answer = match (request, speaking) {
-        (Request::Show { what }, _) => match gist.snapshot().await {
-            Ok(snapshot) => Some(Event::Shown { what, content: content(what, &snapshot) }),
+        (Request::Show { what, from }, _) => match shown(id, what, from, gist).await {
+            Ok(event) => Some(event),
             Err(stopped) => refused(stopped.to_string()),
         },
         (_, None) => refused("the applications are programs on the socket; the console only shows".to_owned()),
@@ -128,6 +148,14 @@ async fn carry_out(request: Request, speaking: Option<NslpId>, gist: &Handle) {
     };
     if let Some(answer) = answer {
         say(&answer, speaking);
+    }
+}
+
+/// The end of the node whose applications are on a socket; never, where they are not.
+async fn ended(ipc: &mut Option<Ipc>) {
+    match ipc {
+        Some(ipc) => ipc.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -173,6 +201,10 @@ impl Options {
         node.registrations = self.applications.iter().map(registration).collect();
         node.association_port = self.port;
         node.plain_association_port = self.plain_port.unwrap_or(0);
+        node.without_router_alert.clone_from(&self.without_router_alert);
+        node.first_hop_mtu = self.first_hop_mtu;
+        node.behind_nats = self.behind_nats;
+        node.answer_bad_cookies = self.answer_bad_cookies;
         node.local_addresses = self.addresses.clone();
         // Whom the authority has certified; this is a node for trying things.
         node.authorised_peers = vec![ApdEntry { pattern: IdentityPattern::Any, role: PeerRole::Router, allow: true }];

@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pbs_lab::network::namespace::{Lifetime, Namespace};
 use serde_json::Value;
 
@@ -33,6 +35,13 @@ impl Console {
             lines.map_while(|line| serde_json::from_str(&line).ok()).try_for_each(|event| told.send(event))
         });
         Self { child, input, events }
+    }
+
+    /// Asks it to end, as a supervisor does; whether it ends in good order.
+    #[allow(dead_code, reason = "one test does")]
+    pub(crate) fn terminate(mut self) -> bool {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().success()
     }
 
     /// A line on its console.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mri::Method;
+use super::strict::Fields;
 use crate::api::{
-    Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, ReceivedMessage, Routing, RoutingStatus, SendError, SendMessage,
+    Carriage, Indication, MessageHandle, NetworkEvent, PathId, PeerHandle, ReceivedMessage, Routing, RoutingStatus, SendError, SendMessage,
     TransferAttributes,
 };
 use crate::wire::{NslpId, SessionId};
@@ -53,6 +54,9 @@ pub enum Request {
         /// To this peer, whatever routing state says.
         #[serde(default, with = "optional_hexadecimal")]
         to_peer: Option<[u8; 16]>,
+        /// What may carry it.
+        #[serde(default)]
+        over: Option<Over>,
     },
     /// B.5.
     SetStateLifetime {
@@ -92,7 +96,33 @@ pub enum Request {
     Show {
         /// Which of it.
         what: What,
+        /// How many entries to leave out.
+        #[serde(default)]
+        from: usize,
     },
+}
+
+/// A line of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What the program calls it.
+    pub id: Option<u64>,
+    /// What it asks.
+    pub request: Request,
+}
+
+/// What may carry a message (B.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Over {
+    /// The program decides when it is known.
+    Ask,
+    /// Datagrams alone.
+    Udp,
+    /// TCP alone.
+    Tcp,
+    /// TLS alone.
+    Tls,
 }
 
 /// What the application believes of a peer (B.6).
@@ -176,6 +206,18 @@ pub enum Event {
         /// The same in words.
         why: String,
     },
+    /// B.3: what would carry a message that the program wants to decide about. It has not been sent.
+    MessageProposed {
+        /// As given with the message.
+        handle: u64,
+        /// Session identifier.
+        #[serde(with = "hexadecimal")]
+        session: [u8; 16],
+        /// The flow, with the message's direction.
+        mri: Method,
+        /// What would carry it.
+        transport: Transport,
+    },
     /// B.4.
     NetworkNotification {
         /// Session identifier.
@@ -189,16 +231,28 @@ pub enum Event {
         former: Option<String>,
         /// Who it is.
         peer: Option<String>,
+        /// Whether that is an authenticated peer.
+        authenticated: bool,
     },
     /// What was asked for.
     Shown {
+        /// The request's.
+        id: Option<u64>,
         /// What it is.
         what: What,
-        /// And its content.
+        /// And its content, [`PAGE`](super::PAGE) entries at most.
         content: Value,
+        /// How many entries there are.
+        total: usize,
+        /// `from` of the request for the entries behind these.
+        next: Option<usize>,
     },
     /// A line that is no request, or a request that cannot be taken.
     Refused {
+        /// The request's.
+        id: Option<u64>,
+        /// Which line of the program, from 1.
+        line: u64,
         /// Why.
         why: String,
     },
@@ -248,26 +302,37 @@ pub enum Change {
 
 /// Why a line is no request.
 #[derive(Debug, thiserror::Error)]
-#[error("not a request: {0}")]
-pub struct NotALine(#[from] serde_json::Error);
+#[error("not a request: {why}")]
+pub struct NotALine {
+    /// What the program calls it, if that can be read.
+    pub id: Option<u64>,
+    /// What is wrong with it.
+    why: String,
+}
 
-impl Request {
+impl Asked {
     /// Reads a line.
     ///
     /// # Errors
     ///
     /// It is no JSON object, or none of the requests, or has a key that the request does not have.
     pub fn read(line: &[u8]) -> Result<Self, NotALine> {
-        Ok(serde_json::from_slice(line)?)
+        let not = |id, why: serde_json::Error| NotALine { id, why: why.to_string() };
+        let Fields(mut fields) = serde_json::from_slice(line).map_err(|why| not(None, why))?;
+        let id: Option<u64> = fields.remove("id").map(serde_json::from_value).transpose().map_err(|why| not(None, why))?;
+        let request = serde_json::from_value(Value::Object(fields)).map_err(|why| not(id, why))?;
+        Ok(Self { id, request })
     }
+}
 
+impl Request {
     /// What the node is asked on behalf of the application; `None` for what is not the node's business.
     pub fn of_application(self, nslp_id: NslpId) -> Option<crate::api::Request> {
         use crate::api::Request as Asked;
 
         Some(match self {
             Self::Register { .. } | Self::Show { .. } => return None,
-            Self::Send { session, mri, payload, handle, reliable, secure, timeout, hop_count, stateless, to_peer } => {
+            Self::Send { session, mri, payload, handle, reliable, secure, timeout, hop_count, stateless, to_peer, over } => {
                 Asked::Send(SendMessage {
                     nslp_id,
                     session: SessionId(session),
@@ -284,6 +349,7 @@ impl Request {
                         None if stateless => Routing::Stateless,
                         None => Routing::State,
                     },
+                    carriage: over.map_or(Carriage::Any, Carriage::from),
                 })
             }
             Self::SetStateLifetime { session, mri, lifetime } => {
@@ -319,11 +385,16 @@ impl Event {
                 let (error, why) = (error.into(), error.to_string());
                 (*nslp_id, Self::MessageStatus { handle: handle.0, session: session.0, mri: mri.into(), error, why })
             }
-            Indication::NetworkNotification { nslp_id, session, mri, event, former, peer } => {
+            Indication::MessageProposed { message, transport } => {
+                let SendMessage { handle, nslp_id, session, mri, .. } = message;
+                let (mri, transport) = (mri.into(), (*transport).into());
+                (*nslp_id, Self::MessageProposed { handle: handle.0, session: session.0, mri, transport })
+            }
+            Indication::NetworkNotification { nslp_id, session, mri, event, former, peer, authenticated } => {
                 let name = |peer: &Option<PeerHandle>| peer.map(|peer| peer.to_string());
                 let (former, peer) = (name(former), name(peer));
-                let change = (*event).into();
-                (*nslp_id, Self::NetworkNotification { session: session.0, mri: mri.into(), change, former, peer })
+                let (change, authenticated) = ((*event).into(), *authenticated);
+                (*nslp_id, Self::NetworkNotification { session: session.0, mri: mri.into(), change, former, peer, authenticated })
             }
         }
     }
@@ -346,6 +417,17 @@ fn received(message: &ReceivedMessage) -> Event {
         explicit: message.reception.explicit,
         ip_ttl: message.reception.ip_ttl,
         interface: message.reception.interface,
+    }
+}
+
+impl From<Over> for Carriage {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Ask => Self::Ask,
+            Over::Udp => Self::Only(crate::api::Transport::Datagram),
+            Over::Tcp => Self::Only(crate::api::Transport::Tcp),
+            Over::Tls => Self::Only(crate::api::Transport::Tls),
+        }
     }
 }
 
@@ -432,7 +514,7 @@ mod tests {
     fn a_request_is_read_and_what_is_left_out_has_its_default() {
         let line = br#"{"request":"send","session":"000102030405060708090a0b0c0d0e0f","payload":"68692121",
             "mri":{"method":"loose-end","direction":"downstream","source":"10.0.0.1","destination":"10.0.9.1"}}"#;
-        let Some(crate::api::Request::Send(message)) = Request::read(line).unwrap().of_application(NslpId(9)) else { panic!() };
+        let Some(crate::api::Request::Send(message)) = Asked::read(line).unwrap().request.of_application(NslpId(9)) else { panic!() };
         assert_eq!((message.nslp_id, message.payload.as_ref(), message.handle), (NslpId(9), &b"hi!!"[..], MessageHandle(0)));
         assert_eq!((message.attributes, message.timeout, message.hop_count), (TransferAttributes::default(), None, None));
         assert_eq!(message.session.0[15], 15);
@@ -440,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_quite_a_request_says_what_is_wrong() {
-        let wrong = |line: &str| Request::read(line.as_bytes()).unwrap_err().to_string();
+        let wrong = |line: &str| Asked::read(line.as_bytes()).unwrap_err().to_string();
         assert!(wrong(r#"{"request":"sned"}"#).contains("unknown variant `sned`"));
         assert!(wrong(r#"{"request":"register","nslp_id":1,"raw":2}"#).contains("unknown field `raw`"));
         assert!(wrong(r#"{"request":"register","nslp_id":65536}"#).contains("65536"));
@@ -451,5 +533,11 @@ mod tests {
         assert!(session("00").contains("another length"));
         assert!(session("zz").contains("not hexadecimal"));
         assert!(wrong("").starts_with("not a request"));
+        assert!(wrong("[]").contains("not an object"));
+        assert!(wrong(r#"{"request":"register","nslp_id":1,"nslp_id":2}"#).contains("duplicate field `nslp_id`"));
+        assert!(wrong(r#"{"id":1,"id":2,"request":"show","what":"routing"}"#).contains("duplicate field `id`"));
+        let twice = r#"{"method":"loose-end","direction":"upstream","source":"10.0.0.1","source":"10.0.0.2","destination":"10.0.9.1"}"#;
+        let asked = format!(r#"{{"request":"set_state_lifetime","session":"{}","lifetime":0,"mri":{twice}}}"#, "07".repeat(16));
+        assert!(wrong(&asked).contains("duplicate field `source`"));
     }
 }

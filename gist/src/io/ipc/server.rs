@@ -13,12 +13,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::hub::{Hub, NotRegistered, Registered};
-use super::line::{Event, Request};
-use super::{CLIENTS, LONGEST_LINE, content};
+use super::line::{Asked, Event, Request};
+use super::{CLIENTS, LONGEST_LINE, shown};
 use crate::api::Indication;
 use crate::io::Handle;
 use crate::wire::NslpId;
@@ -58,7 +58,7 @@ pub enum IpcError {
 /// A socket that is served. It ends with this value, and with the node.
 #[derive(Debug)]
 pub struct Ipc {
-    task: AbortHandle,
+    task: JoinHandle<()>,
     path: PathBuf,
     identity: (u64, u64),
 }
@@ -96,7 +96,7 @@ pub fn serve(path: &Path, applications: &[NslpId], gist: Handle, mut indications
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                     let (hub, gist) = (hub.clone(), gist.clone());
                     programs.spawn(async move {
-                        if let Err(error) = (Program { hub, gist, registered: None }).serve(stream).await {
+                        if let Err(error) = (Program { hub, gist, registered: None, lines: 0 }).serve(stream).await {
                             tracing::debug!(%error, "a program on the socket of applications is let go");
                         }
                         drop(place);
@@ -105,7 +105,7 @@ pub fn serve(path: &Path, applications: &[NslpId], gist: Handle, mut indications
             }
         }
     });
-    Ok(Ipc { task: task.abort_handle(), path: path.to_owned(), identity })
+    Ok(Ipc { task, path: path.to_owned(), identity })
 }
 
 /// One program on the socket.
@@ -113,6 +113,8 @@ struct Program {
     hub: Hub,
     gist: Handle,
     registered: Option<Registered>,
+    /// How many lines it has written.
+    lines: u64,
 }
 
 impl Program {
@@ -127,6 +129,7 @@ impl Program {
                 // What has been read of a line stays in it.
                 octets = rest.read_until(b'\n', &mut line) => {
                     octets?;
+                    self.lines = self.lines.saturating_add(1);
                     match line.last() {
                         Some(b'\n') => {
                             let answer = self.answer(&line).await;
@@ -135,7 +138,7 @@ impl Program {
                         }
                         _ if line.len() >= LONGEST_LINE => {
                             let why = format!("a line of more than {LONGEST_LINE} octets");
-                            return say(&mut write, &Event::Refused { why }).await;
+                            return say(&mut write, &Event::Refused { id: None, line: self.lines, why }).await;
                         }
                         _ => return Ok(()),
                     }
@@ -152,11 +155,12 @@ impl Program {
     }
 
     async fn answer(&mut self, line: &[u8]) -> Option<Event> {
-        let refused = |why: String| Some(Event::Refused { why });
-        let request = match Request::read(line) {
-            Ok(request) => request,
-            Err(error) => return refused(error.to_string()),
+        let number = self.lines;
+        let Asked { id, request } = match Asked::read(line) {
+            Ok(asked) => asked,
+            Err(error) => return Some(Event::Refused { id: error.id, line: number, why: error.to_string() }),
         };
+        let refused = |why: String| Some(Event::Refused { id, line: number, why });
         match (request, &self.registered) {
             (Request::Register { .. }, Some(own)) => refused(NotRegistered::Already(own.nslp_id).to_string()),
             (Request::Register { nslp_id }, None) => match self.hub.register(NslpId(nslp_id)) {
@@ -166,8 +170,8 @@ impl Program {
                 }
                 Err(error) => refused(error.to_string()),
             },
-            (Request::Show { what }, _) => match self.gist.snapshot().await {
-                Ok(snapshot) => Some(Event::Shown { what, content: content(what, &snapshot) }),
+            (Request::Show { what, from }, _) => match shown(id, what, from, &self.gist).await {
+                Ok(event) => Some(event),
                 Err(stopped) => refused(stopped.to_string()),
             },
             (request, Some(own)) => match self.gist.request(request.of_application(own.nslp_id)?).await {
@@ -175,6 +179,15 @@ impl Program {
                 Err(error) => refused(error.to_string()),
             },
             (_, None) => refused("the program has not said which application it is: `register` comes first".to_owned()),
+        }
+    }
+}
+
+impl Ipc {
+    /// Waits until the node has ended, and with it everything on the socket.
+    pub async fn ended(&mut self) {
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
         }
     }
 }

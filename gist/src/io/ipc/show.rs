@@ -2,19 +2,29 @@
 
 use serde_json::{Value, json};
 
-use super::line::{Transport, What};
+use super::PAGE;
+use super::line::{Event, Transport, What};
 use super::mri::Method;
-use crate::io::Snapshot;
+use crate::io::{Handle, Stopped};
 use crate::node::{AssociationEntry, RoutingEntry, Side};
 use crate::time::Instant;
 
-/// One part of a snapshot: a list of objects, or for the counters one object.
-pub fn content(what: What, snapshot: &Snapshot) -> Value {
-    match what {
-        What::Routing => snapshot.routing.iter().map(|entry| routing(entry, snapshot.now)).collect(),
-        What::Associations => snapshot.associations.iter().map(|entry| association(entry, snapshot.now)).collect(),
-        What::Counters => json!({ "node": snapshot.counters, "shell": snapshot.shell }),
-    }
+/// What the node knows, from an entry on: a list of objects, or for the counters one object.
+///
+/// # Errors
+///
+/// The node has ended.
+pub async fn shown(id: Option<u64>, what: What, from: usize, gist: &Handle) -> Result<Event, Stopped> {
+    let snapshot = gist.page(from, PAGE).await?;
+    let (content, total) = match what {
+        What::Routing => (snapshot.routing.iter().map(|entry| routing(entry, snapshot.now)).collect(), snapshot.routing_total),
+        What::Associations => {
+            (snapshot.associations.iter().map(|entry| association(entry, snapshot.now)).collect(), snapshot.associations_total)
+        }
+        What::Counters => (json!({ "node": snapshot.counters, "shell": snapshot.shell }), 1),
+    };
+    let next = from.saturating_add(PAGE);
+    Ok(Event::Shown { id, what, content, total, next: (next < total).then_some(next) })
 }
 
 fn routing(entry: &RoutingEntry, now: Instant) -> Value {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gist::api::{MessageHandle, PathId, Request, Routing, SendMessage, TransferAttributes};
+use gist::api::{Carriage, MessageHandle, PathId, Request, Routing, SendMessage, TransferAttributes};
 use gist::node::{Node, Output, Transmit};
 use gist::time::Instant;
 use gist::wire::{Body, Direction, Message, Query, Response, datagram};
@@ -139,6 +139,7 @@ pub(super) fn message(session: Session, payload: Bytes) -> SendMessage {
         on_behalf_of: None,
         path: PathId::ROUTED,
         routing: Routing::State,
+        carriage: Carriage::Any,
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gist::api::{AssociationId, Indication, MessageHandle, PathId, Request, Routing, RoutingStatus, SendMessage, TransferAttributes};
+use gist::api::{
+    AssociationId, Carriage, Indication, MessageHandle, PathId, Request, Routing, RoutingStatus, SendMessage, TransferAttributes,
+};
 use gist::node::{
     ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, PeerRole, Registration,
     Role, Transmit,
@@ -160,6 +162,7 @@ impl Pair {
             on_behalf_of: None,
             path: PathId::ROUTED,
             routing: Routing::State,
+            carriage: Carriage::Any,
         };
         self.request(number, Request::Send(message));
     }
