@@ -20,6 +20,7 @@ use super::story::{Clock, Story, Told};
 use crate::demo::trial::source_port;
 use crate::ground::ASSOCIATION_PORT;
 use crate::network::capture::Capture;
+use crate::network::link;
 use crate::network::overlay::{self, NODES, Overlay, addresses};
 use crate::network::relay::Relay;
 use crate::network::topology::Family;
@@ -110,6 +111,11 @@ impl Site {
     /// Kills a node's daemon (SIGKILL). Its rules stay.
     pub(super) fn kill(&mut self, name: &str) -> io::Result<()> {
         self.daemons.remove(name).map_or(Ok(()), |mut daemon| daemon.kill())
+    }
+
+    /// Takes a node's link down: nothing leaves it any more, and nobody is told.
+    pub(super) fn cut_off(&self, name: &str, interface: &str) -> io::Result<()> {
+        link::take_down(self.network.host(name)?, interface)
     }
 
     /// The sender's host.

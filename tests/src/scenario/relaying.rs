@@ -21,7 +21,7 @@ const AH: u8 = 51;
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a relay may be dead until its flows leave it: it is asked every second, and dead after 3 s without an answer, on a busy
 /// machine. Two time-outs of a refresh would take 12 s, and come up to a period later.
-const LEFT: Duration = Duration::from_secs(7);
+pub(super) const LEFT: Duration = Duration::from_secs(7);
 /// How long the nodes behind a relay may take to learn of a flow: two handshakes of GIST with TLS, on a busy machine.
 const SET_UP: Duration = Duration::from_secs(4);
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::audit::{Of, Unit};
 use super::outcome::Outcome;
 use super::overlay::{Scenario, Site};
-use super::relaying::{await_agreement, moment, must_count, must_follow, must_go_on, must_know_the_relays, must_stand, words};
+use super::relaying::{LEFT, await_agreement, moment, must_count, must_follow, must_go_on, must_know_the_relays, must_stand, words};
 use super::site::{OTHER_PORT, PORT, SHORTEST};
+use crate::network::overlay;
 use crate::network::relay::Fate;
 
 /// Between datagrams of a flow.
@@ -20,7 +21,7 @@ const COLD: Duration = Duration::from_secs(21);
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "black-hole-relay",
     what: "figure 5: everything dropped between the routers, signalling too, and three relays: each flow asks twice, and goes on over the \
-           nearest; one that begins in the black hole is permitted there",
+           nearest; one that begins in the black hole is permitted there. When that relay is cut off without a word, all take the other",
     refresh: SHORTEST,
     run: play,
 };
@@ -67,6 +68,24 @@ fn play(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     outcome.check("the volumes agree again", agreed.is_some(), words(agreed.as_ref()));
     must_stand(site, outcome, "one rule and one route lead to the relay, for all three", true)?;
 
+    let elsewhere = site.count("relay2-link", Of::Tunnel, (dropped, site.now())).packets;
+    outcome.check("nothing went over the farther relay", elsewhere == 0, format!("{elsewhere} packets"));
+
+    progress("cutting that relay off, so that nobody says a word (at most 11 s)");
+    site.cut_off("relay1", overlay::NEAR_LINK)?;
+    let cut = site.now();
+    for (port, which) in [(PORT, "the flow"), (OTHER_PORT, "the other flow"), (LATE_PORT, "the late flow")] {
+        let told = site.await_rule_of(Some(port), "sender", &["FS-36"], cut, LEFT)?;
+        outcome.check(format!("{which} leaves the relay that is silent (FS-36)"), told.is_some(), words(told.as_ref()));
+        changed = if port == PORT { moment(site, told.as_ref()) } else { changed };
+    }
+    must_go_on(site, outcome, changed, "relay2-link", "the other relay")?;
+    let shown = site.count("before-router3", Of::Flow, (cut, site.now()));
+    outcome.figure_of("milliseconds without data when the relay was cut off", Unit::Milliseconds, [(shown, false)]);
+    let before = late.received();
+    outcome.check("the late flow's packets arrive too", late.await_more(before, Duration::from_secs(6)), format!("{before} before"));
+    must_stand(site, outcome, "one rule and one route lead to the other relay", true)?;
+
     progress("ending the flows, and counting");
     let (delivered, others, late) = (steady.end()?, other.end()?, late.end()?);
     let more = [("the flow", &delivered), ("the other flow", &others), ("the late flow", &late)];
@@ -85,9 +104,7 @@ fn play(site: &mut Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::
     }
     let clear = site.count("before-router3", Of::Clear, (Duration::ZERO, site.now())).packets;
     outcome.check("no packet of the flow came without AH behind a relay", clear == 0, format!("{clear} packets"));
-    let elsewhere = site.count("relay2-link", Of::Tunnel, whole).packets;
-    outcome.check("nothing went over the farther relay", elsewhere == 0, format!("{elsewhere} packets"));
-    must_count(site, outcome, "relay1", "relay1-link", Of::Tunnel)?;
+    must_count(site, outcome, "relay2", "relay2-link", Of::Tunnel)?;
     must_count(site, outcome, "receiver", "receiver-link", Of::Flow)?;
 
     progress("releasing the flows");
