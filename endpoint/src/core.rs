@@ -77,6 +77,10 @@ impl Core for HostCore {
         self.host.set_wall_clock(unix_seconds, now);
     }
 
+    fn forget_certificates(&mut self) {
+        self.host.forget_certificates();
+    }
+
     fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.host.set_addresses(&addresses);
     }

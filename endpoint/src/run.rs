@@ -83,7 +83,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let paths = Paths::open(&config.path, mask, room(&config), &start.threads)?;
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host, marks)?;
-    let (signer, authority) = (start.credentials.signer.clone(), start.credentials.authority.clone());
+    let (signer, authority) = (start.credentials.signer.clone(), start.credentials.revocation.authority());
     // GIST listens meanwhile: what it hears waits.
     clock::next_second().await;
     let (unix, now) = (clock::unix_seconds(), start.clock.now());

@@ -62,6 +62,10 @@ impl Core for RouterCore {
         self.router.set_wall_clock(unix_seconds, now);
     }
 
+    fn forget_certificates(&mut self) {
+        self.router.forget_certificates();
+    }
+
     /// A router grants nothing and sends nothing of its own.
     fn set_addresses(&mut self, _: Vec<IpAddr>) {}
 

@@ -28,7 +28,8 @@ pub(crate) struct Limit {
     pub permit: bool,
     /// Bytes that one Permission may say at most; any number if left out.
     pub volume: Option<u64>,
-    /// Bytes that the live permissions from one host to another may say together at most; any number if left out.
+    /// Bytes that the live permissions from one host to another may say together at most; any number if left out. What has ended does not
+    /// count: this bounds what may be under way, and is no quota.
     pub pair_volume: Option<u64>,
     /// Time that one Permission may say at most; any time if left out.
     pub ttl: Option<Span>,

@@ -49,7 +49,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 
     let router =
         RouterConfig { policy: limits::policy(&config.limit), open: modes.are_open(), ..RouterConfig::with_sessions(node, capacity) };
-    let authority = start.credentials.authority.clone();
+    let authority = start.credentials.revocation.authority();
     let router = Router::with_table(router, authority, parts.table, clock::unix_seconds(), start.clock.now());
     match modes.are_closed() {
         true => tracing::info!(name = config.name, ?addresses, "router runs; what has no permission is dropped"),

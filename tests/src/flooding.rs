@@ -125,6 +125,10 @@ impl Core for Flooding {
         self.core.set_wall_clock(unix_seconds, now);
     }
 
+    fn forget_certificates(&mut self) {
+        self.core.forget_certificates();
+    }
+
     fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.core.set_addresses(addresses);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::progress::Progress;
-use super::tls::credentials_at;
+use super::tls::{Peers, credentials_at};
 use super::{Bind, Limits};
 use crate::api::{AssociationId, PathId};
 use crate::node::AssociationEvent;
@@ -81,6 +81,8 @@ pub(super) struct Associations {
     pub(super) limits: Limits,
     pub(super) bind: Bind,
     pub(super) client: Option<Arc<ClientConfig>>,
+    /// Verifies peers, also when their revocation lists have changed.
+    pub(super) peers: Option<Arc<Peers>>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) progress: Arc<Progress>,
     /// Longest message accepted, in bytes with its common header.
@@ -124,6 +126,21 @@ impl Associations {
         Association { queue: sender, task, _held: held, open }
     }
 
+    /// Waits until revocation lists that have changed, or have gone out of date, speak against a peer; answers what they say.
+    async fn distrust(&self, shown: &[CertificateDer<'_>], server: Option<&ServerName<'_>>) -> rustls::Error {
+        let Some(peers) = &self.peers else { return std::future::pending().await };
+        let mut changes = peers.changes();
+        loop {
+            // At once as well: they may have changed since the handshake.
+            if let Err(why) = peers.verify(shown, server, UnixTime::now()) {
+                return why;
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     async fn open(&self, course: Course, name: Option<IpAddr>) -> Result<(Stream, AssociationEvent), String> {
         let (within, remote) = (self.limits.connect_timeout, course.remote);
         let stream = match timeout(within, connect_tcp(self.bind, course)).await {
@@ -136,26 +153,44 @@ impl Associations {
         let client = self.client.as_ref().ok_or("this node has no certificate")?;
         let connector = TlsConnector::from(Arc::clone(client));
         // The certificate must name the very address the peer goes by (RFC 5971 §5.7.3.1).
-        let stream = match timeout(within, connector.connect(ServerName::IpAddress(name.into()), stream)).await {
+        let name = ServerName::IpAddress(name.into());
+        let stream = match timeout(within, connector.connect(name.clone(), stream)).await {
             Ok(connected) => connected.map_err(|error| format!("TLS with {remote}: {error}"))?,
             Err(_) => return Err(format!("TLS with {remote}: not finished within {within:?}")),
         };
         let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
-        Ok((Stream::Tls(Box::new(TlsStream::from(stream))), AssociationEvent::Connected { credentials }))
+        Ok((Stream::tls(TlsStream::from(stream), Some(name)), AssociationEvent::Connected { credentials }))
     }
 }
 
 /// What an association runs over.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls {
+        stream: Box<TlsStream<TcpStream>>,
+        /// What the peer has been verified as, if it is the server.
+        server: Option<ServerName<'static>>,
+    },
     Plain(TcpStream),
 }
 
 impl Stream {
+    pub(super) fn tls(stream: TlsStream<TcpStream>, server: Option<ServerName<'static>>) -> Self {
+        Self::Tls { stream: Box::new(stream), server }
+    }
+
     async fn carry(self, association: AssociationId, queue: Queue, context: &Associations) -> Option<AssociationEvent> {
         match self {
-            Self::Tls(stream) => carry(*stream, association, queue, context).await,
+            Self::Tls { stream, server } => {
+                let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let shown: Vec<_> = shown.iter().map(|certificate| certificate.clone().into_owned()).collect();
+                tokio::select! {
+                    end = carry(*stream, association, queue, context) => end,
+                    why = context.distrust(&shown, server.as_ref()) => {
+                        Some(AssociationEvent::Failed(format!("the peer's certificate is not believed any more: {why}")))
+                    }
+                }
+            }
             Self::Plain(stream) => carry(stream, association, queue, context).await,
         }
     }

@@ -155,7 +155,7 @@ async fn handshake(stream: TcpStream, peer_address: SocketAddr, gate: &Gate) -> 
     let credentials = credentials_at(stream.get_ref().1.peer_certificates(), UnixTime::now()).map_err(|error| error.to_string())?;
     gate.mark.map_or(Ok(()), |mark| set_mark(stream.get_ref().0, mark)).map_err(|error| format!("marking the socket: {error}"))?;
     let event = AssociationEvent::Accepted { peer_address, credentials };
-    Ok(Accepted { stream: Stream::Tls(Box::new(TlsStream::from(stream))), event })
+    Ok(Accepted { stream: Stream::tls(TlsStream::from(stream), None), event })
 }
 
 /// Connections the kernel keeps for us until they are accepted.

@@ -60,7 +60,7 @@ pub use handle::{Handle, ShellCounters, Snapshot};
 pub use parse::{ForwardError, Intercepted, NotQueryMode, forwarded, intercepted};
 pub use query_mode::{BuildError, QueryModePacket};
 pub use shell::spawn;
-pub use tls::{Tls, TlsError};
+pub use tls::{Peers, Tls, TlsError};
 
 /// Everything a shell needs to know.
 #[derive(Debug, Clone)]

@@ -62,6 +62,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let (accepted_sender, accepted) = mpsc::channel(limits.handshakes.max(1));
 
     let gate_counters = Arc::new(GateCounters::default());
+    let peers = tls.as_ref().map(|tls| Arc::clone(&tls.peers));
     let (client, server) = tls.map(|tls| (tls.client, tls.server)).unzip();
     let mut listening = JoinSet::new();
     for (listeners, acceptor) in [(for_tls, server.map(TlsAcceptor::from)), (for_plain, None)] {
@@ -90,7 +91,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
         most_pending,
         backlog: Arc::clone(&backlog),
         associations: BTreeMap::new(),
-        context: Associations { limits, bind, client, reports: report_sender, progress: Arc::clone(&progress), longest_message },
+        context: Associations { limits, bind, client, peers, reports: report_sender, progress: Arc::clone(&progress), longest_message },
         progress,
         tasks: JoinSet::new(),
         listening,

@@ -69,7 +69,7 @@ pub struct Identity {
     pub key: PathBuf,
     /// The authorities whose certificates are believed.
     pub trust_anchors: PathBuf,
-    /// Their revocation lists, read at the start; none by default.
+    /// Their revocation lists, read again when they change; none by default.
     #[serde(default)]
     pub revocation_lists: Vec<PathBuf>,
 }

@@ -15,6 +15,7 @@ use gist::wire::Direction as Along;
 use pbs_nslp::datapath::{Command, Event};
 use pbs_nslp::output::Output;
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Interval;
 
@@ -58,6 +59,8 @@ pub trait Core {
     fn handle_timeout(&mut self, now: Instant);
     /// Tells the wall clock.
     fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant);
+    /// Has certificates verified anew that were believed before.
+    fn forget_certificates(&mut self);
     /// Tells the node's addresses after they have changed.
     fn set_addresses(&mut self, addresses: Vec<IpAddr>);
     /// Gives up what is held, as far as others must know of it (FS-60, FR-60).
@@ -193,6 +196,7 @@ impl Drive {
     pub async fn run(mut self) -> Result<(), DriveError> {
         let mut wishes = Wishes::new()?;
         let mut wall_clock = tokio::time::interval(WALL_CLOCK);
+        let mut hangup = signal(SignalKind::hangup()).map_err(DriveError::Signals)?;
         loop {
             self.perform().await?;
             let behind = self.datapaths.iter().any(Datapath::is_behind);
@@ -212,6 +216,7 @@ impl Drive {
                 () = std::future::ready(()), if works => self.work().await,
                 () = std::future::ready(()), if self.flows.is_ready() => self.step_flows(),
                 () = sleep_until_due(due) => self.handle_timeout(),
+                _ = hangup.recv() => self.look_at_revocation(clock::unix_seconds(), true),
                 _ = wall_clock.tick() => if let Some(expired) = self.look_at_wall_clock(&mut wall_clock) {
                     tracing::error!("{expired}; the filter rules {}", self.what_rules_do());
                     self.say_farewell(&mut wishes).await?;
@@ -249,6 +254,8 @@ impl Drive {
         let unix = clock::unix_seconds();
         self.core.set_wall_clock(unix, self.clock.now());
         self.port.look();
+        self.look_at_revocation(unix, false);
+        let until_lists_end = self.credentials.revocation.left(unix).unwrap_or(WALL_CLOCK);
         let expiry = &mut self.credentials.expiry;
         let (path, date) = (expiry.path().to_owned(), expiry.date().to_owned());
         match expiry.look(unix) {
@@ -259,8 +266,15 @@ impl Drive {
             }
             Finding::Quiet => {}
         }
-        wall_clock.reset_after(WALL_CLOCK.min(Duration::from_secs(expiry.left(unix))));
+        wall_clock.reset_after(WALL_CLOCK.min(until_lists_end).min(Duration::from_secs(expiry.left(unix))));
         None
+    }
+
+    /// Whoever is named in a newer list, or is certified by an authority whose list is out of date, is believed no more.
+    fn look_at_revocation(&mut self, unix_seconds: u64, asked: bool) {
+        if self.credentials.revocation.look(unix_seconds, asked) {
+            self.core.forget_certificates();
+        }
     }
 
     fn step_flows(&mut self) {
@@ -406,6 +420,7 @@ impl Drive {
         if let Some(fields) = status.as_object_mut() {
             let expiry = &self.credentials.expiry;
             fields.insert("certificate".to_owned(), json!({ "file": expiry.path(), "ends": expiry.date() }));
+            fields.insert("revocation_lists".to_owned(), self.credentials.revocation.show());
             fields.insert("gist_port_open_to_anybody".to_owned(), self.port.wrong().into());
             fields.insert("gist_requests_lost".to_owned(), self.lost.into());
             fields.insert("rules".to_owned(), self.rules.show());

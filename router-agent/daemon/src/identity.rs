@@ -9,7 +9,7 @@ use bytes::Bytes;
 use gist::io::{Tls, TlsError, tls};
 use gist::node::{AddressPrefix, ApdEntry, DatagramRate, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity};
-use pbs_nslp::credentials::{AnchorError, SignatureScheme, Signer, SignerError, X509Authority, X509Signer};
+use pbs_nslp::credentials::{AnchorError, SignatureScheme, Signer, SignerError, X509Signer};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use traffic::algorithm::{PacketSigner, SignatureAlgorithm};
@@ -17,6 +17,7 @@ use traffic::algorithm::{PacketSigner, SignatureAlgorithm};
 use crate::config::{Gist, Identity};
 use crate::expiry::Expiry;
 use crate::leaf::{self, LeafError};
+use crate::revocation::{Revocation, RevocationError};
 use crate::{clock, memory};
 
 /// Why an identity cannot be used.
@@ -104,8 +105,8 @@ pub struct Credentials {
     pub tls: Tls,
     /// Signs this node's messages.
     pub signer: Arc<X509Signer>,
-    /// Verifies the messages of others.
-    pub authority: Arc<X509Authority>,
+    /// What others must not be named in, read again when it changes.
+    pub revocation: Revocation,
     /// When the certificate ends.
     pub expiry: Expiry,
     /// The addresses that the certificate names.
@@ -133,19 +134,17 @@ impl Credentials {
             source,
         })?;
         check_leaf(identity, gist, &certificates)?;
-        let mut lists = Vec::new();
-        for path in &identity.revocation_lists {
-            lists.extend(tls::read_revocation_lists(path, now)?);
-        }
-        let octets: Vec<Bytes> = lists.iter().map(|list| Bytes::copy_from_slice(list)).collect();
-        let authority = X509Authority::new(&der(&anchors))
-            .and_then(|authority| authority.with_revocation_lists(&octets))
-            .map_err(|source| IdentityError::Anchor { path: identity.trust_anchors.clone(), source })?;
+        let (mut revocation, lists) =
+            Revocation::read(identity.revocation_lists.clone(), der(&anchors), now.as_secs()).map_err(|error| match error {
+                RevocationError::File(error) => IdentityError::File(error),
+                RevocationError::Anchor(source) => IdentityError::Anchor { path: identity.trust_anchors.clone(), source },
+            })?;
         // What cannot be read here is refused by every peer; the chain has been parsed already.
         let addresses = tls::peer_credentials(Some(&certificates)).map(|names| names.addresses).unwrap_or_default();
         let expiry = Expiry::of(&identity.certificate, &certificates);
         let tls = tls::configs_with_revocation(certificates, key, anchors, lists)?;
-        Ok(Self { tls, signer: Arc::new(signer), authority: Arc::new(authority), expiry, addresses })
+        revocation.govern(Arc::clone(&tls.peers));
+        Ok(Self { tls, signer: Arc::new(signer), revocation, expiry, addresses })
     }
 
     /// Signs packets, when a receiver asks for it (Solution 3).

@@ -23,6 +23,7 @@ pub mod outcomes;
 pub mod protocol;
 pub mod reassembly;
 mod report;
+pub mod revocation;
 pub mod routing;
 pub mod rules;
 pub mod signatures;

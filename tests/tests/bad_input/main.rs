@@ -16,4 +16,5 @@ mod path_mtu;
 mod peers;
 mod reflection;
 mod relay;
+mod revocation;
 mod support;

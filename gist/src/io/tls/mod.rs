@@ -6,19 +6,21 @@
 
 mod credentials;
 mod files;
+mod peers;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 pub use credentials::{CredentialsError, credentials_at, peer_credentials};
 pub use files::{read_anchors, read_certificates, read_key, read_revocation_lists};
+pub use peers::Peers;
 
 /// Both sides' TLS configuration. Its `Debug` shows nothing, least of all the key.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// For associations opened here.
     pub client: Arc<ClientConfig>,
+    /// Verifies the peers of both.
+    pub peers: Arc<Peers>,
 }
 
 impl fmt::Debug for Tls {
@@ -158,32 +162,25 @@ pub fn configs_with_revocation(
 ) -> Result<Tls, TlsError> {
     let provider = Arc::new(provider());
     let roots = Arc::new(root_store(anchors)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-        .with_crls(revocation_lists.clone())
-        .allow_unknown_revocation_status()
-        .enforce_revocation_expiration()
-        .build()?;
+    let peers = Arc::new(Peers::new(roots, Arc::clone(&provider), revocation_lists)?);
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Version)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(peers.clone())
         .with_single_cert(certificate_chain.clone(), key.clone_key())
         .map_err(TlsError::CertificateAndKey)?;
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-        .with_crls(revocation_lists)
-        .allow_unknown_revocation_status()
-        .enforce_revocation_expiration()
-        .build()?;
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Version)?
-        .with_webpki_verifier(servers)
+        // No other checks than the default, but against lists that may change.
+        .dangerous()
+        .with_custom_certificate_verifier(peers.clone())
         .with_client_auth_cert(certificate_chain, key)
         .map_err(TlsError::CertificateAndKey)?;
     client.resumption = Resumption::disabled();
-    Ok(Tls { server: Arc::new(server), client: Arc::new(client) })
+    Ok(Tls { server: Arc::new(server), client: Arc::new(client), peers })
 }
 
 fn root_store(anchors: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
