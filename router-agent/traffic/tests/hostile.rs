@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PSS_SHA256, RsaKeyPair};
 use smoltcp::time::{Duration, Instant};
 use support::*;
 use traffic::ah::{self, Number};
@@ -87,6 +87,36 @@ fn p256() -> (IcvKey, IcvKey) {
     pair(key, SignatureAlgorithm::EcdsaP256, &public, |key, input| key.sign(&SystemRandom::new(), input).unwrap().as_ref().to_vec())
 }
 
+/// A key of 2048 bits in PEM.
+fn rsa(pem: &str) -> (IcvKey, IcvKey) {
+    let key = RsaKeyPair::from_pkcs8(&decoded(pem)).unwrap();
+    let public = key.public_key().as_ref().to_vec();
+    let algorithm = SignatureAlgorithm::RsaPss { octets: u16::try_from(key.public().modulus_len()).unwrap() };
+    pair(key, algorithm, &public, |key, input| {
+        let mut signature = vec![0; key.public().modulus_len()];
+        key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), input, &mut signature).unwrap();
+        signature
+    })
+}
+
+/// What stands between the lines of dashes (RFC 7468 §3).
+fn decoded(pem: &str) -> Vec<u8> {
+    let value = |character: u8| match character {
+        b'A'..=b'Z' => character - b'A',
+        b'a'..=b'z' => character - b'a' + 26,
+        b'0'..=b'9' => character - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let text: Vec<u8> =
+        pem.lines().filter(|line| !line.starts_with('-')).flat_map(str::bytes).filter(|character| *character != b'=').collect();
+    let octets = |four: &[u8]| {
+        let bits = four.iter().fold(0u32, |bits, character| bits << 6 | u32::from(value(*character))) << (6 * (4 - four.len()));
+        bits.to_be_bytes()[1..four.len()].to_vec()
+    };
+    text.chunks(4).flat_map(octets).collect()
+}
+
 /// Every algorithm that packets are protected with.
 fn algorithms() -> Vec<Keys> {
     let mac = |name, algorithm| {
@@ -99,6 +129,11 @@ fn algorithms() -> Vec<Keys> {
         mac("hmac-sha1-96", MacAlgorithm::HmacSha1_96),
         signature("ed25519", ed25519(1), ed25519(2)),
         signature("ecdsa-p256", p256(), p256()),
+        signature(
+            "rsa-pss-sha256",
+            rsa(include_str!("../../../tests/src/keys/rsa-2048.pem")),
+            rsa(include_str!("../../../tests/src/keys/rsa-2048-other.pem")),
+        ),
     ]
 }
 
