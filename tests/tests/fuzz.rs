@@ -27,6 +27,7 @@ replayed! {
     packets_on_their_way_past_a_node: "gist-intercepted",
     datagrams_to_a_node_in_any_state: "gist-datagram",
     messages_on_associations_of_a_node_in_any_state: "gist-association",
+    everything_that_a_node_may_get_in_any_order: "gist-conversation",
     lines_on_the_socket_of_applications: "gist-ipc",
     messages_of_pbs: "pbs-message",
     ip_packets_with_ah_and_without: "ip-packet",

@@ -28,6 +28,6 @@ pub(super) fn take(input: &[u8]) -> u64 {
             let until = credentials_at(Some(&certificates), at).map(|credentials| credentials.valid_for.is_some());
             mark(&(credentials.dns_names.len(), credentials.addresses.len(), until.ok()))
         }
-        Err(error) => mark(&error.to_string()),
+        Err(error) => mark(&error.to_string().split(|letter: char| letter.is_ascii_digit()).next()),
     }
 }

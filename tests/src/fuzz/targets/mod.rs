@@ -2,6 +2,7 @@
 #![allow(clippy::panic, reason = "a target panics where something is broken, and that is what a campaign looks for")]
 
 mod certificate;
+mod conversation;
 mod intercepted;
 mod ipc;
 mod message;
@@ -14,7 +15,7 @@ mod stream;
 use super::{Layout, Target};
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target {
         name: "gist-message",
         reads: "a GIST message, without magic number",
@@ -56,6 +57,13 @@ pub const TARGETS: [Target; 11] = [
         layout: Layout::Gist { at: 2 },
         seeds: node::messages,
         take: node::take_message,
+    },
+    Target {
+        name: "gist-conversation",
+        reads: "what a node in one of its states gets over some time: which state, and steps of four octets",
+        layout: Layout::Plain,
+        seeds: conversation::seeds,
+        take: conversation::take,
     },
     Target {
         name: "gist-ipc",

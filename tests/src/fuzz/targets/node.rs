@@ -115,7 +115,7 @@ fn give(node: &Node, now: Instant, octets: &[u8], read: Option<&Message>, is_rea
 }
 
 /// No timer is due at once when it has just been served, and there is an end to them.
-fn goes_on(mut node: Node, now: Instant) {
+pub(super) fn goes_on(mut node: Node, now: Instant) {
     let end = now + AFTERWARDS;
     let mut wakes = 0;
     while let Some(at) = node.poll_timeout().filter(|at| *at <= end) {

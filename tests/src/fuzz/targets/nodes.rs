@@ -28,7 +28,7 @@ pub(super) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 66));
 const DELAY: Duration = Duration::from_millis(1);
 /// Long enough for refreshes and MA-Hellos.
 const PLAYED: Duration = Duration::from_secs(40);
-const SESSION: SessionId = SessionId([7; 16]);
+pub(super) const SESSION: SessionId = SessionId([7; 16]);
 const TLS_PORT: u16 = 30270;
 const PLAIN_PORT: u16 = 30271;
 /// What a single input may have a node do, whatever it is: more would be a flood.
@@ -130,9 +130,9 @@ impl Pair {
 
     /// A message there, one back, refreshes, a doubt, and the end.
     fn play(mut self) -> Vec<Setting> {
-        self.say(0, Direction::Downstream, b"ask.");
+        self.request(0, send(false, self.secure));
         self.go_on(Duration::from_secs(2));
-        self.say(1, Direction::Upstream, b"yes.");
+        self.request(1, send(true, self.secure));
         let lasting = Request::SetStateLifetime {
             nslp_id: NslpId(APPLICATION),
             session: SESSION,
@@ -146,25 +146,6 @@ impl Pair {
         self.request(0, Request::InvalidateRoutingState { nslp_id: NslpId(APPLICATION), session, mri, status, urgent });
         self.go_on(Duration::from_secs(1));
         self.settings
-    }
-
-    fn say(&mut self, number: usize, direction: Direction, payload: &'static [u8]) {
-        let attributes = TransferAttributes { reliable: false, secure: self.secure };
-        let message = SendMessage {
-            nslp_id: NslpId(APPLICATION),
-            session: SESSION,
-            mri: flow(direction),
-            payload: Bytes::from_static(payload),
-            attributes,
-            handle: MessageHandle(1),
-            timeout: None,
-            hop_count: None,
-            on_behalf_of: None,
-            path: PathId::ROUTED,
-            routing: Routing::State,
-            carriage: Carriage::Any,
-        };
-        self.request(number, Request::Send(message));
     }
 
     fn request(&mut self, number: usize, request: Request) {
@@ -267,6 +248,25 @@ impl Pair {
     }
 }
 
+/// A short message along the flow.
+pub(super) fn send(upstream: bool, secure: bool) -> Request {
+    let (direction, payload) = if upstream { (Direction::Upstream, b"yes.") } else { (Direction::Downstream, b"ask.") };
+    Request::Send(SendMessage {
+        nslp_id: NslpId(APPLICATION),
+        session: SESSION,
+        mri: flow(direction),
+        payload: Bytes::from_static(payload),
+        attributes: TransferAttributes { reliable: false, secure },
+        handle: MessageHandle(1),
+        timeout: None,
+        hop_count: None,
+        on_behalf_of: None,
+        path: PathId::ROUTED,
+        routing: Routing::State,
+        carriage: Carriage::Any,
+    })
+}
+
 fn arriving(from: usize, transmit: Transmit) -> Datagram {
     let (source, destination, query_mode, payload) = match transmit {
         Transmit::Normal { destination, source, payload } => {
@@ -297,7 +297,7 @@ fn node(number: usize, offer: &[Profile]) -> Node {
     Node::new(config, Arc::new(Real), [number as u8 + 1; 32])
 }
 
-fn credentials(number: usize) -> PeerCredentials {
+pub(super) fn credentials(number: usize) -> PeerCredentials {
     PeerCredentials {
         dns_names: vec![format!("node{number}.pbs.test")],
         addresses: vec![address(number)],
@@ -307,7 +307,7 @@ fn credentials(number: usize) -> PeerCredentials {
     }
 }
 
-fn flow(direction: Direction) -> Mri {
+pub(super) fn flow(direction: Direction) -> Mri {
     let [source, destination] = ADDRESSES;
     Mri::PathCoupled(PathCoupled {
         direction,
@@ -322,4 +322,24 @@ fn flow(direction: Direction) -> Mri {
         source_port: Some(4000),
         destination_port: Some(9000),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// An octet names each of them, and every state that lasts is among them.
+    #[test]
+    fn the_settings_are_those_of_every_state_of_the_machines() {
+        assert!(SETTINGS.len() <= 256, "{} settings", SETTINGS.len());
+        let routing = SETTINGS.iter().flat_map(|setting| setting.node.routing_table()).map(|entry| entry.state);
+        let associations = SETTINGS.iter().flat_map(|setting| setting.node.associations()).map(|entry| entry.state);
+        let found: BTreeSet<String> = routing.chain(associations).collect();
+        let names = ["Awaiting Response", "Established", "Awaiting Refresh", "Awaiting Connection", "Connected", "Idle"];
+        for name in names {
+            assert!(found.contains(name), "{name} is not among {found:?}");
+        }
+    }
 }
