@@ -234,6 +234,8 @@ fn hellos_of_the_peer_keep_an_idle_association() {
     let mut world = talking();
     let id = world.node(1).associations()[0].association;
     world.forget_link(1, id);
+    // What the peer says is made up; it would open another association.
+    world.members[0].alive = false;
     world.request(1, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: up(), lifetime: Duration::ZERO });
     for _ in 0..10 {
         world.run(secs(29));

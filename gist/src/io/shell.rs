@@ -154,6 +154,7 @@ impl Shell {
             // The application is slow: what peers sent reliably stays with them (G-011).
             let flowing = self.pending.is_empty();
             let room = self.pending.len() < self.most_pending;
+            self.node.set_reading(flowing);
             self.backlog.store(!room, Ordering::Relaxed);
             let input = tokio::select! {
                 command = self.commands.recv() => command.map_or(Input::Ended, Input::Command),

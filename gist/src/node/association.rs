@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::authorised_peers::is_authorised;
 use super::authority::share;
+use super::doubt::Doubt;
 use super::machines::association::{Event, Guards, Outcome, State, step};
 use super::rate::Allowance;
 use super::receive::Received;
@@ -43,6 +44,8 @@ pub(super) struct Association {
     /// How many of them the peer asked for.
     pub(super) responding: usize,
     pub(super) last_heard: Instant,
+    /// Whether its peer may be gone.
+    pub(super) doubt: Doubt,
     /// The Hello-ID of a request not yet answered.
     pub(super) hello: Option<u32>,
     /// Hello-IDs whose answer shows that the Confirm sent before them was taken, and whose Confirm that was.
@@ -75,6 +78,7 @@ impl Association {
             users: BTreeSet::new(),
             responding: 0,
             last_heard: now,
+            doubt: Doubt::default(),
             hello: None,
             proofs: BTreeMap::new(),
             certified_until: None,

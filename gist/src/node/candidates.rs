@@ -101,11 +101,12 @@ impl Node {
     }
 
     /// An MA-Hello that answers: whether it shows that a candidate has taken its Confirm.
-    pub(super) fn proven(&mut self, id: AssociationId, hello: &Hello) {
+    pub(super) fn proven(&mut self, id: AssociationId, hello: &Hello, now: Instant) {
         let Some(association) = self.associations.get_mut(id).filter(|_| !hello.request) else { return };
         if let Some(key) = association.proofs.remove(&hello.id) {
             let input = QueryingInput::Proven { association: id, proof: hello.id };
             self.tasks.push_back(Task::Querying(key, querying::Event::TgProven, input));
+            self.doubt_predecessors(id, now);
         }
     }
 

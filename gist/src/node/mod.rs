@@ -13,6 +13,7 @@ mod bypass;
 mod candidates;
 mod config;
 mod cookie;
+mod doubt;
 mod error_reply;
 mod indicate;
 mod input;
@@ -95,6 +96,8 @@ pub struct Node {
     stateless: VecDeque<(RoutingKey, u16)>,
     /// Applications that do not want to become a peer at present.
     declining: BTreeSet<NslpId>,
+    /// Whether the shell reads associations at present: if not, that nothing is heard over them says nothing about their peers.
+    reads: bool,
     /// Bytes of the application's messages that wait, in all routing states together.
     queued_bytes: usize,
     /// Empty between two inputs.
@@ -121,6 +124,7 @@ impl Node {
             associations: Associations::default(),
             stateless: VecDeque::new(),
             declining: BTreeSet::new(),
+            reads: true,
             queued_bytes: 0,
             tasks: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -207,6 +211,12 @@ impl Node {
         } else {
             self.declining.insert(nslp_id);
         }
+    }
+
+    /// Says whether associations are read from now on; at first they are. While they are not, since the application is slow (G-011), the
+    /// peers' silence is held against none of them.
+    pub fn set_reading(&mut self, reads: bool) {
+        self.reads = reads;
     }
 
     /// What happened how often.

@@ -65,6 +65,7 @@ impl Node {
     pub(super) fn receive_on_association(&mut self, id: AssociationId, raw: Bytes, now: Instant) {
         let Some(association) = self.associations.get_mut(id).filter(|association| association.is_open()) else { return };
         association.last_heard = now;
+        association.doubt.end();
         self.counters.association_messages_received += 1;
         let origin = Origin::Association(id);
         let message = match Message::decode(raw.clone()) {
@@ -80,7 +81,7 @@ impl Node {
                 self.answer(&received, ErrorCause::IncorrectEncapsulation, Vec::new(), now);
             }
             Body::Hello(hello) => {
-                self.proven(id, hello);
+                self.proven(id, hello, now);
                 let input = AssociationInput::Hello(*hello);
                 self.association_event(id, Event::RxMAHello, input, now);
             }

@@ -114,11 +114,15 @@ impl Node {
         let Some(id) = origin.association() else { return };
         self.associations.name(id, &Peer::from(&confirm.nli));
         let Some(association) = self.associations.get_mut(id) else { return };
+        let is_first = association.confirmed.is_none();
         association.confirmed = association.confirmed.or(Some(now));
         if let Some(configuration) = &confirm.configuration {
             association.peer_hold_time = configuration.hold_time;
         }
         self.tasks.push_back(Task::Association(id, association::Event::TgConfirmed, AssociationInput::None));
+        if is_first {
+            self.doubt_predecessors(id, now);
+        }
     }
 
     fn bad_confirm(&mut self, fault: BadConfirm, key: &RoutingKey, route: Route, received: Received, now: Instant) {

@@ -110,8 +110,11 @@ impl Node {
         let in_turn = existing.is_some_and(|existing| existing.in_turn);
         let reused = existing
             .map(|existing| existing.route)
-            .filter(|route| !self.falls_short(nslp_id, query, *route))
-            .or_else(|| self.reusable(nslp_id, query).filter(|_| full_offer.is_some()).map(Route::Association));
+            .filter(|route| !self.falls_short(nslp_id, query, *route) && !self.is_suspect_route(*route, now))
+            .or_else(|| self.reusable(nslp_id, query, now).filter(|_| full_offer.is_some()).map(Route::Association));
+        if let Some(Route::Association(id)) = reused {
+            self.doubt_if_unheard(id, now);
+        }
         let stack = full_offer.filter(|_| reused.is_none());
         let bound = Bound {
             nslp_id,
@@ -162,6 +165,9 @@ impl Node {
         match route {
             Route::Association(id) if !in_turn && !self.takes_allowance(id, now) => self.counters.rate_dropped += 1,
             Route::Association(id) => {
+                if let Some(association) = self.associations.get_mut(id) {
+                    association.doubt.note_response(now);
+                }
                 self.send_on_association(id, &message);
             }
             Route::Datagram(destination) => {
@@ -180,15 +186,18 @@ impl Node {
     /// An association that may carry the rest of the handshake: to exactly this NLI (G-103, G-105), and as good as our
     /// full offer and as one of the Query's (G-228, G-229), which TLS over TCP with both ends authenticated always is, and TCP alone where
     /// both offer it. But where this node offers TLS as well the Query does not decide that, which anybody on the way may have changed: it
-    /// is told of the full offer, and echoes that with its choice.
-    fn reusable(&self, nslp_id: NslpId, query: &Query) -> Option<AssociationId> {
+    /// is told of the full offer, and echoes that with its choice. Not one whose peer may be gone: it gets a full Response by datagram
+    ///
+    fn reusable(&self, nslp_id: NslpId, query: &Query, now: Instant) -> Option<AssociationId> {
         let asked = query.stack.as_ref()?;
         let offers_tls = self.registration(nslp_id).is_some_and(Registration::offers_tls);
         let plain = self.takes_unprotected(nslp_id) && !offers_tls && asked.proposal.profiles.contains(&Profile::tcp());
         let peer = Peer::from(&query.nli);
         // One that leaves by another way out knows this node by another name.
-        let is_known =
-            |association: &Association| association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+        let is_known = |association: &Association| {
+            let is_fit = association.is_open() && association.confirmed.is_some() && association.path == PathId::ROUTED;
+            is_fit && !self.is_suspect(association, now)
+        };
         let known = || self.associations.of_peer(&peer).filter(|(_, association)| is_known(association));
         let protected = known().find(|(_, association)| association.protected);
         protected.or_else(|| known().next().filter(|_| plain)).map(|(id, _)| id)
@@ -199,6 +208,11 @@ impl Node {
         let is_plain = route.association().is_some_and(|id| !self.is_protected(id));
         let demands = query.stack.as_ref().is_some_and(|stack| !stack.proposal.profiles.contains(&Profile::tcp()));
         is_plain && demands && self.registration(nslp_id).is_some_and(Registration::offers_tls)
+    }
+
+    fn is_suspect_route(&self, route: Route, now: Instant) -> bool {
+        let association = route.association().and_then(|id| self.associations.get(id));
+        association.is_some_and(|association| self.is_suspect(association, now))
     }
 
     fn ports(&self) -> Ports {

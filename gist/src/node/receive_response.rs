@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Node;
-use super::association::{Association, AssociationInput};
+use super::association::Association;
 use super::machines::association;
 use super::machines::node::{Event, Guards};
 use super::machines::querying;
@@ -12,7 +12,6 @@ use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::receive::Received;
 use super::routing_state::{Origin, Peer, RoutingKey};
 use super::stack::Choice;
-use super::task::Task;
 use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
 use crate::wire::{MaProtocol, Response};
@@ -131,11 +130,12 @@ impl Node {
         let answers_over_plain =
             !offer.is_some_and(|offer| offer.proposal.profiles.iter().any(|profile| profile.contains(MaProtocol::Tls)));
         let wanted = Wanted { path, protected, answers_over_plain };
-        let common = self.common_association(&Peer::from(&response.nli), remote, wanted, asked_at);
-        let is_good = |association: &Association| association.is_open() && association.protected >= protected;
+        let common = self.common_association(&Peer::from(&response.nli), remote, wanted, (asked_at, now));
+        let is_good =
+            |association: &Association| association.is_open() && association.protected >= protected && !self.is_suspect(association, now);
         if own.and_then(|id| self.associations.get(id)).is_some_and(is_good) {
             // The state's own peer would answer over the association. If that was there before the question it is being
-            // tested; until that fails, this Response is somebody else's, or answers an earlier transmission.
+            // tested; unless it is suspect, this Response is somebody else's, or answers an earlier transmission.
             self.counters.answered_elsewhere += 1;
             return None;
         }
@@ -152,14 +152,20 @@ impl Node {
     /// An association to this peer that was not there, for the peer, when it was asked.
     ///
     /// Had the peer known one, it would have answered over it. So one that was confirmed well before the question is dead
-    /// at the other end: it is tested, and not used.
+    /// at the other end: it is tested, and not used. Nor is one that is suspect already.
     ///
     /// One that is still being opened proves nothing yet: it counts only if it goes to the same place.
     ///
     /// One that leaves by another way out than the Query did is none of either.
     ///
     /// One that protects less than what would be opened is none either (G-228), and one that protects more is taken first.
-    fn common_association(&mut self, peer: &Peer, remote: SocketAddr, wanted: Wanted, asked_at: Instant) -> Option<AssociationId> {
+    fn common_association(
+        &mut self,
+        peer: &Peer,
+        remote: SocketAddr,
+        wanted: Wanted,
+        (asked_at, now): (Instant, Instant),
+    ) -> Option<AssociationId> {
         let Wanted { path, protected, answers_over_plain } = wanted;
         let grace = self.config.query_timer.saturating_mul(2);
         let is_young = |association: &Association| {
@@ -170,19 +176,12 @@ impl Node {
             let opens = association.state == association::State::AwaitingConnection && association.remote == remote;
             association.path == path && association.protected >= protected && (association.is_open() || opens)
         };
-        let mut found = None;
-        let (protected, plain): (Vec<_>, Vec<_>) = self
-            .associations
-            .of_peer(peer)
-            .filter(|(_, association)| usable(association))
-            .partition(|(_, association)| association.protected);
-        for (id, association) in protected.into_iter().chain(plain) {
-            if is_young(association) {
-                found = found.or(Some(id));
-            } else {
-                self.tasks.push_back(Task::Association(id, association::Event::TgTest, AssociationInput::None));
-            }
-        }
+        let usable = self.associations.of_peer(peer).filter(|(_, association)| usable(association));
+        let (young, old): (Vec<_>, Vec<_>) = usable.partition(|(_, association)| is_young(association));
+        let trusted = || young.iter().filter(|(_, association)| !self.is_suspect(association, now));
+        let found = trusted().find(|(_, association)| association.protected).or_else(|| trusted().next()).map(|(id, _)| *id);
+        let old: Vec<_> = old.into_iter().map(|(id, _)| id).collect();
+        old.into_iter().for_each(|id| self.doubt(id, now));
         found
     }
 }

@@ -3,15 +3,12 @@
 use core::time::Duration;
 
 use super::Node;
-use super::association::AssociationInput;
 use super::indicate::Sender;
-use super::machines::association;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
 use super::receive_query::Existing;
 use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
-use super::task::Task;
 use super::timers::TimerKey;
 use crate::api::{NetworkEvent, PathId, SendError, SendMessage};
 use crate::time::Instant;
@@ -51,7 +48,7 @@ impl Node {
                     self.await_turn_upstream(key, machine);
                 }
             }
-            Action::TestPeer => self.test_peer(machine),
+            Action::TestPeer => self.test_peer(machine, now),
             Action::LeavePeer => self.leave_querier(key, &machine.path),
             Action::SendResponse => {
                 if let RespondingInput::Query(accepted) = input {
@@ -185,9 +182,9 @@ impl Node {
     }
 
     /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the heir takes it.
-    fn test_peer(&mut self, machine: &Responding) {
+    fn test_peer(&mut self, machine: &Responding, now: Instant) {
         if let Some(id) = machine.path.route.association() {
-            self.tasks.push_back(Task::Association(id, association::Event::TgTest, AssociationInput::None));
+            self.doubt(id, now);
         }
     }
 

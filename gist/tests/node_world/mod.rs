@@ -259,6 +259,11 @@ impl World {
         self.unlink(number, id);
     }
 
+    /// The node hears that its end of a connection is gone.
+    pub fn break_association(&mut self, number: usize, id: AssociationId, reason: &str) {
+        self.hand_over(Parcel::Association { from: usize::MAX, to: number, id, event: AssociationEvent::Failed(reason.to_owned()) });
+    }
+
     /// Lets time pass.
     pub fn run(&mut self, span: Duration) {
         let end = self.now + span;
@@ -348,6 +353,9 @@ impl World {
     /// the same.
     pub fn stall(&mut self, number: usize, stalled: bool) {
         self.members[number].stalled = stalled;
+        for peer in (0..self.members.len()).filter(|peer| *peer != number) {
+            self.members[peer].node.set_reading(!stalled);
+        }
         if !stalled {
             for (id, bytes) in std::mem::take(&mut self.members[number].unwritten) {
                 self.write(number, id, bytes);

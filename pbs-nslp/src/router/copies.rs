@@ -64,10 +64,20 @@ impl Router {
             return false;
         };
         let (copy, number) = if downstream { (&asked.copy, asked.number) } else { (&granted.copy, granted.number) };
-        copy.is_some()
-            && granted.refresh <= LONGEST_REFRESH
-            && number::is_fresh(number, self.node.unix(now))
-            && session.repaired.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN)
+        copy.is_some() && granted.refresh <= LONGEST_REFRESH && self.is_repairable(session, number, now)
+    }
+
+    /// Whether a copy of the Query that waits for a Permission can go once more (FN-33).
+    pub(super) fn may_ask_again(&self, key: SessionKey, now: Instant) -> bool {
+        let Some(session) = self.sessions.get(&key) else {
+            return false;
+        };
+        session.asked.as_ref().is_some_and(|asked| asked.copy.is_some() && self.is_repairable(session, asked.number, now))
+    }
+
+    fn is_repairable(&self, session: &Session, number: u32, now: Instant) -> bool {
+        let rested = session.repaired.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN);
+        rested && number::is_fresh(number, self.node.unix(now))
     }
 
     /// Sends the last Query to the new peer downstream, byte for byte.

@@ -202,7 +202,10 @@ impl Router {
         }
         let step = Step::new(key, Cause::Other, now);
         match event {
-            NetworkEvent::AssociationLost => self.take(Event::ErDownstreamLost, Guards::default(), step),
+            NetworkEvent::AssociationLost => {
+                let guards = Guards { repairs: self.may_ask_again(key, now), ..Guards::default() };
+                self.take(Event::ErDownstreamLost, guards, step);
+            }
             NetworkEvent::PeerChanged => {
                 let guards = Guards { repairs: self.repairs(key, true, now), ..Guards::default() };
                 self.take(Event::TgDownstreamChanged, guards, step);

@@ -274,8 +274,11 @@ impl Sender {
         };
         let waits = self.sessions.get(&flow).is_some_and(|session| session.state == State::WaitP);
         match event {
-            // The Query that was just repeated because of this is not lost with it.
-            NetworkEvent::AssociationLost if waits && self.guards(flow, None, now).repair_recent => self.node.ignored(),
+            NetworkEvent::AssociationLost if waits => {
+                let guards = self.guards(flow, None, now);
+                let guards = Guards { put_off: guards.repair_recent, ..guards };
+                self.take(Event::ErGist, guards, Step::new(flow, Cause::Gist, now));
+            }
             NetworkEvent::AssociationLost | NetworkEvent::LastNode | NetworkEvent::NotAuthorised => {
                 self.event(flow, Event::ErGist, Cause::Gist, now);
             }
@@ -320,6 +323,7 @@ impl Sender {
             counts_anew: offered.is_some_and(|offered| offered.parameters.new_epoch),
             same_association: active.zip(offered).is_some_and(|(active, offered)| active.is_same(offered)),
             repair_recent: since_last.is_some_and(|since| since < REPAIR),
+            put_off: false,
             first_hop_lost: session.attempt.first_hop_lost,
             refused_as_old: false,
             renewal_refused: session.renewal_refused,

@@ -97,6 +97,45 @@ fn a_lost_association_downstream_makes_the_sender_ask_at_once() {
 }
 
 #[test]
+fn a_query_that_is_lost_with_the_association_downstream_goes_on_once_more() {
+    // FN-33: nobody else would repeat it before five seconds have passed.
+    let mut world = World::new(2);
+    world.down.insert(2);
+    world.want();
+    world.run(LATENCY * 3);
+    assert_eq!(world.receiver_state(), "Idle");
+    world.down.clear();
+    world.network(1, NetworkEvent::AssociationLost);
+    world.network(1, NetworkEvent::AssociationLost);
+    world.run(LATENCY * 8);
+    world.took(1, &["FN-33"]);
+    assert_eq!(world.sent(1, MessageKind::Query).len(), 2, "the first time and once more");
+    assert_eq!(world.states(), ["Permitted"; 4]);
+}
+
+#[test]
+fn a_first_query_that_is_lost_with_its_association_is_repeated_when_a_second_is_over() {
+    // FS-14: it is no further try, and there is none if the answer comes meanwhile.
+    for is_lost in [true, false] {
+        let mut world = World::new(1);
+        if is_lost {
+            world.down.insert(1);
+        }
+        world.want();
+        world.run(LATENCY + LATENCY / 2);
+        world.down.clear();
+        world.network(SENDER, NetworkEvent::AssociationLost);
+        world.network(SENDER, NetworkEvent::AssociationLost);
+        world.run(Duration::from_millis(700));
+        assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 1);
+        assert_eq!(world.sender_state() == "Permitted", !is_lost);
+        world.run(Duration::from_millis(600));
+        assert_eq!(world.sent(SENDER, MessageKind::Query).len(), 1 + usize::from(is_lost));
+        assert_eq!(world.states(), ["Permitted"; 3]);
+    }
+}
+
+#[test]
 fn a_lost_first_hop_is_asked_every_second_until_it_answers() {
     // FS-34, X-96: each repair gives GIST a second.
     let mut world = World::granted(1);

@@ -21,7 +21,9 @@ pub(super) enum How {
     /// The frame, and its association.
     Association,
     /// The frame, and the end of its association that opened it.
-    HalfOpen,
+    Opener,
+    /// The frame, and the other end.
+    Opened,
 }
 
 /// A segment's place in its connection.
@@ -148,7 +150,12 @@ impl Trap {
         if self.how != How::Frame {
             for (way, frame) in lost.resets()? {
                 // Who opens an association sits before who is asked.
-                if self.how == How::Association || way == Way::Back {
+                let is_told = match self.how {
+                    How::Frame | How::Association => true,
+                    How::Opener => way == Way::Back,
+                    How::Opened => way == Way::There,
+                };
+                if is_told {
                     relay.inject(way, &frame)?;
                 }
             }
