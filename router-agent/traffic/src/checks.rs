@@ -9,13 +9,14 @@ use std::marker::PhantomData;
 
 use smoltcp::time::Instant;
 
-use crate::ah::{self, InsertError, Number};
+use crate::ah::{self, InsertError, Number, Question};
 use crate::algorithm::{IcvKey, Integrity};
 use crate::flow::Flow;
 use crate::packet::IpPacket;
 use crate::replay::{Replay, Window};
 
-/// The checks of the packet path. Every method's own body is the real check.
+/// The checks of the packet path. Every method's own body is the real check; that of
+/// [`icvs_match`](Checks::icvs_match), which only looks ahead, looks at nothing, so that who replaces one check replaces it in batches too.
 pub trait Checks: Send + Sync + fmt::Debug {
     /// Whether a packet of `flow` may go under the SPI of the permission for `granted`: only if all five values are the same
     /// (P-038).
@@ -26,6 +27,12 @@ pub trait Checks: Send + Sync + fmt::Debug {
     /// Whether the packet's ICV is right (RFC 4302 §3.4.4); `high` as in [`ah::icv_matches`].
     fn icv_matches(&self, packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
         ah::icv_matches(packet, key, high)
+    }
+
+    /// [`icv_matches`](Self::icv_matches) for many packets at once, each answer in the place of its question; where there is no
+    /// question, or in the end no answer, that method is asked for the packet when its turn comes.
+    fn icvs_match(&self, questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
+        let _ = (questions, answers);
     }
 
     /// Puts AH with the right ICV around a packet; as [`ah::insert`].
@@ -72,7 +79,11 @@ pub trait Checks: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Strict;
 
-impl Checks for Strict {}
+impl Checks for Strict {
+    fn icvs_match(&self, questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
+        ah::icvs_match(questions, answers);
+    }
+}
 
 /// The real checks by other cryptography than the standard one, such as a model checker's.
 #[derive(Debug, Clone, Copy)]

@@ -52,6 +52,19 @@ pub enum Released {
     Drop(DropReason),
 }
 
+/// A packet for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    /// The queue's name for it.
+    pub id: PacketId,
+    /// Whose it is, if a program of this host sends it and the kernel says so.
+    pub user: Option<UserId>,
+    /// Whether it has come over a link, where the queue has both ([`PacketProcessor::process_arrived`]).
+    pub has_arrived: bool,
+    /// The whole IP packet.
+    pub bytes: &'a [u8],
+}
+
 /// Decides about packets against a table that only it owns.
 ///
 /// Contract: after every `apply`, `process` or `handle_timeout`, drain [`poll_released`](Self::poll_released) and
@@ -76,6 +89,20 @@ pub trait PacketProcessor: Send {
     /// tell them apart: what comes to it from outside are errors about that.
     fn process_arrived<'a>(&'a mut self, id: PacketId, packet: &[u8], now: Instant) -> Verdict<'a> {
         self.process(id, packet, now)
+    }
+
+    /// How many packets [`process_batch`](Self::process_batch) may be given at once: 1 unless something is gained by more.
+    fn batch_size(&self) -> usize {
+        1
+    }
+
+    /// Judges packets in their order and gives each its verdict with its place among them, before the next one's. The verdicts, and
+    /// what is noted and counted, are those of judging one after the other.
+    fn process_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
+        for (at, Arrival { id, user, has_arrived, bytes }) in packets.iter().enumerate() {
+            let verdict = if *has_arrived { self.process_arrived(*id, bytes, now) } else { self.process_sent(*id, *user, bytes, now) };
+            give(at, verdict);
+        }
     }
 
     /// The next late verdict on a held packet, `None` when there is none left.

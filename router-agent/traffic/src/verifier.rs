@@ -1,21 +1,24 @@
 //! What a router or receiver does with a data packet: verify, compare, count, pass or drop (FN-40…43, FR-20…27).
 
+mod batch;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
-use crate::ah::{self, Verified, policy};
+use crate::ah::{self, BATCH, Verified, policy};
 pub use crate::budget::SignatureBudget;
 use crate::budget::Signatures;
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
+use crate::flow::Flow;
 use crate::icmp::{self, QuotingError};
 use crate::ledger::{self, Late, Ledger, SAMPLE};
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
-use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
+use crate::processor::{Arrival, PacketId, PacketProcessor, Released, Verdict};
 use crate::reason::DropReason;
 use crate::replay::{self, SizeError};
 use crate::state::Aside;
@@ -100,9 +103,39 @@ impl Verifier {
         &self.table
     }
 
+    /// Judges a packet that was parsed or could not be, counts it, and writes what goes on in its place.
+    fn decide<'a>(&'a mut self, bytes: &[u8], packet: Result<IpPacket<'_>, DropReason>, checks: &dyn Checks, now: Instant) -> Verdict<'a> {
+        let passed = packet.and_then(|packet| {
+            if self.config.role == Role::Router
+                && let Ok(error) = QuotingError::read(&packet)
+            {
+                icmp::admit(&mut self.table, &error, checks, &mut self.out.0, now)?;
+                self.counters.count_passed_error(self.out.0.len());
+                return Ok(Passed::Rewritten);
+            }
+            self.judge(&packet, checks, now)?;
+            match self.config.role {
+                Role::Router => Ok(Passed::AsItWas),
+                Role::Receiver => ah::remove(&packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
+            }
+        });
+        match passed {
+            Err(reason) => {
+                self.counters.count_dropped(reason, bytes.len());
+                Verdict::Drop(reason)
+            }
+            Ok(passed) => {
+                self.counters.count_accepted(bytes.len());
+                match passed {
+                    Passed::AsItWas => Verdict::Accept,
+                    Passed::Rewritten => Verdict::Replace { payload: &self.out.0, mark: None },
+                }
+            }
+        }
+    }
+
     /// Judges a packet; what passes has been counted and its number noted.
-    fn judge(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<(), DropReason> {
-        let checks = &*self.checks;
+    fn judge(&mut self, packet: &IpPacket<'_>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
         let length = packet.total_len() as u64;
         let mut verification = Verification { flows: self.table.signed(), signatures: &mut self.signatures, checks, now };
         let mut entry = associate(&mut self.table, packet, checks, now);
@@ -202,13 +235,27 @@ fn associate<'t>(
         return Err(if table.covers(&flow) { DropReason::MissingAh } else { DropReason::NoPermission });
     };
     let entry = table.get_mut((flow.destination, ah.spi())).ok_or(DropReason::UnknownSpi)?;
-    if !checks.is_of_flow(&entry.flow, &flow) {
-        return Err(DropReason::FlowMismatch);
+    may_claim(entry, &flow, checks, now).map(|()| entry)
+}
+
+/// Whether a packet of `flow` may go under the permission that it names.
+fn may_claim(entry: &Entry, flow: &Flow, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
+    if !checks.is_of_flow(&entry.flow, flow) {
+        Err(DropReason::FlowMismatch)
+    } else if !checks.is_live(entry.expires_at, now) {
+        Err(DropReason::Expired)
+    } else {
+        Ok(())
     }
-    if !checks.is_live(entry.expires_at, now) {
-        return Err(DropReason::Expired);
-    }
-    Ok(entry)
+}
+
+/// Nobody who keeps to the permission can be so far ahead. Numbers and volumes both begin with the epoch; as long as no
+/// number is known of the part that was sent before this node began to count, all of the volume may have been sent in it.
+fn check_reach(entry: &Entry, packet: &IpPacket<'_>, number: u64, checks: &dyn Checks) -> Result<(), DropReason> {
+    let window = entry.association.window();
+    let left = if window.highest() == 0 { entry.allowed } else { entry.allowed.saturating_sub(entry.counted) };
+    let shortest = entry.association.shortest(packet.source().is_ipv6()) as u64;
+    if checks.is_within_reach(window, number, left, shortest) { Ok(()) } else { Err(DropReason::TooFarAhead) }
 }
 
 /// The checks of one packet's number and ICV, and what they may cost.
@@ -224,22 +271,13 @@ impl Verification<'_> {
     /// RFC 4302 first, then what PBS asks beyond it.
     fn verify(&mut self, entry: &mut Entry, packet: &IpPacket<'_>) -> Result<Verified, DropReason> {
         let number = entry.association.precheck(packet, self.checks)?;
-        self.check_reach(entry, packet, number)?;
+        check_reach(entry, packet, number, self.checks)?;
         if !self.is_affordable(entry) {
             return Err(DropReason::VerificationBudget);
         }
         let verified = entry.association.verify_numbered(packet, number, self.checks)?;
         policy::check(packet, entry.association.window().numbering())?;
         Ok(verified)
-    }
-
-    /// Nobody who keeps to the permission can be so far ahead. Numbers and volumes both begin with the epoch; as long as no
-    /// number is known of the part that was sent before this node began to count, all of the volume may have been sent in it.
-    fn check_reach(&self, entry: &Entry, packet: &IpPacket<'_>, number: u64) -> Result<(), DropReason> {
-        let window = entry.association.window();
-        let left = if window.highest() == 0 { entry.allowed } else { entry.allowed.saturating_sub(entry.counted) };
-        let shortest = entry.association.shortest(packet.source().is_ipv6()) as u64;
-        if self.checks.is_within_reach(window, number, left, shortest) { Ok(()) } else { Err(DropReason::TooFarAhead) }
     }
 
     /// Whether one more ICV may be checked for this flow: MACs always, signatures within the budgets.
@@ -296,32 +334,17 @@ impl PacketProcessor for Verifier {
     }
 
     fn process<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
-        let passed = IpPacket::parse(bytes).map_err(DropReason::from).and_then(|packet| {
-            if self.config.role == Role::Router
-                && let Ok(error) = QuotingError::read(&packet)
-            {
-                icmp::admit(&mut self.table, &error, self.checks.0.as_ref(), &mut self.out.0, now)?;
-                self.counters.count_passed_error(self.out.0.len());
-                return Ok(Passed::Rewritten);
-            }
-            self.judge(&packet, now)?;
-            match self.config.role {
-                Role::Router => Ok(Passed::AsItWas),
-                Role::Receiver => ah::remove(&packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
-            }
-        });
-        match passed {
-            Err(reason) => {
-                self.counters.count_dropped(reason, bytes.len());
-                Verdict::Drop(reason)
-            }
-            Ok(passed) => {
-                self.counters.count_accepted(bytes.len());
-                match passed {
-                    Passed::AsItWas => Verdict::Accept,
-                    Passed::Rewritten => Verdict::Replace { payload: &self.out.0, mark: None },
-                }
-            }
+        let checks = Arc::clone(&self.checks.0);
+        self.decide(bytes, IpPacket::parse(bytes).map_err(DropReason::from), &*checks, now)
+    }
+
+    fn batch_size(&self) -> usize {
+        BATCH
+    }
+
+    fn process_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
+        for (at, packets) in packets.chunks(BATCH).enumerate() {
+            self.decide_batch(packets, now, &mut |place, verdict| give(at * BATCH + place, verdict));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::view::AhView;
-use crate::algorithm::{IcvContext, IcvKey, Integrity, Standard};
+use crate::algorithm::{IcvContext, IcvKey, Integrity, Iv, Standard};
 use crate::packet::{Extension, IpHeader, IpPacket, Ipv4Header, Ipv6Header, Ipv6Option, Ipv6Options, Routing};
 
 /// What replaces mutable data: as long as the longest of it, a signature.
@@ -35,19 +35,8 @@ pub(super) fn input<'k, M: Integrity>(
     key: &'k IcvKey,
     high: Option<u32>,
 ) -> Option<IcvContext<'k, M>> {
-    let (iv_len, icv_len) = (key.algorithm().iv_len(), key.algorithm().icv_len());
-    let (iv, _) = ah.icv_field().split_at_checked(iv_len)?;
-    let mut icv = key.begin(iv.first_chunk().copied().unwrap_or_default());
-    match packet.header() {
-        IpHeader::V4(header) => ipv4(&mut icv, header),
-        IpHeader::V6(header) => ipv6(&mut icv, header)?,
-    }
-    icv.update(ah.fixed());
-    // The value itself counts as zero, an initialization vector and the explicit padding as they are (§3.3.3.2.1).
-    let padding = ah.icv_field().get(icv_len..)?;
-    icv.update(iv);
-    zeros(&mut icv, icv_len.saturating_sub(iv_len));
-    icv.update(padding);
+    let mut icv = key.begin(iv(ah, key));
+    head(&mut icv, packet, ah, key)?;
     icv.update(packet.after());
     if let Some(high) = high {
         icv.update(&high.to_be_bytes());
@@ -55,8 +44,42 @@ pub(super) fn input<'k, M: Integrity>(
     Some(icv)
 }
 
+/// The initialization vector in a packet; zero if there is none.
+pub(super) fn iv(ah: &AhView<'_>, key: &IcvKey) -> Iv {
+    let iv = ah.icv_field().get(..key.algorithm().iv_len()).unwrap_or_default();
+    iv.first_chunk().copied().unwrap_or_default()
+}
+
+/// What the input begins with: all up to the end of AH. `None` as for [`input`].
+pub(super) fn head(icv: &mut impl Sink, packet: &IpPacket<'_>, ah: &AhView<'_>, key: &IcvKey) -> Option<()> {
+    let (iv_len, icv_len) = (key.algorithm().iv_len(), key.algorithm().icv_len());
+    match packet.header() {
+        IpHeader::V4(header) => ipv4(icv, header),
+        IpHeader::V6(header) => ipv6(icv, header)?,
+    }
+    icv.update(ah.fixed());
+    // The value itself counts as zero, an initialization vector and the explicit padding as they are (§3.3.3.2.1).
+    let padding = ah.icv_field().get(icv_len..)?;
+    icv.update(ah.icv_field().get(..iv_len)?);
+    zeros(icv, icv_len.saturating_sub(iv_len));
+    icv.update(padding);
+    Some(())
+}
+
+/// Where the input goes, piece by piece.
+pub(super) trait Sink {
+    /// Takes the next piece.
+    fn update(&mut self, piece: &[u8]);
+}
+
+impl<M: Integrity> Sink for IcvContext<'_, M> {
+    fn update(&mut self, piece: &[u8]) {
+        IcvContext::update(self, piece);
+    }
+}
+
 /// RFC 4302 §3.3.3.1.1.
-fn ipv4<M: Integrity>(icv: &mut IcvContext<'_, M>, header: &Ipv4Header<'_>) {
+fn ipv4(icv: &mut impl Sink, header: &Ipv4Header<'_>) {
     let mut base = *header.base;
     base[1] = 0; // DSCP, ECN
     base[6..9].fill(0); // flags, fragment offset, TTL
@@ -73,7 +96,7 @@ fn ipv4<M: Integrity>(icv: &mut IcvContext<'_, M>, header: &Ipv4Header<'_>) {
 }
 
 /// RFC 4302 §3.3.3.1.2.
-fn ipv6<M: Integrity>(icv: &mut IcvContext<'_, M>, header: &Ipv6Header<'_>) -> Option<()> {
+fn ipv6(icv: &mut impl Sink, header: &Ipv6Header<'_>) -> Option<()> {
     let fragments = header.extensions().filter(|extension| matches!(extension, Extension::AtomicFragment { .. })).count();
     let mut base = *header.base;
     // Appendix A2: a Fragment header that reassembly left in place is taken out again.
@@ -114,7 +137,7 @@ fn following<'a>(mut next: u8, behind: impl Iterator<Item = &'a Extension<'a>>) 
 }
 
 /// §3.3.3.1.2.2: type and length always count, the data unless a bit of the type says that it may change.
-fn ipv6_options<M: Integrity>(icv: &mut IcvContext<'_, M>, options: &[u8]) {
+fn ipv6_options(icv: &mut impl Sink, options: &[u8]) {
     const MAY_CHANGE: u8 = 0x20;
     // The parser has walked the same octets to the end, so that no error is left to be found here.
     for option in Ipv6Options::of(options).flatten() {
@@ -134,7 +157,7 @@ fn ipv6_options<M: Integrity>(icv: &mut IcvContext<'_, M>, options: &[u8]) {
 
 /// Appendix A2: as it will be when no segment is left. Answers the address under which the packet leaves this header;
 /// `visiting` is the one under which it comes.
-fn routing_header<M: Integrity>(icv: &mut IcvContext<'_, M>, routing: &Routing<'_>, next: u8, visiting: Ipv6Addr) -> Option<Ipv6Addr> {
+fn routing_header(icv: &mut impl Sink, routing: &Routing<'_>, next: u8, visiting: Ipv6Addr) -> Option<Ipv6Addr> {
     let [len, kind] = routing.len_and_type;
     icv.update(&[next, len, kind, 0]);
     let left = usize::from(routing.segments_left);
@@ -152,6 +175,6 @@ fn routing_header<M: Integrity>(icv: &mut IcvContext<'_, M>, routing: &Routing<'
     Some(Ipv6Addr::from(*last))
 }
 
-fn zeros<M: Integrity>(icv: &mut IcvContext<'_, M>, len: usize) {
+fn zeros(icv: &mut impl Sink, len: usize) {
     icv.update(ZEROS.get(..len).unwrap_or(&ZEROS));
 }

@@ -5,12 +5,14 @@
 //! [`remove`] write packets.
 
 mod association;
+mod batch;
 mod icv;
 pub mod policy;
 mod rewrite;
 mod view;
 
 pub use association::{InboundAssociation, Rejection, Verified};
+pub use batch::{BATCH, Question, icvs_match};
 pub use icv::{icv_matches, icv_matches_by};
 pub(crate) use rewrite::overhead;
 pub use rewrite::{InsertError, NoAh, Number, insert, insert_by, remove};

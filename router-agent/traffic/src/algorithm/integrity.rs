@@ -62,7 +62,7 @@ impl MacValue {
     }
 
     /// Whether `received` begins with exactly this value, in time that does not depend on where they differ.
-    pub(super) fn matches(&self, received: &[u8]) -> bool {
+    pub(crate) fn matches(&self, received: &[u8]) -> bool {
         let own = self.octets();
         !own.is_empty() && received.get(..own.len()).is_some_and(|theirs| bool::from(own.ct_eq(theirs)))
     }

@@ -5,6 +5,7 @@
 
 mod gmac;
 mod integrity;
+mod lanes;
 mod mac;
 mod signature;
 mod standard;
@@ -18,6 +19,7 @@ use integrity::LONGEST;
 pub use integrity::{Integrity, Iv, MacValue};
 pub use mac::{KeyLengthError, MacAlgorithm, MacKey};
 pub use signature::{LONGEST_SIGNATURE, PacketSigner, SignatureAlgorithm, VerifyingKey};
+pub(crate) use standard::Input;
 pub use standard::Standard;
 
 /// An integrity algorithm.

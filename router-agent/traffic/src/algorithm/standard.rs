@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::gmac;
 use super::integrity::{Integrity, Iv, LONGEST, MacValue};
+use super::lanes::{self, HmacKey, LONGEST_HEAD, Message};
 use super::{KeyLengthError, MacAlgorithm, MacKey, SignatureAlgorithm, VerifyingKey};
 
 /// MACs and signatures as the RFCs have them.
@@ -18,8 +19,8 @@ pub(super) struct Prepared(State);
 
 #[derive(Clone)]
 enum State {
-    Sha256(Hmac<Sha256>),
-    Sha1(Hmac<Sha1>),
+    Sha256(Hmac<Sha256>, HmacKey<8>),
+    Sha1(Hmac<Sha1>, HmacKey<5>),
     Gmac(Box<gmac::Key>),
 }
 
@@ -27,8 +28,12 @@ impl Prepared {
     pub(super) fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
         let wrong_length = || KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
         Ok(Self(match algorithm {
-            MacAlgorithm::HmacSha256_128 => State::Sha256(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?),
-            MacAlgorithm::HmacSha1_96 => State::Sha1(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?),
+            MacAlgorithm::HmacSha256_128 => {
+                State::Sha256(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?, HmacKey::new(&lanes::SHA256, octets))
+            }
+            MacAlgorithm::HmacSha1_96 => {
+                State::Sha1(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?, HmacKey::new(&lanes::SHA1, octets))
+            }
             MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => State::Gmac(Box::new(gmac::Key::new(octets).ok_or_else(wrong_length)?)),
         }))
     }
@@ -52,6 +57,49 @@ pub(super) fn fingerprint(algorithm: MacAlgorithm, octets: &[u8]) -> Result<[u8;
     Ok(value.padded())
 }
 
+/// What one of many MACs is computed over: all that stands before the payload, and the payload where it lies.
+pub(crate) struct Input<'a> {
+    pub(crate) key: &'a MacKey,
+    pub(crate) iv: Iv,
+    /// At most [`Standard::LONGEST_HEAD`] octets.
+    pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl Standard {
+    /// Octets of an input's head at the most.
+    pub(crate) const LONGEST_HEAD: usize = LONGEST_HEAD;
+
+    /// Computes many MACs, and tells each with its input's number, in any order. The same as one by one, but HMACs go side by side.
+    pub(crate) fn compute_many<'a>(inputs: impl Iterator<Item = (usize, Input<'a>)> + Clone, done: &mut dyn FnMut(usize, MacValue)) {
+        let level = lanes::best();
+        let sha256 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().0 {
+            State::Sha256(_, key) => Some((at, Message { key, head, body })),
+            State::Sha1(..) | State::Gmac(_) => None,
+        });
+        lanes::hmac(&lanes::SHA256, level, sha256, |at, state| done(at, value_of(MacAlgorithm::HmacSha256_128, state)));
+        let sha1 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().0 {
+            State::Sha1(_, key) => Some((at, Message { key, head, body })),
+            State::Sha256(..) | State::Gmac(_) => None,
+        });
+        lanes::hmac(&lanes::SHA1, level, sha1, |at, state| done(at, value_of(MacAlgorithm::HmacSha1_96, state)));
+        for (at, Input { key, iv, head, body }) in inputs {
+            if let State::Gmac(prepared) = &key.prepared().0 {
+                let mut context = prepared.begin(iv);
+                context.update(head);
+                context.update(body);
+                done(at, MacValue::cut(key.algorithm(), &context.finish()));
+            }
+        }
+    }
+}
+
+fn value_of<const WORDS: usize>(algorithm: MacAlgorithm, state: [u32; WORDS]) -> MacValue {
+    let mut octets = [0; 32];
+    octets.chunks_exact_mut(4).zip(state).for_each(|(place, word)| place.copy_from_slice(&word.to_be_bytes()));
+    MacValue::cut(algorithm, &octets)
+}
+
 /// A MAC under way; wiped when it is dropped.
 pub struct Context(Open);
 
@@ -66,8 +114,8 @@ impl Integrity for Standard {
 
     fn begin(key: &MacKey, iv: Iv) -> Context {
         Context(match &key.prepared().0 {
-            State::Sha256(state) => Open::Sha256(state.clone()),
-            State::Sha1(state) => Open::Sha1(state.clone()),
+            State::Sha256(state, _) => Open::Sha256(state.clone()),
+            State::Sha1(state, _) => Open::Sha1(state.clone()),
             State::Gmac(prepared) => Open::Gmac(key.algorithm(), prepared.begin(iv)),
         })
     }

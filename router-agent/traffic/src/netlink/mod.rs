@@ -19,10 +19,12 @@
 //! ```
 //! Lengths, kinds and flags are in host order; values are in the order that each attribute's definition says.
 
+mod many;
 mod reader;
 mod socket;
 mod writer;
 
+pub use many::{MANY, Many, ManyBuffer};
 pub use nix::errno::Errno;
 pub use reader::{Attribute, Attributes, Malformed, Message, Messages, attributes, messages};
 pub(crate) use socket::Answer;

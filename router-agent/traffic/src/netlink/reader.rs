@@ -23,6 +23,11 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Octets up to the next message, header and padding included.
+    pub const fn extent(&self) -> usize {
+        align(HEADER_LEN + self.body.len())
+    }
+
     /// What follows the header and a fixed part of `fixed` octets: the attributes.
     pub fn after(&self, fixed: usize) -> Result<&'a [u8], Malformed> {
         self.body.get(align(fixed)..).ok_or(Malformed("message: shorter than its fixed part"))

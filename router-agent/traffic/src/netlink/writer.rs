@@ -34,6 +34,11 @@ impl Writer {
         Self { octets, too_long: false }
     }
 
+    /// Writes behind what is there already: whole messages.
+    pub const fn appending(octets: Vec<u8>) -> Self {
+        Self { octets, too_long: false }
+    }
+
     /// Appends one message: `fixed` is the kind's fixed part, `fill` puts the attributes.
     pub fn message(&mut self, header: Header, fixed: &[u8], fill: impl FnOnce(&mut Self)) {
         let start = self.octets.len();

@@ -1,6 +1,8 @@
 //! Messages of the packet queue (`linux/netfilter/nfnetlink_queue.h`). All numbers are in network order.
 
-use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Message, Messages, REQUEST, Writer, attributes, messages};
+use crate::netlink::{
+    Answer, Attribute, Batch, Errno, Header, MANY, Malformed, Many, Message, Messages, REQUEST, Writer, attributes, messages,
+};
 use crate::processor::{PacketId, UserId};
 
 use super::{Decision, MAX_PACKET_LEN, QueueConfig};
@@ -40,7 +42,7 @@ pub(super) fn bind(number: u16) -> Batch {
 
 /// Sets copy mode, length and flags.
 pub(super) fn configure(config: &QueueConfig, passes_if_full: bool) -> Batch {
-    let QueueConfig { number, capacity, users, .. } = *config;
+    let QueueConfig { number, capacity, copy_range, users, .. } = *config;
     const PARAMETERS: u16 = 2;
     const MAX_LEN: u16 = 3;
     const MASK: u16 = 4;
@@ -50,7 +52,7 @@ pub(super) fn configure(config: &QueueConfig, passes_if_full: bool) -> Batch {
     const KNOWN_FLAGS: u32 = 0xf;
     const FAIL_OPEN: u32 = 0x1;
     const USERS: u32 = 0x8;
-    let range = u32::try_from(MAX_PACKET_LEN).unwrap_or(u32::MAX).to_be_bytes();
+    let range = u32::try_from(copy_range.min(MAX_PACKET_LEN)).unwrap_or(u32::MAX).to_be_bytes();
     let mut batch = Batch::new("configure a packet queue");
     batch.request(format!("configure packet queue {number}"), CONFIGURE, 0, &fixed(number), |writer| {
         let [a, b, c, d] = range;
@@ -97,6 +99,16 @@ pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: 
 fn number_of(id: PacketId) -> u32 {
     let [_, _, _, _, a, b, c, d] = id.0.to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
+}
+
+/// The verdicts that [`verdict`] has written one behind the other: the kernel's number of each packet, and the whole message.
+pub(super) fn verdicts(octets: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let mut rest = octets;
+    messages(octets).map_while(Result::ok).map_while(move |message| {
+        let (octets, behind) = rest.split_at_checked(message.extent())?;
+        rest = behind;
+        Some((message.sequence, octets))
+    })
 }
 
 fn fixed(number: u16) -> [u8; FIXED_LEN] {
@@ -169,6 +181,41 @@ impl<'a> Deliveries<'a> {
 
     fn id(&self, number: u32) -> PacketId {
         PacketId(self.above | u64::from(number))
+    }
+}
+
+/// What came with one call for many.
+#[derive(Debug, Clone)]
+pub struct ManyDeliveries<'b> {
+    messages: Many<'b>,
+    above: u64,
+    now: Option<Deliveries<'b>>,
+}
+
+impl<'b> ManyDeliveries<'b> {
+    pub(super) const fn new(messages: Many<'b>, above: u64) -> Self {
+        Self { messages, above, now: None }
+    }
+
+    /// Whether as many came as one call can bring, so that more may be there.
+    pub fn is_full(&self) -> bool {
+        self.messages.len() == MANY
+    }
+}
+
+impl<'b> Iterator for ManyDeliveries<'b> {
+    type Item = Delivery<'b>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(delivery) = self.now.as_mut().and_then(Iterator::next) {
+                return Some(delivery);
+            }
+            match self.messages.next()? {
+                Ok(octets) => self.now = Some(Deliveries::new(octets, self.above)),
+                Err(_) => return Some(Delivery::Unreadable { id: None }),
+            }
+        }
     }
 }
 

@@ -3,6 +3,11 @@
 //! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums), and in full
 //! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
 //! drops whatever waits.
+//!
+//! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a shorter message for
+//! many verdicts (`NFQNL_MSG_VERDICT_BATCH`), which is not used: it answers every packet with a number up to the one named, and so
+//! also those that wait on purpose, those whose message was not read yet, and any that were passed over by a defect of ours. It would
+//! save a seventh of the queue's cost and make the one mistake possible that lets an unverified packet pass.
 
 mod message;
 mod statistics;
@@ -14,10 +19,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::netlink::{NetlinkError, Protocol, Socket, Writer};
+use crate::netlink::{ManyBuffer, NetlinkError, Protocol, Socket, Writer};
 use crate::processor::PacketId;
 
-pub use message::{Deliveries, Delivery, Packet};
+pub use crate::netlink::MANY;
+pub use message::{Deliveries, Delivery, ManyDeliveries, Packet};
 pub use statistics::{KernelStatistics, kernel_statistics};
 
 /// The longest packet that the queue delivers whole, and the longest that a verdict can carry, in octets (an attribute's limit).
@@ -32,6 +38,9 @@ pub struct QueueConfig {
     pub number: u16,
     /// Packets that may wait for a verdict; one more is dropped. 512–4096 measured best.
     pub capacity: u32,
+    /// Longest packet that is delivered whole, in octets, at most [`MAX_PACKET_LEN`]; a longer one is known to be cut, and dropped
+    /// ([`DropReason::TooLarge`](crate::reason::DropReason::TooLarge)).
+    pub copy_range: usize,
     /// Wished size of the socket buffer in octets: large, so that `capacity` is the limit and not the buffer.
     pub socket_buffer: usize,
     /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
@@ -52,7 +61,8 @@ pub const OUTBOUND_CAPACITY: u32 = 4096;
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
-        Self { number, capacity: 1024, socket_buffer: 64 * 1024 * 1024, users: false, observed: None, modes: false }
+        let (capacity, copy_range, socket_buffer) = (1024, MAX_PACKET_LEN, 64 * 1024 * 1024);
+        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, modes: false }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
@@ -123,6 +133,17 @@ pub enum ReceiveError {
     Failed(Errno),
 }
 
+impl From<Errno> for ReceiveError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            // Interrupted before anything came: whoever asks again is told.
+            Errno::EAGAIN | Errno::EINTR => Self::Empty,
+            Errno::ENOBUFS => Self::Overrun,
+            errno => Self::Failed(errno),
+        }
+    }
+}
+
 /// Memory that received packets lie in.
 #[derive(Debug)]
 pub struct ReceiveBuffer(Vec<u8>);
@@ -133,13 +154,27 @@ impl Default for ReceiveBuffer {
     }
 }
 
+/// Memory that many received packets lie in.
+#[derive(Debug)]
+pub struct ManyPackets(ManyBuffer);
+
+/// Octets of verdicts after which they should be sent: beyond that the kernel takes no more at once for less.
+const ENOUGH: usize = 120 * 1024;
+/// Wished size of the socket's buffer for verdicts, in octets: [`ENOUGH`], one more, and the kernel's bookkeeping.
+const SEND_BUFFER: usize = 8 * 1024 * 1024;
+
 /// A queue that this process listens to.
 #[derive(Debug)]
 pub struct Queue {
     socket: Socket,
     number: u16,
     observed: Option<(Socket, u16)>,
+    copy_range: usize,
     scratch: Vec<u8>,
+    /// Verdicts that are to be sent together, of each queue.
+    together: [Vec<u8>; 2],
+    /// Of those sent together last, the packets whose verdict could not be sent.
+    unsent: Vec<(PacketId, Errno)>,
 }
 
 /// Above the kernel's numbers of packets that wait in the queue of what is observed.
@@ -150,7 +185,9 @@ impl Queue {
     pub fn open(config: QueueConfig) -> Result<Self, QueueError> {
         let observed = |number| Ok((Self::listen(&QueueConfig { number, ..config }, true)?, number));
         let (socket, observed) = (Self::listen(&config, false)?, config.observed.map(observed).transpose()?);
-        Ok(Self { socket, number: config.number, observed, scratch: Vec::new() })
+        let copy_range = config.copy_range.min(MAX_PACKET_LEN);
+        let (number, together) = (config.number, [const { Vec::new() }; 2]);
+        Ok(Self { socket, number, observed, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
     }
 
     fn listen(config: &QueueConfig, passes_if_full: bool) -> Result<Socket, QueueError> {
@@ -161,6 +198,8 @@ impl Queue {
         if setsockopt(&socket, sockopt::RcvBufForce, &config.socket_buffer).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &config.socket_buffer).map_err(|errno| failed(NetlinkError::Open(errno)))?;
         }
+        // A smaller one does as well: what cannot be sent together is sent one by one.
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).or_else(|_| setsockopt(&socket, sockopt::SndBuf, &SEND_BUFFER));
         socket.transact(message::bind(number)).map_err(|error| match error.errno() {
             Some(Errno::EBUSY) => QueueError::Taken(number),
             Some(Errno::EPERM) if is_privileged() => QueueError::Taken(number),
@@ -184,15 +223,67 @@ impl Queue {
             from = (observed, OBSERVED);
             received = from.0.receive(&mut buffer.0).map(<[u8]>::len);
         }
-        match received {
-            Ok(len) => Ok(Deliveries::new(buffer.0.get(..len).unwrap_or_default(), from.1)),
-            Err(Errno::EAGAIN) => Err(ReceiveError::Empty),
-            Err(Errno::ENOBUFS) => Err(ReceiveError::Overrun),
-            Err(errno) => Err(ReceiveError::Failed(errno)),
-        }
+        Ok(Deliveries::new(buffer.0.get(..received?).unwrap_or_default(), from.1))
     }
 
-    /// Gives the verdict on a packet, now or long after it came.
+    /// Memory for [`receive_many`](Self::receive_many).
+    pub fn room_for_many(&self) -> ManyPackets {
+        ManyPackets(ManyBuffer::new(self.copy_range + RECEIVE_LEN - MAX_PACKET_LEN))
+    }
+
+    /// Receives what is there with one call, at most [`MANY`] messages, without waiting.
+    pub fn receive_many<'b>(&self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
+        let (mut count, mut above) = (self.socket.receive_many(&mut buffer.0), 0);
+        if let (Err(Errno::EAGAIN), Some((observed, _))) = (count, &self.observed) {
+            (count, above) = (observed.receive_many(&mut buffer.0), OBSERVED);
+        }
+        Ok(ManyDeliveries::new(buffer.0.received(count?), above))
+    }
+
+    /// Takes the verdict on a packet, to be sent with others by [`send_verdicts`](Self::send_verdicts). Until then it has none.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` for a payload that no verdict can carry.
+    pub fn add_verdict(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
+        if matches!(decision, Decision::Replace { payload, .. } if payload.len() > MAX_PACKET_LEN) {
+            return Err(Errno::EMSGSIZE);
+        }
+        let [first, second] = &mut self.together;
+        let (together, number) = match &self.observed {
+            Some((_, number)) if id.0 & OBSERVED != 0 => (second, *number),
+            _ => (first, self.number),
+        };
+        let mut writer = Writer::appending(std::mem::take(together));
+        message::verdict(&mut writer, number, id, decision);
+        *together = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
+        Ok(())
+    }
+
+    /// Whether so much waits to be sent that it should be.
+    pub fn has_enough_verdicts(&self) -> bool {
+        self.together.iter().any(|together| together.len() >= ENOUGH)
+    }
+
+    /// Sends the verdicts that were added, with one call if the kernel takes it. Gives the packets whose verdict could not be sent: they
+    /// go on waiting and do not pass. A verdict that the kernel refuses comes back as [`Delivery::Refused`].
+    pub fn send_verdicts(&mut self) -> &[(PacketId, Errno)] {
+        self.unsent.clear();
+        let queues = [Some((&self.socket, 0)), self.observed.as_ref().map(|(socket, _)| (socket, OBSERVED))];
+        for ((socket, above), together) in queues.into_iter().flatten().zip(&mut self.together) {
+            if !together.is_empty() && socket.send(together).is_err() {
+                for (number, verdict) in message::verdicts(together) {
+                    if let Err(errno) = socket.send(verdict) {
+                        self.unsent.push((PacketId(above | u64::from(number)), errno));
+                    }
+                }
+            }
+            together.clear();
+        }
+        &self.unsent
+    }
+
+    /// Gives the verdict on a packet, now or long after it came, and by itself.
     ///
     /// If it cannot be sent the packet goes on waiting and does not pass. A verdict that the kernel refuses comes back as
     /// [`Delivery::Refused`].

@@ -1,5 +1,6 @@
 //! The worker's loop.
 
+use std::array::from_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -10,17 +11,14 @@ use smoltcp::time::Instant;
 
 use crate::counters::Counters;
 use crate::event::Event;
-use crate::processor::{PacketId, PacketProcessor, Released, Verdict};
-use crate::queue::{Decision, Deliveries, Delivery, Packet, Queue, ReceiveBuffer, ReceiveError};
+use crate::processor::{Arrival, PacketId, PacketProcessor, Released, Verdict};
+use crate::queue::{Decision, Delivery, MANY, ManyDeliveries, ManyPackets, Packet, Queue, ReceiveError};
 use crate::reason::DropReason;
 use crate::update::Update;
 
 use super::leniency::{self, Leniency};
 use super::passed::Passed;
 use super::{Answer, Clock, Notify, Shared, Stopped, count};
-
-/// Packets judged before timers and the wish to stop are looked at again.
-const BURST: usize = 64;
 
 /// All that the thread owns.
 pub(super) struct Work {
@@ -44,7 +42,7 @@ pub(super) struct Work {
 impl Work {
     /// Runs until the handle is gone or asks for the end, or the queue fails.
     pub(super) fn run(&mut self) -> Stopped {
-        let mut buffer = ReceiveBuffer::default();
+        let mut buffer = self.queue.room_for_many();
         loop {
             let asked = self.shared.stop.load(Ordering::Acquire);
             if !self.apply_updates() || asked {
@@ -85,6 +83,7 @@ impl Work {
         let answer = self.processor.apply(update, self.clock.now());
         // Verdicts on released packets first: the answer says that they have been given.
         self.drain();
+        self.send_verdicts();
         // There is always room: the handle takes no more updates than this channel holds answers.
         let _ = self.answers.try_send(answer);
         (self.notify)();
@@ -95,29 +94,44 @@ impl Work {
         if self.processor.poll_timeout().is_some_and(|due| due <= now) {
             self.processor.handle_timeout(now);
             self.drain();
+            self.send_verdicts();
         }
     }
 
-    /// Judges packets that are there, up to a burst; `false` if there are no more.
-    fn handle_packets(&mut self, buffer: &mut ReceiveBuffer) -> Result<bool, Stopped> {
-        for _ in 0..BURST {
-            match self.queue.receive(buffer) {
-                Ok(deliveries) => self.handle_deliveries(deliveries),
-                Err(ReceiveError::Empty) => return Ok(false),
-                Err(ReceiveError::Overrun) => count(&self.shared.faults.overruns),
-                Err(ReceiveError::Failed(errno)) => return Err(Stopped::Queue(errno.to_string())),
+    /// Judges packets that are there, as many as one call brings; `false` if there are no more.
+    fn handle_packets(&mut self, buffer: &mut ManyPackets) -> Result<bool, Stopped> {
+        match self.queue.receive_many(buffer) {
+            Ok(deliveries) => {
+                let more = deliveries.is_full();
+                self.handle_deliveries(deliveries);
+                Ok(more)
             }
+            Err(ReceiveError::Empty) => Ok(false),
+            Err(ReceiveError::Overrun) => {
+                count(&self.shared.faults.overruns);
+                Ok(true)
+            }
+            Err(ReceiveError::Failed(errno)) => Err(Stopped::Queue(errno.to_string())),
         }
-        Ok(true)
     }
 
-    fn handle_deliveries(&mut self, deliveries: Deliveries<'_>) {
+    fn handle_deliveries(&mut self, deliveries: ManyDeliveries<'_>) {
+        let size = self.processor.batch_size().clamp(1, MANY);
+        let mut waiting = Waiting::default();
         for delivery in deliveries {
             match delivery {
+                Delivery::Packet(packet) if packet.is_cut() => {
+                    self.counters.count_dropped(DropReason::TooLarge, packet.len);
+                    let now = self.clock.now();
+                    let (mut outlet, ..) = self.apart();
+                    outlet.give_verdict(&packet, Verdict::Drop(DropReason::TooLarge), now);
+                }
                 Delivery::Packet(packet) => {
-                    // Whatever was sent before this packet was looked at counts for it.
-                    self.apply_updates();
-                    self.handle_packet(&packet);
+                    waiting.push(packet);
+                    if waiting.len >= size {
+                        self.judge(&waiting);
+                        waiting.len = 0;
+                    }
                 }
                 Delivery::Refused { id, errno } => {
                     tracing::debug!(id = id.0, %errno, "the kernel refused a verdict");
@@ -130,51 +144,49 @@ impl Work {
                     count(&self.shared.faults.unreadable);
                     if let Some(id) = id {
                         self.counters.count_dropped(DropReason::Malformed, 0);
-                        self.outlet().drop(id);
+                        self.apart().0.drop(id);
                     }
                 }
             }
         }
+        self.judge(&waiting);
+        self.send_verdicts();
     }
 
-    fn handle_packet(&mut self, packet: &Packet<'_>) {
-        let mut outlet = Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed };
-        let now = self.clock.now();
-        let verdict = match packet.hook {
-            _ if packet.is_cut() => {
-                self.counters.count_dropped(DropReason::TooLarge, packet.len);
-                Verdict::Drop(DropReason::TooLarge)
-            }
-            Packet::PREROUTING => self.processor.process_arrived(packet.id, packet.payload, now),
-            _ => self.processor.process_sent(packet.id, packet.user, packet.payload, now),
-        };
-        match verdict {
-            // Processors count a packet as it is with AH: the longer of what came and what goes on.
-            Verdict::Accept => {
-                let decision = self.leniency.as_ref().map_or(Decision::Accept, |_| leniency::judged(packet.mark));
-                outlet.pass(packet.id, decision, packet.len);
-            }
-            Verdict::Replace { payload, mark } => {
-                let judged = if self.leniency.is_some() { leniency::judged(packet.mark).mark() } else { None };
-                let mark = mark.map(|bits| judged.unwrap_or(packet.mark) | bits).or(judged);
-                let decision = Decision::Replace { payload, mark };
-                outlet.pass(packet.id, decision, packet.len.max(payload.len()));
-            }
-            Verdict::Drop(reason) => {
-                let decision = self.leniency.as_mut().and_then(|leniency| leniency.decide(packet, reason, &self.counters, now));
-                if !decision.is_some_and(|decision| outlet.give(packet.id, decision)) {
-                    tracing::trace!(id = packet.id.0, %reason, "dropped");
-                    outlet.drop(packet.id);
-                }
-            }
-            Verdict::Taken => outlet.drop(packet.id),
-            Verdict::Hold => {
-                if packet.mark != 0 {
-                    self.marks.insert(packet.id, packet.mark);
-                }
-            }
+    fn judge(&mut self, waiting: &Waiting<'_>) {
+        if waiting.len == 0 {
+            return;
         }
+        // Whatever was sent before these packets were looked at counts for them.
+        self.apply_updates();
+        let now = self.clock.now();
+        let arrivals: [Arrival<'_>; MANY] = from_fn(|at| {
+            let packet = waiting.packets.get(at).unwrap_or(&NO_PACKET);
+            Arrival { id: packet.id, user: packet.user, has_arrived: packet.hook == Packet::PREROUTING, bytes: packet.payload }
+        });
+        let (mut outlet, processor) = self.apart();
+        processor.process_batch(arrivals.get(..waiting.len).unwrap_or_default(), now, &mut |at, verdict| {
+            if let Some(packet) = waiting.packets.get(at) {
+                outlet.give_verdict(packet, verdict, now);
+            }
+        });
         self.drain();
+        if self.queue.has_enough_verdicts() {
+            self.send_verdicts();
+        }
+    }
+
+    /// Sends the verdicts given up to now. Of a packet that was to pass, and whose verdict cannot be sent, it is counted that it did not.
+    fn send_verdicts(&mut self) {
+        // Nothing is allocated for it: in all but the rarest cases there are none.
+        for (id, errno) in self.queue.send_verdicts().to_vec() {
+            tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
+            count(&self.shared.faults.verdicts);
+            if let Some(bytes) = self.passed.take(id) {
+                self.counters.count_not_accepted(bytes);
+            }
+            let _ = self.queue.verdict(id, Decision::Drop);
+        }
     }
 
     /// Late verdicts and events, after each call of the processor.
@@ -184,11 +196,11 @@ impl Work {
             match &released {
                 Released::Replace { payload, mark } => {
                     let decision = Decision::Replace { payload, mark: mark.map(|bits| own | bits) };
-                    self.outlet().pass(id, decision, payload.len());
+                    self.apart().0.pass(id, decision, payload.len());
                 }
                 Released::Drop(reason) => {
                     tracing::trace!(id = id.0, %reason, "dropped");
-                    self.outlet().drop(id);
+                    self.apart().0.drop(id);
                 }
             }
         }
@@ -204,8 +216,10 @@ impl Work {
         }
     }
 
-    fn outlet(&mut self) -> Outlet<'_> {
-        Outlet { queue: &mut self.queue, shared: &self.shared, counters: &self.counters, passed: &mut self.passed }
+    /// Where verdicts go, and who makes them.
+    fn apart(&mut self) -> (Outlet<'_>, &mut dyn PacketProcessor) {
+        let Self { queue, shared, counters, passed, leniency, marks, processor, .. } = self;
+        (Outlet { queue, shared, counters, passed, leniency: leniency.as_mut(), marks }, processor.as_mut())
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -215,16 +229,73 @@ impl Work {
     }
 }
 
+/// Packets that wait to be judged together.
+struct Waiting<'b> {
+    packets: [Packet<'b>; MANY],
+    len: usize,
+}
+
+const NO_PACKET: Packet<'static> =
+    Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, user: None, payload: &[], len: 0 };
+
+impl Default for Waiting<'_> {
+    fn default() -> Self {
+        Self { packets: [NO_PACKET; MANY], len: 0 }
+    }
+}
+
+impl<'b> Waiting<'b> {
+    fn push(&mut self, packet: Packet<'b>) {
+        if let Some(place) = self.packets.get_mut(self.len) {
+            *place = packet;
+            self.len += 1;
+        }
+    }
+}
+
 /// Where verdicts go, and what is kept of them.
 struct Outlet<'a> {
     queue: &'a mut Queue,
     shared: &'a Shared,
     counters: &'a Counters,
     passed: &'a mut Passed,
+    leniency: Option<&'a mut Leniency>,
+    marks: &'a mut HashMap<PacketId, u32>,
 }
 
 impl Outlet<'_> {
-    /// Lets a packet go on that the processor has counted with so many bytes. If the verdict cannot be sent the packet is dropped, and
+    /// Carries out what the processor has decided, as far as the packet's mark does not say otherwise.
+    fn give_verdict(&mut self, packet: &Packet<'_>, verdict: Verdict<'_>, now: Instant) {
+        match verdict {
+            // Processors count a packet as it is with AH: the longer of what came and what goes on.
+            Verdict::Accept => {
+                let decision = self.leniency.as_ref().map_or(Decision::Accept, |_| leniency::judged(packet.mark));
+                self.pass(packet.id, decision, packet.len);
+            }
+            Verdict::Replace { payload, mark } => {
+                let judged = if self.leniency.is_some() { leniency::judged(packet.mark).mark() } else { None };
+                let mark = mark.map(|bits| judged.unwrap_or(packet.mark) | bits).or(judged);
+                let decision = Decision::Replace { payload, mark };
+                self.pass(packet.id, decision, packet.len.max(payload.len()));
+            }
+            Verdict::Drop(reason) => {
+                let counters = self.counters;
+                let decision = self.leniency.as_mut().and_then(|leniency| leniency.decide(packet, reason, counters, now));
+                if !decision.is_some_and(|decision| self.give(packet.id, decision)) {
+                    tracing::trace!(id = packet.id.0, %reason, "dropped");
+                    self.drop(packet.id);
+                }
+            }
+            Verdict::Taken => self.drop(packet.id),
+            Verdict::Hold => {
+                if packet.mark != 0 {
+                    self.marks.insert(packet.id, packet.mark);
+                }
+            }
+        }
+    }
+
+    /// Lets a packet go on that the processor has counted with so many bytes. If no verdict can carry it the packet is dropped, and
     /// counted so.
     fn pass(&mut self, id: PacketId, decision: Decision<'_>, bytes: usize) {
         if self.give(id, decision) {
@@ -241,7 +312,7 @@ impl Outlet<'_> {
     }
 
     fn give(&mut self, id: PacketId, decision: Decision<'_>) -> bool {
-        let given = self.queue.verdict(id, decision);
+        let given = self.queue.add_verdict(id, decision);
         if let Err(errno) = given {
             tracing::debug!(id = id.0, %errno, "a verdict could not be sent");
             count(&self.shared.faults.verdicts);

@@ -1,0 +1,282 @@
+//! HMAC of many messages at once, each in a lane of its own.
+//!
+//! One stream of SHA-256 or SHA-1 waits for itself: each round needs the one before. Messages of different packets do not wait for
+//! each other, and vector instructions take a step of sixteen of them in the time of about five. A lane that has ended its message takes
+//! the next one, whatever its length; when too few are left to be worth it, each is ended by the scalar function from where it stands.
+
+mod simd;
+
+use std::array::from_fn;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use simd::{Block, LANES, Level};
+
+/// Octets of a block of both hash functions.
+const BLOCK: usize = size_of::<Block>();
+/// Longest head of a message, in octets.
+pub(super) const LONGEST_HEAD: usize = 4 * BLOCK;
+/// Blocks made of a head, or of what a message ends with: the longest head, one octet short of being aligned, and the padding.
+const STAGED: usize = 6;
+
+/// A hash function with a state of so many words (FIPS 180-4).
+pub(super) struct HashFunction<const WORDS: usize> {
+    initial: [u32; WORDS],
+    one: fn(&mut [u32; WORDS], &[Block]),
+    many: fn(Level, &mut [[u32; LANES]; WORDS], &simd::Blocks<'_>, usize),
+    /// Busy lanes from which on lanes are quicker than one message after the other; more than there are for never.
+    worthwhile: fn(Level) -> usize,
+}
+
+/// SHA-256 (FIPS 180-4 §5.3.3).
+pub(super) const SHA256: HashFunction<8> = HashFunction {
+    initial: [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19],
+    one: sha2::block_api::compress256,
+    many: Level::sha256,
+    // Measured with the processor's own instructions for one message: 33 ns a block, against 240 for sixteen blocks in wide lanes and
+    // 610 in narrow ones.
+    worthwhile: |level| if level.is_narrow() { LANES + 1 } else { 8 },
+};
+
+/// SHA-1 (FIPS 180-4 §5.3.1).
+pub(super) const SHA1: HashFunction<5> = HashFunction {
+    initial: [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0],
+    one: sha1::block_api::compress,
+    many: Level::sha1,
+    // 31 ns a block, against 130 for sixteen blocks in wide lanes and 300 in narrow ones.
+    worthwhile: |level| if level.is_narrow() { 10 } else { 5 },
+};
+
+/// The states of a hash function behind the two padded keys (RFC 2104 §4); wiped when they are dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct HmacKey<const WORDS: usize> {
+    inner: [u32; WORDS],
+    outer: [u32; WORDS],
+}
+
+impl<const WORDS: usize> HmacKey<WORDS> {
+    /// Prepares a key of at most a block's length; what is longer is cut.
+    pub(super) fn new(function: &HashFunction<WORDS>, octets: &[u8]) -> Self {
+        let padded = |pad: u8| {
+            let mut block = [pad; BLOCK];
+            block.iter_mut().zip(octets).for_each(|(place, octet)| *place ^= octet);
+            let mut state = function.initial;
+            (function.one)(&mut state, &[block]);
+            block.zeroize();
+            state
+        };
+        Self { inner: padded(0x36), outer: padded(0x5c) }
+    }
+}
+
+/// A message in two pieces, and the key it goes under.
+pub(super) struct Message<'a, const WORDS: usize> {
+    pub(super) key: &'a HmacKey<WORDS>,
+    /// At most [`LONGEST_HEAD`] octets; of a longer one the rest is left out.
+    pub(super) head: &'a [u8],
+    pub(super) body: &'a [u8],
+}
+
+/// The best vector instructions of this processor, if it has any that are of use.
+pub(super) fn best() -> Option<Level> {
+    Level::detect().next()
+}
+
+/// Computes the HMAC of every message, and tells each with the message's name, in any order.
+pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
+    function: &HashFunction<WORDS>,
+    level: Option<Level>,
+    messages: impl Iterator<Item = (N, Message<'a, WORDS>)>,
+    mut done: impl FnMut(N, [u32; WORDS]),
+) {
+    let mut messages = messages.map(|(name, message)| (name, Lane::new(&message)));
+    let mut lanes: [Option<(N, Lane<'a, WORDS>)>; LANES] = [const { None }; LANES];
+    let mut states = [[0; LANES]; WORDS];
+    if let Some(level) = level.filter(|level| (function.worthwhile)(*level) <= LANES) {
+        loop {
+            for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_none()) {
+                let Some((name, next)) = messages.next() else { break };
+                set_column(&mut states, at, next.inner);
+                *lane = Some((name, next));
+            }
+            let mut busy = lanes.iter().flatten().map(|(_, lane)| lane.blocks());
+            // An idle lane goes along with a busy one, and nobody looks at what comes of it.
+            let Some(some) = busy.next() else { break };
+            if busy.count() + 1 < (function.worthwhile)(level) {
+                break;
+            }
+            let blocks = lanes.each_ref().map(|lane| lane.as_ref().map_or(some, |(_, lane)| lane.blocks()));
+            let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
+            (function.many)(level, &mut states, &blocks, count);
+            for (at, place) in lanes.iter_mut().enumerate() {
+                let Some((name, lane)) = place else { continue };
+                if !lane.take(count) {
+                    continue;
+                }
+                let mut state = column(&states, at);
+                if lane.go_on(&mut state) {
+                    set_column(&mut states, at, state);
+                } else {
+                    done(*name, state);
+                    *place = None;
+                }
+            }
+        }
+    }
+    let begun = lanes.into_iter().enumerate().filter_map(|(at, lane)| lane.map(|(name, lane)| (name, lane, column(&states, at))));
+    let fresh = messages.map(|(name, lane)| (name, lane.inner, lane)).map(|(name, state, lane)| (name, lane, state));
+    for (name, mut lane, mut state) in begun.chain(fresh) {
+        loop {
+            let blocks = lane.blocks();
+            (function.one)(&mut state, blocks);
+            let count = blocks.len();
+            if lane.take(count) && !lane.go_on(&mut state) {
+                break;
+            }
+        }
+        done(name, state);
+    }
+    states.zeroize();
+}
+
+fn column<const WORDS: usize>(states: &[[u32; LANES]; WORDS], lane: usize) -> [u32; WORDS] {
+    from_fn(|word| states.get(word).and_then(|word| word.get(lane)).copied().unwrap_or_default())
+}
+
+fn set_column<const WORDS: usize>(states: &mut [[u32; LANES]; WORDS], lane: usize, state: [u32; WORDS]) {
+    for (word, value) in states.iter_mut().zip(state) {
+        if let Some(place) = word.get_mut(lane) {
+            *place = value;
+        }
+    }
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The head, and as much of the body as fills its last block.
+    Head,
+    /// Whole blocks of the body, where they lie.
+    Body,
+    /// What is left, and the padding.
+    End,
+    /// The hash of all that, under the other padded key.
+    Outer,
+}
+
+/// A message under way. It always has blocks to go.
+struct Lane<'a, const WORDS: usize> {
+    stage: Stage,
+    inner: [u32; WORDS],
+    outer: [u32; WORDS],
+    /// Blocks that are made, not found; those from `from` to `to` are still to go.
+    staged: [Block; STAGED],
+    from: usize,
+    to: usize,
+    /// Blocks of the body still to go.
+    whole: &'a [Block],
+    /// What follows them.
+    rest: &'a [u8],
+    /// Octets hashed in the end, without the padded key.
+    len: usize,
+}
+
+impl<'a, const WORDS: usize> Lane<'a, WORDS> {
+    fn new(message: &Message<'a, WORDS>) -> Self {
+        let head = message.head.get(..LONGEST_HEAD).unwrap_or(message.head);
+        let aligned = head.len().next_multiple_of(BLOCK);
+        let (inner, outer) = (message.key.inner, message.key.outer);
+        let len = head.len() + message.body.len();
+        let staged = [[0; BLOCK]; STAGED];
+        let mut lane = Self { stage: Stage::Head, inner, outer, staged, from: 0, to: aligned / BLOCK, whole: &[], rest: &[], len };
+        match message.body.split_at_checked(aligned - head.len()) {
+            Some((filling, body)) => {
+                lane.put(0, head);
+                lane.put(head.len(), filling);
+                (lane.whole, lane.rest) = body.as_chunks();
+                if aligned == 0 {
+                    lane.stage = Stage::Body;
+                    if lane.whole.is_empty() {
+                        lane.end_with_rest();
+                    }
+                }
+            }
+            None => {
+                lane.put(0, head);
+                lane.put(head.len(), message.body);
+                lane.end(len);
+            }
+        }
+        lane
+    }
+
+    /// The blocks that come next.
+    fn blocks(&self) -> &[Block] {
+        if self.stage == Stage::Body { self.whole } else { self.staged.get(self.from..self.to).unwrap_or_default() }
+    }
+
+    /// So many of the next blocks have been hashed. Whether that was the stage's last.
+    fn take(&mut self, count: usize) -> bool {
+        if self.stage == Stage::Body {
+            self.whole = self.whole.get(count..).unwrap_or_default();
+            self.whole.is_empty()
+        } else {
+            self.from += count;
+            self.from >= self.to
+        }
+    }
+
+    /// Goes on to the next stage; `false` if there is none, and then `state` is the HMAC.
+    fn go_on(&mut self, state: &mut [u32; WORDS]) -> bool {
+        match self.stage {
+            Stage::Head if !self.whole.is_empty() => self.stage = Stage::Body,
+            Stage::Head | Stage::Body => {
+                self.end_with_rest();
+            }
+            Stage::End => {
+                for (place, word) in self.staged.as_flattened_mut().chunks_exact_mut(4).zip(*state) {
+                    place.copy_from_slice(&word.to_be_bytes());
+                }
+                self.len = 4 * WORDS;
+                self.end(4 * WORDS);
+                self.stage = Stage::Outer;
+                *state = self.outer;
+            }
+            Stage::Outer => return false,
+        }
+        true
+    }
+
+    /// Puts octets among the staged blocks.
+    fn put(&mut self, at: usize, octets: &[u8]) {
+        if let Some(place) = self.staged.as_flattened_mut().get_mut(at..at + octets.len()) {
+            place.copy_from_slice(octets);
+        }
+    }
+
+    fn end_with_rest(&mut self) {
+        let rest = self.rest;
+        self.put(0, rest);
+        self.end(rest.len());
+    }
+
+    /// Pads what is staged and not hashed yet, `open` octets (FIPS 180-4 §5.1.1). The block of the padded key counts too.
+    fn end(&mut self, open: usize) {
+        const LENGTH: usize = size_of::<u64>();
+        let to = (open + 1 + LENGTH).next_multiple_of(BLOCK);
+        let bits = (self.len + BLOCK) as u64 * 8;
+        if let Some(padding) = self.staged.as_flattened_mut().get_mut(open..to) {
+            padding.fill(0);
+            if let Some(first) = padding.first_mut() {
+                *first = 0x80;
+            }
+            if let Some(length) = padding.last_chunk_mut() {
+                *length = bits.to_be_bytes();
+            }
+        }
+        (self.stage, self.from, self.to) = (Stage::End, 0, to / BLOCK);
+    }
+}
+
+#[cfg(test)]
+mod tests;
