@@ -9,6 +9,7 @@
 //!
 //! A benchmark is a list of [`Trial`]s and a place in [`Subject`].
 
+mod datapath;
 mod gist;
 mod pairs;
 mod processor;
@@ -25,6 +26,8 @@ use row::{Report, Row};
 pub(crate) enum Subject {
     /// GIST (RFC 5971): handshakes, Data messages and memory of one router. Needs root.
     Gist,
+    /// The datapath: the packet queue, the verifier and its parts, a packet each. Needs root, and `cc` for one row.
+    Datapath,
 }
 
 /// How it is measured.
@@ -46,7 +49,8 @@ pub(crate) struct Options {
 /// A trial cannot be made, or a file not be written.
 pub(crate) fn run(options: &Options, progress: impl Fn(&str)) -> io::Result<Report> {
     let (trials, literature) = match options.subject {
-        Subject::Gist => (gist::trials(), &gist::LITERATURE),
+        Subject::Gist => (gist::trials(), &gist::LITERATURE[..]),
+        Subject::Datapath => (datapath::trials(), &datapath::LITERATURE[..]),
     };
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part));
     let mut report = Report::begin(literature);

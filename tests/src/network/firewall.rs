@@ -140,7 +140,7 @@ fn load_meta(list: &mut Writer, key: u32) {
 }
 
 /// Compares register 1: operator 0 is "equal", 1 is "not equal".
-pub(super) fn compare(list: &mut Writer, operator: u32, value: &[u8]) {
+pub(crate) fn compare(list: &mut Writer, operator: u32, value: &[u8]) {
     element(list, "cmp", |data| {
         data.put_be32(1, 1);
         data.put_be32(2, operator);
@@ -148,7 +148,7 @@ pub(super) fn compare(list: &mut Writer, operator: u32, value: &[u8]) {
     });
 }
 
-pub(super) fn element(list: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
+pub(crate) fn element(list: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
     list.nest(1, |element| {
         element.put_text(1, name);
         element.nest(2, fill);

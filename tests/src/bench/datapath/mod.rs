@@ -1,0 +1,86 @@
+//! The datapath: what a packet costs between the kernel's queue and its verdict, and what of that is ours.
+//!
+//! Packets per second of the consumer's own time on the processor, kernel and all, so that neither the load nor another process counts.
+//! Each consumer sees the same sealed packets, on the same way, from the same generator, which sends as fast as it can or at a pace.
+
+mod compute;
+mod consumer;
+mod generator;
+mod look_up;
+mod way;
+
+use std::sync::Arc;
+
+use traffic::algorithm::MacAlgorithm;
+
+use super::pairs::{Goal, Measure, Trial};
+use super::row::Published;
+use consumer::{Checked, Consumer};
+use generator::{Pace, Stock};
+use way::Way;
+
+/// Figures of other systems, on their machines.
+pub(crate) const LITERATURE: [Published; 3] = [
+    Published { what: "packets through the usual crate's loop before packets are lost", figure: "16,000/s", source: "users of NFQUEUE" },
+    Published { what: "verification of a packet's source", figure: "85 ns", source: "PISKES" },
+    Published { what: "verified traffic", figure: "100 to 160 Gbit/s", source: "LightningFilter, DPDK on many cores" },
+];
+
+/// Packets of a run.
+const PACKETS: usize = 40_000;
+/// Octets of each before AH.
+const LEN: usize = 1372;
+/// Packets a second where they come at a pace.
+const PACE: u32 = 100_000;
+
+/// All rows.
+pub(crate) fn trials() -> Vec<Trial> {
+    let way = Arc::new(Way::default());
+    let stock = Arc::new(Stock::new(PACKETS, LEN));
+    let run = |consumer: Consumer, pace: Pace| -> Measure {
+        let (way, stock) = (Arc::clone(&way), Arc::clone(&stock));
+        Box::new(move || consumer::measure(&way, &stock, consumer, pace))
+    };
+    let fast = |name: &str, goal, bound_is, ours, bound| Trial {
+        name: name.to_owned(),
+        unit: "packets per second of the consumer's processor time",
+        goal,
+        bound_is,
+        ours: run(ours, Pace::AsFastAsItCan),
+        bound: run(bound, Pace::AsFastAsItCan),
+    };
+    let verifier = |algorithm, checked| Consumer::Verify(algorithm, checked);
+    let accept_all = "our own loop, accepting everything";
+    let mut trials = vec![
+        fast("accept-all loop", Goal::RatioAtLeast(0.95), "the same loop in C (bare_loop.c)", Consumer::AcceptAll, Consumer::BareC),
+        fast("accept-all loop and the crate", Goal::RatioAtLeast(1.7), "the nfq crate, one by one", Consumer::AcceptAll, Consumer::Crate),
+        Trial {
+            name: "packets at a pace of 100,000 a second".to_owned(),
+            unit: "ns of the consumer's processor time per packet",
+            goal: Goal::RatioAtMost(0.45),
+            bound_is: "one receive and one verdict for each packet",
+            ours: inverse(run(Consumer::AcceptAll, Pace::PerSecond(PACE))),
+            bound: inverse(run(Consumer::OneByOne, Pace::PerSecond(PACE))),
+        },
+    ];
+    for (name, algorithm, checked, goal) in [
+        ("verifier: HMAC-SHA-256 side by side", MacAlgorithm::HmacSha256_128, Checked::Together, Goal::RatioAtLeast(0.85)),
+        ("verifier: AES-128-GMAC", MacAlgorithm::Aes128Gmac, Checked::Together, Goal::RatioAtLeast(0.85)),
+        ("verifier: HMAC-SHA-1 side by side", MacAlgorithm::HmacSha1_96, Checked::Together, Goal::Told),
+        ("verifier: HMAC-SHA-256 in a single stream", MacAlgorithm::HmacSha256_128, Checked::Singly, Goal::RatioAtLeast(0.65)),
+    ] {
+        trials.push(fast(name, goal, accept_all, verifier(algorithm, checked), Consumer::AcceptAll));
+    }
+    trials.extend(compute::trials());
+    trials.extend(look_up::trials());
+    trials
+}
+
+/// The time that one takes, of how many there are in a second.
+fn inverse(mut measure: Measure) -> Measure {
+    Box::new(move || {
+        let mut sample = measure()?;
+        sample.value = 1e9 / sample.value;
+        Ok(sample)
+    })
+}
