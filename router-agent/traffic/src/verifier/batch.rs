@@ -16,9 +16,12 @@ use crate::algorithm::IcvKey;
 use crate::checks::Checks;
 use crate::flow::Flow;
 use crate::packet::IpPacket;
-use crate::processor::{Arrival, Verdict};
+use crate::processor::{Arrival, PacketProcessor, Verdict};
 use crate::reason::DropReason;
 use crate::replay::{Numbering, Replay, Window};
+
+/// With fewer packets there is nothing to be gained.
+const WORTHWHILE: usize = 4;
 
 /// A packet, or why it is none; `None` behind the last.
 type Parsed<'a> = Option<Result<IpPacket<'a>, DropReason>>;
@@ -26,6 +29,12 @@ type Parsed<'a> = Option<Result<IpPacket<'a>, DropReason>>;
 impl Verifier {
     /// Judges at most [`BATCH`] packets.
     pub(super) fn decide_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
+        if packets.len() < WORTHWHILE {
+            for (at, arrival) in packets.iter().enumerate() {
+                give(at, self.process(arrival.id, arrival.bytes, now));
+            }
+            return;
+        }
         let mut parsed: [Parsed<'_>; BATCH] = [const { None }; BATCH];
         for (place, arrival) in parsed.iter_mut().zip(packets) {
             *place = Some(IpPacket::parse(arrival.bytes).map_err(DropReason::from));

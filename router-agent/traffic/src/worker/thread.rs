@@ -1,6 +1,5 @@
 //! The worker's loop.
 
-use std::array::from_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -160,12 +159,8 @@ impl Work {
         // Whatever was sent before these packets were looked at counts for them.
         self.apply_updates();
         let now = self.clock.now();
-        let arrivals: [Arrival<'_>; MANY] = from_fn(|at| {
-            let packet = waiting.packets.get(at).unwrap_or(&NO_PACKET);
-            Arrival { id: packet.id, user: packet.user, has_arrived: packet.hook == Packet::PREROUTING, bytes: packet.payload }
-        });
         let (mut outlet, processor) = self.apart();
-        processor.process_batch(arrivals.get(..waiting.len).unwrap_or_default(), now, &mut |at, verdict| {
+        processor.process_batch(waiting.arrivals.get(..waiting.len).unwrap_or_default(), now, &mut |at, verdict| {
             if let Some(packet) = waiting.packets.get(at) {
                 outlet.give_verdict(packet, verdict, now);
             }
@@ -232,21 +227,27 @@ impl Work {
 /// Packets that wait to be judged together.
 struct Waiting<'b> {
     packets: [Packet<'b>; MANY],
+    /// Of each what a processor is told.
+    arrivals: [Arrival<'b>; MANY],
     len: usize,
 }
 
 const NO_PACKET: Packet<'static> =
     Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, user: None, payload: &[], len: 0 };
 
+const NO_ARRIVAL: Arrival<'static> = Arrival { id: PacketId(0), user: None, has_arrived: false, bytes: &[] };
+
 impl Default for Waiting<'_> {
     fn default() -> Self {
-        Self { packets: [NO_PACKET; MANY], len: 0 }
+        Self { packets: [NO_PACKET; MANY], arrivals: [NO_ARRIVAL; MANY], len: 0 }
     }
 }
 
 impl<'b> Waiting<'b> {
     fn push(&mut self, packet: Packet<'b>) {
-        if let Some(place) = self.packets.get_mut(self.len) {
+        if let (Some(place), Some(arrival)) = (self.packets.get_mut(self.len), self.arrivals.get_mut(self.len)) {
+            let has_arrived = packet.hook == Packet::PREROUTING;
+            *arrival = Arrival { id: packet.id, user: packet.user, has_arrived, bytes: packet.payload };
             *place = packet;
             self.len += 1;
         }
