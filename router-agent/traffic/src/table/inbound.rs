@@ -176,11 +176,6 @@ impl InboundTable {
         self.entries.is_empty()
     }
 
-    /// The entry of an association, to look at.
-    pub fn get(&self, key: Key) -> Option<&Entry> {
-        self.entries.get(&key)
-    }
-
     /// The entry of an association.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
         self.entries.get_mut(&key)
