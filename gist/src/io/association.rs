@@ -314,21 +314,24 @@ async fn write_messages(
 ) -> io::Result<()> {
     let within = context.limits.write_timeout;
     let mut gathered = Vec::new();
-    while messages.recv_many(&mut gathered, MOST_GATHERED).await > 0 {
-        let mut written = 0;
-        for message in gathered.drain(..) {
-            let mut rest = &message[..];
-            while !rest.is_empty() {
-                let taken = progress_within(within, writer.write(rest), context).await?;
-                if taken == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                rest = rest.get(taken..).unwrap_or_default();
+    while let Some(message) = messages.recv().await {
+        gathered.extend_from_slice(&message);
+        while gathered.len() < WRITTEN_AT_ONCE
+            && let Ok(message) = messages.try_recv()
+        {
+            gathered.extend_from_slice(&message);
+        }
+        let mut rest = &gathered[..];
+        while !rest.is_empty() {
+            let taken = progress_within(within, writer.write(rest), context).await?;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-            written += message.len();
+            rest = rest.get(taken..).unwrap_or_default();
         }
         progress_within(within, writer.flush(), context).await?;
-        context.progress.note(association, written);
+        context.progress.note(association, gathered.len());
+        gathered.clear();
     }
     Ok(())
 }
@@ -358,10 +361,10 @@ async fn report_end(association: AssociationId, event: Option<AssociationEvent>,
     }
 }
 
-/// Bytes read at once, per association.
-const READ_BUFFER: usize = 8192;
-/// Messages written before they are flushed.
-const MOST_GATHERED: usize = 32;
+/// Bytes read at once, per association: what a TLS record holds.
+const READ_BUFFER: usize = 16 << 10;
+/// Bytes that have gathered from which on no more messages are waited for before they are written.
+const WRITTEN_AT_ONCE: usize = 16 << 10;
 /// Messages that an association's queue can hold. The node leaves fewer unwritten, even of the shortest, by
 /// [`Caps::unwritten_bytes`](crate::node::Caps::unwritten_bytes).
 const WRITE_QUEUE: usize = 1 << 18;

@@ -1,8 +1,12 @@
 //! What the core cannot compute by itself: HMAC, and which own address a packet would leave with.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Bind;
 use crate::node::Backend;
@@ -11,11 +15,46 @@ use crate::node::Backend;
 #[derive(Debug)]
 pub(super) struct SystemBackend {
     bind: Bind,
+    /// What the kernel has said of late.
+    routes: Mutex<Routes>,
+}
+
+/// The addresses that packets to some destinations leave with. All are forgotten [`ROUTES_KNOWN`] after the first was asked for.
+#[derive(Debug)]
+struct Routes {
+    since: Instant,
+    known: BTreeMap<IpAddr, IpAddr>,
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self { since: Instant::now(), known: BTreeMap::new() }
+    }
 }
 
 impl SystemBackend {
     pub(super) fn new(bind: Bind) -> Self {
-        Self { bind }
+        Self { bind, routes: Mutex::new(Routes::new()) }
+    }
+
+    /// Routes or addresses are others now.
+    pub(super) fn forget_routes(&self) {
+        *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = Routes::new();
+    }
+
+    /// Connecting a datagram socket sends nothing; the kernel looks up the route and chooses the source.
+    fn look_up(&self, destination: IpAddr) -> Option<IpAddr> {
+        let source = match destination {
+            IpAddr::V4(_) => IpAddr::V4(self.bind.ipv4?),
+            IpAddr::V6(_) => IpAddr::V6(self.bind.ipv6?),
+        };
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(source, 0)), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+        if !source.is_unspecified() {
+            socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
+        }
+        socket.connect(&SocketAddr::new(destination, ANY_PORT).into()).ok()?;
+        let address = socket.local_addr().ok()?.as_socket()?.ip();
+        (!address.is_unspecified()).then_some(address)
     }
 }
 
@@ -27,18 +66,27 @@ impl Backend for SystemBackend {
         out
     }
 
-    /// Connecting a datagram socket sends nothing; the kernel looks up the route and chooses the source.
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
-        let source = match destination {
-            IpAddr::V4(_) => IpAddr::V4(self.bind.ipv4?),
-            IpAddr::V6(_) => IpAddr::V6(self.bind.ipv6?),
-        };
-        let socket = UdpSocket::bind(SocketAddr::new(source, 0)).ok()?;
-        socket.connect(SocketAddr::new(destination, ANY_PORT)).ok()?;
-        let address = socket.local_addr().ok()?.ip();
-        (!address.is_unspecified()).then_some(address)
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.since.elapsed() > ROUTES_KNOWN || routes.known.len() >= MOST_ROUTES {
+            *routes = Routes::new();
+        }
+        if let Some(known) = routes.known.get(&destination) {
+            return Some(*known);
+        }
+        // That there is no route is asked anew each time: it may be there at any moment.
+        let address = self.look_up(destination)?;
+        routes.known.insert(destination, address);
+        Some(address)
     }
 }
+
+/// How long an answer of the kernel's counts if nobody says that routes have changed: less than a Query waits for its Response, so
+/// that the next one sees what is.
+const ROUTES_KNOWN: Duration = Duration::from_millis(250);
+
+/// Destinations whose answers are known at a time.
+const MOST_ROUTES: usize = 1024;
 
 /// The look-up needs some port; GIST's own makes the route of a rule by port the right one.
 const ANY_PORT: u16 = crate::wire::datagram::GIST_PORT;

@@ -20,10 +20,10 @@
 //!
 //! # Memory
 //!
-//! An association costs at most, in bytes, the longest message of an application and 8 KiB (24 KiB together), read buffers
-//! (8 KiB), TLS (about 100 KiB) and what is unwritten (256 KiB, of which an application has its part; up to 1 MiB with GIST's own
-//! messages): so 4096 associations 4.6 GiB if every one of them is blocked, of which one peer can hold an eighth, and
-//! 550 MiB if they are not. Messages that wait in routing states take [`Caps::queued_bytes`] in all. Whoever has less memory
+//! An association costs at most, in bytes, the longest message of an application and 8 KiB (24 KiB together), buffers to read
+//! (16 KiB) and to write (32 KiB), TLS (about 100 KiB) and what is unwritten (256 KiB, of which an application has its part; up to
+//! 1 MiB with GIST's own messages): so 4096 associations 4.7 GiB if every one of them is blocked, of which one peer can hold an
+//! eighth, and 700 MiB if they are not. Messages that wait in routing states take [`Caps::queued_bytes`] in all. Whoever has less memory
 //! lowers [`Caps::associations`].
 //!
 //! [`Caps::unwritten_bytes`]: crate::node::Caps::unwritten_bytes

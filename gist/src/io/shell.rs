@@ -76,8 +76,10 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let most_pending = node.caps.routing_states.saturating_mul(2).saturating_add(limits.indications);
     let progress = Arc::new(Progress::default());
     let longest_message = limits.longest_message(&node.registrations);
+    let backend = Arc::new(SystemBackend::new(bind));
     let shell = Shell {
-        node: Node::new(node, Arc::new(SystemBackend::new(bind)), seed),
+        node: Node::new(node, Arc::<SystemBackend>::clone(&backend), seed),
+        backend,
         clock: Clock::start(),
         limits,
         udp,
@@ -106,6 +108,7 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
 
 struct Shell {
     node: Node,
+    backend: Arc<SystemBackend>,
     clock: Clock,
     limits: Limits,
     udp: UdpSockets,
@@ -176,6 +179,12 @@ impl Shell {
             match input {
                 Input::Command(Command::Stop(done)) => break Some(done),
                 Input::Ended => break None,
+                Input::Command(command) => {
+                    if let Some(done) = self.handle_commands(command) {
+                        break Some(done);
+                    }
+                }
+                Input::Report(report) => self.handle_reports(report),
                 input => self.handle(input),
             }
         };
@@ -185,19 +194,10 @@ impl Shell {
     fn handle(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
-            Input::Command(Command::Request(request)) => self.node.handle_request(request, now),
-            Input::Command(Command::Snapshot { from, most, answer }) => {
-                // Whoever asked may have lost interest.
-                let _ = answer.send(self.snapshot(from, most, now));
-            }
-            Input::Command(Command::SetAuthorisedPeers(entries)) => self.node.set_authorised_peers(entries, now),
-            Input::Command(Command::SetLocalAddresses(addresses)) => self.node.set_local_addresses(addresses),
-            Input::Command(Command::RoutesChanged(destinations)) => self.node.handle_route_change(&destinations, now),
             Input::Intercepted(datagram) => {
                 self.counters.intercepted += 1;
                 self.node.handle_datagram(datagram, now);
             }
-            Input::Report(report) => self.handle_report(report, now),
             Input::Written => {
                 for (association, bytes) in self.progress.take() {
                     self.node.handle_association(association, AssociationEvent::Written { bytes }, now);
@@ -209,7 +209,57 @@ impl Shell {
                 self.last_timeout = now;
                 self.node.handle_timeout(now);
             }
-            Input::IndicationTaken | Input::Command(Command::Stop(_)) | Input::Ended => {}
+            Input::IndicationTaken | Input::Command(_) | Input::Report(_) | Input::Ended => {}
+        }
+    }
+
+    /// This one and those that have come meanwhile, as far as one turn goes; gives whoever wants the shell to stop.
+    fn handle_commands(&mut self, first: Command) -> Option<oneshot::Sender<()>> {
+        let mut next = first;
+        for left in (0..INPUTS_PER_TURN).rev() {
+            match next {
+                Command::Stop(done) => return Some(done),
+                command => self.handle_command(command, self.clock.now()),
+            }
+            if left == 0 {
+                break;
+            }
+            self.drain();
+            next = self.commands.try_recv().ok()?;
+        }
+        None
+    }
+
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Request(request) => self.node.handle_request(request, now),
+            Command::Snapshot { from, most, answer } => {
+                // Whoever asked may have lost interest.
+                let _ = answer.send(self.snapshot(from, most, now));
+            }
+            Command::SetAuthorisedPeers(entries) => self.node.set_authorised_peers(entries, now),
+            Command::SetLocalAddresses(addresses) => {
+                self.backend.forget_routes();
+                self.node.set_local_addresses(addresses);
+            }
+            Command::RoutesChanged(destinations) => {
+                self.backend.forget_routes();
+                self.node.handle_route_change(&destinations, now);
+            }
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// This one and those that have come meanwhile, as far as one turn goes and the application takes what they bring.
+    fn handle_reports(&mut self, first: Report) {
+        self.handle_report(first, self.clock.now());
+        for _ in 1..INPUTS_PER_TURN {
+            self.drain();
+            if !self.pending.is_empty() {
+                return;
+            }
+            let Ok(report) = self.reports.try_recv() else { return };
+            self.handle_report(report, self.clock.now());
         }
     }
 
@@ -288,5 +338,7 @@ impl Shell {
 
 /// Datagrams handled before other inputs get their turn.
 const DATAGRAMS_PER_TURN: usize = 32;
+/// Requests, or news of associations, handled before other inputs get their turn.
+const INPUTS_PER_TURN: usize = 64;
 /// Least time between two calls for timers.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);

@@ -160,10 +160,10 @@ impl Node {
         let Some(place) = machine.candidates.iter().position(|candidate| candidate.association == id) else { return };
         let candidate = machine.candidates.remove(place);
         self.let_go(key, &candidate);
-        machine.handshake.setback = Some(match input {
+        machine.handshake.setback = Some(Box::new(match input {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
-        });
+        }));
         if !self.awaits_protected(machine) {
             self.repeat_proofs(key, machine);
         }

@@ -50,6 +50,12 @@ impl Node {
         Principal(proved.copied().unwrap_or_else(|| self.backend.0.mac(UNAUTHENTICATED, peer.identity.as_bytes())))
     }
 
+    /// The peer for a routing state: the association's own copy of it where that is the same, else one that keeps nothing else alive.
+    pub(super) fn kept(&self, peer: Peer, association: Option<AssociationId>) -> Peer {
+        let known = association.and_then(|id| self.associations.get(id)).and_then(|association| association.peer.as_ref());
+        known.filter(|known| **known == peer).map_or_else(|| peer.detached(), Clone::clone)
+    }
+
     /// The peer's name for the application; `association` is one of those it is reached by, if there is any.
     pub(super) fn peer_handle(&self, peer: &Peer, association: Option<AssociationId>) -> PeerHandle {
         let Principal(principal) = self.principal_of(peer, association);

@@ -86,8 +86,8 @@ pub struct Node {
     cookies: ResponderCookies,
     limiter: RateLimiter,
     timers: Timers,
-    querying: BTreeMap<RoutingKey, Querying>,
-    responding: BTreeMap<RoutingKey, Responding>,
+    querying: BTreeMap<RoutingKey, Box<Querying>>,
+    responding: BTreeMap<RoutingKey, Box<Responding>>,
     translations: Translations,
     /// How many querying states each principal's messages have led to.
     causes: BTreeMap<Principal, usize>,

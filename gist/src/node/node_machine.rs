@@ -85,7 +85,7 @@ impl Node {
             return self.report_status(message.clone(), SendError::QueueFull);
         }
         self.note_cause(cause);
-        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, cause, message.path, now));
+        self.querying.insert(key.clone(), Box::new(Querying::new(self.config.inactivity, cause, message.path, now)));
         self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
     }
 
@@ -96,7 +96,8 @@ impl Node {
             return;
         }
         self.note_cause(None);
-        self.querying.insert(key.clone(), Querying::new(self.config.inactivity, None, PathId::ROUTED, now));
+        let machine = Querying::new(self.config.inactivity, None, PathId::ROUTED, now);
+        self.querying.insert(key.clone(), Box::new(machine));
         self.querying_event(key, querying::Event::TgEstablish, QueryingInput::None, now);
     }
 
@@ -108,7 +109,7 @@ impl Node {
         }
         let message = &accepted.received.message;
         let key = RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri);
-        self.responding.insert(key.clone(), Responding::new(self.path_of(accepted)));
+        self.responding.insert(key.clone(), Box::new(Responding::new(self.path_of(accepted))));
         self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(Box::new(accepted.clone())), now);
     }
 

@@ -2,7 +2,6 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use super::Node;
 use super::candidates::Candidate;
@@ -10,12 +9,16 @@ use super::machines::querying::{Event, Guards, Outcome, State, step};
 use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::transmit::HOP_COUNT;
+use super::waiting::Waiting;
 use crate::api::{AssociationId, PathId, PeerHandle, Principal, RoutingStatus, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::{CommonHeader, Cookie, ErrorCause, MessageType, Response};
 
 /// T2 as a multiple of T1 (G-192).
 const MAX_BACKOFF: u32 = 64;
+
+/// Bytes of a Query-Cookie (G-331).
+const COOKIE_LENGTH: usize = 16;
 
 /// A routing state this node asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,9 +44,9 @@ pub(super) struct Querying {
     /// Whether a message has gone this way, so that its end is news to the application.
     pub(super) used: bool,
     /// Messages that wait for a peer and its association.
-    pub(super) stored: VecDeque<Stored>,
+    pub(super) stored: Waiting,
     /// Whose share of the table it takes up; `None` for this node's own application.
-    pub(super) cause: Option<Principal>,
+    pub(super) cause: Option<Box<Principal>>,
     /// By which way out the peer is looked for.
     pub(super) path: PathId,
 }
@@ -55,7 +58,7 @@ pub(super) struct Handshake {
     /// The node's own address in the NLI, the same in all its Queries and the Confirm (the Responder-Cookie is bound to it).
     pub(super) own: Option<IpAddr>,
     /// The cookie of each transmission with its moment: a reply to any is good (G-195). At most 8, by the backoff.
-    pub(super) cookies: Vec<(Cookie, Instant)>,
+    pub(super) cookies: Vec<([u8; COOKIE_LENGTH], Instant)>,
     /// How long the Queries are, in 32-bit words after the common header: what an Error about one echoes.
     pub(super) words: u16,
     /// Somebody says that nobody further on the path has the application.
@@ -63,7 +66,7 @@ pub(super) struct Handshake {
     /// Why somebody on the path says that it has refused a Query: nobody has proved it.
     pub(super) refusal: Option<ErrorCause>,
     /// Why the last peer that answered was not taken.
-    pub(super) setback: Option<SendError>,
+    pub(super) setback: Option<Box<SendError>>,
     /// Peers that answered and were heard so far, each for a connection or a Confirm.
     pub(super) opened: usize,
 }
@@ -164,8 +167,8 @@ impl Querying {
             suspect: false,
             protected: false,
             used: false,
-            stored: VecDeque::new(),
-            cause,
+            stored: Waiting::default(),
+            cause: cause.map(Box::new),
             path,
         }
     }
@@ -195,7 +198,7 @@ impl Querying {
 
     /// When the Query with this cookie was sent; `None` if it is no cookie of this handshake.
     pub(super) fn asked_at(&self, cookie: &Cookie) -> Option<Instant> {
-        self.handshake.cookies.iter().find(|(own, _)| own == cookie).map(|(_, at)| *at)
+        self.handshake.cookies.iter().find(|(own, _)| own == cookie.as_bytes()).map(|(_, at)| *at)
     }
 }
 
@@ -217,7 +220,7 @@ impl Node {
             Outcome::Ignore => self.ignored("gist-querying", state, event),
         }
         if machine.state.is_final() {
-            self.forget_cause(machine.cause);
+            self.forget_cause(machine.cause.as_deref().copied());
         } else {
             self.querying.insert(key, machine);
         }
@@ -253,6 +256,12 @@ mod tests {
         Instant::from_micros(millis * 1000)
     }
 
+    /// There may be a million of them, each in a piece of memory of its own.
+    #[test]
+    fn a_querying_state_takes_twenty_nine_words() {
+        assert!(size_of::<Querying>() <= 232, "{}", size_of::<Querying>());
+    }
+
     /// G-190, G-191, G-192: 0.5, 1, 2, 4, 8, 16 s, and the end at 32 s.
     #[test]
     fn intervals_double_and_end_at_t2() {
@@ -262,7 +271,7 @@ mod tests {
         let mut sent = vec![at(0)];
         loop {
             let moment = sent.last().copied().unwrap();
-            machine.handshake.cookies.push((Cookie::new(vec![0; 16]).unwrap(), moment));
+            machine.handshake.cookies.push(([0; COOKIE_LENGTH], moment));
             let next = machine.retransmission(timer, moment);
             if next >= machine.handshake_deadline(timer) {
                 assert_eq!(next, at(32_000));

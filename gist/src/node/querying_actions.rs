@@ -94,7 +94,7 @@ impl Node {
                 self.report_stored(&mut machine.stored, &SendError::TimedOut);
                 self.report_deleted(key, machine);
             }
-            Action::ReportExpired => self.report_expired(&mut machine.stored, machine.handshake.setback.as_ref(), now),
+            Action::ReportExpired => self.report_expired(&mut machine.stored, machine.handshake.setback.as_deref(), now),
             Action::ReportPeerChanged => {
                 let new = machine.answer(input).map(|accepted| (self.handle_of_responder(&accepted), route_of(&accepted)));
                 self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle, new);
@@ -115,7 +115,7 @@ impl Node {
             Action::Destroy => {
                 self.leave_route(key, machine);
                 self.drop_candidates(key, machine);
-                self.drop_stored(User::Querying(key.clone()), &mut machine.stored);
+                self.drop_stored(&User::Querying(key.clone()), &mut machine.stored);
                 Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Querying(key.clone(), *timer)));
             }
         }
@@ -168,7 +168,6 @@ impl Node {
     /// Rule 4: the peer and the way to it, which is open. `since` is when its Confirm goes or went.
     fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, since: Instant) {
         let nli = &accepted.response.nli;
-        let peer = Peer::from(nli);
         let Some(route) = route_of(accepted) else { return };
         if machine.route != Some(route) {
             self.leave_route(key, machine);
@@ -177,7 +176,7 @@ impl Node {
             self.associations.add_user(id, User::Querying(key.clone()));
         }
         machine.handle = Some(self.handle_of_responder(accepted));
-        machine.peer = Some(peer);
+        machine.peer = Some(self.kept(Peer::from(nli), route.association()));
         machine.route = Some(route);
         machine.validity = self.believed_validity(accepted);
         machine.valid_until = Some(since + machine.validity);
@@ -226,7 +225,7 @@ impl Node {
 
     /// Nobody answered, or nobody that could be taken.
     fn report_no_response(&mut self, key: &RoutingKey, machine: &mut Querying) {
-        let setback = machine.handshake.setback.take();
+        let setback = machine.handshake.setback.take().map(|setback| *setback);
         match &setback {
             Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle, None),
             None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle, None),

@@ -90,7 +90,7 @@ impl Node {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
             if let Some(machine) = self.querying.get_mut(key) {
-                machine.handshake.setback = Some(SendError::NotAuthorised);
+                machine.handshake.setback = Some(Box::new(SendError::NotAuthorised));
             }
             return None;
         }

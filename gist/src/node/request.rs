@@ -127,7 +127,7 @@ impl Node {
     /// How a peer is reached that a routing state or an association knows by this handle.
     fn route_to(&self, peer: PeerHandle) -> Option<Route> {
         let asked = self.querying.values().filter(|machine| machine.handle == Some(peer)).filter_map(|machine| machine.route);
-        let answered = self.responding.values().flat_map(|machine| [Some(&machine.path), machine.second.as_ref()]).flatten();
+        let answered = self.responding.values().flat_map(|machine| [Some(&machine.path), machine.second.as_deref()]).flatten();
         let open = self.associations.iter().filter(|(_, association)| association.is_open());
         let known =
             open.filter(|(id, association)| association.peer.as_ref().is_some_and(|known| self.peer_handle(known, Some(*id)) == peer));

@@ -1,15 +1,14 @@
 //! The responding end of a routing state (RFC 5971 §6.3): its data, its guards, its events.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use super::Node;
 use super::cookie::Arrival;
 use super::machines::responding::{Event, Guards, Outcome, State, step};
-use super::querying::Stored;
 use super::receive::Received;
 use super::receive_data::Delivery;
 use super::routing_state::{Peer, Route, RoutingKey};
+use super::waiting::Waiting;
 use crate::api::{AssociationId, PeerHandle, SendMessage};
 use crate::time::Instant;
 use crate::wire::{Confirm, Query};
@@ -21,11 +20,11 @@ pub(super) struct Responding {
     /// Where messages go, and come from.
     pub(super) path: Path,
     /// Who claims to be the peer while the state's own one is there (notes G-128 and X-95 of the table).
-    pub(super) second: Option<Path>,
-    /// When a Query of the state's peer last had its turn to be answered.
-    pub(super) answered: Option<Instant>,
+    pub(super) second: Option<Box<Path>>,
+    /// From when on a Query of the state's peer has its turn to be answered.
+    pub(super) next_answer: Instant,
     /// Messages that wait until the peer takes more.
-    pub(super) stored: VecDeque<Stored>,
+    pub(super) stored: Waiting,
 }
 
 /// A peer upstream, as its Confirm has shown it.
@@ -39,7 +38,23 @@ pub(super) struct Path {
     /// The interface the Query came in by; 0 if unknown.
     pub(super) interface: u32,
     /// How long the peer counts on the state without another Confirm.
-    pub(super) validity: Duration,
+    pub(super) validity: Validity,
+}
+
+/// A validity time as an NLI says it: whole milliseconds, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Validity(u32);
+
+impl From<Duration> for Validity {
+    fn from(span: Duration) -> Self {
+        Self(u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+impl Validity {
+    pub(super) fn span(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
 }
 
 /// What comes with an event.
@@ -78,12 +93,12 @@ pub(super) struct AcceptedConfirm {
 
 impl Responding {
     pub(super) fn new(path: Path) -> Self {
-        Self { state: State::INITIAL, path, second: None, answered: None, stored: VecDeque::new() }
+        Self { state: State::INITIAL, path, second: None, next_answer: Instant::ZERO, stored: Waiting::default() }
     }
 
     /// The one of the two that has this route.
     pub(super) fn path_by(&self, is_it: impl Fn(&Route) -> bool) -> Option<&Path> {
-        [Some(&self.path), self.second.as_ref()].into_iter().flatten().find(|path| is_it(&path.route))
+        [Some(&self.path), self.second.as_deref()].into_iter().flatten().find(|path| is_it(&path.route))
     }
 
     /// Whether the event is about the second peer.
@@ -95,8 +110,8 @@ impl Responding {
     /// Whether a Query that names the state's peer is answered in any case: once in T1, by the interface of the last
     /// Confirm. So no flood keeps a flow from being refreshed, and none of forged refreshes makes more than that.
     pub(super) fn take_answer(&mut self, interface: u32, timer: Duration, now: Instant) -> bool {
-        let in_turn = interface == self.path.interface && self.answered.is_none_or(|at| at + timer <= now);
-        self.answered = if in_turn { Some(now) } else { self.answered };
+        let in_turn = interface == self.path.interface && self.next_answer <= now;
+        self.next_answer = if in_turn { now + timer } else { self.next_answer };
         in_turn
     }
 }
@@ -159,5 +174,16 @@ impl Node {
         let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
         let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
         is_open && !is_own && !self.goes_before(machine, accepted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million of them, each in a piece of memory of its own.
+    #[test]
+    fn a_responding_state_takes_thirteen_words() {
+        assert!(size_of::<Responding>() <= 104, "{}", size_of::<Responding>());
     }
 }

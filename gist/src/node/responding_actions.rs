@@ -1,7 +1,5 @@
 //! What the responding machine wants done (RFC 5971 §6.3).
 
-use core::time::Duration;
-
 use super::Node;
 use super::indicate::Sender;
 use super::machines::responding::{Action, Timer};
@@ -44,7 +42,7 @@ impl Node {
             Action::DropSecond => self.drop_second(key, machine),
             Action::AdoptSecond => {
                 if let Some(second) = machine.second.take() {
-                    machine.path = second;
+                    machine.path = *second;
                     self.await_turn_upstream(key, machine);
                 }
             }
@@ -75,7 +73,7 @@ impl Node {
             Action::ReportPeerChanged => {
                 let new = match input {
                     RespondingInput::Confirm(accepted) => Some(self.path_of(accepted)),
-                    _ => machine.second.clone(),
+                    _ => machine.second.as_deref().cloned(),
                 };
                 self.tell(key, machine, NetworkEvent::PeerChanged, new.as_ref());
             }
@@ -98,7 +96,7 @@ impl Node {
             Action::Destroy => {
                 self.leave_querier(key, &machine.path);
                 self.drop_second(key, machine);
-                self.drop_stored(User::Responding(key.clone()), &mut machine.stored);
+                self.drop_stored(&User::Responding(key.clone()), &mut machine.stored);
                 Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Responding(key.clone(), *timer)));
             }
         }
@@ -106,11 +104,11 @@ impl Node {
 
     fn start_responding_timer(&mut self, key: &RoutingKey, machine: &Responding, timer: Timer, now: Instant) {
         let span = match timer {
-            Timer::ExpireRNode => machine.path.validity.max(Duration::from_millis(1)),
+            Timer::ExpireRNode => machine.path.validity.span(),
             Timer::NoConfirm => self.config.query_timer,
             // There may have been no room for a second peer.
             Timer::Tentative => match &machine.second {
-                Some(second) => second.validity.max(Duration::from_millis(1)),
+                Some(second) => second.validity.span(),
                 None => return,
             },
         };
@@ -127,7 +125,7 @@ impl Node {
         let Path { route, validity, .. } = machine.path;
         if machine.stored.is_empty() && self.has_room(route) {
             let own = self.backend.0.egress_address(machine.path.peer.address);
-            return self.send_data(route, (own, PathId::ROUTED), validity, message, now);
+            return self.send_data(route, (own, PathId::ROUTED), validity.span(), message, now);
         }
         self.store(&mut machine.stored, message, now);
         self.await_turn_upstream(key, machine);
@@ -148,14 +146,14 @@ impl Node {
 
     /// What only a Confirm may say: who sent it, the way of the Query that it answers for, out of its cookie, and the validity.
     pub(super) fn path_of(&self, accepted: &AcceptedConfirm) -> Path {
-        let peer = Peer::from(&accepted.confirm.nli);
+        let peer = self.kept(Peer::from(&accepted.confirm.nli), accepted.route.association());
         Path {
             handle: self.peer_handle(&peer, accepted.route.association()),
             peer,
             route: accepted.route,
             ip_distance: accepted.arrival.ip_distance,
             interface: accepted.arrival.interface,
-            validity: self.agreed_validity(accepted.confirm.nli.validity),
+            validity: self.agreed_validity(accepted.confirm.nli.validity).into(),
         }
     }
 
@@ -170,7 +168,7 @@ impl Node {
             self.drop_second(key, machine);
             self.associations.add_user(id, User::Responding(key.clone()));
         }
-        machine.second = Some(self.path_of(accepted));
+        machine.second = Some(Box::new(self.path_of(accepted)));
         self.hand_over_confirm_payload(key, machine, accepted);
     }
 

@@ -1,6 +1,9 @@
 //! What querying and responding machines have in common (RFC 5971 §4.2.1).
 
+use core::cmp::Ordering;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Deref;
+use std::sync::Arc;
 
 use super::machines::{querying, responding};
 use super::querying::QueryingInput;
@@ -9,9 +12,13 @@ use super::task::Task;
 use crate::api::AssociationId;
 use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
 
-/// Names a routing state: session, application, and flow in the direction of the Query (G-002).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct RoutingKey {
+/// Names a routing state (G-002). A table, its timers and its association share one copy of the name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RoutingKey(Arc<RoutingName>);
+
+/// Application, session, and flow in the direction of the Query.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct RoutingName {
     pub(super) nslp_id: NslpId,
     pub(super) session: SessionId,
     /// In the direction the Query goes; messages of the querying node have the same, those of the responding node the other.
@@ -19,27 +26,72 @@ pub(super) struct RoutingKey {
 }
 
 impl RoutingKey {
+    pub(super) fn new(nslp_id: NslpId, session: SessionId, mri: Mri) -> Self {
+        Self(Arc::new(RoutingName { nslp_id, session, mri }))
+    }
+
     /// The key of the state whose Query goes the way of `mri`.
     pub(super) fn along(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
-        Self { nslp_id, session, mri: mri.clone() }
+        Self::new(nslp_id, session, mri.clone())
     }
 
     /// The key of the state whose Query goes against `mri`.
     pub(super) fn against(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
-        Self { nslp_id, session, mri: mri.inverted() }
+        Self::new(nslp_id, session, mri.inverted())
     }
 }
 
-/// A peer by its Network-Layer-Information (RFC 5971 §4.4.3).
+impl Deref for RoutingKey {
+    type Target = RoutingName;
+
+    fn deref(&self) -> &RoutingName {
+        &self.0
+    }
+}
+
+impl PartialOrd for RoutingKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By the name; what is shared need not be compared.
+impl Ord for RoutingKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+/// A peer by its Network-Layer-Information (RFC 5971 §4.4.3). All states of an association share one copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Peer {
+pub(super) struct Peer(Arc<PeerName>);
+
+/// What a peer says of itself.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PeerName {
     pub(super) identity: PeerIdentity,
     pub(super) address: IpAddr,
 }
 
+impl Peer {
+    /// The same in memory of its own: what came in a message is a part of that, and keeps it as long as it is kept.
+    pub(super) fn detached(&self) -> Self {
+        let identity = PeerIdentity::new(self.identity.as_bytes().to_vec()).unwrap_or_else(|| self.identity.clone());
+        Self(Arc::new(PeerName { identity, address: self.address }))
+    }
+}
+
 impl From<&Nli> for Peer {
     fn from(nli: &Nli) -> Self {
-        Self { identity: nli.peer.clone(), address: nli.address }
+        Self(Arc::new(PeerName { identity: nli.peer.clone(), address: nli.address }))
+    }
+}
+
+impl Deref for Peer {
+    type Target = PeerName;
+
+    fn deref(&self) -> &PeerName {
+        &self.0
     }
 }
 

@@ -8,7 +8,7 @@ use super::machines::{association, querying, responding};
 use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
-use super::routing_state::RoutingKey;
+use super::routing_state::{RoutingKey, User};
 use super::timers::TimerKey;
 use crate::api::AssociationId;
 use crate::time::Instant;
@@ -63,7 +63,8 @@ impl Node {
                 };
                 self.association_event(id, timer.event(), input, now);
             }
-            TimerKey::Waiting(user) => self.waited_too_long(&user, now),
+            TimerKey::QueryingWaits(key) => self.waited_too_long(&User::Querying(key), now),
+            TimerKey::RespondingWaits(key) => self.waited_too_long(&User::Responding(key), now),
             TimerKey::Datagrams => self.release_datagrams(now),
         }
     }

@@ -16,10 +16,22 @@ pub(super) enum TimerKey {
     Responding(RoutingKey, responding::Timer),
     /// An association's.
     Association(AssociationId, association::Timer),
-    /// A routing state's whose message waits until the peer takes more.
-    Waiting(User),
+    /// A querying state's whose message waits until the peer takes more.
+    QueryingWaits(RoutingKey),
+    /// The same of a responding state.
+    RespondingWaits(RoutingKey),
     /// The rate limiter's: a waiting datagram may go.
     Datagrams,
+}
+
+impl TimerKey {
+    /// Of a message that waits.
+    pub(super) fn waiting(user: &User) -> Self {
+        match user {
+            User::Querying(key) => Self::QueryingWaits(key.clone()),
+            User::Responding(key) => Self::RespondingWaits(key.clone()),
+        }
+    }
 }
 
 /// Running timers. At most a few for each routing state and association, so their caps bound it.
@@ -71,6 +83,12 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each routing state has one or two of them all the time, twice.
+    #[test]
+    fn a_timer_takes_three_words() {
+        assert_eq!(size_of::<(Instant, TimerKey)>(), 24);
+    }
 
     #[test]
     fn timers_come_in_the_order_of_their_time() {

@@ -45,13 +45,13 @@ impl Translations {
     pub(super) fn note(&mut self, key: &RoutingKey, original: Option<Mri>) {
         self.forget(key);
         let Some(original) = original else { return };
-        self.local.insert(RoutingKey { mri: original.clone(), ..key.clone() }, key.clone());
+        self.local.insert(RoutingKey::new(key.nslp_id, key.session, original.clone()), key.clone());
         self.original.insert(key.clone(), original);
     }
 
     pub(super) fn forget(&mut self, key: &RoutingKey) {
         if let Some(mri) = self.original.remove(key) {
-            self.local.remove(&RoutingKey { mri, ..key.clone() });
+            self.local.remove(&RoutingKey::new(key.nslp_id, key.session, mri));
         }
     }
 }

@@ -83,12 +83,15 @@ impl Node {
         let destination = query_destination(&key.mri);
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
         let stack = registration.query_offer(self.config.hold_time, self.demands_protection(machine));
-        let Some(cookie) = Cookie::new(self.random.bytes(&*self.backend.0).to_vec()) else { return };
+        let random = self.random.bytes(&*self.backend.0);
+        let Some(cookie) = Cookie::new(random.to_vec()) else { return };
         let retransmissions = machine.handshake.cookies.len();
         // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
         let source = if retransmissions % 2 == 1 || !is_downstream { own } else { key.mri.source() };
         let (ip_ttl, told_ttl) = if is_downstream { (QUERY_TTL, QUERY_TTL) } else { (UPSTREAM_TTL, 0) };
-        machine.handshake.cookies.push((cookie.clone(), now));
+        // Mostly one is all.
+        machine.handshake.cookies.reserve_exact(1);
+        machine.handshake.cookies.push((random, now));
         let message = Message {
             hop_count: HOP_COUNT,
             nslp_id: key.nslp_id,

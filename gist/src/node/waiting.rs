@@ -20,6 +20,45 @@ use crate::time::Instant;
 /// Responses go unheard, since each would ask for a Confirm.
 const OVERLOAD_FACTOR: usize = 4;
 
+/// Messages of one routing state that wait, in their order. Mostly none, which takes a word.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Waiting(Option<Box<VecDeque<Stored>>>);
+
+impl Waiting {
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.0.iter().flat_map(|waiting| waiting.iter())
+    }
+
+    fn push_back(&mut self, stored: Stored) {
+        self.0.get_or_insert_default().push_back(stored);
+    }
+
+    fn pop_front(&mut self) -> Option<Stored> {
+        let first = self.0.as_mut()?.pop_front();
+        self.0.take_if(|waiting| waiting.is_empty());
+        first
+    }
+
+    fn all(self) -> impl Iterator<Item = Stored> {
+        self.0.into_iter().flat_map(|waiting| *waiting)
+    }
+}
+
+/// None is never an empty queue, so that equal ones are equal.
+impl From<VecDeque<Stored>> for Waiting {
+    fn from(waiting: VecDeque<Stored>) -> Self {
+        Self((!waiting.is_empty()).then(|| Box::new(waiting)))
+    }
+}
+
 impl Node {
     /// Whether the application's messages may go this way at present.
     pub(super) fn has_room(&self, route: Route) -> bool {
@@ -38,7 +77,7 @@ impl Node {
     }
 
     /// Keeps the message with its routing state; a full queue is told.
-    pub(super) fn store(&mut self, waiting: &mut VecDeque<Stored>, message: SendMessage, now: Instant) {
+    pub(super) fn store(&mut self, waiting: &mut Waiting, message: SendMessage, now: Instant) {
         let length = message.payload.len();
         let is_full = waiting.len() >= self.config.caps.queued_messages_per_state;
         if is_full || self.queued_bytes.saturating_add(length) > self.config.caps.queued_bytes {
@@ -51,36 +90,37 @@ impl Node {
     }
 
     /// The first message that waits.
-    pub(super) fn next_stored(&mut self, waiting: &mut VecDeque<Stored>) -> Option<SendMessage> {
+    pub(super) fn next_stored(&mut self, waiting: &mut Waiting) -> Option<SendMessage> {
         let stored = waiting.pop_front()?;
         self.queued_bytes = self.queued_bytes.saturating_sub(stored.message.payload.len());
         Some(stored.message)
     }
 
     /// Tells the application of every message that waits what has become of it.
-    pub(super) fn report_stored(&mut self, waiting: &mut VecDeque<Stored>, error: &SendError) {
+    pub(super) fn report_stored(&mut self, waiting: &mut Waiting, error: &SendError) {
         while let Some(message) = self.next_stored(waiting) {
             self.report_status(message, error.clone());
         }
     }
 
     /// The messages that have waited long enough, and what is known of the reason.
-    pub(super) fn report_expired(&mut self, waiting: &mut VecDeque<Stored>, setback: Option<&SendError>, now: Instant) {
+    pub(super) fn report_expired(&mut self, waiting: &mut Waiting, setback: Option<&SendError>, now: Instant) {
         let is_late = |stored: &Stored| stored.deadline.is_some_and(|deadline| deadline <= now);
-        let (mut late, left): (VecDeque<_>, _) = core::mem::take(waiting).into_iter().partition(is_late);
-        *waiting = left;
+        let (late, left): (VecDeque<_>, VecDeque<_>) = core::mem::take(waiting).all().partition(is_late);
+        let mut late = Waiting::from(late);
+        *waiting = Waiting::from(left);
         self.report_stored(&mut late, setback.unwrap_or(&SendError::TimedOut));
     }
 
     /// Nobody wants to hear of them any more.
-    pub(super) fn drop_stored(&mut self, user: User, waiting: &mut VecDeque<Stored>) {
+    pub(super) fn drop_stored(&mut self, user: &User, waiting: &mut Waiting) {
         while self.next_stored(waiting).is_some() {}
-        self.timers.stop(&TimerKey::Waiting(user));
+        self.timers.stop(&TimerKey::waiting(user));
     }
 
     /// What waits goes over this association as soon as the peer takes more.
-    pub(super) fn await_turn(&mut self, id: AssociationId, user: User, waiting: &VecDeque<Stored>) {
-        let key = TimerKey::Waiting(user.clone());
+    pub(super) fn await_turn(&mut self, id: AssociationId, user: User, waiting: &Waiting) {
+        let key = TimerKey::waiting(&user);
         match waiting.iter().filter_map(|stored| stored.deadline).min() {
             Some(at) => self.timers.start(key, at),
             None => self.timers.stop(&key),
@@ -95,7 +135,7 @@ impl Node {
         match user {
             User::Querying(key) => {
                 let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
-                self.report_expired(&mut machine.stored, machine.handshake.setback.as_ref(), now);
+                self.report_expired(&mut machine.stored, machine.handshake.setback.as_deref(), now);
                 self.resume(machine.route, user, &machine.stored);
                 self.querying.insert(key, machine);
             }
@@ -108,7 +148,7 @@ impl Node {
         }
     }
 
-    fn resume(&mut self, route: Option<Route>, user: &User, waiting: &VecDeque<Stored>) {
+    fn resume(&mut self, route: Option<Route>, user: &User, waiting: &Waiting) {
         if let Some(Route::Association(id)) = route {
             self.await_turn(id, user.clone(), waiting);
         }
@@ -145,7 +185,7 @@ impl Node {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         if machine.path.route == Route::Association(id) {
             if let Some(message) = self.next_stored(&mut machine.stored) {
-                self.send_data(machine.path.route, (None, PathId::ROUTED), machine.path.validity, message, now);
+                self.send_data(machine.path.route, (None, PathId::ROUTED), machine.path.validity.span(), message, now);
             }
             self.await_turn(id, User::Responding(key.clone()), &machine.stored);
         }

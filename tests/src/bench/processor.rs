@@ -1,5 +1,4 @@
 //! Time on the processor.
-#![allow(dead_code)]
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -2,6 +2,8 @@
 //! namespace, handles on processes, what the allocator says of itself.
 #![allow(unsafe_code)]
 
+pub(crate) mod many;
+
 use std::io;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};

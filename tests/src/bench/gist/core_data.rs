@@ -71,7 +71,7 @@ fn through() -> io::Result<Sample> {
 pub(super) fn join_upstream(node: &mut Node, session: Session, now: Instant) -> io::Result<AssociationId> {
     let neighbour = Neighbour::at(UPSTREAM);
     let message = query(&neighbour, session, Carrier::Tls);
-    node.handle_datagram(arriving((UPSTREAM, 40_000).into(), ROUTER, &message, true), now);
+    node.handle_datagram(arriving((UPSTREAM, 40_000).into(), session.destination(), &message, true), now);
     let answer = response_in(&node.poll_output().ok_or_else(|| io::Error::other("no answer"))?)?;
     let association = accept(node, &neighbour, now);
     node.handle_association(association, AssociationEvent::Received(confirm(&neighbour, &answer, true)), now);

@@ -59,6 +59,11 @@ impl Session {
         Self { number: number as u64, source, destination }
     }
 
+    /// Where a Query for it is addressed to.
+    pub(super) fn destination(self) -> IpAddr {
+        self.destination
+    }
+
     pub(super) fn id(self) -> SessionId {
         let octets = Dice::new(self.number).octets(16);
         SessionId(octets.first_chunk().copied().unwrap_or_default())

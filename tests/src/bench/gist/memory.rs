@@ -104,7 +104,7 @@ fn both(count: usize) -> io::Result<Node> {
 /// One more session of the neighbour upstream, whose association stands.
 fn respond(node: &mut Node, association: AssociationId, session: Session) -> io::Result<()> {
     let neighbour = Neighbour::at(UPSTREAM);
-    node.handle_datagram(arriving((UPSTREAM, 40_000).into(), ROUTER, &query(&neighbour, session, Carrier::Tls), true), NOW);
+    node.handle_datagram(arriving((UPSTREAM, 40_000).into(), session.destination(), &query(&neighbour, session, Carrier::Tls), true), NOW);
     let output = node.poll_output().ok_or_else(|| io::Error::other("no answer"))?;
     let answer = response_in(&output)?;
     node.handle_association(association, AssociationEvent::Received(confirm(&neighbour, &answer, false)), NOW);

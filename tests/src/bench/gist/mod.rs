@@ -6,9 +6,13 @@
 
 mod core_data;
 mod core_handshakes;
+mod data;
 mod flows;
+mod handshakes;
 mod memory;
 mod node;
+mod router;
+mod secured;
 
 use super::pairs::Trial;
 use super::row::Published;
@@ -31,7 +35,9 @@ const SESSIONS: usize = 1_000_000;
 
 /// All rows.
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = core_handshakes::trials();
+    let mut trials = vec![handshakes::trial()];
+    trials.extend(data::trials());
+    trials.extend(core_handshakes::trials());
     trials.extend(core_data::trials());
     trials.extend(memory::trials());
     trials

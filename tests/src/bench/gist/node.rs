@@ -29,7 +29,6 @@ pub(super) enum Carrier {
     /// Datagrams.
     Datagram,
     /// Associations over TCP alone.
-    #[allow(dead_code)]
     Tcp,
     /// Associations over TLS.
     Tls,
