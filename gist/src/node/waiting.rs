@@ -20,7 +20,8 @@ use crate::time::Instant;
 /// Responses go unheard, since each would ask for a Confirm.
 const OVERLOAD_FACTOR: usize = 4;
 
-/// Messages of one routing state that wait, in their order. Mostly none, which takes a word.
+/// Messages of one routing state that wait, in their order. Mostly none, which takes one word instead of four.
+#[allow(clippy::box_collection)]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Waiting(Option<Box<VecDeque<Stored>>>);
 
