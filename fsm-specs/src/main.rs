@@ -1,4 +1,5 @@
-//! `check` prints one line for each table; `diagrams` writes the pages of all tables into `diagrams/`.
+//! `check` prints one line for each table; `diagrams` writes the pages of all tables into `diagrams/`; `mutants TABLE` lists the
+//! mutants of one, each with the word by which `TABLE_MUTANT` names it.
 
 use std::process::ExitCode;
 use std::{env, fs};
@@ -11,8 +12,9 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["check"] => check(),
         ["diagrams"] => diagrams(),
+        ["mutants", table] => mutants(table),
         _ => {
-            eprintln!("usage: cargo run -p fsm-specs -- check | diagrams");
+            eprintln!("usage: cargo run -p fsm-specs -- check | diagrams | mutants TABLE");
             return ExitCode::from(2);
         }
     };
@@ -43,6 +45,18 @@ fn check() -> Result<(), Error> {
         }
     }
     bad.map_or(Ok(()), Err)
+}
+
+#[expect(clippy::print_stdout, reason = "the lines are the answer")]
+fn mutants(name: &str) -> Result<(), Error> {
+    let table = fsm_specs::load(name)?;
+    let cells = table.transitions();
+    for (number, mutant) in fsm_specs::mutants(&table).iter().enumerate() {
+        if let Some(cell) = cells.get(mutant.transition) {
+            println!("{} {number} | {cell} | {}", table.machine.name, mutant.change.describe(cell.row));
+        }
+    }
+    Ok(())
 }
 
 /// Pages of machines that are no more are removed.

@@ -251,9 +251,6 @@ impl Receiver {
         if let (Some(epoch), Some(Terms { ttl, .. })) = (session.epoch, session.terms) {
             self.spis.rest(epoch.spi, now + ttl);
         }
-        for timer in Timer::ALL {
-            self.timers.stop(key, *timer);
-        }
     }
 
     /// The earlier of time limit and lifetime.

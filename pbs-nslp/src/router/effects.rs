@@ -312,9 +312,6 @@ impl Router {
         if session.is_pending {
             self.pending.remove(session.owner);
         }
-        for timer in Timer::ALL {
-            self.timers.stop(key, *timer);
-        }
         self.answer_peering();
     }
 }

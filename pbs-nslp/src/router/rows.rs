@@ -97,7 +97,9 @@ impl Router {
         if let Outcome::Take(row) = (self.table.0)(from, event, guards) {
             self.node.took(row.rule);
             tracing::debug!(rule = row.rule, %from, ?event, ?guards, to = %row.next, "row taken");
-            self.node.raise_floor(now);
+            if row.actions.contains(&Action::RaiseFloor) {
+                self.node.raise_floor(now);
+            }
         }
     }
 

@@ -77,9 +77,6 @@ impl Sender {
         self.close(step);
         self.leave_path(step.flow);
         self.sessions.remove(&step.flow);
-        for timer in Timer::ALL {
-            self.timers.stop(step.flow, *timer);
-        }
     }
 
     /// Tells GIST that the way downstream is not wanted any more, unless a release still needs it.

@@ -57,6 +57,7 @@ impl Sender {
     fn make_room(&mut self, now: Instant) {
         let idle = self.sessions.iter().filter(|(_, session)| session.state == State::Idle).map(|(flow, _)| *flow);
         if let Some(flow) = idle.min_by_key(|flow| self.timers.expiry(*flow, Timer::Hold)) {
+            self.timers.stop(flow, Timer::Hold);
             self.event(flow, Event::ToHold, Cause::Clock(Timer::Hold), now);
         }
     }

@@ -31,7 +31,7 @@ pub(crate) enum Fate {
     Held,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Datapath {
     pub(crate) is_sender: bool,
     pub(crate) table: BTreeMap<(FlowId, u32), Entry>,

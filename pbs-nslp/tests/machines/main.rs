@@ -6,6 +6,7 @@
 
 mod adoption;
 mod algorithms;
+mod alone;
 mod budget;
 mod change;
 mod clocks;
