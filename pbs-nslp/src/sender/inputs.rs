@@ -8,7 +8,7 @@ use gist::wire::{Direction, Mri, SessionId};
 
 use super::rows::{Cause, Step};
 use super::session::Session;
-use super::table::{Event, Guards, Outcome, State, Timer};
+use super::table::{Action, Event, Guards, Outcome, State, Timer};
 use super::{Sender, WantError, table};
 use crate::admission::{Refusal, Standing};
 use crate::association::{Association, Source};
@@ -293,7 +293,9 @@ impl Sender {
         if let Outcome::Take(row) = table::step(from, event, guards) {
             self.node.took(row.rule);
             tracing::debug!(flow = %key.flow, rule = row.rule, %from, ?event, ?guards, to = %row.next, "row taken");
-            self.node.tell(key, row.rule, ReportEvent::Stray);
+            if row.actions.contains(&Action::ReportStray) {
+                self.node.tell(key, row.rule, ReportEvent::Stray);
+            }
         }
     }
 

@@ -17,13 +17,13 @@ mod sender;
 mod words;
 
 use ::core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use gist::api::{Indication, MessageHandle, NetworkEvent, ReceivedMessage, SendError};
 use gist::time::Instant;
 use gist::wire::{Direction, SessionId};
-use pbs_nslp::datapath::Event;
+use pbs_nslp::datapath::{Command, Event, Token};
 use pbs_nslp::output::Output;
 use pbs_nslp::wire::{self, Message, Permission, Query};
 
@@ -47,8 +47,9 @@ pub(crate) struct Alone<C> {
     /// The last Query that it sent, or Permission, and the session it has.
     pub(crate) asked: Option<Query>,
     pub(crate) granted: Option<Permission>,
-    /// Whether the packet side does not say yet what it has counted.
+    /// Whether the packet side does not say yet what it has counted in the epoch in use.
     pub(crate) counts_silently: bool,
+    kept_back: BTreeSet<Token>,
     kept: VecDeque<Event>,
     pub(crate) session: SessionId,
     handle: MessageHandle,
@@ -70,6 +71,7 @@ impl<C: Core> Alone<C> {
             asked: None,
             granted: None,
             counts_silently: false,
+            kept_back: BTreeSet::new(),
             kept: VecDeque::new(),
             session,
             handle: MessageHandle(0),
@@ -148,7 +150,7 @@ impl<C: Core> Alone<C> {
                 self.act(output);
             }
             let Some(event) = self.datapath.events.pop_front() else { break };
-            if self.counts_silently && matches!(event, Event::Compared { .. }) {
+            if matches!(event, Event::Compared { token, .. } if self.kept_back.remove(&token)) {
                 self.kept.push_back(event);
             } else {
                 self.core.datapath(event, self.now);
@@ -168,7 +170,13 @@ impl<C: Core> Alone<C> {
         // The Query that leaves a sender says that it has asked.
         self.said.extend(words::of(&output).filter(|word| !(C::IS_SENDER && word == "“asked”")));
         match output {
-            Output::Datapath(command) => self.datapath.apply(&command, self.now),
+            Output::Datapath(command) => {
+                if let (true, Command::Compare { token, flow, spi, .. }) = (self.counts_silently, &command) {
+                    let in_use = self.datapath.table.get(&(*flow, *spi)).is_some_and(|entry| !entry.draining);
+                    self.kept_back.extend(in_use.then_some(*token));
+                }
+                self.datapath.apply(&command, self.now);
+            }
             Output::Send(message) => {
                 self.handle = message.handle;
                 match wire::decode(message.payload.clone(), message.session, NSLP_ID).unwrap() {

@@ -109,7 +109,7 @@ fn release(node: &mut Node) -> Query {
     Query { requested: Some(Volume::ZERO), ..forge::query(node.number()) }
 }
 
-/// A refresh that reports what was sent in the epoch in use, in twenty packets.
+/// A refresh that reports what was sent in the epoch in use, in twenty packets, and asks for twice as much.
 fn report(node: &mut Node, sent: u64) -> Query {
     let spi = live(node);
     reports(node, spi, sent)
@@ -118,7 +118,7 @@ fn report(node: &mut Node, sent: u64) -> Query {
 fn reports(node: &mut Node, spi: u32, sent: u64) -> Query {
     let permission = node.granted.as_ref().map_or(1, |permission| permission.number);
     let context = Some(VolumeContext { spi, highest: 20, permission });
-    Query { requested: None, sent: Some(Volume(sent)), context, ..forge::query(node.number()) }
+    Query { requested: Some(Volume(20 * MB)), sent: Some(Volume(sent)), context, ..forge::query(node.number()) }
 }
 
 /// A refresh of a sender that knows another epoch than this receiver does.
@@ -190,9 +190,13 @@ fn second_holder(node: &mut Node) {
 
 /// Packets arrive under these numbers.
 fn arrive(node: &mut Node, numbers: core::ops::Range<u32>) {
+    arrive_long(node, numbers, PACKET);
+}
+
+fn arrive_long(node: &mut Node, numbers: core::ops::Range<u32>, length: u64) {
     let (spi, now) = (live(node), node.now);
     for number in numbers {
-        assert!(node.datapath.verify(flow(), spi, number, PACKET, now));
+        assert!(node.datapath.verify(flow(), spi, number, length, now));
     }
     node.settle();
 }
@@ -281,9 +285,13 @@ fn every_end_of_a_permission() {
             ask_newly(node);
             node.host(|receiver, now| receiver.decide(flow(), NEWER, Decision::Grant(terms()), now));
         });
-        book.case(&format!("end | {state}, the packet side fails"), &node, |node| {
+        book.case(&format!("end | {state}, the packet side fails at a refresh"), &node, |node| {
             let report = report(node, 0);
             fail(node, |node| hears(node, &report));
+        });
+        book.case(&format!("end | {state}, the packet side fails at the next change"), &node, |node| {
+            fail(node, |node| change(node, Terms { volume: Volume(20 * MB), ..terms() }));
+            node.counted();
         });
     }
     book.close();
@@ -352,6 +360,11 @@ fn what_goes_on_in_every_state() {
             change(node, changed);
             node.counted();
         });
+        let slow = node.after(|node| node.datapath.stalled = true);
+        book.case(&format!("goes on | {state}, a Query about an unknown epoch, the packet side is slow"), &slow, |node| {
+            let unknown = unknown(node);
+            hears(node, &unknown);
+        });
         book.case(&format!("goes on | {state}, another epoch is ordered"), &node, rekey);
         book.case(&format!("goes on | {state}, another epoch is ordered, counted"), &node, |node| {
             rekey(node);
@@ -364,6 +377,7 @@ fn what_goes_on_in_every_state() {
             let other = ReceivedMessage { peer: peer(6), peer_handle: handle(6), principal: principal(6), ..last };
             node.told(other);
         });
+        book.case(&format!("goes on | {state}, twice by the same peer"), &again, last_again);
         book.case(&format!("goes on | {state}, the counters come"), &node, Node::counted);
     }
     book.close();
@@ -398,7 +412,7 @@ fn what_a_comparison_leads_to() {
     book.case("FR-33 | the grace time is over, nothing is told", &grace.after(|node| node.counts_silently = true), over);
     book.case("FR-35 | the grace time is over, it is missing", &grace, over);
     book.case("FR-35 | the grace time is over, it has come", &grace.after(|node| arrive(node, 1..21)), over);
-    book.case("FR-31 | the grace time is over, far more has come", &grace.after(|node| arrive(node, 1..61)), over);
+    book.case("FR-31 | the grace time is over, far more has come", &grace.after(|node| arrive_long(node, 1..20, 10 * PACKET)), over);
     let second = grace.after(|node| {
         over(node);
         node.passes(seconds(1));
@@ -406,7 +420,16 @@ fn what_a_comparison_leads_to() {
         hears(node, &report);
     });
     book.case("FR-36 | a second period, it is missing", &second, over);
-    // The count is asked for once more while the grace time has begun anew.
+    // What is tolerated is a share of one period.
+    let little = counted.after(|node| {
+        let report = report(node, MB + 60_000);
+        hears(node, &report);
+        node.passes(seconds(4));
+    });
+    book.case("FR-32 | little is missing once more", &little, |node| {
+        let report = report(node, MB + 120_000);
+        hears(node, &report);
+    });
     book.close();
 }
 
@@ -438,6 +461,11 @@ fn what_an_attack_leads_to() {
         node.passes(seconds(1));
     });
     book.case("FR-41 | signed, a second holder", &signed, second_holder);
+    book.case("FR-41 | the next Query", &signed.after(second_holder), ask);
+    let revoking = reacting(Reactions { ladder: Ladder::Revoke, ..plain });
+    book.case("FR-44 | the next Query", &revoking.after(second_holder), ask);
+    let tight = permitted_by(&idle(), Terms { limit: Volume(10 * MB), ..terms() });
+    book.case("FR-40 | the limit leaves no more", &tight, second_holder);
     for (name, path_changes) in [("FR-42 | another path", 2), ("FR-43 | no more paths", 0)] {
         let node = reacting(Reactions { path_changes, ..plain }).after(|node| {
             for period in 1..3 {
@@ -478,6 +506,23 @@ fn what_the_end_of_an_epoch_leads_to() {
         node.passes(seconds(2));
     });
     book.case("FR-46 | Permitted", &ended(&suspicious), over);
+    // What is missing of the present epoch is the second period then.
+    book.case("FR-45 | Permitted, and some is missing of the next", &first.after(over), |node| {
+        let report = report(node, 5 * MB);
+        hears(node, &report);
+        node.passes(seconds(2));
+    });
+    let compared = first.after(|node| {
+        node.counts_silently = true;
+        let report = report(node, MB);
+        hears(node, &report);
+    });
+    for (state, node) in [("CompareSv", compared), ("Grace", grace(&first))] {
+        book.case(&format!("FR-45 | {state}, and some is missing of the next"), &node.after(over), |node| {
+            node.counted();
+            node.passes(seconds(2));
+        });
+    }
     // The report names the epoch before, in which far more came than was sent.
     let injected = permitted().after(|node| arrive(node, 1..21));
     book.case("FR-31 | the epoch before", &injected, |node| {

@@ -103,6 +103,24 @@ fn moved() -> Node {
     })
 }
 
+/// It was granted, has gone over to another path, and just now what was granted on the one left ends: by one clock, and a few seconds
+/// later it would by the other.
+fn ending_elsewhere() -> [(&'static str, Node); 2] {
+    [("time limit", 18, 17), ("lifetime", 25, 20)].map(|(clock, ttl, now)| {
+        let node = asking().after(|node| {
+            let grant = Permission { ttl: seconds(ttl), refresh: seconds(6), ..grant(node) };
+            hears(node, &grant);
+            node.passes(seconds(2));
+        });
+        let node = with_ways(&node, &[2, 3]).after(|node| {
+            let other = other_path(node);
+            hears(node, &other);
+            node.passes(seconds(now - 2));
+        });
+        (clock, node)
+    })
+}
+
 /// Two tries on the other path are in vain.
 fn moved_and_tried() -> Node {
     moved().after(|node| node.passes(seconds(5)))
@@ -170,7 +188,7 @@ fn denial(node: &mut Node) -> Permission {
 /// A grant whose time limit ends it, and one that ends for want of a refresh.
 fn short(permission: Permission) -> [(&'static str, Permission); 2] {
     let limited = Permission { ttl: seconds(12), ..permission.clone() };
-    let unrefreshed = Permission { ttl: seconds(600), refresh: seconds(6), ..permission };
+    let unrefreshed = Permission { ttl: seconds(25), refresh: seconds(6), ..permission };
     [("for 12 s", limited), ("every 6 s", unrefreshed)]
 }
 
@@ -219,7 +237,11 @@ fn packet_at_the_end(node: &mut Node) {
 #[test]
 fn invalid_messages_change_nothing_but_are_told() {
     let mut book = book();
-    book.case("FS-00 | Idle", &denied(), hears_spoiled);
+    book.case("FS-00 | Idle", &denied(), |node| {
+        let grant = grant(node);
+        let received = permission_from(1, node.session, &grant, &forge::receiver());
+        node.told(ReceivedMessage { payload: received.payload.slice(..20), ..received });
+    });
     book.case("FS-00 | WaitP", &asking(), hears_spoiled);
     book.case("FS-00 | Permitted", &granted(), hears_spoiled);
     book.case("FS-00 | Releasing", &releasing(), hears_spoiled);
@@ -283,6 +305,17 @@ fn answers_while_one_is_awaited() {
             hears(node, &denial);
         });
     }
+    // What was granted on the way left would end soon.
+    for (clock, node) in ending_elsewhere() {
+        book.case(&format!("FS-18 | just before its {clock}"), &node, |node| {
+            let denial = Permission { echo: Some(0), ..denial(node) };
+            hears(node, &denial);
+        });
+    }
+    book.case("FS-06 | for 5 s", &asking(), |node| {
+        let denial = Permission { ttl: seconds(5), ..denial(node) };
+        hears(node, &denial);
+    });
     book.close();
 }
 
@@ -302,6 +335,10 @@ fn an_algorithm_that_is_refused() {
             hears(node, &grant);
         });
     }
+    book.case("FS-07 | of another attempt", &strict(&asking()), |node| {
+        let grant = rekeyed(unasked(node), true);
+        hears(node, &grant);
+    });
     book.case("FS-24 | algorithm refused", &strict(&granted()), |node| {
         let grant = rekeyed(grant(node), true);
         hears(node, &grant);
@@ -325,7 +362,11 @@ fn nobody_answers() {
     book.case("FS-08 | a repetition is due", &soon(&asking(), 5), over);
     book.case("FS-09 | a repetition is due", &soon(&with_way(&asking_again()), 10), over);
     book.case("FS-10 | a repetition is due", &soon(&asking_again(), 10), over);
-    book.case("FS-31 | a repetition is due", &soon(&with_way(&refreshing_again()), 10), over);
+    let repairing = with_way(&granted_longer()).after(|node| {
+        node.network(NetworkEvent::AssociationLost);
+        node.passes(Duration::from_millis(14_500));
+    });
+    book.case("FS-31 | repairing", &repairing, |node| node.passes(Duration::from_millis(500)));
     book.case("FS-14 | second try, a repetition is due, a way is left", &due(&with_way(&asking_again())), Node::undelivered);
     book.case("FS-14 | second try, a repetition is due, no way is left", &due(&asking_again()), Node::undelivered);
     book.case("FS-07 | a repetition is due", &strict(&due(&asking())), |node| {
@@ -342,6 +383,7 @@ fn nobody_answers() {
         hears(node, &other);
     };
     book.case("FS-11 | a way is left", &with_way(&asking()), other);
+    book.case("FS-11 | a way is left, 3 s later", &with_way(&asking()).after(|node| node.passes(seconds(3))), other);
     book.case("FS-11 | no way is left", &asking(), other);
     for (name, node) in [("first try", asking()), ("second try", asking_again()), ("moved", moved_and_tried())] {
         book.case(&format!("FS-14 | {name}, no way is left"), &with_ways(&node, &[]), Node::undelivered);
@@ -384,17 +426,7 @@ fn a_flow_that_waits_is_given_up_or_ends() {
     book.case("FS-60 | WaitP", &asking(), stop);
     book.case("FS-60 | WaitP, moved", &moved(), stop);
     book.case("FS-60 | Releasing", &releasing(), stop);
-    for (clock, terms, span, ways) in [("Ttl", 0, 11, &[2][..]), ("Life", 1, 20, &[2, 3])] {
-        let node = asking().after(|node| {
-            let permission = short(grant(node)).into_iter().nth(terms).unwrap().1;
-            hears(node, &permission);
-            node.passes(seconds(2));
-        });
-        let node = with_ways(&node, ways).after(|node| {
-            let other = other_path(node);
-            hears(node, &other);
-            node.passes(seconds(span - 2));
-        });
+    for (clock, node) in ending_elsewhere() {
         book.case(&format!("FS-17 | {clock}"), &node, |node| node.passes(seconds(1)));
     }
     book.close();
@@ -501,6 +533,10 @@ fn permissions_that_end() {
         book.case(&format!("FS-35 | {name}"), &node, close);
         book.case(&format!("FS-60 | Permitted, {name}"), &node, stop);
     }
+    book.case("FS-27 | for 5 s", &granted(), |node| {
+        let denial = Permission { ttl: seconds(5), ..denial(node) };
+        hears(node, &denial);
+    });
     for (rule, terms) in [("FS-28", 0), ("FS-29", 1)] {
         let node = asking().after(|node| {
             let permission = short(grant(node)).into_iter().nth(terms).unwrap().1;
@@ -569,6 +605,15 @@ fn more_is_asked_for() {
     });
     book.case("FS-42 | more was refused before", &refused, |node| sends(node, 6000));
     let repairing = refused.after(|node| node.network(NetworkEvent::AssociationLost));
+    let exhausted = refused.after(|node| {
+        sends(node, 6000);
+        node.passes(seconds(2));
+        want(node);
+    });
+    book.case("FS-42 | and refused once more", &exhausted, |node| {
+        let denial = denial(node);
+        hears(node, &denial);
+    });
     book.case("FS-42 | more was refused before, repairing", &repairing, |node| sends(node, 6000));
     book.close();
 }
