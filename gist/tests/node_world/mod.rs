@@ -121,6 +121,8 @@ pub struct World {
     pub trace: Vec<String>,
     /// Every datagram as it left a node.
     pub datagrams: Vec<(Instant, usize, Transmit)>,
+    /// Everything that a node did.
+    pub outputs: Vec<(Instant, usize, Output)>,
     /// Every message as it left on an association.
     pub on_associations: Vec<(Instant, usize, Message)>,
     pub connects: usize,
@@ -141,6 +143,7 @@ impl World {
             members: Vec::new(),
             trace: Vec::new(),
             datagrams: Vec::new(),
+            outputs: Vec::new(),
             on_associations: Vec::new(),
             connects: 0,
             connect_delay: Duration::ZERO,
@@ -254,6 +257,12 @@ impl World {
         self.members[number].alive = true;
     }
 
+    /// From now on nothing arrives anywhere, nor does what is under way.
+    pub fn cut(&mut self) {
+        self.parcels.clear();
+        self.tap(|_, _| Fate::Lose);
+    }
+
     /// The connection stays open for this node and is gone for the other, without a word.
     pub fn forget_link(&mut self, number: usize, id: AssociationId) {
         self.unlink(number, id);
@@ -305,10 +314,11 @@ impl World {
         self.drain(to);
     }
 
-    fn drain(&mut self, number: usize) {
+    pub fn drain(&mut self, number: usize) {
         let mut relayed = VecDeque::new();
         while let Some(output) = self.members[number].node.poll_output() {
             self.note(format!("{number} -> {output:?}"));
+            self.outputs.push((self.now, number, output.clone()));
             match output {
                 Output::Transmit(transmit) => self.carry(number, transmit),
                 Output::Connect { association, remote, peer_address_for_certificate, .. } => {

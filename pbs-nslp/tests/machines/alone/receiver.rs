@@ -258,7 +258,9 @@ fn what_a_query_leads_to() {
         let query = Query { requested: Some(Volume(3 * MB)), ..query(node) };
         hears(node, &query);
     });
-    book.case("FR-05 | the newest Query is answered", &newer, |node| decide(node, Decision::Grant(Terms { volume: Volume(MB), ..terms() })));
+    book.case("FR-05 | the newest Query is answered", &newer, |node| {
+        decide(node, Decision::Grant(Terms { volume: Volume(MB), ..terms() }))
+    });
     book.case("FR-09 | a release", &node, |node| {
         let release = release(node);
         hears(node, &release);
@@ -292,6 +294,7 @@ fn every_end_of_a_permission() {
         book.case(&format!("end | {state}, the packet side fails at the next change"), &node, |node| {
             fail(node, |node| change(node, Terms { volume: Volume(20 * MB), ..terms() }));
             node.counted();
+            node.passes(seconds(1));
         });
     }
     book.close();
@@ -389,8 +392,12 @@ fn what_a_comparison_leads_to() {
     let mut book = book();
     let node = permitted();
     let counted = node.after(|node| arrive(node, 1..21));
-    let cases: [(&str, &Node, u64); 4] =
-        [("FR-32 | nothing is missing", &counted, MB), ("FR-33 | a megabyte is missing", &node, MB), ("FR-31 | too much came", &counted, MB / 2), ("FR-32 | little is missing", &counted, MB + 60_000)];
+    let cases: [(&str, &Node, u64); 4] = [
+        ("FR-32 | nothing is missing", &counted, MB),
+        ("FR-33 | a megabyte is missing", &node, MB),
+        ("FR-31 | too much came", &counted, MB / 2),
+        ("FR-32 | little is missing", &counted, MB + 60_000),
+    ];
     for (name, node, sent) in cases {
         book.case(name, node, |node| {
             let report = report(node, sent);
@@ -553,8 +560,24 @@ fn nothing_is_left_for_another_epoch() {
         hears(node, &report);
         node.passes(seconds(1));
     });
-    let nodes =
-        [("Permitted", used.clone()), ("CompareSv", comparing(&used)), ("Permitted, draining", draining_too), ("Permitted, known", known.clone()), ("CompareSv, known", comparing(&known))];
+    let nodes = [
+        ("Permitted", used.clone()),
+        ("CompareSv", comparing(&used)),
+        ("Permitted, draining", draining_too),
+        ("Permitted, known", known.clone()),
+        ("CompareSv, known", comparing(&known)),
+    ];
+    // A refresh comes while it is waited for what the epoch before has counted in the end.
+    let waiting = used.after(|node| {
+        node.datapath.stalled = true;
+        let unknown = unknown(node);
+        hears(node, &unknown);
+        ask(node);
+    });
+    book.case("FR-71 | CompareSv, it turns out that nothing is left", &waiting, |node| {
+        node.datapath.resume();
+        node.settle();
+    });
     for (name, node) in nodes {
         book.case(&format!("FR-71 | {name}, an unknown epoch"), &node, |node| {
             let unknown = unknown(node);

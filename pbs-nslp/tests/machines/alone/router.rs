@@ -89,7 +89,10 @@ fn other_path(permission: Permission) -> Permission {
 
 /// What ends by its time limit, and what ends for want of a refresh.
 fn short(permission: &Permission) -> [(&'static str, Permission); 2] {
-    [("for 12 s", Permission { ttl: seconds(12), ..permission.clone() }), ("every 6 s", Permission { refresh: seconds(6), ..permission.clone() })]
+    [
+        ("for 12 s", Permission { ttl: seconds(12), ..permission.clone() }),
+        ("every 6 s", Permission { refresh: seconds(6), ..permission.clone() }),
+    ]
 }
 
 fn hears(node: &mut Node, permission: &Permission) {

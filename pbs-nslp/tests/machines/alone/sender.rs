@@ -169,11 +169,7 @@ fn refreshed(permission: Permission) -> Permission {
 }
 
 fn rekeyed(permission: Permission, new_epoch: bool) -> Permission {
-    Permission {
-        defense: Some(forge::key(8)),
-        sa: Some(SaParameters { spi: OTHER_SPI, drain: seconds(1), new_epoch }),
-        ..permission
-    }
+    Permission { defense: Some(forge::key(8)), sa: Some(SaParameters { spi: OTHER_SPI, drain: seconds(1), new_epoch }), ..permission }
 }
 
 fn other_path(node: &mut Node) -> Permission {
