@@ -69,7 +69,6 @@ impl Node {
                     self.hand_over_confirm_payload(key, machine, accepted);
                 }
             }
-            Action::Discard => {}
             Action::ReportPeerChanged => {
                 let new = match input {
                     RespondingInput::Confirm(accepted) => Some(self.path_of(accepted)),

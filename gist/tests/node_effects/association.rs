@@ -1,1 +1,227 @@
-//! The messaging association machine (RFC 5971 §6.4) between sender and router.
+//! The messaging association machine (RFC 5971 §6.4) at either end of the one between sender (0) and router (1).
+
+use std::time::Duration;
+
+use gist::api::{AssociationId, Request, SendMessage};
+use gist::node::{AssociationEvent, NodeConfig, PeerCredentials};
+use gist::wire::{Body, Cookie, Hello, Message, MessageType, NslpId};
+
+use super::Book;
+use super::node_world::*;
+
+fn book() -> Book {
+    Book::open("association", include_str!("association.txt"))
+}
+
+fn slow(_: usize, config: &mut NodeConfig) {
+    config.hold_time = secs(20);
+    config.hello_timeout = secs(7);
+    config.unconfirmed_timeout = secs(60);
+}
+
+/// The sender has one that both use.
+fn connected() -> World {
+    let mut world = World::chain_with(slow);
+    world.members[1].relays = false;
+    world.send(0, text("old."));
+    world.run(secs(1));
+    world
+}
+
+/// Nobody at the sender uses it any more.
+fn unused() -> World {
+    let mut world = connected();
+    unwanted(&mut world);
+    world
+}
+
+fn unwanted(world: &mut World) {
+    let end = Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: down(), lifetime: secs(0) };
+    world.request(0, end);
+}
+
+/// It is being opened.
+fn connecting() -> World {
+    let mut world = World::chain_with(slow);
+    world.connect_delay = secs(3600);
+    world.send(0, text("old."));
+    world.run(Duration::from_millis(50));
+    world
+}
+
+/// Somebody has opened one to the router.
+fn accepted() -> World {
+    let mut world = World::chain_with(slow);
+    world.accept(1, "10.0.1.9:40000", friend());
+    world
+}
+
+fn friend() -> PeerCredentials {
+    PeerCredentials { dns_names: vec!["friend.pbs.test".to_owned()], ..PeerCredentials::default() }
+}
+
+fn id(world: &World, number: usize) -> AssociationId {
+    world.node(number).associations()[0].association
+}
+
+/// The peer has been asked whether it is there.
+fn asked(mut world: World, number: usize) -> World {
+    let asks = |world: &World| {
+        let mine = world.on_associations.iter().filter(|(_, from, _)| *from == number);
+        mine.filter(|(_, _, message)| matches!(message.body, Body::Hello(Hello { request: true, .. }))).count()
+    };
+    world.cut();
+    let before = asks(&world);
+    while asks(&world) == before {
+        let next = world.node(number).poll_timeout().unwrap();
+        world.run(next.saturating_duration_since(world.now));
+        world.cut();
+    }
+    world
+}
+
+fn hello(world: &mut World, number: usize, request: bool, answers: bool) {
+    let last = world.on_associations.iter().rev().find_map(|(_, from, message)| match message.body {
+        Body::Hello(Hello { request: true, id }) if *from == number => Some(id),
+        _ => None,
+    });
+    let hello_id = if answers { last.unwrap() } else { 77 };
+    let body = Body::Hello(Hello { request, id: hello_id });
+    let message = Message { hop_count: 1, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() };
+    let id = id(world, number);
+    world.inject_on(number, id, &message);
+}
+
+fn event(world: &mut World, number: usize, event: AssociationEvent) {
+    let (id, now) = (id(world, number), world.now);
+    world.members[number].node.handle_association(id, event, now);
+}
+
+fn bar(world: &mut World, number: usize) {
+    let now = world.now;
+    world.members[number].node.set_authorised_peers(Vec::new(), now);
+}
+
+/// Association rules 1 to 4t, 7, 8, 9, 4.4.2, G-231 at both ends in each state.
+#[test]
+fn what_happens_to_an_open_association() {
+    let mut book = book();
+    type Make = fn() -> World;
+    let makes: [(&str, usize, Make); 8] = [
+        ("Connected, opened here", 0, connected),
+        ("Connected, asked", 0, || asked(connected(), 0)),
+        ("Idle, opened here", 0, unused),
+        ("Connected, opened by the peer", 1, connected),
+        ("Connected, opened by the peer, asked", 1, || asked(connected(), 1)),
+        ("Idle, opened by the peer", 1, accepted),
+        ("Idle, of a certificate for 8 s", 1, || {
+            let mut world = World::chain_with(slow);
+            world.accept(1, "10.0.1.9:40000", PeerCredentials { valid_for: Some(secs(8)), ..friend() });
+            world
+        }),
+        ("Connected, of a certificate for 8 s", 0, || {
+            let mut world = World::chain_with(slow);
+            world.members[1].relays = false;
+            world.members[1].credentials.valid_for = Some(secs(8));
+            world.send(0, text("old."));
+            world.run(secs(1));
+            world
+        }),
+    ];
+    for (name, number, make) in makes {
+        let later = || {
+            let mut world = make();
+            world.run(secs(2));
+            world
+        };
+        let mut case = |what: &str, act: &dyn Fn(&mut World)| book.case(&format!("{what} | {name}"), later(), number, act);
+        case("nothing", &|_| {});
+        case("fails", &|world| event(world, number, AssociationEvent::Failed("reset".to_owned())));
+        case("closed by the peer", &|world| event(world, number, AssociationEvent::Closed));
+        case("peer barred", &|world| bar(world, number));
+        case("MA-Hello that asks", &|world| hello(world, number, true, false));
+        case("MA-Hello that answers nothing", &|world| hello(world, number, false, false));
+        if name.contains("asked") {
+            case("MA-Hello that answers", &|world| hello(world, number, false, true));
+        }
+        if number == 0 {
+            case("not wanted any more", &unwanted);
+            case("message", &|world| world.send(0, text("new.")));
+        }
+        if number == 1 && name.starts_with("Connected") {
+            case("message", &|world| world.send(1, SendMessage { mri: up(), ..text("back") }));
+            case("data of the peer", &|world| {
+                world.send(0, text("more"));
+                world.run(Duration::from_millis(3));
+            });
+        }
+    }
+    book.close();
+}
+
+/// Association rules 0, 0c, 4.4.2, 6, 7, 8: one that is being opened.
+#[test]
+fn what_happens_to_an_association_that_is_being_opened() {
+    let mut book = book();
+    let mut case = |what: &str, act: &dyn Fn(&mut World)| book.case(&format!("{what} | Awaiting Connection"), connecting(), 0, act);
+    case("nothing", &|_| {});
+    case("not wanted any more", &unwanted);
+    case("fails", &|world| event(world, 0, AssociationEvent::Failed("refused".to_owned())));
+    let connected = |credentials: PeerCredentials| AssociationEvent::Connected { credentials };
+    case("connected", &|world| {
+        let credentials = world.members[1].credentials.clone();
+        event(world, 0, connected(credentials));
+    });
+    case("connected, of a certificate for 5 s", &|world| {
+        let credentials = PeerCredentials { valid_for: Some(secs(5)), ..world.members[1].credentials.clone() };
+        event(world, 0, connected(credentials));
+    });
+    case("connected to somebody else", &|world| {
+        let credentials = PeerCredentials { dns_names: vec!["stranger.example".to_owned()], ..PeerCredentials::default() };
+        event(world, 0, connected(credentials));
+    });
+    book.case("a stranger opens one | Birth", World::chain_with(slow), 1, |world| {
+        world.accept(1, "10.0.1.9:40000", PeerCredentials { dns_names: vec!["stranger.example".to_owned()], ..friend() });
+    });
+    book.case("a friend opens one | Birth", World::chain_with(slow), 1, |world| {
+        world.accept(1, "10.0.1.9:40000", friend());
+    });
+    let impatient = || World::chain_with(|_, config| config.unconfirmed_timeout = secs(10));
+    book.case("a friend opens one, for 10 s | Birth", impatient(), 1, |world| {
+        world.accept(1, "10.0.1.9:40000", friend());
+    });
+    book.case("a friend for 5 s opens one | Birth", World::chain_with(slow), 1, |world| {
+        world.accept(1, "10.0.1.9:40000", PeerCredentials { valid_for: Some(secs(5)), ..friend() });
+    });
+    book.close();
+}
+
+/// Association rules G-231, 0u, 2: the first message on one that the peer has opened.
+#[test]
+fn what_the_first_confirm_does() {
+    let mut book = book();
+    for (name, truly) in [("true", true), ("false", false)] {
+        let mut world = World::chain_with(|_, config| config.unconfirmed_timeout = secs(10));
+        world.members[1].relays = false;
+        // The Confirm does not arrive by itself.
+        world.tap(|_, parcel| match message_of(parcel) {
+            Some(message) if message.message_type() == MessageType::Confirm => Fate::Lose,
+            _ => Fate::Pass,
+        });
+        world.send(0, text("old."));
+        world.run(Duration::from_millis(20));
+        book.case(&format!("a {name} Confirm | Idle"), world, 1, |world| {
+            let confirms = world.on_associations.iter().filter(|(_, _, message)| message.message_type() == MessageType::Confirm);
+            let mut message = confirms.last().unwrap().2.clone();
+            let Body::Confirm(confirm) = &mut message.body else { panic!("Confirm") };
+            if !truly {
+                let mut octets = confirm.responder_cookie.as_ref().unwrap().as_bytes().to_vec();
+                *octets.last_mut().unwrap() ^= 1;
+                confirm.responder_cookie = Cookie::new(octets);
+            }
+            let id = id(world, 1);
+            world.inject_on(1, id, &message);
+        });
+    }
+    book.close();
+}

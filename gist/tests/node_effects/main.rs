@@ -50,7 +50,7 @@ fn words(output: &Output) -> String {
 fn message(message: &Message) -> String {
     match &message.body {
         Body::Hello(hello) => if hello.request { "HELLO?" } else { "HELLO!" }.to_owned(),
-        Body::Error(body) => format!("ERROR {}", name(&body.error.cause())),
+        Body::Error(body) => body.error.cause().map_or_else(|| "ERROR".to_owned(), |cause| format!("ERROR {}", name(&cause))),
         _ => format!("{:?}", message.message_type()).to_uppercase(),
     }
 }

@@ -108,7 +108,7 @@ impl<C: Core> Alone<C> {
     /// GIST says something about the way of the flow's messages.
     pub(crate) fn network(&mut self, event: NetworkEvent) {
         let (session, mri) = (self.session, flow().to_mri(Direction::Downstream));
-        let news = Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event, former: None, peer: None };
+        let news = Indication::NetworkNotification { nslp_id: NSLP_ID, session, mri, event, former: None, peer: None, authenticated: true };
         self.core.gist(news, self.now);
         self.settle();
     }

@@ -340,6 +340,16 @@ fn what_goes_on_in_every_state() {
             let report = report(node, 0);
             hears(node, &report);
         });
+        book.case(&format!("goes on | {state}, a refresh by another peer"), &node, |node| {
+            let report = report(node, 0);
+            let received = query_from(1, node.session, &report, &forge::sender());
+            node.hears(by_another_peer(received));
+        });
+        book.case(&format!("goes on | {state}, a refresh, counted"), &node, |node| {
+            let report = report(node, 0);
+            hears(node, &report);
+            node.counted();
+        });
         for (name, terms) in [("", terms()), (" for 12 s", Terms { ttl: seconds(12), ..terms() })] {
             // What was decided is what another epoch gets.
             let node = node.after(|node| {
