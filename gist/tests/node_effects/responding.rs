@@ -49,7 +49,19 @@ fn worlds() -> Vec<(&'static str, World, usize)> {
         world.run(secs(3));
         world
     };
-    vec![("one", later(one()), 1), ("two, of the peer", later(two()), 1), ("two, of the second", later(two()), BYPASS)]
+    // The peer's state lives longer than the claim.
+    let refreshed = || {
+        let mut world = later(two());
+        confirms(&mut world, 1, true);
+        world
+    };
+    vec![
+        ("one", later(one()), 1),
+        ("two, of the peer", later(two()), 1),
+        ("two, of the second", later(two()), BYPASS),
+        ("two, refreshed, of the peer", refreshed(), 1),
+        ("two, refreshed, of the second", refreshed(), BYPASS),
+    ]
 }
 
 fn with(world: &World, peer: usize) -> AssociationId {

@@ -14,6 +14,8 @@ use crate::forge::{self, query_from, spoiled};
 use crate::world::{START_UNIX, entropy, flow, handle, peer, principal, receiver_address, receiver_config, seconds};
 
 type Node = Alone<Receiver>;
+/// Brings a node into a state.
+type Into = fn(&Node) -> Node;
 
 const MB: u64 = 1_000_000;
 const PACKET: u64 = 50_000;
@@ -312,7 +314,7 @@ fn every_clock_of_a_permission() {
     };
     for (clock, ttl) in [("time limit", 12), ("no refresh", 600)] {
         for drains in [false, true] {
-            let states: [(&str, fn(&Node) -> Node); 3] = [("Permitted", Node::clone), ("CompareSv", comparing), ("Grace", grace)];
+            let states: [(&str, Into); 3] = [("Permitted", Node::clone), ("CompareSv", comparing), ("Grace", grace)];
             for (state, into) in states {
                 let node = patient(ttl);
                 // The old epoch drains until the new one ends.
