@@ -21,7 +21,7 @@ use pbs_lab::process::{self, Daemon, Program};
 use pbs_lab::remains::Remainder;
 use serde_json::{Value, json};
 
-use crate::row::{PATIENCE, PORT, both, configure, data, forward, of};
+use crate::row::{PATIENCE, PORT, await_that, both, configure, data, forward, of};
 
 /// Each direction's permission is found, kept and counted on its own way, and only there.
 #[test]
@@ -100,6 +100,7 @@ fn flows_in_both_directions_have_their_permissions_on_the_routers_that_they_go_o
         right.send_to(b"and back", (family.sender(), back)).unwrap();
         assert_eq!(left.recv(&mut [0; 16]).unwrap_or_else(|error| panic!("{family:?} back: {error}\n{}", logs())), 8);
 
+        await_that("packets that are not seen", || data(&captures[0], there).len() + data(&captures[1], back).len() == 2);
         let carried = captures.each_ref().map(|capture| (data(capture, there).len(), data(capture, back).len()));
         assert_eq!(carried, [(1, 0), (0, 1)], "{family:?}: packets there and back on each way");
         let known = [flows(0), flows(1)].map(|ports| (ports.contains(&there.into()), ports.contains(&back.into())));

@@ -238,3 +238,12 @@ pub(crate) fn data(capture: &Capture, port: u16) -> Vec<usize> {
         seen.inspect(|seen| assert!(seen.authentication.is_some(), "in the clear: {seen:?}")).map(|seen| seen.length).collect()
     })
 }
+
+/// Looks again and again until it is so: what captures show comes a little later than what sockets do.
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

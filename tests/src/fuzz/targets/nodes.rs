@@ -53,7 +53,8 @@ pub(super) enum Input {
 
 /// Every setting, in the order in which they come about.
 pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-    let offers = [vec![Profile::tls_over_tcp()], vec![Profile::tcp()], Vec::new()];
+    let [tls, tcp] = [Profile::tls_over_tcp(), Profile::tcp()];
+    let offers = [vec![tls.clone()], vec![tcp.clone()], Vec::new(), vec![tls, tcp]];
     offers.into_iter().flat_map(|offer| Pair::new(&offer).play()).collect()
 });
 
@@ -116,6 +117,8 @@ struct Pair {
     /// The other end's name for each association.
     names: Vec<[AssociationId; 2]>,
     secure: bool,
+    /// Over TLS or over TCP alone, as each message asks.
+    mixed: bool,
     settings: Vec<Setting>,
     answers: u64,
 }
@@ -125,12 +128,16 @@ impl Pair {
         let nodes = [0, 1].map(|number| node(number, offer));
         let secure = offer.contains(&Profile::tls_over_tcp());
         let now = Instant::from_micros(1_000_000);
-        Self { nodes, now, under_way: VecDeque::new(), names: Vec::new(), secure, settings: Vec::new(), answers: 0 }
+        let mixed = offer.len() > 1;
+        Self { nodes, now, mixed, under_way: VecDeque::new(), names: Vec::new(), secure, settings: Vec::new(), answers: 0 }
     }
 
     /// A message there, one back, refreshes, a doubt, and the end.
     fn play(mut self) -> Vec<Setting> {
         self.request(0, send(false, self.secure));
+        if self.mixed {
+            self.request(0, send(false, false));
+        }
         self.go_on(Duration::from_secs(2));
         self.request(1, send(true, self.secure));
         let lasting = Request::SetStateLifetime {
@@ -202,7 +209,9 @@ impl Pair {
                     let input = Input::Datagram(arriving(number, transmit));
                     self.post(other, input);
                 }
-                Output::Connect { association, .. } => self.connect(number, association),
+                Output::Connect { association, peer_address_for_certificate, .. } => {
+                    self.connect(number, association, peer_address_for_certificate.is_some());
+                }
                 Output::SendOnAssociation { association, message } => {
                     let written = AssociationEvent::Written { bytes: message.len() };
                     self.post(number, Input::Association(association, written));
@@ -221,12 +230,12 @@ impl Pair {
         }
     }
 
-    fn connect(&mut self, number: usize, association: AssociationId) {
+    fn connect(&mut self, number: usize, association: AssociationId, protected: bool) {
         let other = 1 - number;
         let Some(accepted) = self.nodes.get_mut(other).map(Node::accept_id) else { return };
         self.names.push(if number == 0 { [association, accepted] } else { [accepted, association] });
         let peer_address = SocketAddr::new(address(number), 49152);
-        let (there, here) = if self.secure {
+        let (there, here) = if protected {
             let accepted = AssociationEvent::Accepted { peer_address, credentials: credentials(number) };
             (accepted, AssociationEvent::Connected { credentials: credentials(other) })
         } else {
