@@ -1,7 +1,11 @@
-//! A router that tampers with the Permissions it passes on: it adds a volume that the receiver never signed.
+//! A router that tampers with what it passes on: it adds a volume that the receiver never signed, changes single bits, moves messages into
+//! other sessions, and repeats everything.
+
+use std::sync::Mutex;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use gist::api::SendMessage;
+use gist::wire::SessionId;
 use pbs_nslp::wire::{MessageKind, ObjectType, Treatment};
 use router_agent::Parts;
 
@@ -12,6 +16,16 @@ pub(crate) const MARKED_PORT: u16 = 9040;
 /// The flow whose Permissions get an Allow-vol64 as it should be marked, but after the signature.
 pub(crate) const APPENDED_PORT: u16 = 9041;
 
+/// The flows of whose Permissions, and of whose Queries, a bit is changed: another one each time.
+const PERMISSIONS_CHANGED_PORT: u16 = 9042;
+const QUERIES_CHANGED_PORT: u16 = 9043;
+/// The flow whose Queries are passed on in another session.
+const QUERIES_MOVED_PORT: u16 = 9044;
+/// The flow of which every message is followed by all before it.
+const ALL_REPEATED_PORT: u16 = 9045;
+/// Messages that are repeated at most.
+const MOST_REPEATED: usize = 32;
+
 /// What the router would like the sender to have, in bytes.
 const VOLUME: u64 = 1 << 40;
 /// Octets of a message's header, and of an object's.
@@ -19,7 +33,46 @@ const HEADER: usize = 4;
 
 /// A router's parts with its messages tampered with.
 pub(crate) fn parts(parts: Parts) -> Parts {
-    Parts { around: rogue::around(|message| vec![tamper(message)]), ..parts }
+    let (changes, past) = (Mutex::new(0), Mutex::new(Vec::new()));
+    let around = rogue::around(move |message| match rogue::destination_port(&message) {
+        Some(PERMISSIONS_CHANGED_PORT) if is(&message, MessageKind::Permission) => vec![change(message, &changes)],
+        Some(QUERIES_CHANGED_PORT) if is(&message, MessageKind::Query) => vec![change(message, &changes)],
+        Some(QUERIES_MOVED_PORT) if is(&message, MessageKind::Query) => {
+            let SessionId(session) = message.session;
+            vec![SendMessage { session: SessionId(session.map(|octet| !octet)), ..message }]
+        }
+        Some(ALL_REPEATED_PORT) => repeat(message, &past),
+        _ => vec![tamper(message)],
+    });
+    Parts { around, ..parts }
+}
+
+fn is(message: &SendMessage, kind: MessageKind) -> bool {
+    message.payload.first() == Some(&kind.number())
+}
+
+/// The message with one bit turned over, in another octet than the last one.
+fn change(message: SendMessage, changes: &Mutex<usize>) -> SendMessage {
+    // No divisor of any length: sooner or later it has been everywhere.
+    const STEP: usize = 37;
+    let Ok(mut changes) = changes.lock() else { return message };
+    *changes += 1;
+    let mut payload = message.payload.to_vec();
+    let at = *changes * STEP % payload.len().max(1);
+    if let Some(octet) = payload.get_mut(at) {
+        *octet ^= 1 << (*changes % 8);
+    }
+    SendMessage { payload: payload.into(), ..message }
+}
+
+/// The message, and everything that was said before about such flows.
+fn repeat(message: SendMessage, past: &Mutex<Vec<SendMessage>>) -> Vec<SendMessage> {
+    let Ok(mut past) = past.lock() else { return vec![message] };
+    let all = std::iter::once(message.clone()).chain(past.iter().cloned()).collect();
+    if past.len() < MOST_REPEATED {
+        past.push(message);
+    }
+    all
 }
 
 fn tamper(message: SendMessage) -> SendMessage {

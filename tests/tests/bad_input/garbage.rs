@@ -58,13 +58,18 @@ impl Living {
     }
 
     /// Whoever is in every table: sessions with their permissions, routing states, associations.
-    fn tables(&self) -> Vec<BTreeSet<String>> {
+    pub(crate) fn tables(&self) -> Vec<BTreeSet<String>> {
         self.nodes().map(tables).to_vec()
+    }
+
+    /// Datagrams that wait for the receiving program.
+    pub(crate) fn arrived(&self) -> usize {
+        std::iter::from_fn(|| self.application.arrives(Duration::from_millis(20)).then_some(())).count()
     }
 
     /// All daemons answer, their tables are as they were, and packets pass.
     #[track_caller]
-    fn must_be_as_before(&self, before: &[BTreeSet<String>]) {
+    pub(crate) fn must_be_as_before(&self, before: &[BTreeSet<String>]) {
         assert_eq!(self.tables(), before);
         while self.application.arrives(Duration::from_millis(20)) {}
         self.application.send();
@@ -190,7 +195,7 @@ fn no_permission(router: &Daemon) -> u64 {
 }
 
 /// Connects as only a privileged program can: the rules of the node it runs on let no other use the port of associations.
-fn connect_privileged(remote: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect_privileged(remote: SocketAddr) -> io::Result<TcpStream> {
     let family = if remote.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::Mark, &traffic::rules::ASSOCIATION_MARK)?;

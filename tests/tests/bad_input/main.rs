@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod association;
+mod authenticated;
 mod certificates;
 mod command_line;
 mod configuration;
@@ -12,9 +13,11 @@ mod garbage;
 mod guard;
 mod identity;
 mod kernel;
+mod packets;
 mod path_mtu;
 mod peers;
 mod reflection;
 mod relay;
 mod revocation;
 mod support;
+mod tampering;
