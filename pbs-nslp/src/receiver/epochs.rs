@@ -53,7 +53,9 @@ impl Receiver {
             } else if escalated {
                 self.report_escalated(key, "FR-40");
             } else {
-                self.report_granted(key, "");
+                // The row that the epoch was begun in, or was to be.
+                let is_first = self.sessions.get(&key).is_some_and(|session| session.past.is_empty());
+                self.report_granted(key, if is_first { "FR-05" } else { "FR-13" });
             }
             self.follow_up(now);
         }

@@ -80,6 +80,9 @@ fn a_restarted_sender_gets_what_is_left() {
     world.run(seconds(1));
     assert_eq!(world.states(), ["Permitted"; 3]);
     assert_eq!(allowed(&world), Some(Volume(5000)), "none of the 4000 had been told of");
+    // What began late is told under the rule it began by.
+    let granted = world.reports.iter().filter(|(at, report)| *at == 2 && matches!(report.event, ReportEvent::Granted { .. }));
+    assert_eq!(granted.map(|(_, report)| report.rule).collect::<Vec<_>>(), ["FR-05"; 2]);
     assert_eq!(world.datapaths[2].table.len(), 2, "FR-50: the old epoch drains, so that packets under way are not lost");
     world.run(seconds(3));
     assert_eq!(world.datapaths[2].table.len(), 1);

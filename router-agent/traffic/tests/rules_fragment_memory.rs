@@ -198,6 +198,24 @@ fn an_observing_router_passes_in_fragments_what_it_cannot_have_made_whole() {
     }
 }
 
+/// A permission that the kernel did not take, since the rules were not there, is told again with its next refresh.
+#[test]
+fn a_permission_that_the_kernel_has_not_taken_is_told_again() {
+    if !privileged() {
+        return;
+    }
+    let (_sender, node, _queue) = receiver();
+    // Nobody has installed rules of this role.
+    let admitted = node.run(|| Admitted::open(Role::Router).unwrap());
+    let [source, destination] = [A4, B4].map(|address| address.parse().unwrap());
+    admitted.admit(source, destination, SPI, LASTING);
+    assert_eq!(admitted.counts(), (0, 1));
+    let rules = RouterRules::new(3, DATA, 30_270);
+    node.run(|| rules.install().unwrap());
+    admitted.admit(source, destination, SPI, LASTING);
+    assert_eq!(admitted.counts(), (1, 1));
+}
+
 /// What a daemon has told the rules is told again when they had to be put back, and is no disturbance itself.
 #[test]
 fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {

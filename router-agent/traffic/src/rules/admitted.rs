@@ -41,7 +41,7 @@ pub struct Admitted(Arc<Mutex<Inner>>);
 struct Inner {
     role: Role,
     socket: Socket,
-    /// Until when the kernel keeps each.
+    /// Until when the kernel keeps each that it has taken.
     kept: BTreeMap<Association, Instant>,
     refused: u64,
 }
@@ -131,6 +131,10 @@ impl Inner {
             element(&mut batch, self.role, batch::NEW_ELEMENT, *association, Some(kept.saturating_duration_since(now)));
         }
         if let Err(error) = self.socket.transact(batch::end(batch)) {
+            // The next refresh of each tries again.
+            for (association, _) in associations {
+                self.kept.remove(association);
+            }
             self.refused = self.refused.saturating_add(associations.len() as u64);
             tracing::debug!(%error, "a permission shares the buckets of what has none");
         }
