@@ -13,6 +13,7 @@ use pbs_lab::network::link::{self, End};
 use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::{Family, MTU, RECEIVER, RECEIVER_LINK, RECEIVER6, RIGHT_LINK, SENDER, SENDER6};
 use serde_json::Value;
+use traffic::rules::{self, Role};
 use traffic::tunnel::{Ends, pack};
 
 use crate::support::daemon::{Daemon, wait_until};
@@ -221,7 +222,7 @@ fn an_admitted_sender_can_do_nothing_through_the_relay_but_what_it_is_admitted_f
         }
         assert_eq!(relayed.seen_behind(), before);
         relayed.send(&good);
-        assert!(listener.recv(&mut [0; 2000]).is_ok(), "and it still does what it is there for");
+        wait_until("it still does what it is there for", || listener.recv(&mut [0; 2000]).is_ok());
     }
 }
 
@@ -288,6 +289,36 @@ fn who_is_not_admitted_is_declined() {
         flows.iter().any(|flow| flow["flow"]["protocol"] == 4 && flow["why"].as_str().is_some_and(|why| why.contains("denied")))
     });
     assert_eq!((relayed.forwarded(), relayed.seen_behind()), (0, 0));
+}
+
+/// A relay needs no forwarding. Where it is on nevertheless, the kernel passes nothing on, with the daemon or without.
+#[test]
+fn a_relay_whose_kernel_would_forward_lets_nothing_pass_that_nobody_has_judged_alive_or_killed() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let relayed = Relayed::start(MTU, "");
+    let host = &relayed.site.chain.receiver;
+    host.write_setting("net/ipv4/ip_forward", "1").unwrap();
+    host.write_setting("net/ipv6/conf/all/forwarding", "1").unwrap();
+    let attacker = relayed.attacker();
+    let dropped = || {
+        let counters = host.run(|| rules::counters(Role::Host).map_err(std::io::Error::other)).unwrap();
+        counters.iter().filter(|counter| counter.rule == "forwarded unjudged").map(|counter| counter.packets).sum::<u64>()
+    };
+    let through = || {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let packet = packet::udp((family.sender(), 4000), (far(family)[1], 9000), b"through").unwrap();
+            attacker.send(&[packet]).unwrap();
+        }
+    };
+    through();
+    wait_until("the kernel would forward both", || dropped() == 2);
+    relayed.relay.kill();
+    through();
+    wait_until("it would forward both without the daemon", || dropped() == 4);
+    let of_left = |ip: &[u8]| if ip[0] >> 4 == 4 { ip[12..15] == [192, 168, 20] } else { ip[8..10] == [0xfd, 0x20] };
+    assert_eq!(relayed.capture.look(|frames| frames.iter().filter_map(|frame| frame.ip()).filter(|ip| of_left(ip)).count()), 0);
 }
 
 /// The sender learns how much fits through the tunnel although nobody on its way to the relay knows the flow inside.
