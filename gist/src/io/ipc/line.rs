@@ -1,5 +1,7 @@
 //! One line in each direction, as values.
 
+mod hexadecimal;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -471,23 +473,7 @@ impl From<NetworkEvent> for Change {
     }
 }
 
-/// Octets as hexadecimal digits.
-mod hexadecimal {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(octets: &(impl AsRef<[u8]> + ?Sized), serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(octets))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: TryFrom<Vec<u8>>>(deserializer: D) -> Result<T, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        let octets = hex::decode(text.as_ref()).map_err(|error| D::Error::custom(format!("not hexadecimal: {error}")))?;
-        T::try_from(octets).map_err(|_| D::Error::custom("of another length than it has to be"))
-    }
-}
-
-/// The same where there may be none.
+/// Octets as hexadecimal digits, where there may be none.
 mod optional_hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer};
 
