@@ -82,7 +82,10 @@ pub struct Options {
 /// A file cannot be used, or the system refuses a socket.
 pub fn run(options: &Options) -> io::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve_console(options))
+    let ended = runtime.block_on(serve_console(options));
+    // Not to be waited for: somebody may be reading the console, which may never say anything again.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve_console(options: &Options) -> io::Result<bool> {
