@@ -102,9 +102,9 @@ fn bar(world: &mut World, number: usize) {
     world.members[number].node.set_authorised_peers(Vec::new(), now);
 }
 
-/// Association rules 1 to 4t, 7, 8, 9, 4.4.2, G-231 at both ends in each state.
+/// Association rules 1, 2, 3, 4, 4s, 4t, 7, 8, 9, 4.4.2 at both ends in each state.
 #[test]
-fn what_happens_to_an_open_association() {
+pub(super) fn what_happens_to_an_open_association() {
     let mut book = book();
     type Make = fn() -> World;
     let makes: [(&str, usize, Make); 8] = [
@@ -159,9 +159,9 @@ fn what_happens_to_an_open_association() {
     book.close();
 }
 
-/// Association rules 0, 0c, 4.4.2, 6, 7, 8: one that is being opened.
+/// Association rules 0, 0u, 0c, 4.4.2, 6, 7, 8: one that is being opened, here or by the peer.
 #[test]
-fn what_happens_to_an_association_that_is_being_opened() {
+pub(super) fn what_happens_to_an_association_that_is_being_opened() {
     let mut book = book();
     let mut case = |what: &str, act: &dyn Fn(&mut World)| book.case(&format!("{what} | Awaiting Connection"), connecting(), 0, act);
     case("nothing", &|_| {});
@@ -196,9 +196,9 @@ fn what_happens_to_an_association_that_is_being_opened() {
     book.close();
 }
 
-/// Association rules G-231, 0u, 2: the first message on one that the peer has opened.
+/// Association rules G-231, 0, 0u, 2: the first message on one that the peer has opened.
 #[test]
-fn what_the_first_confirm_does() {
+pub(super) fn what_the_first_confirm_does() {
     let mut book = book();
     for (name, truly) in [("true", true), ("false", false)] {
         let mut world = World::chain_with(|_, config| config.unconfirmed_timeout = secs(10));

@@ -16,6 +16,7 @@ mod association;
 mod node_world;
 mod querying;
 mod responding;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

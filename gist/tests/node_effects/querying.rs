@@ -154,9 +154,9 @@ fn everywhere(book: &mut Book, what: &str, stages: &[Stage], act: impl Fn(&mut W
     }
 }
 
-/// Querying rules 0, 1, 5, 7.1.3, 7.1.4, B.1: messages of the application.
+/// Querying rules 0, 1, 2, 5, 6, 8, 7.1.3, 7.1.4, B.1: messages of the application.
 #[test]
-fn what_a_message_of_the_application_does() {
+pub(super) fn what_a_message_of_the_application_does() {
     let mut book = book();
     for inactivity in [3600, 6] {
         let fresh = || {
@@ -186,9 +186,9 @@ fn what_a_message_of_the_application_does() {
     book.close();
 }
 
-/// Querying rules 7.1.3, B.5: what the application says about the state.
+/// Querying rules 6, 7.1.3, B.5: what the application says about the state.
 #[test]
-fn what_the_application_says_about_the_state() {
+pub(super) fn what_the_application_says_about_the_state() {
     let mut book = book();
     for (status, word) in [(RoutingStatus::Tentative, "tentative"), (RoutingStatus::Bad, "bad")] {
         for urgent in [false, true] {
@@ -203,7 +203,7 @@ fn what_the_application_says_about_the_state() {
 
 /// Querying rules 3, 6.4, 4.4.2, 7, G-064: what peers and others say.
 #[test]
-fn what_peers_say() {
+pub(super) fn what_peers_say() {
     let mut book = book();
     everywhere(&mut book, "no routing state", &[Established, AskedAgain, Lost], lost);
     everywhere(&mut book, "no routing state, later", &[Established, AskedAgain, Lost], |world| {
@@ -230,7 +230,7 @@ fn what_peers_say() {
 
 /// Querying rules 4, 4c, G-306, G-343: answers.
 #[test]
-fn what_answers_do() {
+pub(super) fn what_answers_do() {
     let mut book = book();
     everywhere(&mut book, "answer of router 3", &STAGES, |world| answers(world, BYPASS, tls()));
     everywhere(&mut book, "answer of router 1", &[Asking], |world| answers(world, 1, tls()));
@@ -265,7 +265,7 @@ fn what_answers_do() {
 
 /// Querying rules 4c, 6.4, 4.4.2 of a candidate: its end.
 #[test]
-fn what_the_end_of_a_candidate_does() {
+pub(super) fn what_the_end_of_a_candidate_does() {
     let mut book = book();
     let newest = |world: &World| world.node(0).associations().last().unwrap().association;
     for stage in STAGES {
@@ -300,7 +300,7 @@ fn what_the_end_of_a_candidate_does() {
 
 /// Querying rules 2, 6, 8, B.1: clocks.
 #[test]
-fn what_clocks_do() {
+pub(super) fn what_clocks_do() {
     let mut book = book();
     everywhere(&mut book, "next clock", &STAGES, next_clock);
     book.close();

@@ -108,7 +108,7 @@ fn bar(world: &mut World, peer: usize) {
 
 /// Responding rules 2, 3, 4, 10, 11, B.5, G-128, G-231, X-95, 6.4, 4.4.2: each by each of the peers there are.
 #[test]
-fn what_each_peer_and_the_application_do() {
+pub(super) fn what_each_peer_and_the_application_do() {
     let mut book = book();
     type Act = fn(&mut World, usize);
     let acts: [(&str, Act); 11] = [
@@ -146,9 +146,9 @@ fn lifetime(world: &mut World, seconds: u64) {
     world.request(RECEIVER, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: up(), lifetime: secs(seconds) });
 }
 
-/// Responding rules 2, 1: the beginning; a Query of the state's own peer.
+/// Responding rules 1, 2, 11, G-128: the beginning; a Query of the state's own peer.
 #[test]
-fn what_the_beginning_does() {
+pub(super) fn what_the_beginning_does() {
     let mut book = book();
     book.case("first message | Birth", fork(), RECEIVER, |world| {
         world.send(0, text("old."));

@@ -3,7 +3,9 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod fork;
+mod members;
 mod messages;
+mod observed;
 
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
@@ -24,6 +26,7 @@ use gist::time::Instant;
 use gist::wire::{Message, NslpId, PeerIdentity, datagram};
 
 pub use fork::*;
+pub use members::*;
 pub use messages::*;
 
 /// One way over one link.
@@ -459,94 +462,5 @@ impl World {
 
     fn note(&mut self, line: String) {
         self.trace.push(format!("{} {line}", self.now));
-    }
-
-    // What happened.
-
-    pub fn received(&self, number: usize) -> Vec<ReceivedMessage> {
-        let indications = self.members[number].indications.iter();
-        indications.filter_map(|(_, i)| if let Indication::Received(message) = i { Some(message.clone()) } else { None }).collect()
-    }
-
-    pub fn payloads(&self, number: usize) -> Vec<Bytes> {
-        self.received(number).into_iter().map(|message| message.payload).collect()
-    }
-
-    pub fn failures(&self, number: usize) -> Vec<(Instant, SendError)> {
-        let pick = |(at, i): &(Instant, Indication)| {
-            if let Indication::MessageStatus { error, .. } = i { Some((*at, error.clone())) } else { None }
-        };
-        self.members[number].indications.iter().filter_map(pick).collect()
-    }
-
-    pub fn events(&self, number: usize) -> Vec<NetworkEvent> {
-        let pick = |(_, i): &(Instant, Indication)| {
-            if let Indication::NetworkNotification { event, .. } = i { Some(*event) } else { None }
-        };
-        self.members[number].indications.iter().filter_map(pick).collect()
-    }
-
-    /// Datagrams of one node that hold a message of this kind: when, and what.
-    pub fn datagrams_of(&self, number: usize, kind: gist::wire::MessageType) -> Vec<(Instant, Transmit, Message)> {
-        let all = self.datagrams.iter().filter(|(_, from, _)| *from == number);
-        let decoded = all.map(|(at, _, transmit)| (*at, transmit.clone(), message_in(transmit)));
-        decoded.filter(|(_, _, message)| message.message_type() == kind).collect()
-    }
-
-    pub fn errors_of(&self, number: usize) -> Vec<gist::wire::GistError> {
-        let datagrams = self.datagrams.iter().filter(|(_, from, _)| *from == number).map(|(_, _, transmit)| message_in(transmit));
-        let others = self.on_associations.iter().filter(|(_, from, _)| *from == number).map(|(_, _, message)| message.clone());
-        let error = |message: Message| if let gist::wire::Body::Error(body) = message.body { Some(body.error) } else { None };
-        datagrams.chain(others).filter_map(error).collect()
-    }
-}
-
-pub fn config(number: usize, role: Role, addresses: &[&str], change: &impl Fn(usize, &mut NodeConfig)) -> NodeConfig {
-    let mut config = NodeConfig::new(identity(number), role);
-    config.registrations = vec![Registration::secure(NSLP, Some(65503))];
-    config.association_port = LISTENING_PORT;
-    config.plain_association_port = PLAIN_PORT;
-    config.local_addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    config.authorised_peers = authorised_peers();
-    change(number, &mut config);
-    config
-}
-
-/// The router of the domain may be the peer of any flow, everybody else of their own.
-pub fn authorised_peers() -> Vec<ApdEntry> {
-    let entry = |name: &str, role| ApdEntry { pattern: IdentityPattern::DnsName(name.to_owned()), role, allow: true };
-    vec![entry("router.pbs.test", PeerRole::Router), entry("*.pbs.test", PeerRole::Host)]
-}
-
-/// What a certificate of the domain says about its holder; each holder has a key of its own.
-pub fn credentials(name: &str, addresses: &[&str]) -> PeerCredentials {
-    let mut key_hash = [0; 32];
-    key_hash.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
-    PeerCredentials {
-        dns_names: vec![format!("{name}.pbs.test")],
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        key_hash,
-        valid_for: None,
-        subject: name.to_owned(),
-    }
-}
-
-pub fn identity(number: usize) -> PeerIdentity {
-    PeerIdentity::new(vec![0xa0 + number as u8; 16]).unwrap()
-}
-
-pub fn message_in(transmit: &Transmit) -> Message {
-    let (Transmit::Normal { payload, .. } | Transmit::QueryMode { payload, .. }) = transmit;
-    datagram::decode(payload.clone()).unwrap()
-}
-
-fn relay(message: &ReceivedMessage) -> SendMessage {
-    SendMessage { mri: message.mri.clone(), hop_count: Some(message.hop_count), ..text_for(message.session, &message.payload) }
-}
-
-fn same_link(own: IpAddr, other: IpAddr) -> bool {
-    match (own, other) {
-        (IpAddr::V4(own), IpAddr::V4(other)) => own.octets()[..3] == other.octets()[..3],
-        _ => false,
     }
 }

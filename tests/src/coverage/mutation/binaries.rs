@@ -146,13 +146,13 @@ mod tests {
         let of = |test| source(test).map(|s| (s.program.clone(), s.modules.clone()));
         assert_eq!(of("pbs-nslp/tests/machines/setup.rs::asks"), Some(("machines".to_owned(), "setup".to_owned())));
         assert_eq!(of("pbs-nslp/tests/machines/main.rs::asks"), Some(("machines".to_owned(), String::new())));
-        assert_eq!(of("gist/tests/node_rows.rs::asks"), Some(("node_rows".to_owned(), String::new())));
+        assert_eq!(of("gist/tests/node_errors.rs::asks"), Some(("node_errors".to_owned(), String::new())));
         assert_eq!(of("router-agent/traffic/src/machine.rs::asks"), Some(("traffic".to_owned(), "machine".to_owned())));
         assert_eq!(of("tests/tests/demo.rs::asks"), None);
         assert_eq!(of("router-agent/src/lib.rs::asks"), None);
         let unit = source("router-agent/traffic/src/machine.rs::asks").unwrap();
         assert!(unit.is("machine::tests::asks") && !unit.is("machines::asks") && !unit.is("machine::tests::tasks"));
-        let top = source("gist/tests/node_rows.rs::asks").unwrap();
+        let top = source("gist/tests/node_errors.rs::asks").unwrap();
         assert!(top.is("asks") && !top.is("tasks"));
     }
 }

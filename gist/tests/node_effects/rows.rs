@@ -1,8 +1,5 @@
-//! Every row of the four tables that is acted upon is taken by some exchange, and nothing breaks on the way.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod node_world;
+//! Every row of the four tables that is acted upon is taken: by the cases that stand beside this, or by some exchange of a longer
+//! story, in which nothing breaks.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -12,16 +9,18 @@ use std::sync::{Arc, Mutex};
 use gist::api::{PathId, Request, Routing, RoutingStatus, SendMessage, TransferAttributes};
 use gist::node::{ApdEntry, AssociationEvent, NodeConfig, PeerCredentials, PeerRole, Registration, Transmit};
 use gist::wire::{Body, Cookie, ErrorBody, ErrorCause, GistError, Hello, Message, MessageType, Mri, NslpId, Profile, SessionId};
-use node_world::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
+use super::node_world::*;
+use super::{association, querying, responding};
+
 const TABLES: [&str; 4] = [
-    include_str!("../../fsm-specs/tables/gist/node.fsm"),
-    include_str!("../../fsm-specs/tables/gist/querying.fsm"),
-    include_str!("../../fsm-specs/tables/gist/responding.fsm"),
-    include_str!("../../fsm-specs/tables/gist/association.fsm"),
+    include_str!("../../../fsm-specs/tables/gist/node.fsm"),
+    include_str!("../../../fsm-specs/tables/gist/querying.fsm"),
+    include_str!("../../../fsm-specs/tables/gist/responding.fsm"),
+    include_str!("../../../fsm-specs/tables/gist/association.fsm"),
 ];
 
 /// Machine, state before, event, rule, state after.
@@ -106,6 +105,10 @@ impl Subscriber for Collector {
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
 }
+
+/// Stories that are told, and at most.
+const FEWEST: u64 = 4;
+const MOST: u64 = 40;
 
 /// Small numbers, the same each time.
 struct Dice(u64);
@@ -364,19 +367,40 @@ fn stateless() {
     world.run(secs(1));
 }
 
-/// G-267…G-295: transition coverage of all four machines.
+/// What is written down, all of it.
+fn on_purpose() {
+    querying::what_a_message_of_the_application_does();
+    querying::what_the_application_says_about_the_state();
+    querying::what_peers_say();
+    querying::what_answers_do();
+    querying::what_the_end_of_a_candidate_does();
+    querying::what_clocks_do();
+    responding::what_each_peer_and_the_application_do();
+    responding::what_the_beginning_does();
+    association::what_happens_to_an_open_association();
+    association::what_happens_to_an_association_that_is_being_opened();
+    association::what_the_first_confirm_does();
+}
+
+/// G-267…G-295: transition coverage of all four machines. What the cases leave out, stories take: as many as are needed.
 #[test]
 fn every_row_that_is_acted_upon_is_taken() {
     let collector = Collector::default();
-    tracing::subscriber::with_default(collector.clone(), || {
-        stateless();
-        (0..48).for_each(|seed| adventure(seed, 3000));
-    });
-    let taken = collector.0.lock().unwrap();
     let wanted: BTreeSet<_> = TABLES.iter().flat_map(|table| rows(table)).collect();
+    let taken = || collector.0.lock().unwrap().clone();
+    let mut stories = 0;
+    tracing::subscriber::with_default(collector.clone(), || {
+        on_purpose();
+        stateless();
+        while stories < FEWEST || stories < MOST && !wanted.is_subset(&taken()) {
+            adventure(stories, 3000);
+            stories += 1;
+        }
+    });
+    let taken = taken();
     let both = wanted.intersection(&taken).count();
     // Past the harness, which keeps what tests print to itself.
-    writeln!(std::io::stderr(), "GIST: {both} of {} transitions are taken by a test", wanted.len()).unwrap();
+    writeln!(std::io::stderr(), "GIST: {both} of {} transitions are taken by a test, with {stories} stories", wanted.len()).unwrap();
     let missing: Vec<_> = wanted.difference(&taken).map(|row| row.join(" | ")).collect();
     let unknown: Vec<_> = taken.difference(&wanted).map(|row| row.join(" | ")).collect();
     assert!(unknown.is_empty(), "not in the tables: {unknown:#?}");
