@@ -107,7 +107,12 @@ fn bar(world: &mut World, number: usize) {
 pub(super) fn what_happens_to_an_open_association() {
     let mut book = book();
     type Make = fn() -> World;
-    let makes: [(&str, usize, Make); 8] = [
+    let makes: [(&str, usize, Make); 9] = [
+        ("Idle, asked", 0, || {
+            let mut world = asked(connected(), 0);
+            unwanted(&mut world);
+            world
+        }),
         ("Connected, opened here", 0, connected),
         ("Connected, asked", 0, || asked(connected(), 0)),
         ("Idle, opened here", 0, unused),
@@ -143,6 +148,12 @@ pub(super) fn what_happens_to_an_open_association() {
         case("MA-Hello that answers nothing", &|world| hello(world, number, false, false));
         if name.contains("asked") {
             case("MA-Hello that answers", &|world| hello(world, number, false, true));
+        }
+        if name.starts_with("Idle") && number == 0 {
+            case("message of another session", &|world| {
+                world.send(0, text_for(session(2), b"two."));
+                world.run(Duration::from_millis(10));
+            });
         }
         if number == 0 {
             case("not wanted any more", &unwanted);
