@@ -245,7 +245,13 @@ pub(super) fn what_answers_do() {
         let (id, response) = (with(world, 1), response(world, 1, tls()));
         world.inject_on(0, id, &response);
     });
-    for stage in [Asking, Established, AskedAgain] {
+    // A candidate that is being opened is given up then.
+    everywhere(&mut book, "answer over the association, beside a candidate", &[Established, AskedAgain, Lost], |world| {
+        let (id, response) = (with(world, 1), response(world, 1, tls()));
+        answers(world, BYPASS, tls());
+        world.inject_on(0, id, &response);
+    });
+    for stage in STAGES {
         for inactivity in [3600, 6] {
             let mut world = at(stage, inactivity);
             world.blackout.set(false);
