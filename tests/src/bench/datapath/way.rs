@@ -50,8 +50,9 @@ impl Made {
         let (near, far) = (at(192, 168, 20, 254), at(192, 168, 21, 254));
         let [source, destination] = [SOURCE, DESTINATION].map(|address| [(IpAddr::from(address), 24)]);
         let end = |host, interface, addresses| End { host, interface, addresses };
-        link::join(end(&sender, "up", &source), end(&router, "down", &near), MTU)?;
-        link::join(end(&router, "up", &far), end(&sink, "down", &destination), MTU)?;
+        link::join(end(&sender, "near0", &source), end(&router, "near1", &near), MTU)?;
+        // Both ends of a link are made in one host, so that no name may be there twice.
+        link::join(end(&router, "far0", &far), end(&sink, "far1", &destination), MTU)?;
         link::add_default_route(&sender, IpAddr::from([192, 168, 20, 254]))?;
         router.write_setting("net/ipv4/ip_forward", "1")?;
         router.run(|| Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(rules())).map_err(io::Error::other))?;
