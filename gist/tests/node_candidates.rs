@@ -80,6 +80,33 @@ fn forged_responses_open_no_connection_to_what_is_no_peer() {
     }
 }
 
+/// G-197: what answers the same Query after the first who was taken is processed still: a router that the flow goes over by now proves itself,
+/// and is the peer from then on; one whose cookie is none of the Query's is nobody.
+#[test]
+fn a_second_responder_to_the_same_query_is_heard() {
+    let mut world = World::fork();
+    world.members[1].relays = false;
+    world.members[BYPASS].relays = false;
+    world.send(0, text("ask."));
+    world.run(secs(1));
+    assert_eq!(world.node(0).routing_table()[0].peer, Some(identity(1)));
+    let (_, _, query) = world.datagrams_of(0, MessageType::Query).pop().unwrap();
+    let mut another = query.clone();
+    let Body::Query(body) = &mut another.body else { panic!("Query") };
+    body.cookie = Cookie::new(vec![5; 16]).unwrap();
+    world.inject(BYPASS, passing("10.0.1.1:270", &another));
+    world.run(secs(1));
+    assert_eq!((world.node(0).counters().bad_query_cookies, world.connects), (1, 1));
+    world.inject(BYPASS, passing("10.0.1.1:270", &query));
+    world.run(secs(1));
+    assert_eq!(world.node(0).routing_table()[0].peer, Some(identity(BYPASS)));
+    assert_eq!(world.events(0), [gist::api::NetworkEvent::PeerChanged]);
+    assert_eq!(world.datagrams_of(0, MessageType::Query).len(), 1, "without another question");
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!((world.payloads(1), world.payloads(BYPASS)), (vec!["ask.".into()], vec!["more".into()]));
+}
+
 /// The first who answered keeps its chance, even if its handshake takes long.
 #[test]
 fn later_answers_displace_no_earlier_one() {

@@ -185,7 +185,91 @@ fn data_in_datagrams_never_reaches_an_application_that_demands_protection() {
     assert_eq!(world.errors_of(1)[0].cause(), Some(ErrorCause::IncorrectEncapsulation));
 }
 
-/// G-002, G-003, G-045, G-046, G-047: Data on an authenticated association of somebody else.
+/// G-002: flow and application are right and the session is another one: Response, Confirm and Data leave every table as it is, wherever they
+/// come from.
+#[test]
+fn a_message_of_another_session_touches_no_state() {
+    let mut world = World::chain();
+    world.members[1].relays = false;
+    world.send(0, text_for(session(5), b"down"));
+    world.run(secs(1));
+    let mut others: Vec<_> = [(0, world.datagrams_of(1, MessageType::Response)[0].2.clone())].into();
+    others.extend(world.on_associations.iter().filter(|(_, from, _)| *from == 0).map(|(_, _, message)| (1, message.clone())));
+    let kinds: Vec<_> = others.iter().map(|(_, message)| message.message_type()).collect();
+    assert!([MessageType::Response, MessageType::Confirm, MessageType::Data].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    let tables = |world: &World| [0, 1].map(|number| world.node(number).routing_table());
+    let before = tables(&world);
+    for (number, mut message) in others {
+        match &mut message.body {
+            Body::Response(body) => body.session = session(6),
+            Body::Confirm(body) => body.session = session(6),
+            Body::Data(body) => body.session = session(6),
+            _ => continue,
+        }
+        let (from, to) = if number == 0 { ("10.0.1.254:270", "10.0.1.1") } else { ("10.0.1.1:270", "10.0.1.254") };
+        world.inject(number, direct(from, to, &message));
+        let id = world.node(number).associations()[0].association;
+        world.inject_on(number, id, &message);
+        assert_eq!(tables(&world), before, "{:?}", message.message_type());
+    }
+    assert_eq!(world.payloads(1), ["down"]);
+    world.send(1, gist::api::SendMessage { mri: up(), ..text_for(session(5), b"back") });
+    world.run(secs(1));
+    assert_eq!(world.payloads(0), ["back"], "and the session works");
+}
+
+/// G-047: which check decides, in every combination of what each of them asks: the first of explicit routing that the application takes, the
+/// association of the session, the absence of state.
+#[test]
+fn the_checks_of_data_are_made_in_their_order() {
+    for (takes, explicit, case) in [false, true].into_iter().flat_map(|takes| {
+        [false, true].into_iter().flat_map(move |explicit| ["own", "foreign", "stateless"].map(|case| (takes, explicit, case)))
+    }) {
+        let mut world = World::chain_with(|_, config| config.registrations[0].unvalidated_data = takes);
+        world.members[1].relays = false;
+        world.send(0, text_for(session(5), b"down"));
+        world.run(secs(1));
+        let own = world.node(1).associations()[0].association;
+        let friend = PeerCredentials { dns_names: vec!["friend.pbs.test".to_owned()], ..PeerCredentials::default() };
+        let other = world.accept(1, "10.0.1.9:40000", friend);
+        let mut message = data(None);
+        let Body::Data(body) = &mut message.body else { panic!("Data") };
+        body.explicit = explicit;
+        body.session = session(if case == "stateless" { 77 } else { 5 });
+        world.inject_on(1, if case == "own" { own } else { other }, &message);
+        let name = format!("takes {takes}, explicit {explicit}, {case}");
+        let wanted = match case {
+            // Nobody is known on the stranger's association, so even who takes unvalidated messages could not be told whose it is.
+            "foreign" | "stateless" if takes && explicit => (1, None),
+            "own" => (2, None),
+            "foreign" => (1, Some(ErrorCause::IncorrectlyDelivered)),
+            _ => (1, Some(ErrorCause::NoRoutingState)),
+        };
+        assert_eq!((world.received(1).len(), world.errors_of(1).first().and_then(gist::wire::GistError::cause)), wanted, "{name}");
+        if case == "own" {
+            let received = world.received(1).remove(1);
+            assert_eq!((received.reception.unvalidated, received.reception.explicit), (takes && explicit, explicit), "{name}");
+        }
+    }
+}
+
+/// G-346: NSLPID 0 is nobody's: no application sends by it, and what comes with it in a message of an application is taken by none.
+#[test]
+fn nslpid_0_is_no_applications() {
+    let mut world = World::chain();
+    world.send(0, gist::api::SendMessage { nslp_id: NslpId::NONE, ..text("none") });
+    assert_eq!(world.failures(0)[0].1, SendError::NoEncapsulation);
+    assert!(world.datagrams.is_empty());
+    let nobodys = Message { nslp_id: NslpId::NONE, ..query() };
+    world.inject(2, passing("10.0.1.1:270", &nobodys));
+    let friend = PeerCredentials { dns_names: vec!["friend.pbs.test".to_owned()], ..PeerCredentials::default() };
+    let id = world.accept(2, "10.0.2.9:40000", friend);
+    world.inject_on(2, id, &Message { nslp_id: NslpId::NONE, ..data(None) });
+    assert!(world.datagrams_of(2, MessageType::Response).is_empty() && world.node(2).routing_table().is_empty());
+    assert!(world.received(2).is_empty());
+}
+
+/// G-003, G-045, G-046: Data on an authenticated association of somebody else.
 #[test]
 fn data_on_an_association_that_does_not_carry_its_session_is_refused() {
     let mut world = World::chain();

@@ -237,7 +237,7 @@ fn a_reply_to_any_transmission_is_accepted() {
     assert_eq!(world.datagrams_of(0, MessageType::Query).len(), 3);
 }
 
-/// G-197, note 4 of the querying table: the peer whose association is open answers over it, so a second Response in a
+/// Note 4 of the querying table: the peer whose association is open answers over it, so a second Response in a
 /// datagram that names it is looked at and moves nothing.
 #[test]
 fn a_second_response_from_the_states_own_peer_harms_nothing() {

@@ -4,10 +4,14 @@
 
 mod node_world;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use gist::api::{NetworkEvent, Request, RoutingStatus, SendError};
 use gist::node::{Datagram, DatagramRate, Side};
+use gist::time::Instant;
 use gist::wire::{Body, ErrorBody, ErrorCause, GistError, Message, MessageType, NslpId};
 use node_world::*;
 
@@ -40,7 +44,57 @@ fn no_routing_state(mri: gist::wire::Mri, about: MessageType) -> Message {
     Message { hop_count: 1, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() }
 }
 
-/// G-304, G-111, G-114, G-115, G-138, G-277, G-278: querying rules 8 and 4, responding rule 5; the Response comes over the
+/// G-114: flows that begin in one moment do not stay together, and a refresh leaves time for its repetitions: with two of three Queries lost,
+/// and a way that takes a second, no state ends.
+#[test]
+fn refreshes_of_many_flows_spread_and_survive_losses() {
+    const FLOWS: u8 = 200;
+    let mut world = World::chain();
+    world.members[1].relays = false;
+    for number in 0..FLOWS {
+        world.send(0, text_for(session(number), b"down"));
+        let lifetime = Request::SetStateLifetime { nslp_id: NSLP, session: session(number), mri: down(), lifetime: secs(3600) };
+        world.request(0, lifetime);
+    }
+    world.run(secs(1));
+    let (mut seen, first) = (BTreeMap::<_, u32>::new(), world.datagrams.len());
+    let late: Rc<RefCell<VecDeque<(Instant, Datagram)>>> = Rc::default();
+    let held = Rc::clone(&late);
+    world.tap(move |now, parcel| match parcel {
+        Parcel::Datagram { to: 1, datagram, .. } => {
+            let count = seen.entry(message_of(parcel).unwrap().session()).or_default();
+            *count += 1;
+            if count.is_multiple_of(3) {
+                held.borrow_mut().push_back((now + secs(1), datagram.clone()));
+            }
+            Fate::Lose
+        }
+        _ => Fate::Pass,
+    });
+    for _ in 0..6000 {
+        world.run(Duration::from_millis(20));
+        while let Some((_, datagram)) = late.borrow_mut().pop_front_if(|(at, _)| *at <= world.now) {
+            world.inject(1, datagram);
+        }
+    }
+    let mut by_second = BTreeMap::<u64, BTreeSet<_>>::new();
+    for (at, _, transmit) in world.datagrams.iter().skip(first) {
+        let second = at.saturating_duration_since(at_millis(0)).as_secs();
+        by_second.entry(second).or_default().insert(message_in(transmit).session());
+    }
+    let most = by_second.values().map(BTreeSet::len).max().unwrap();
+    assert!(most < usize::from(FLOWS) / 2, "{most} of {FLOWS} in one second");
+    assert!(
+        (14..=24).filter(|second| by_second.contains_key(second)).count() >= 7,
+        "the first round takes half as long as the shortest gap"
+    );
+    for number in [0, 1] {
+        assert_eq!(world.node(number).routing_table().len(), usize::from(FLOWS));
+        assert!(world.events(number).is_empty());
+    }
+}
+
+/// G-304, G-111, G-115, G-138, G-277, G-278: querying rules 8 and 4, responding rule 5; the Response comes over the
 /// association.
 /// Takes: querying 4c.
 #[test]
@@ -54,6 +108,7 @@ fn state_is_refreshed_between_half_and_three_quarters_of_its_validity() {
     for (_, message) in &queries {
         let Body::Query(query) = &message.body else { panic!("Query") };
         assert!(query.stack.is_some());
+        assert_eq!(query.nli.peer, identity(0), "G-102: the same as long as it runs");
     }
     assert_eq!(world.datagrams_of(1, MessageType::Response).len(), 1, "only the first one as a datagram");
     assert_eq!(state(&world, 0), [(Side::Querying, "Established".to_owned())]);

@@ -8,11 +8,44 @@ use std::time::Duration;
 
 use gist::api::{Request, SendError};
 use gist::node::{DatagramRate, PeerCredentials};
-use gist::wire::{Body, MessageType};
+use gist::wire::{Body, Data, Message, MessageType, NslpId};
 use node_world::*;
 
 fn friend(number: usize) -> PeerCredentials {
     PeerCredentials { dns_names: vec![format!("friend{number}.pbs.test")], ..PeerCredentials::default() }
+}
+
+/// G-202: Errors have their part of the limit as well, and what is only passed on takes nothing of it, nor has to wait for it.
+#[test]
+fn errors_are_limited_and_what_is_passed_on_is_not() {
+    let rate = DatagramRate { per_second: 32, burst: 32, most_per_second: 32 };
+    let mut world = World::chain_with(|_, config| config.datagram_rate = rate);
+    world.send(0, text("down"));
+    let query = world.datagrams_of(0, MessageType::Query)[0].2.clone();
+    let Body::Query(body) = &query.body else { panic!("Query") };
+    let data = Data {
+        nat: None,
+        mri: down(),
+        session: session(9),
+        nli: Some(body.nli.clone()),
+        payload: "lost".into(),
+        explicit: false,
+        context_free: false,
+    };
+    for number in 1..=200_u8 {
+        let mut data = data.clone();
+        data.nli.as_mut().unwrap().address = address(&format!("10.0.1.{number}"));
+        let stray = Message { body: Body::Data(data), ..query.clone() };
+        world.inject(1, direct(&format!("10.0.1.{number}:270"), "10.0.1.254", &stray));
+    }
+    let errors = world.errors_of(1).len();
+    assert!((1..=4).contains(&errors), "{errors} at once, of a part of 2");
+    world.run(Duration::from_millis(1000));
+    assert!(world.errors_of(1).len() <= errors + 3);
+    let foreign = Message { nslp_id: NslpId(99), ..query };
+    let before = world.datagrams_of(1, MessageType::Query).len();
+    (0..200).for_each(|_| world.inject(1, passing("10.0.1.1:270", &foreign)));
+    assert_eq!(world.datagrams_of(1, MessageType::Query).len() - before, 200);
 }
 
 /// G-202, G-203, G-205: Queries of many sessions leave at the rate of their half of the limit, none is lost.

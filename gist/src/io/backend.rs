@@ -1,4 +1,4 @@
-//! What the core cannot compute by itself: HMAC, and which own address a packet would leave with.
+//! What the core cannot compute by itself: HMAC, which own address a packet would leave with, and how long it may be.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Bind;
-use crate::node::Backend;
+use super::{Bind, path_mtu};
+use crate::node::{Backend, SMALLEST_PATH_MTU};
 
 /// The backend of a node on a real machine.
 #[derive(Debug)]
@@ -19,11 +19,11 @@ pub(super) struct SystemBackend {
     routes: Mutex<Routes>,
 }
 
-/// The addresses that packets to some destinations leave with. All are forgotten [`ROUTES_KNOWN`] after the first was asked for.
+/// The addresses that packets to some destinations leave with, and how long they may be if that is known. All are forgotten [`ROUTES_KNOWN`] after the first was asked for.
 #[derive(Debug)]
 struct Routes {
     since: Instant,
-    known: BTreeMap<IpAddr, IpAddr>,
+    known: BTreeMap<IpAddr, (IpAddr, Option<u16>)>,
 }
 
 impl Routes {
@@ -43,7 +43,7 @@ impl SystemBackend {
     }
 
     /// Connecting a datagram socket sends nothing; the kernel looks up the route and chooses the source.
-    fn look_up(&self, destination: IpAddr) -> Option<IpAddr> {
+    fn look_up(&self, destination: IpAddr) -> Option<(IpAddr, Option<u16>)> {
         let source = match destination {
             IpAddr::V4(_) => IpAddr::V4(self.bind.ipv4?),
             IpAddr::V6(_) => IpAddr::V6(self.bind.ipv6?),
@@ -54,7 +54,21 @@ impl SystemBackend {
         }
         socket.connect(&SocketAddr::new(destination, ANY_PORT).into()).ok()?;
         let address = socket.local_addr().ok()?.as_socket()?.ip();
-        (!address.is_unspecified()).then_some(address)
+        (!address.is_unspecified()).then(|| (address, path_mtu::of(&socket, destination)))
+    }
+
+    fn route(&self, destination: IpAddr) -> Option<(IpAddr, Option<u16>)> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.since.elapsed() > ROUTES_KNOWN || routes.known.len() >= MOST_ROUTES {
+            *routes = Routes::new();
+        }
+        if let Some(known) = routes.known.get(&destination) {
+            return Some(*known);
+        }
+        // That there is no route is asked anew each time: it may be there at any moment.
+        let route = self.look_up(destination)?;
+        routes.known.insert(destination, route);
+        Some(route)
     }
 }
 
@@ -67,17 +81,17 @@ impl Backend for SystemBackend {
     }
 
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if routes.since.elapsed() > ROUTES_KNOWN || routes.known.len() >= MOST_ROUTES {
-            *routes = Routes::new();
-        }
-        if let Some(known) = routes.known.get(&destination) {
-            return Some(*known);
-        }
-        // That there is no route is asked anew each time: it may be there at any moment.
-        let address = self.look_up(destination)?;
-        routes.known.insert(destination, address);
-        Some(address)
+        self.route(destination).map(|(address, _)| address)
+    }
+
+    /// Known is only what is less than every path takes: by the link, by the route, or because somebody on the path has told the kernel so
+    /// and it believes that. Nobody is believed about a path that takes more (G-054, G-055).
+    fn path_mtu(&self, destination: IpAddr) -> Option<u16> {
+        self.link_mtu(destination).filter(|mtu| *mtu < SMALLEST_PATH_MTU)
+    }
+
+    fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
+        self.route(destination)?.1
     }
 }
 
@@ -108,6 +122,28 @@ mod tests {
         key[..4].copy_from_slice(b"Jefe");
         let mac = backend().mac(&key, b"what do ya want for nothing?");
         assert_eq!(hex::encode(mac), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+
+    /// G-054, G-055: what the kernel knows of a narrow way counts, and of a wide one nothing is known.
+    #[test]
+    fn a_narrow_way_is_known_and_a_wide_one_is_not() {
+        let own: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!((backend().link_mtu(own), backend().path_mtu(own)), (Some(u16::MAX), None), "of 65,536 octets, as much as can be said");
+        let narrow = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                netlink.link().set(rtnetlink::LinkUnspec::new_with_name("lo").mtu(400).up().build()).execute().await.unwrap();
+            });
+            Some((backend().link_mtu(own), backend().path_mtu(own)))
+        });
+        if let Some(narrow) = narrow.join().unwrap() {
+            assert_eq!(narrow, (Some(400), Some(400)));
+        } else {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty() || ci == "false"), "network namespaces need root");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct NodeConfig {
     /// Where IPv4 Queries go without router alert, since something on the way drops packets with options; nowhere by default (G-174).
     pub without_router_alert: Vec<AddressPrefix>,
     /// Bytes of the longest IP packet that every link of this node takes, 1500 by default: a message in a datagram is never made longer than
-    /// this and 576 bytes allow where the path is not known (G-055).
+    /// this, what [`Backend::link_mtu`](super::Backend::link_mtu) says of its link, and 576 bytes allow where the path is not known (G-055).
     pub first_hop_mtu: u16,
     /// Whether messages that a GIST-aware NAT has changed are taken (§7.2.2), by default not: then a Query with a NAT-Traversal object is
     /// answered by Object Type Error 4. Taken, it makes this node repeat what anybody put in it.
@@ -152,6 +152,9 @@ impl Registration {
 }
 
 /// Bounds of every table and queue. A full one refuses what is new and never evicts what a flow uses.
+///
+/// Of `routing_states`, `associations` and `unconfirmed_associations` peers over TCP alone get a quarter, all together, where an application
+/// offers TLS; of the last one, apart from what the others get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caps {
     /// Querying and responding routing states together. Full: a message that needs a new one gets

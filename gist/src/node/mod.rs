@@ -59,6 +59,7 @@ use crate::wire::{Direction, NslpId};
 pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, PeerRole, Registration, Role};
 pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
 pub use output::{Output, Transmit};
+pub use transmit::SMALLEST_PATH_MTU;
 pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
 
 use association::Associations;

@@ -34,8 +34,17 @@ const UPSTREAM_TTL: u8 = 255;
 /// What of a packet's length is not left to a GIST message in a datagram (G-053).
 const ENCAPSULATION: usize = 64;
 
-/// The packet that every path takes (G-055).
-const SMALLEST_PATH_MTU: u16 = 576;
+/// The packet that every path takes (G-055), in bytes.
+pub const SMALLEST_PATH_MTU: u16 = 576;
+
+/// What has to take a datagram.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    /// The path to this peer.
+    To(IpAddr),
+    /// A path of unknown end, which begins as the one to this address does.
+    Towards(IpAddr),
+}
 
 impl Node {
     /// The address to be reached at for a flow: that of the interface the flow leaves by, or for a Query against it comes by (G-158).
@@ -47,11 +56,13 @@ impl Node {
         if self.is_local(near) { Some(near) } else { self.backend.0.egress_address(far) }
     }
 
-    /// Bytes of the longest message in a datagram to this address: as the path takes, if its MTU is known, else as every path and this
-    /// node's links do (G-054, G-055). To whom a message in Q-mode goes is not known, nor the path.
-    fn longest_message(&self, destination: Option<IpAddr>) -> usize {
-        let known = destination.and_then(|destination| self.backend.0.path_mtu(destination));
-        usize::from(known.unwrap_or(SMALLEST_PATH_MTU.min(self.config.first_hop_mtu))).saturating_sub(ENCAPSULATION)
+    /// Bytes of the longest message in a datagram this way: as the path takes, if its MTU is known, else as every path and the first link
+    /// do (G-054, G-055). To whom a message in Q-mode goes is not known, nor the path.
+    fn longest_message(&self, way: Way) -> usize {
+        let (Way::To(address) | Way::Towards(address)) = way;
+        let known = if let Way::To(peer) = way { self.backend.0.path_mtu(peer) } else { None };
+        let first_hop = || self.backend.0.link_mtu(address).map_or(self.config.first_hop_mtu, |mtu| mtu.min(self.config.first_hop_mtu));
+        usize::from(known.unwrap_or_else(|| SMALLEST_PATH_MTU.min(first_hop()))).saturating_sub(ENCAPSULATION)
     }
 
     pub(super) fn nli(&self, address: IpAddr, ip_ttl: u8, validity: Duration) -> Nli {
@@ -107,7 +118,7 @@ impl Node {
             }),
             unknown: Vec::new(),
         };
-        let Some(payload) = self.encode_datagram(&message, None) else { return };
+        let Some(payload) = self.encode_datagram(&message, Way::Towards(destination)) else { return };
         self.counters.queries_sent += 1;
         machine.handshake.words =
             datagram::message(&payload).and_then(|raw| header_bytes(&raw)).map_or(0, |header| CommonHeader::from_bytes(header).words);
@@ -227,7 +238,7 @@ impl Node {
         });
         let hop_count = message.hop_count.unwrap_or(HOP_COUNT);
         let data = Message { hop_count, nslp_id: message.nslp_id, source_is_signalling: source == own, body, unknown: Vec::new() };
-        let Some(payload) = self.encode_datagram(&data, None) else {
+        let Some(payload) = self.encode_datagram(&data, Way::Towards(destination)) else {
             return self.report_status(message.clone(), SendError::TooLarge);
         };
         self.note_stateless(message, &payload);
@@ -279,7 +290,7 @@ impl Node {
         purpose: Purpose,
         now: Instant,
     ) -> bool {
-        let Some(payload) = self.encode_datagram(message, Some(destination.ip())) else { return false };
+        let Some(payload) = self.encode_datagram(message, Way::To(destination.ip())) else { return false };
         self.transmit(Transmit::Normal { destination, source, payload }, purpose, now);
         true
     }
@@ -329,10 +340,10 @@ impl Node {
     }
 
     /// Magic number and message, unless they are too long for the path (G-053…G-055).
-    fn encode_datagram(&self, message: &Message, destination: Option<IpAddr>) -> Option<Bytes> {
+    fn encode_datagram(&self, message: &Message, way: Way) -> Option<Bytes> {
         let mut out = BytesMut::new();
         match datagram::encode(message, &mut out) {
-            Ok(()) if out.len() <= self.longest_message(destination) + datagram::MAGIC_LENGTH => Some(out.freeze()),
+            Ok(()) if out.len() <= self.longest_message(way) + datagram::MAGIC_LENGTH => Some(out.freeze()),
             Ok(()) => {
                 tracing::warn!(length = out.len(), "message too long for a datagram");
                 None

@@ -73,10 +73,10 @@ impl Backend for WorldBackend {
         !sources.contains(first)
     }
 
-    /// The link of 10.0.5.0/24 is a narrow one.
+    /// The link of 10.0.5.0/24 is a narrow one, behind a router.
     fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
         let narrow: AddressPrefix = "10.0.5.0/24".parse().unwrap();
-        Some(if narrow.contains(destination) { NARROW } else { 1500 })
+        Some(if self.routes.len() > 1 && narrow.contains(destination) { NARROW } else { 1500 })
     }
 
     /// Something is known about the path to 10.0.4.0/24.

@@ -55,6 +55,8 @@ fn the_r_flag_must_fit_the_message() {
         ("smallest Response", true, true),
         ("full Confirm", true, false),
         ("full Data", true, false),
+        ("full Error", false, true),
+        ("full Error", true, false),
         ("MA-Hello that asks", false, true),
         ("MA-Hello that answers", true, true),
     ];
