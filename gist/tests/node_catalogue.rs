@@ -4,8 +4,9 @@
 
 mod node_world;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use bytes::Bytes;
 use gist::api::{NetworkEvent, SendError, SendMessage};
@@ -350,9 +351,14 @@ fn routing_state_does_not_route_errors() {
     assert_eq!(world.on_associations.len(), before, "nor the association to that peer");
 }
 
-/// Lines of the log.
-#[derive(Default, Clone)]
-struct Log(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// What this thread logs, while somebody wants to know.
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Lines of the log. It is the whole process's: one of a single thread would hear nothing of what another thread, without one, was the
+/// first to log.
+struct Log;
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -372,16 +378,24 @@ impl Subscriber for Log {
         }
         let mut line = Line(format!("{} ", event.metadata().level()));
         event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        LINES.with_borrow_mut(|lines| {
+            if let Some(lines) = lines {
+                lines.push(line.0);
+            }
+        });
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
 }
 
 fn logged(act: impl FnOnce()) -> Vec<String> {
-    let log = Log::default();
-    tracing::subscriber::with_default(log.clone(), act);
-    log.0.lock().unwrap().clone()
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    // What other threads logged before was decided without it.
+    tracing::callsite::rebuild_interest_cache();
+    LINES.set(Some(Vec::new()));
+    act();
+    LINES.take().unwrap_or_default()
 }
 
 /// G-218: an Error that has nowhere to go is in the log.
