@@ -96,7 +96,7 @@ pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
         loop {
             for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_none()) {
                 let Some((name, next)) = messages.next() else { break };
-                set_column(&mut states, at, next.inner);
+                set_column(&mut states, at, next.key.inner);
                 *lane = Some((name, next));
             }
             let mut busy = lanes.iter().flatten().map(|(_, lane)| lane.blocks());
@@ -116,6 +116,8 @@ pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
                 let mut state = column(&states, at);
                 if lane.go_on(&mut state) {
                     set_column(&mut states, at, state);
+                    // It may be the outer padded key's.
+                    state.zeroize();
                 } else {
                     done(*name, state);
                     *place = None;
@@ -123,20 +125,30 @@ pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
             }
         }
     }
-    let begun = lanes.into_iter().enumerate().filter_map(|(at, lane)| lane.map(|(name, lane)| (name, lane, column(&states, at))));
-    let fresh = messages.map(|(name, lane)| (name, lane.inner, lane)).map(|(name, state, lane)| (name, lane, state));
-    for (name, mut lane, mut state) in begun.chain(fresh) {
-        loop {
-            let blocks = lane.blocks();
-            (function.one)(&mut state, blocks);
-            let count = blocks.len();
-            if lane.take(count) && !lane.go_on(&mut state) {
-                break;
-            }
-        }
+    for (at, place) in lanes.iter_mut().enumerate() {
+        let Some((name, lane)) = place else { continue };
+        let mut state = column(&states, at);
+        one_by_one(function, lane, &mut state);
+        done(*name, state);
+    }
+    for (name, mut lane) in messages {
+        let mut state = lane.key.inner;
+        one_by_one(function, &mut lane, &mut state);
         done(name, state);
     }
     states.zeroize();
+}
+
+/// Ends a message from where it stands; `state` is its HMAC then.
+fn one_by_one<const WORDS: usize>(function: &HashFunction<WORDS>, lane: &mut Lane<'_, WORDS>, state: &mut [u32; WORDS]) {
+    loop {
+        let blocks = lane.blocks();
+        (function.one)(state, blocks);
+        let count = blocks.len();
+        if lane.take(count) && !lane.go_on(state) {
+            return;
+        }
+    }
 }
 
 fn column<const WORDS: usize>(states: &[[u32; LANES]; WORDS], lane: usize) -> [u32; WORDS] {
@@ -164,11 +176,10 @@ enum Stage {
     Outer,
 }
 
-/// A message under way. It always has blocks to go.
+/// A message under way. It always has blocks to go. Its key stays where it is, and is wiped there.
 struct Lane<'a, const WORDS: usize> {
     stage: Stage,
-    inner: [u32; WORDS],
-    outer: [u32; WORDS],
+    key: &'a HmacKey<WORDS>,
     /// Blocks that are made, not found; those from `from` to `to` are still to go.
     staged: [Block; STAGED],
     from: usize,
@@ -185,10 +196,9 @@ impl<'a, const WORDS: usize> Lane<'a, WORDS> {
     fn new(message: &Message<'a, WORDS>) -> Self {
         let head = message.head.get(..LONGEST_HEAD).unwrap_or(message.head);
         let aligned = head.len().next_multiple_of(BLOCK);
-        let (inner, outer) = (message.key.inner, message.key.outer);
         let len = head.len() + message.body.len();
         let staged = [[0; BLOCK]; STAGED];
-        let mut lane = Self { stage: Stage::Head, inner, outer, staged, from: 0, to: aligned / BLOCK, whole: &[], rest: &[], len };
+        let mut lane = Self { stage: Stage::Head, key: message.key, staged, from: 0, to: aligned / BLOCK, whole: &[], rest: &[], len };
         match message.body.split_at_checked(aligned - head.len()) {
             Some((filling, body)) => {
                 lane.put(0, head);
@@ -240,7 +250,7 @@ impl<'a, const WORDS: usize> Lane<'a, WORDS> {
                 self.len = 4 * WORDS;
                 self.end(4 * WORDS);
                 self.stage = Stage::Outer;
-                *state = self.outer;
+                *state = self.key.outer;
             }
             Stage::Outer => return false,
         }
@@ -275,6 +285,17 @@ impl<'a, const WORDS: usize> Lane<'a, WORDS> {
             }
         }
         (self.stage, self.from, self.to) = (Stage::End, 0, to / BLOCK);
+    }
+
+    /// Wipes what was staged last: what has come of the inner key. All before was the packet.
+    fn wipe(&mut self) {
+        self.staged.iter_mut().take(1).for_each(Zeroize::zeroize);
+    }
+}
+
+impl<const WORDS: usize> Drop for Lane<'_, WORDS> {
+    fn drop(&mut self) {
+        self.wipe();
     }
 }
 

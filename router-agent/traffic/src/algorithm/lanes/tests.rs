@@ -82,3 +82,18 @@ fn a_packet_of_the_greatest_length_among_short_ones_is_hashed_whole() {
     messages.insert(9, (vec![9; 65_531], 48));
     agree(&messages);
 }
+
+/// who has the states behind the padded keys can make every ICV, so that there is no copy of them in a lane.
+#[test]
+fn a_lane_holds_no_copy_of_its_key_and_is_wiped_when_it_is_done() {
+    assert_eq!(size_of::<Lane<'_, 8>>(), size_of::<Lane<'_, 5>>(), "no words of either state");
+    assert!(std::mem::needs_drop::<Lane<'_, 8>>());
+    let key = HmacKey::new(&SHA256, &key(1));
+    let mut lane = Lane::new(&Message { key: &key, head: &[1; 48], body: &[2; 100] });
+    let mut state = key.inner;
+    one_by_one(&SHA256, &mut lane, &mut state);
+    assert_eq!(lane.stage, Stage::Outer);
+    assert_ne!(lane.staged[0][..32], [0; 32], "the inner hash");
+    lane.wipe();
+    assert_eq!(lane.staged[0], [0; BLOCK]);
+}
