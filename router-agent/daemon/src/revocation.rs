@@ -1,12 +1,14 @@
 //! Revocation lists that are read again while a daemon runs.
 //!
 //! A list that has changed counts as soon as it is seen: associations of those that it names end, and what they have signed is
-//! refused. One that cannot be used, being unreadable or out of date already, leaves those of before in force until they are out of date
-//! themselves; from then on everybody is refused whom their issuer has certified.
+//! refused. A file that cannot be used, being unreadable or out of date already, leaves what it held before in force until that is out of
+//! date itself; from then on everybody is refused whom its issuer has certified. What other files hold counts nevertheless: the list of
+//! one authority that nobody renews must not keep out another's that revokes. At the start there is nothing of before, so that every
+//! file must hold current lists.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -65,35 +67,40 @@ pub struct Revocation {
     peers: Option<Arc<Peers>>,
     /// What the files were like when they were last tried.
     tried: Vec<Option<Stamp>>,
-    /// The end of the list that ends first, in Unix seconds; its last one that counts.
-    until: Option<u64>,
-    /// Whether that was over when it was last looked at.
-    over: bool,
-    /// Why the files as they are cannot be used.
+    /// What is in force of each file.
+    lists: Vec<Lists>,
+    /// The ends of all lists in force in ascending order, in Unix seconds; the last one of each that counts.
+    ends: Vec<u64>,
+    /// How many of them were over when they were last looked at.
+    over: usize,
+    /// Why files as they are cannot be used.
     failed: Option<String>,
     read_again: u64,
 }
 
 /// By what a file is known to be another one: number, length, last changes of its content and of itself.
 type Stamp = (u64, u64, i64, i64, i64, i64);
+/// The lists of one file.
+type Lists = Vec<CertificateRevocationListDer<'static>>;
 
 impl Revocation {
     /// Reads the lists for the first time.
     ///
     /// # Errors
     ///
-    /// Anchors or lists cannot be used.
+    /// Anchors or lists cannot be used; so it is with a list that is out of date.
     pub fn read(
         paths: Vec<PathBuf>,
         anchors: Vec<Bytes>,
         now: u64,
     ) -> Result<(Self, Vec<CertificateRevocationListDer<'static>>), RevocationError> {
         let tried = stamps(&paths);
-        let lists = read(&paths, now)?;
-        let authority = Arc::new(CurrentAuthority(RwLock::new(Arc::new(authority(&anchors, &lists)?))));
-        let until = end(&lists);
-        let read = Self { paths, anchors, authority, peers: None, tried, until, over: false, failed: None, read_again: 0 };
-        Ok((read, lists))
+        let lists = paths.iter().map(|path| read(path, &anchors, now)).collect::<Result<Vec<_>, _>>()?;
+        let all = lists.concat();
+        let authority = Arc::new(CurrentAuthority(RwLock::new(Arc::new(authority(&anchors, &all)?))));
+        let ends = ends(&all);
+        let read = Self { paths, anchors, authority, peers: None, tried, lists, ends, over: 0, failed: None, read_again: 0 };
+        Ok((read, all))
     }
 
     /// What verifies messages by these lists.
@@ -107,61 +114,73 @@ impl Revocation {
     }
 
     /// Reads the files again if they are others, or if somebody has `asked` for it. Whether all certificates must be verified anew: the
-    /// lists are others, or out of date since now.
+    /// lists are others, or one more of them is out of date.
     pub fn look(&mut self, unix_seconds: u64, asked: bool) -> bool {
         if self.paths.is_empty() {
             return false;
         }
         let found = stamps(&self.paths);
-        let others = asked || found != self.tried;
-        if others {
-            self.tried = found;
-            match self.take(unix_seconds) {
-                Ok(()) => {
-                    tracing::info!(until = self.until, "the revocation lists have been read again");
-                    (self.failed, self.over) = (None, false);
-                    self.read_again = self.read_again.saturating_add(1);
-                    return true;
-                }
-                Err(error) => {
-                    tracing::error!(%error, until = self.until, "revocation lists cannot be read again: those of before hold until they are out of date");
-                    self.failed = Some(error.to_string());
-                }
-            }
-        }
-        let was_over = self.over;
-        self.over = self.until.is_some_and(|until| unix_seconds > until);
-        if self.over && !was_over {
-            tracing::error!("a revocation list is out of date: everybody whom its issuer has certified is refused");
+        let are_others = (asked || found != self.tried) && self.read_anew(found, unix_seconds);
+        let were_over = self.over;
+        self.over = self.ends.iter().filter(|end| unix_seconds > **end).count();
+        let is_another_over = self.over > were_over;
+        if is_another_over {
+            tracing::error!(lists = self.over, "a revocation list is out of date: everybody whom its issuer has certified is refused");
             self.peers.iter().for_each(|peers| peers.look_again());
         }
-        self.over && !was_over
+        are_others || is_another_over
     }
 
-    fn take(&mut self, now: u64) -> Result<(), RevocationError> {
-        let lists = read(&self.paths, now)?;
-        let authority = authority(&self.anchors, &lists)?;
-        let until = end(&lists);
+    /// Reads every file that looks like `found`, and takes what can be used. Whether that is anything.
+    fn read_anew(&mut self, found: Vec<Option<Stamp>>, now: u64) -> bool {
+        self.tried = found;
+        let mut failed = Vec::new();
+        let (mut lists, mut usable) = (self.lists.clone(), 0_usize);
+        for (path, lists) in self.paths.iter().zip(&mut lists) {
+            match read(path, &self.anchors, now) {
+                Ok(read) => (*lists, usable) = (read, usable.saturating_add(1)),
+                Err(error) => failed.push(error.to_string()),
+            }
+        }
+        let taken = if usable > 0 { self.take(lists) } else { Ok(()) };
+        let are_taken = usable > 0 && taken.is_ok();
+        failed.extend(taken.err().map(|error| error.to_string()));
+        if are_taken {
+            // Whatever is over among them is told anew.
+            self.over = 0;
+            self.read_again = self.read_again.saturating_add(1);
+            tracing::info!(files = usable, ends = ?self.ends, "revocation lists have been read again");
+        }
+        self.failed = (!failed.is_empty()).then(|| failed.join("; "));
+        if let Some(error) = &self.failed {
+            tracing::error!(error, "revocation lists cannot be read again: those of before hold in their place until they are out of date");
+        }
+        are_taken
+    }
+
+    fn take(&mut self, lists: Vec<Lists>) -> Result<(), RevocationError> {
+        let all = lists.concat();
+        let (authority, ends) = (authority(&self.anchors, &all)?, ends(&all));
         if let Some(peers) = &self.peers {
-            peers.set_revocation_lists(lists)?;
+            peers.set_revocation_lists(all)?;
         }
         *self.authority.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
-        self.until = until;
+        (self.lists, self.ends) = (lists, ends);
         Ok(())
     }
 
-    /// Time until a list is out of date, if one will be.
+    /// Time until the next list is out of date, if one will be.
     pub fn left(&self, unix_seconds: u64) -> Option<Duration> {
         // The last second still counts.
-        self.until.and_then(|until| until.checked_sub(unix_seconds)).map(|left| Duration::from_secs(left.saturating_add(1)))
+        self.ends.iter().find_map(|end| end.checked_sub(unix_seconds)).map(|left| Duration::from_secs(left.saturating_add(1)))
     }
 
     /// For `status`.
     pub fn show(&self) -> Value {
         json!({
             "files": self.paths,
-            "current_until": self.until,
-            "out_of_date": self.over,
+            "current_until": self.ends.get(self.over),
+            "out_of_date": self.over > 0,
             "read_again": self.read_again,
             "not_usable_because": self.failed,
         })
@@ -173,19 +192,19 @@ fn authority(anchors: &[Bytes], lists: &[CertificateRevocationListDer<'_>]) -> R
     X509Authority::new(anchors)?.with_revocation_lists(&octets)
 }
 
-fn read(paths: &[PathBuf], now: u64) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-    let mut lists = Vec::new();
-    for path in paths {
-        lists.extend(tls::read_revocation_lists(path, now)?);
-    }
+/// The lists of a file, each current and fit for both neighbours and signers.
+fn read(path: &Path, anchors: &[Bytes], now: u64) -> Result<Lists, RevocationError> {
+    let lists = tls::read_revocation_lists(path, UnixTime::since_unix_epoch(Duration::from_secs(now)))?;
+    authority(anchors, &lists)?;
     Ok(lists)
 }
 
-/// The end of the list that ends first. Reading has made sure that each names one.
-fn end(lists: &[CertificateRevocationListDer<'_>]) -> Option<u64> {
+/// When each ends, the first first. Reading has made sure that each names its end.
+fn ends(lists: &[CertificateRevocationListDer<'_>]) -> Vec<u64> {
     let ends = lists.iter().filter_map(|list| CertificateList::from_der(list).ok()?.tbs_cert_list.next_update);
-    ends.map(|end| end.to_unix_duration().as_secs()).min()
+    let mut ends: Vec<u64> = ends.map(|end| end.to_unix_duration().as_secs()).collect();
+    ends.sort_unstable();
+    ends
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
@@ -194,4 +213,145 @@ fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
         Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()))
     };
     paths.iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
+        KeyUsagePurpose, RevokedCertParams, SanType, date_time_ymd,
+    };
+
+    use super::*;
+
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const SERIAL: u64 = 7;
+
+    /// An authority, a host that it has certified, and the file of its list.
+    struct Issuer {
+        issuer: CertifiedIssuer<'static, KeyPair>,
+        host: Vec<u8>,
+        file: PathBuf,
+    }
+
+    impl Issuer {
+        fn new(place: &Path, name: &str) -> Self {
+            let parameters = |name: &str| {
+                let mut parameters = CertificateParams::default();
+                parameters.distinguished_name.push(DnType::CommonName, name);
+                (parameters.not_before, parameters.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2027, 1, 1));
+                parameters
+            };
+            let mut own = parameters(name);
+            own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            own.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            let key = || KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+            let issuer = CertifiedIssuer::self_signed(own, key()).unwrap();
+            let mut host = parameters("host");
+            host.subject_alt_names = vec![SanType::IpAddress(HOST)];
+            host.serial_number = Some(SERIAL.into());
+            host.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            let host = host.signed_by(&key(), &issuer).unwrap().der().to_vec();
+            Self { issuer, host, file: place.join(name) }
+        }
+
+        /// Puts a list in place of the one of before.
+        fn list(&self, serials: &[u64], ends_in: u8) {
+            let revoked = serials.iter().map(|serial| RevokedCertParams {
+                serial_number: (*serial).into(),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            });
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2026, 1, 1),
+                next_update: date_time_ymd(2026, ends_in, 1),
+                crl_number: 1_u64.into(),
+                issuing_distribution_point: None,
+                revoked_certs: revoked.collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            std::fs::write(&self.file, list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        }
+
+        fn is_believed(&self, lists: &Revocation, now: u64) -> bool {
+            lists.authority().verify_certificate(&self.host, &[], HOST, now).is_ok()
+        }
+    }
+
+    /// The first second of a month of 2026.
+    fn month(month: u8) -> u64 {
+        date_time_ymd(2026, month, 1).unix_timestamp().try_into().unwrap()
+    }
+
+    fn two() -> (tempfile::TempDir, [Issuer; 2]) {
+        let place = tempfile::tempdir().unwrap();
+        let issuers = ["a", "b"].map(|name| Issuer::new(place.path(), name));
+        (place, issuers)
+    }
+
+    fn read(issuers: &[Issuer], now: u64) -> Result<Revocation, RevocationError> {
+        let (paths, anchors) = issuers.iter().map(|of| (of.file.clone(), Bytes::copy_from_slice(of.issuer.der()))).collect();
+        Revocation::read(paths, anchors, now).map(|(lists, _)| lists)
+    }
+
+    /// what one authority revokes counts although another has not renewed its list, and whom that one has certified is refused.
+    #[test]
+    fn a_list_that_is_out_of_date_keeps_no_other_from_being_taken() {
+        let (_place, issuers) = two();
+        let [a, b] = &issuers;
+        a.list(&[], 9);
+        b.list(&[], 3);
+        let mut lists = read(&issuers, month(2)).unwrap();
+        assert!(a.is_believed(&lists, month(2)) && b.is_believed(&lists, month(2)));
+        assert!(lists.look(month(4), false), "one is out of date");
+        assert!(a.is_believed(&lists, month(4)) && !b.is_believed(&lists, month(4)));
+        a.list(&[SERIAL], 10);
+        assert!(lists.look(month(4), true), "the other is replaced");
+        assert!(!a.is_believed(&lists, month(4)), "revoked");
+        assert!(!b.is_believed(&lists, month(4)), "as before");
+        let said = lists.show();
+        assert!(said["not_usable_because"].as_str().is_some_and(|why| why.contains("is out of date since")), "{said}");
+        assert_eq!((&said["out_of_date"], &said["read_again"]), (&json!(true), &json!(1)), "{said}");
+        // Nor does one that is half written.
+        std::fs::write(&a.file, "half of a list").unwrap();
+        b.list(&[], 11);
+        assert!(lists.look(month(4), true));
+        assert!(!a.is_believed(&lists, month(4)) && b.is_believed(&lists, month(4)));
+        assert_eq!(lists.show()["out_of_date"], false);
+        // If none can be used nothing changes.
+        std::fs::write(&b.file, "").unwrap();
+        assert!(!lists.look(month(4), true));
+        assert!(!a.is_believed(&lists, month(4)) && b.is_believed(&lists, month(4)));
+    }
+
+    /// at the start nothing of before could be in force, and the operator looks on.
+    #[test]
+    fn a_list_that_is_out_of_date_at_the_start_is_refused_by_the_name_of_its_file() {
+        let (_place, issuers) = two();
+        issuers[0].list(&[], 9);
+        issuers[1].list(&[], 3);
+        let error = read(&issuers, month(4)).unwrap_err().to_string();
+        assert!(error.contains("/b: revocation list 1 is out of date since"), "{error}");
+    }
+
+    /// associations are looked at again with the end of every list, and the wall clock is looked at no later than that.
+    #[test]
+    fn the_end_of_each_list_is_noticed_and_not_that_of_the_first_alone() {
+        let (_place, issuers) = two();
+        issuers[0].list(&[], 5);
+        issuers[1].list(&[], 3);
+        let mut lists = read(&issuers, month(2)).unwrap();
+        let until = |now: u64, ends: u8| Some(Duration::from_secs(month(ends) - now + 1));
+        assert_eq!(lists.left(month(2)), until(month(2), 3));
+        assert!(!lists.look(month(3), false), "its last second counts");
+        assert!(lists.look(month(3) + 1, false));
+        assert!(!lists.look(month(4), false), "told once");
+        assert_eq!(lists.left(month(4)), until(month(4), 5));
+        assert_eq!(lists.show()["current_until"], month(5));
+        assert!(!lists.look(month(5), false));
+        assert!(lists.look(month(5) + 1, false), "the second is out of date too");
+        assert!(!lists.look(month(6), false));
+        assert_eq!(lists.left(month(6)), None);
+    }
 }
