@@ -85,20 +85,25 @@ impl Admitted {
             }
         }
         let kept = ends.checked_add(lasts).and_then(|kept| kept.checked_add(LONGER)).unwrap_or(ends);
-        inner.kept.insert(association, kept);
-        inner.tell(&[(association, kept)], now);
+        let former = inner.kept.insert(association, kept);
+        if !inner.tell(&[(association, kept)], now)
+            && let Some(former) = former
+        {
+            // The kernel takes a batch as a whole or not at all: what it has of before it keeps.
+            inner.kept.insert(association, former);
+        }
     }
 
-    /// Ends what [`admit`](Self::admit) has begun.
+    /// Ends what [`admit`](Self::admit) has begun. The kernel is told whatever is known of it here: a permission must not outlive its end
+    /// there because an answer was lost.
     pub fn forget(&self, source: IpAddr, destination: IpAddr, spi: u32) {
         let mut inner = self.lock();
         let association = (source, destination, spi);
-        if inner.kept.remove(&association).is_some() {
-            let mut batch = batch::begin("forget a permission");
-            element(&mut batch, inner.role, batch::DELETE_ELEMENT, association, None);
-            // What is gone already need not be removed.
-            let _ = inner.socket.transact(batch::end(batch));
-        }
+        inner.kept.remove(&association);
+        let mut batch = batch::begin("forget a permission");
+        element(&mut batch, inner.role, batch::DELETE_ELEMENT, association, None);
+        // What is gone already need not be removed.
+        let _ = inner.socket.transact(batch::end(batch));
     }
 
     /// Tells the rules of everything anew: they have been installed again.
@@ -107,7 +112,10 @@ impl Admitted {
         let now = Instant::now();
         inner.kept.retain(|_, kept| *kept > now);
         let all: Vec<_> = inner.kept.iter().map(|(association, kept)| (*association, *kept)).collect();
-        all.chunks(AT_ONCE).for_each(|some| inner.tell(some, now));
+        for some in all.chunks(AT_ONCE) {
+            // In a table that is new there is nothing of before.
+            inner.tell(some, now);
+        }
     }
 
     /// Permissions known to the rules, and how often one could not be made known.
@@ -122,7 +130,8 @@ impl Admitted {
 }
 
 impl Inner {
-    fn tell(&mut self, associations: &[(Association, Instant)], now: Instant) {
+    /// Whether the kernel has taken them. Those that it has not are not kept here either, so that the next refresh of each tries again.
+    fn tell(&mut self, associations: &[(Association, Instant)], now: Instant) -> bool {
         let mut batch = batch::begin("admit a permission");
         for (association, kept) in associations {
             // An element that is there keeps its end: it goes first, and must be there for that.
@@ -130,14 +139,15 @@ impl Inner {
             element(&mut batch, self.role, batch::DELETE_ELEMENT, *association, None);
             element(&mut batch, self.role, batch::NEW_ELEMENT, *association, Some(kept.saturating_duration_since(now)));
         }
-        if let Err(error) = self.socket.transact(batch::end(batch)) {
-            // The next refresh of each tries again.
+        let told = self.socket.transact(batch::end(batch));
+        if let Err(error) = &told {
             for (association, _) in associations {
                 self.kept.remove(association);
             }
             self.refused = self.refused.saturating_add(associations.len() as u64);
             tracing::debug!(%error, "a permission shares the buckets of what has none");
         }
+        told.is_ok()
     }
 }
 
