@@ -1,5 +1,7 @@
 //! Section `[relay]` of the configuration.
 
+use std::time::Duration;
+
 use daemon::config::{Span, check_network};
 use daemon::protocol::Protocol;
 use daemon::source::{ConfigError, Source};
@@ -67,6 +69,9 @@ impl Admit {
     }
 }
 
+/// The longest grace that leaves an answer within the time after which a sender whose flows are on the way gives the relay up.
+const LONGEST_GRACE: Duration = Duration::from_secs(1);
+
 /// Names a key that cannot be used, with its line.
 pub(crate) fn check(config: &Config, source: &Source) -> Result<(), ConfigError> {
     let Some(relay) = &config.relay else { return Ok(()) };
@@ -75,6 +80,10 @@ pub(crate) fn check(config: &Config, source: &Source) -> Result<(), ConfigError>
     }
     if config.datapath.path_mark & RELAYED_MARK != 0 {
         return Err(source.wrong("datapath.path_mark", "has bits of the mark of what a relay sends on (0x50420004)"));
+    }
+    if config.reactions.grace.0 > LONGEST_GRACE {
+        let message = "must be at most 1s beside [relay]: a sender on the way over it takes it for dead after 3 s without an answer";
+        return Err(source.wrong("reactions.grace", message));
     }
     if relay.rate == 0 {
         return Err(source.wrong("relay.rate", "0 forwards nothing"));
@@ -186,6 +195,10 @@ mod tests {
             (relay("forward_to = [\"2002::/16\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 2002::/16"),
             (relay("forward_to = [\"127.0.0.1/32\"]") + ADMIT, "8: relay.forward_to: nothing is forwarded to 127.0.0.1/32"),
             (relay("forward_to = [\"192.0.2.0/24\"]\nrate = 0") + ADMIT, "9: relay.rate: 0 forwards nothing"),
+            (
+                relay("forward_to = [\"192.0.2.0/24\"]") + ADMIT + "[reactions]\ngrace = \"1001ms\"\n",
+                ": reactions.grace: must be at most 1s beside [relay]: a sender on the way over it",
+            ),
             (good.clone(), "relay.admit: is missing: nobody would be admitted"),
             (relay("forward_to = [\"2001:db8::/32\"]") + ADMIT, "10: relay.admit.source: nothing in relay.forward_to is of its IP version"),
             (format!("{good}{ADMIT}limit = 1\n"), "12: relay.admit.limit: is less than the volume"),
