@@ -29,6 +29,8 @@ pub struct Reassembly {
     pub permission: Rate,
     /// Under all permissions of one source address.
     pub permitted_source: Rate,
+    /// Under all permissions.
+    pub permitted: Rate,
     /// Of no permission, from one source.
     pub source: Rate,
     /// The same on one interface.
@@ -59,6 +61,7 @@ impl Default for Reassembly {
             wait: Span(Duration::from_secs(memory.wait.into())),
             permission: buckets.permission.into(),
             permitted_source: buckets.permitted_source.into(),
+            permitted: buckets.permitted.into(),
             source: buckets.source.into(),
             interface: buckets.interface.into(),
             node: buckets.node.into(),
@@ -84,6 +87,7 @@ impl Reassembly {
         for (key, share, Rate { rate, burst }) in [
             ("permission", Share::Permission, self.permission),
             ("permitted_source", Share::PermittedSource, self.permitted_source),
+            ("permitted", Share::Permitted, self.permitted),
             ("source", Share::Source, self.source),
             ("interface", Share::Interface, self.interface),
             ("node", Share::Node, self.node),
@@ -153,6 +157,7 @@ impl Reassembly {
             ipv6: self.wanted(),
             permission: bucket(self.permission),
             permitted_source: bucket(self.permitted_source),
+            permitted: bucket(self.permitted),
             source: bucket(self.source),
             interface: bucket(self.interface),
             node: bucket(self.node),
@@ -193,6 +198,7 @@ mod tests {
                 "permission: lets 32000 fragments wait in 30 s (burst + rate * wait), and its share of 67108864 octets is 4096",
             ),
             ("permitted_source = { rate = 4000, burst = 4000 }", "permitted_source: lets 12000 fragments wait"),
+            ("permitted = { rate = 4000, burst = 6000 }", "permitted: lets 14000 fragments wait"),
             ("node = { rate = 30, burst = 45 }", "node: needs a rate of 1 and a burst of 46 at least"),
             ("source = { rate = 0, burst = 46 }", "source: needs a rate of 1"),
         ] {

@@ -13,7 +13,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use raw::Raw;
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, ReceiveBuffer};
-use traffic::rules::{self, Admitted, Family, HostRules, Memory, Mode, Modes, Reassembly, Role, RouterRules, Watch};
+use traffic::rules::{self, Admitted, Family, HostRules, Memory, Mode, Modes, Reassembly, Role, RouterRules, Share, Watch};
 
 const DATA: u16 = 2;
 const AH: u8 = 51;
@@ -104,6 +104,38 @@ fn who_knows_an_spi_harms_datagrams_in_fragments_of_that_flow_alone() {
         assert!(one.is_none_or(|held| held <= there.octets / 4), "{from}: {one:?} octets of one flow");
         assert!(all.is_none_or(|held| held <= there.octets / 2), "{from}: {all:?} octets of one source");
         eprintln!("{from}, {there:?}: {one:?} octets held of one flow, {all:?} of one source; {spent} above the flow's bucket");
+    }
+}
+
+/// the permissions of many sources together leave its share of the memory to what has none.
+#[test]
+fn permissions_of_many_sources_together_take_no_more_than_three_quarters_of_the_memory() {
+    if !privileged() {
+        return;
+    }
+    for (from, to, sources) in
+        [(A4, B4, ["10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4"]), (A6, B6, ["fd99::1", "fd99::2", "fd99::3", "fd99::4"])]
+    {
+        let (sender, node, mut queue) = receiver();
+        let family = if from == A4 { Family::Ipv4 } else { Family::Ipv6 };
+        let reassembly = node.run(|| {
+            let reassembly = Reassembly::default().set_up(Memory::read(family).unwrap());
+            HostRules { reassembly, ..HostRules::new(3, DATA, 30_270) }.install().unwrap();
+            reassembly
+        });
+        let most = reassembly.most(Share::Permitted, reassembly.memory(family));
+        let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
+        let raw = sender.run(|| Raw::open(from));
+        for source in sources {
+            for flow in 0..2 {
+                admitted.admit(source.parse().unwrap(), to.parse().unwrap(), SPI + flow, LASTING);
+                (0..300).for_each(|id| raw.send(&bare((source, to), id + 300 * flow, SPI + flow)));
+            }
+        }
+        let within = counted(&node, "fragments-permission-first", "within the bucket");
+        assert!(within > 0 && within <= most, "{from}: {within} of {most}");
+        assert!(arrives(&mut queue, &raw, (from, to), SPI, 1), "{from}: of no permission");
+        eprintln!("{from}: {within} fragments of four sources, at most {most}");
     }
 }
 
@@ -214,6 +246,38 @@ fn a_permission_that_the_kernel_has_not_taken_is_told_again() {
     node.run(|| rules.install().unwrap());
     admitted.admit(source, destination, SPI, LASTING);
     assert_eq!(admitted.counts(), (1, 1));
+}
+
+/// A refresh that the kernel does not take leaves there what it has of before, which counts on and ends when it is forgotten.
+#[test]
+fn a_refresh_that_fails_does_not_have_a_permission_outlive_its_end() {
+    if !privileged() {
+        return;
+    }
+    let (sender, node, _queue) = receiver();
+    let raw = sender.run(|| Raw::open(A4));
+    let mut id = 0;
+    // Whether a first fragment comes to the chain of permissions.
+    let mut is_known = || {
+        id += 1;
+        let before = counted(&node, "fragments-permission-first", "within the bucket");
+        raw.send(&bare((A4, B4), id, SPI));
+        (0..20).any(|_| {
+            std::thread::sleep(QUIET / 20);
+            counted(&node, "fragments-permission-first", "within the bucket") > before
+        })
+    };
+    let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
+    let [source, destination] = [A4, B4].map(|address| address.parse().unwrap());
+    admitted.admit(source, destination, SPI, LASTING);
+    assert!(is_known());
+    // Longer than the kernel counts.
+    admitted.admit(source, destination, SPI, Duration::from_secs(20_000_000_000));
+    assert_eq!(admitted.counts(), (1, 1), "the kernel has refused, and keeps what it has");
+    assert!(is_known());
+    admitted.forget(source, destination, SPI);
+    assert!(!is_known());
+    assert_eq!(admitted.counts(), (0, 1));
 }
 
 /// What a daemon has told the rules is told again when they had to be put back, and is no disturbance itself.

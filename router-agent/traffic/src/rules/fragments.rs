@@ -4,7 +4,8 @@
 //! ([`Reassembly`]). A first fragment with AH whose SPI lives between its addresses ([`Admitted`](super::Admitted)) goes in within the bucket
 //! of its permission, and the fragments that follow it within the same: who knows an SPI, having seen the flow or being its sender,
 //! harms datagrams in fragments of that flow alone. The permissions of one source share another bucket, so that nobody fills the memory
-//! by having many. Of everything else there is so little a second that all of it together takes up no more than a share.
+//! by having many, and all permissions a third, so that many sources together leave everything else its own: of that there is so little a
+//! second that all of it together takes up no more than a share.
 
 use super::Fragments;
 use super::admitted::ADMITTED;
@@ -100,7 +101,9 @@ fn of_permissions(reassembly: &Reassembly, table: &mut Table) {
     let of_one = within("fragments-datagram", Key::Datagram, OF_A_DATAGRAM);
     let of_a_permission = within("fragments-permission", Key::Association, reassembly.bucket(Share::Permission, family));
     let of_its_source = within("fragments-permitted-source", Key::SourceAddress, reassembly.bucket(Share::PermittedSource, family));
-    let buckets = [vec![of_a_permission], Key::SourceAddress.load(family), vec![of_its_source]].concat();
+    let of_all = within("fragments-permitted", Key::Everything, reassembly.bucket(Share::Permitted, family));
+    let of_its_source = [Key::SourceAddress.load(family), vec![of_its_source]].concat();
+    let buckets = [vec![of_a_permission], of_its_source, Key::Everything.load(family), vec![of_all]].concat();
     let mut begin = Key::Datagram.load(family);
     begin.push(Expression::Behind { octets: SPI_AT, load: Box::new(LOAD_SPI) });
     begin.push(Expression::RememberWith { map: BEGUN.into(), timeout: rest, at: SPI_AT });

@@ -28,6 +28,8 @@ pub(super) enum Key {
     QuotedAssociation,
     /// Addresses and identification of a datagram in fragments.
     Datagram,
+    /// Nothing: one bucket for whatever comes, in several rules.
+    Everything,
 }
 
 impl Key {
@@ -38,7 +40,8 @@ impl Key {
             Self::Interface(_) => 1024,
             // Only what belongs to connections comes so far, on each interface on which somebody guesses one.
             Self::Connection(_) | Self::Source(Interface::Arriving) => 16_384,
-            Self::Owner => 1024,
+            // An element that has ended may stand beside the next for a while.
+            Self::Owner | Self::Everything => 1024,
             // What goes out was let in before, within a bucket.
             Self::Destination(_) | Self::DestinationNetwork(_) => 16_384,
             Self::Flow
@@ -127,6 +130,7 @@ impl Key {
                 };
                 vec![source, destination, identification]
             }
+            Self::Everything => vec![Part::new(INTEGER, 4, Expression::Load(vec![0; 4]))],
             Self::Flow => flow(family, Part::new(PROTOCOL, 1, Expression::LoadProtocol), Some(0)),
         }
     }
@@ -237,6 +241,7 @@ mod tests {
             (Key::DestinationNetwork(Interface::Leaving), Family::Ipv6, 12),
             (Key::Datagram, Family::Ipv4, 12),
             (Key::Datagram, Family::Ipv6, 36),
+            (Key::Everything, Family::Ipv6, 4),
         ] {
             assert_eq!(key.octets(family), octets, "{key:?} {family}");
             assert!(key.kind(family) < 1 << 30, "{key:?} {family}");

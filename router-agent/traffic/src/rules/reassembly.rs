@@ -68,6 +68,8 @@ pub struct Reassembly {
     pub permission: Bucket,
     /// Fragments under all permissions of one source address.
     pub permitted_source: Bucket,
+    /// Fragments under all permissions.
+    pub permitted: Bucket,
     /// Fragments that belong to no permission, of one source: an IPv4 address or an IPv6 /64.
     pub source: Bucket,
     /// The same on one interface.
@@ -83,6 +85,8 @@ pub enum Share {
     Permission,
     /// Of the permissions of one source address: half.
     PermittedSource,
+    /// Of all permissions: three quarters, so that the last is left to what has none.
+    Permitted,
     /// Of a source without permission: a quarter, like the two that follow. What all of these hold together is in the last.
     Source,
     /// Of an interface.
@@ -98,6 +102,7 @@ impl Default for Reassembly {
             ipv6: Memory::DEFAULT,
             permission: Bucket::new(1000, 2000),
             permitted_source: Bucket::new(2000, 4000),
+            permitted: Bucket::new(3000, 6000),
             source: Bucket::new(10, 46),
             interface: Bucket::new(20, 64),
             node: Bucket::new(30, 96),
@@ -143,6 +148,7 @@ impl Reassembly {
     pub const fn most(&self, share: Share, memory: Memory) -> u64 {
         match share {
             Share::PermittedSource => memory.fragments() / 2,
+            Share::Permitted => memory.fragments() / 4 * 3,
             Share::Permission | Share::Source | Share::Interface | Share::Node => memory.fragments() / 4,
         }
     }
@@ -151,6 +157,7 @@ impl Reassembly {
         match share {
             Share::Permission => self.permission,
             Share::PermittedSource => self.permitted_source,
+            Share::Permitted => self.permitted,
             Share::Source => self.source,
             Share::Interface => self.interface,
             Share::Node => self.node,
@@ -162,7 +169,7 @@ impl Reassembly {
 mod tests {
     use super::*;
 
-    const ALL: [Share; 5] = [Share::Permission, Share::PermittedSource, Share::Source, Share::Interface, Share::Node];
+    const ALL: [Share; 6] = [Share::Permission, Share::PermittedSource, Share::Permitted, Share::Source, Share::Interface, Share::Node];
 
     #[test]
     fn the_defaults_hold_as_they_are_in_the_memory_that_a_daemon_sets() {
@@ -187,5 +194,7 @@ mod tests {
         }
         let unset = Reassembly { ipv6: Memory::UNSET, ..Reassembly::default() };
         assert_eq!(unset.bucket(Share::Permission, Family::Ipv6), Bucket::new(2, 136));
+        // Whatever has a permission and whatever has none fit beside each other.
+        assert!(unset.most(Share::Permitted, Memory::UNSET) + unset.most(Share::Node, Memory::UNSET) <= Memory::UNSET.fragments());
     }
 }
