@@ -1,7 +1,7 @@
 //! What the core cannot compute by itself: HMAC, which own address a packet would leave with, and how long it may be.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,22 @@ pub(super) struct SystemBackend {
     routes: Mutex<Routes>,
 }
 
-/// The addresses that packets to some destinations leave with, and how long they may be if that is known. All are forgotten [`ROUTES_KNOWN`] after the first was asked for.
+/// How packets to some destinations leave. All is forgotten [`ROUTES_KNOWN`] after the first was asked for.
 #[derive(Debug)]
 struct Routes {
     since: Instant,
-    known: BTreeMap<IpAddr, (IpAddr, Option<u16>)>,
+    known: BTreeMap<IpAddr, Way>,
+}
+
+/// How packets to one destination leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    /// With this address.
+    own: IpAddr,
+    /// How long they may be on the path, as far as the kernel knows, which includes what it has been told of it by others.
+    path_mtu: Option<u16>,
+    /// How long they may be on the first link.
+    link_mtu: Option<u16>,
 }
 
 impl Routes {
@@ -43,21 +54,18 @@ impl SystemBackend {
     }
 
     /// Connecting a datagram socket sends nothing; the kernel looks up the route and chooses the source.
-    fn look_up(&self, destination: IpAddr) -> Option<(IpAddr, Option<u16>)> {
+    fn look_up(&self, destination: IpAddr) -> Option<Way> {
         let source = match destination {
             IpAddr::V4(_) => IpAddr::V4(self.bind.ipv4?),
             IpAddr::V6(_) => IpAddr::V6(self.bind.ipv6?),
         };
-        let socket = Socket::new(Domain::for_address(SocketAddr::new(source, 0)), Type::DGRAM, Some(Protocol::UDP)).ok()?;
-        if !source.is_unspecified() {
-            socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
-        }
-        socket.connect(&SocketAddr::new(destination, ANY_PORT).into()).ok()?;
-        let address = socket.local_addr().ok()?.as_socket()?.ip();
-        (!address.is_unspecified()).then(|| (address, path_mtu::of(&socket, destination)))
+        let socket = connected(source, destination)?;
+        let own = socket.local_addr().ok()?.as_socket()?.ip();
+        let link_mtu = || path_mtu::of(&connected(own, ALL_NEIGHBOURS)?, destination);
+        (!own.is_unspecified()).then(|| Way { own, path_mtu: path_mtu::of(&socket, destination), link_mtu: link_mtu() })
     }
 
-    fn route(&self, destination: IpAddr) -> Option<(IpAddr, Option<u16>)> {
+    fn route(&self, destination: IpAddr) -> Option<Way> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if routes.since.elapsed() > ROUTES_KNOWN || routes.known.len() >= MOST_ROUTES {
             *routes = Routes::new();
@@ -81,19 +89,33 @@ impl Backend for SystemBackend {
     }
 
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
-        self.route(destination).map(|(address, _)| address)
+        self.route(destination).map(|way| way.own)
     }
 
     /// Known is only what is less than every path takes: by the link, by the route, or because somebody on the path has told the kernel so
     /// and it believes that. Nobody is believed about a path that takes more (G-054, G-055).
     fn path_mtu(&self, destination: IpAddr) -> Option<u16> {
-        self.link_mtu(destination).filter(|mtu| *mtu < SMALLEST_PATH_MTU)
+        self.route(destination)?.path_mtu.filter(|mtu| *mtu < SMALLEST_PATH_MTU)
     }
 
     fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
-        self.route(destination)?.1
+        self.route(destination)?.link_mtu
     }
 }
+
+/// A datagram socket, connected to the destination.
+fn connected(source: IpAddr, destination: IpAddr) -> Option<Socket> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(source, 0)), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    if !source.is_unspecified() {
+        socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
+    }
+    socket.connect(&SocketAddr::new(destination, ANY_PORT).into()).ok()?;
+    Some(socket)
+}
+
+/// Every host of a link. No route leads there but the interface that has the source's address, and nobody tells the kernel anything about the
+/// path, so that what the kernel would send there is as long as the link takes.
+const ALL_NEIGHBOURS: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
 
 /// How long an answer of the kernel's counts if nobody says that routes have changed: less than a Query waits for its Response, so
 /// that the next one sees what is.
@@ -108,7 +130,9 @@ const ANY_PORT: u16 = crate::wire::datagram::GIST_PORT;
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::net::Ipv4Addr;
+
+    use rtnetlink::RouteMessageBuilder;
+    use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric};
 
     use super::*;
 
@@ -125,6 +149,9 @@ mod tests {
         assert_eq!(hex::encode(mac), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     }
 
+    /// Where a route says that less goes through than the link takes, as an error of ICMP would.
+    const TOLD: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
     /// G-054, G-055: what the kernel knows of a narrow way counts, and of a wide one nothing is known.
     #[test]
     fn a_narrow_way_is_known_and_a_wide_one_is_not() {
@@ -137,11 +164,20 @@ mod tests {
                 let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
                 tokio::spawn(connection);
                 netlink.link().set(rtnetlink::LinkUnspec::new_with_name("lo").mtu(400).up().build()).execute().await.unwrap();
+                let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(TOLD, 32)
+                    .output_interface(1)
+                    .pref_source(Ipv4Addr::LOCALHOST)
+                    .build();
+                route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(300)]));
+                netlink.route().add(route).execute().await.unwrap();
             });
-            Some((backend().link_mtu(own), backend().path_mtu(own)))
+            let told = IpAddr::V4(TOLD);
+            Some([own, told].map(|to| (backend().link_mtu(to), backend().path_mtu(to))))
         });
-        if let Some(narrow) = narrow.join().unwrap() {
+        if let Some([narrow, told]) = narrow.join().unwrap() {
             assert_eq!(narrow, (Some(400), Some(400)));
+            assert_eq!(told, (Some(400), Some(300)), "what is said of a path is nothing that a link is asked about");
         } else {
             assert!(!in_ci(), "network tests must not be skipped in CI: a network namespace needs root");
             let _ = writeln!(std::io::stderr(), "skipped: a network namespace needs root");
