@@ -75,6 +75,9 @@ pub struct PathId(pub u8);
 impl PathId {
     /// Wherever routing leads.
     pub const ROUTED: Self = Self(0);
+
+    /// The greatest: there are seven beside [`Self::ROUTED`].
+    pub const GREATEST: Self = Self(7);
 }
 
 impl fmt::Display for PathId {

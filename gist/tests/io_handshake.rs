@@ -151,6 +151,7 @@ fn a_shell_that_cannot_start_says_what_and_where() {
             change(&mut config);
             spawn(config).expect_err("it must not start")
         };
+        assert!(matches!(error(|config| config.node.registrations[0].nslp_id = gist::wire::NslpId::NONE), ShellError::NoApplication));
         let nowhere = error(|config| config.bind.ipv4 = Some("192.0.2.1".parse().unwrap()));
         assert!(nowhere.to_string().starts_with("cannot bind UDP 192.0.2.1:270: "), "{nowhere}");
         assert!(nowhere.to_string().ends_with("(no interface has this address)"), "{nowhere}");

@@ -4,10 +4,13 @@
 
 mod node_world;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gist::api::{NetworkEvent, Request, SendError, SendMessage};
+use gist::node::AssociationEvent;
 use gist::wire::{Direction, MessageType, SessionId};
 use node_world::*;
 
@@ -143,6 +146,48 @@ fn a_stalled_association_lasts_until_the_shell_gives_it_up() {
     assert!(world.events(0).contains(&NetworkEvent::AssociationLost));
     assert!(world.failures(0).len() >= 5);
     assert!(world.failures(0).iter().all(|(_, error)| matches!(error, SendError::AssociationFailed(_))));
+}
+
+/// G-011, X-119: what peers have said is not read while the application is slow, however long; their silence is held against none of them, in use,
+/// idle or new, until it has been.
+#[test]
+fn while_nothing_is_read_nobodys_silence_counts() {
+    let mut world = World::chain_with(|number, config| {
+        config.validity = secs(3600);
+        if number == 1 {
+            config.hello_timeout = secs(3600);
+        }
+    });
+    world.members[1].relays = false;
+    world.send(0, text_for(session(1), b"down"));
+    world.run(secs(1));
+    world.request(0, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: down(), lifetime: secs(3600) });
+    world.accept(0, "10.0.1.9:4000", credentials("friend", &[]));
+    let unread = Rc::new(RefCell::new(Vec::new()));
+    let buffer = Rc::clone(&unread);
+    world.tap(move |_, parcel| match parcel {
+        Parcel::Association { to: 0, id, event: event @ AssociationEvent::Received(_), .. } => {
+            buffer.borrow_mut().push((*id, event.clone()));
+            Fate::Lose
+        }
+        _ => Fate::Pass,
+    });
+    world.members[0].node.set_reading(false, world.now);
+    // Longer than hold time and reply time together, and not so long that a Response to a refresh comes too late.
+    world.run(secs(50));
+    assert_eq!((world.events(0), world.node(0).associations().len()), (vec![], 2));
+    world.tap(|_, _| Fate::Pass);
+    world.members[0].node.set_reading(true, world.now);
+    world.run(Duration::from_millis(100));
+    for (id, event) in unread.take() {
+        world.members[0].node.handle_association(id, event, world.now);
+        world.drain(0);
+    }
+    world.run(secs(20));
+    assert_eq!((world.events(0), world.node(0).associations().len()), (vec![], 1), "who has confirmed nothing had its time after that");
+    world.send(0, text_for(session(1), b"more"));
+    world.run(secs(1));
+    assert_eq!(world.payloads(1), ["down", "more"]);
 }
 
 /// What GIST itself says to a peer that takes nothing is bounded too: Responses stay away, and Confirms are not asked for.

@@ -137,9 +137,10 @@ fn reliability_and_security_are_refused_without_a_stack() {
     }
 }
 
-/// G-133: responding rule 11 by a datagram of the very peer; anybody else's is dropped.
+/// G-135, G-112: that a peer has lost what it asked for is nobody's word in a datagram, since anybody can write its address: the state goes on
+/// until its validity ends.
 #[test]
-fn only_the_peer_can_say_that_it_lost_the_state() {
+fn nobody_can_say_in_a_datagram_that_it_has_lost_what_it_asked_for() {
     let mut world = talking();
     let mut answer = unreliable("back");
     answer.mri = up();
@@ -147,8 +148,27 @@ fn only_the_peer_can_say_that_it_lost_the_state() {
     world.send(1, answer);
     world.run(secs(1));
     assert_eq!(world.errors_of(0)[0].cause(), Some(ErrorCause::NoRoutingState));
+    assert_eq!((world.node(1).routing_table().len(), world.events(1)), (1, vec![]));
+    world.run(secs(65));
     assert!(world.node(1).routing_table().is_empty());
     assert_eq!(world.events(1), [NetworkEvent::RouteDeleted]);
+}
+
+/// G-231, §6.3: nor is a Confirm whose cookie is nobody's, though it begins as the node's own cookies do, a word of the state's peer.
+#[test]
+fn a_false_confirm_in_a_datagram_ends_no_state() {
+    let mut world = talking();
+    let (_, _, mut confirm) = world.datagrams_of(0, MessageType::Confirm)[0].clone();
+    let Body::Confirm(body) = &mut confirm.body else { panic!("Confirm") };
+    let mut cookie = body.responder_cookie.as_ref().unwrap().as_bytes().to_vec();
+    cookie[8..].fill(0x5a);
+    body.responder_cookie = gist::wire::Cookie::new(cookie);
+    world.inject(1, direct("10.0.1.1:270", "10.0.1.254", &confirm));
+    assert_eq!((world.node(1).routing_table().len(), world.events(1)), (1, vec![]));
+    assert_eq!(world.node(1).counters().bad_responder_cookies, 1, "counted");
+    world.send(1, gist::api::SendMessage { mri: up(), ..unreliable("back") });
+    world.run(secs(1));
+    assert_eq!(world.payloads(0), ["back"]);
 }
 
 /// The sender's first Query, for session 5 and the flow.

@@ -35,6 +35,9 @@ pub enum ShellError {
     /// An application offers TLS, and the node has no certificate.
     #[error("an application offers TLS, and the node has no certificate")]
     NoTls,
+    /// NSLPID 0 is GIST's own and no application's.
+    #[error("an application is registered as NSLPID 0, which is no application's")]
+    NoApplication,
     /// There is no tokio runtime with sockets and timers around the caller.
     #[error("not called inside a tokio runtime")]
     NoRuntime,

@@ -93,7 +93,7 @@ pub struct Bind {
 }
 
 /// Ways out besides the routed one, at most.
-pub const PATHS: usize = 7;
+pub const PATHS: usize = PathId::GREATEST.0 as usize;
 
 impl Bind {
     /// The mark of packets for this way out; `None` if there is none.

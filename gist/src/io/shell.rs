@@ -27,6 +27,7 @@ use super::{Limits, ShellConfig};
 use crate::api::{AssociationId, Indication};
 use crate::node::{AssociationEvent, Datagram, Node, Registration};
 use crate::time::Instant;
+use crate::wire::NslpId;
 
 /// Opens the sockets and starts the shell; call it inside a tokio runtime with I/O and time.
 ///
@@ -37,6 +38,9 @@ pub fn spawn(config: ShellConfig) -> Result<(Handle, mpsc::Receiver<Indication>)
     let ShellConfig { node, tls, bind, limits } = config;
     if bind.ipv4.is_none() && bind.ipv6.is_none() {
         return Err(ShellError::NoAddress);
+    }
+    if node.registrations.iter().any(|registration| registration.nslp_id == NslpId::NONE) {
+        return Err(ShellError::NoApplication);
     }
     if node.association_port == 0 && tls.is_some() {
         return Err(ShellError::NoAssociationPort);
@@ -157,7 +161,7 @@ impl Shell {
             // The application is slow: what peers sent reliably stays with them (G-011).
             let flowing = self.pending.is_empty();
             let room = self.pending.len() < self.most_pending;
-            self.node.set_reading(flowing);
+            self.node.set_reading(flowing, self.clock.now());
             self.backlog.store(!room, Ordering::Relaxed);
             let input = tokio::select! {
                 command = self.commands.recv() => command.map_or(Input::Ended, Input::Command),

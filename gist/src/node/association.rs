@@ -362,7 +362,7 @@ impl Node {
         let most_unconfirmed = if protected { unconfirmed } else { self.part(unconfirmed) };
         let full = !self.associations.allow_one_more(&key_hash, protected, most_unconfirmed, &self.config.caps)
             || !self.has_part_of_associations(protected)
-            || !self.make_room(Some((&key_hash, protected)), now);
+            || !self.make_room(Some(&key_hash), protected, now);
         let mut association = Association::new(false, remote, self.config.hold_time, now).over_tls(protected);
         association.certify(credentials, now);
         if full {

@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    fn start_association_timer(&mut self, id: AssociationId, timer: Timer, now: Instant) {
+    pub(super) fn start_association_timer(&mut self, id: AssociationId, timer: Timer, now: Instant) {
         let Some(association) = self.associations.get(id) else { return };
         let key = TimerKey::Association(id, timer);
         let span = match timer {

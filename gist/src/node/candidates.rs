@@ -4,7 +4,8 @@
 //! each that answers, and the first that has taken a Confirm over it, and so has made the Responder-Cookie, is the peer. Nor
 //! may answers make this node knock at doors as they like: few associations for one handshake, none to what cannot be a
 //! neighbour, and whoever answered earlier keeps its chance. Who has proved itself over TCP alone waits for those who answered
-//! and may yet authenticate themselves ([`super::protection`]).
+//! and may yet authenticate themselves ([`super::protection`]), but not for long; these stay candidates beside it, and replace it when they
+//! have.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -155,7 +156,7 @@ impl Node {
     }
 
     /// The candidate that the news is about is no use; the handshake goes on and remembers why.
-    pub(super) fn drop_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput) {
+    pub(super) fn drop_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
         let Some(id) = input.association() else { return };
         let Some(place) = machine.candidates.iter().position(|candidate| candidate.association == id) else { return };
         let candidate = machine.candidates.remove(place);
@@ -164,13 +165,14 @@ impl Node {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
         }));
-        if !self.awaits_protected(machine) {
-            self.repeat_proofs(key, machine);
-        }
+        self.repeat_proofs(key, machine, now);
     }
 
-    /// Those who have proved themselves over TCP alone have waited for this one, who might have been authenticated.
-    fn repeat_proofs(&mut self, key: &RoutingKey, machine: &Querying) {
+    /// Those who have proved themselves over TCP alone have waited for others, who might have been authenticated: now they wait no longer.
+    pub(super) fn repeat_proofs(&mut self, key: &RoutingKey, machine: &Querying, now: Instant) {
+        if self.awaits_protected(machine, now) {
+            return;
+        }
         for Candidate { association, proof, .. } in &machine.candidates {
             let Some(proof) = *proof else { continue };
             if self.associations.get(*association).is_some_and(|known| !known.protected && !known.proofs.contains_key(&proof)) {
@@ -180,7 +182,16 @@ impl Node {
         }
     }
 
-    /// A peer has been taken, or none is wanted any more.
+    /// A peer has been taken: nobody else is wanted but, where nobody has authenticated it, who may yet authenticate itself.
+    pub(super) fn drop_others(&mut self, key: &RoutingKey, machine: &mut Querying) {
+        let may_be_replaced = self.may_be_replaced(machine);
+        let is_kept = |candidate: &mut Candidate| may_be_replaced && self.is_protected(candidate.association);
+        let kept = machine.candidates.extract_if(.., is_kept).collect();
+        self.drop_candidates(key, machine);
+        machine.candidates = kept;
+    }
+
+    /// None is wanted any more.
     pub(super) fn drop_candidates(&mut self, key: &RoutingKey, machine: &mut Querying) {
         for candidate in core::mem::take(&mut machine.candidates) {
             if machine.route == Some(Route::Association(candidate.association)) {

@@ -110,8 +110,8 @@ pub struct Registration {
     pub rao: Option<u16>,
     /// The stack proposal, best first, exactly as it is announced. Empty: messages go as datagrams, unprotected.
     pub offer: Vec<Profile>,
-    /// Whether Queries that go upstream are answered (G-256). They say who is the next node downstream without having
-    /// followed the flow, so a node of the sender's link could place itself there.
+    /// Whether Queries that go upstream are answered (G-256) although the offer has TLS. They say who is the next node downstream without
+    /// having followed the flow, so a node of the sender's link could place itself there. Without TLS in the offer they are answered.
     pub upstream_queries: bool,
     /// Whether this node itself asks upstream for flows whose source does not signal (G-255), where a message upstream finds no routing
     /// state. Only the next node on the link can answer.

@@ -46,13 +46,19 @@ impl Node {
     /// Whether the peer does not answer over the association, although it was asked: no handshake should rely on it. Not one that has yet
     /// to take what was written to it: how long that may last is for the shell to say.
     pub(super) fn is_suspect(&self, association: &Association, now: Instant) -> bool {
-        let is_asked = self.reads && association.unwritten == 0;
-        is_asked && Doubt::is_older_than(association.doubt.since, self.config.query_timer * 3 / 4, now)
+        let Some(reading_since) = self.reading_since.filter(|_| association.unwritten == 0) else { return false };
+        let since = association.doubt.since.map(|since| since.max(reading_since));
+        Doubt::is_older_than(since, self.config.query_timer * 3 / 4, now)
+    }
+
+    /// Whether what peers have said may not have been read yet: nothing is at present, or it is again for less than T1.
+    pub(super) fn is_deaf(&self, now: Instant) -> bool {
+        self.reading_since.is_none_or(|since| now < since + self.config.query_timer)
     }
 
     /// Asks by MA-Hello whether the peer is there, unless that is being asked already.
     pub(super) fn doubt(&mut self, id: AssociationId, now: Instant) {
-        let reads = self.reads;
+        let reads = self.reading_since.is_some();
         let doubted = |association: &&mut Association| reads && association.is_open() && association.doubt.since.is_none();
         let Some(association) = self.associations.get_mut(id).filter(doubted) else { return };
         association.doubt.since = Some(now);

@@ -97,8 +97,8 @@ pub struct Node {
     stateless: VecDeque<(RoutingKey, u16)>,
     /// Applications that do not want to become a peer at present.
     declining: BTreeSet<NslpId>,
-    /// Whether the shell reads associations at present: if not, that nothing is heard over them says nothing about their peers.
-    reads: bool,
+    /// Since when the shell reads associations; `None` while it does not, when that nothing is heard says nothing about their peers.
+    reading_since: Option<Instant>,
     /// Bytes of the application's messages that wait, in all routing states together.
     queued_bytes: usize,
     /// Empty between two inputs.
@@ -125,7 +125,7 @@ impl Node {
             associations: Associations::default(),
             stateless: VecDeque::new(),
             declining: BTreeSet::new(),
-            reads: true,
+            reading_since: Some(Instant::ZERO),
             queued_bytes: 0,
             tasks: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -216,8 +216,8 @@ impl Node {
 
     /// Says whether associations are read from now on; at first they are. While they are not, since the application is slow (G-011), the
     /// peers' silence is held against none of them.
-    pub fn set_reading(&mut self, reads: bool) {
-        self.reads = reads;
+    pub fn set_reading(&mut self, reads: bool, now: Instant) {
+        self.reading_since = reads.then(|| self.reading_since.unwrap_or(now));
     }
 
     /// What happened how often.

@@ -11,11 +11,13 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
+use super::association::Association;
 use super::querying::Querying;
 use super::responding::{AcceptedConfirm, Responding};
 use super::routing_state::{Route, RoutingKey};
 use super::{Node, PeerCredentials, Registration};
 use crate::api::{AssociationId, SendMessage, Transport};
+use crate::time::Instant;
 use crate::wire::NslpId;
 
 impl Node {
@@ -60,13 +62,21 @@ impl Node {
 
     /// Whether this association may become the way of the state's messages: over TCP alone it has to wait for whoever may still
     /// authenticate itself, and is nothing where that has happened or is demanded.
-    pub(super) fn may_lead(&self, machine: &Querying, association: AssociationId) -> bool {
-        self.is_protected(association) || !self.demands_protection(machine) && !self.awaits_protected(machine)
+    pub(super) fn may_lead(&self, machine: &Querying, association: AssociationId, now: Instant) -> bool {
+        self.is_protected(association) || !self.demands_protection(machine) && !self.awaits_protected(machine, now)
     }
 
-    /// Whether one of those who answered may still authenticate itself.
-    pub(super) fn awaits_protected(&self, machine: &Querying) -> bool {
-        machine.candidates.iter().any(|candidate| self.is_protected(candidate.association))
+    /// Whether one of those who answered has authenticated itself, or may still do so in time: whoever hears a Query can answer it, take a
+    /// connection and never say a word of TLS, so that only the first 2·T1 of a handshake are waited for a connection.
+    pub(super) fn awaits_protected(&self, machine: &Querying, now: Instant) -> bool {
+        let in_time = now < machine.handshake.started + self.config.query_timer.saturating_mul(PATIENCE);
+        let is_awaited = |association: &Association| association.protected && (in_time || association.is_open());
+        machine.candidates.iter().any(|candidate| self.associations.get(candidate.association).is_some_and(is_awaited))
+    }
+
+    /// Whether the state has a peer that nobody has authenticated: whoever may still authenticate itself then stays a candidate.
+    pub(super) fn may_be_replaced(&self, machine: &Querying) -> bool {
+        machine.route.and_then(|route| route.association()).is_some_and(|id| !self.is_protected(id))
     }
 
     /// Whether the Confirm's peer is authenticated and the state's is not, so that it is nobody's to hold.
@@ -121,6 +131,9 @@ impl Node {
         PeerCredentials { key_hash: self.backend.0.mac(ADDRESS, &octets), ..PeerCredentials::default() }
     }
 }
+
+/// How long a connection over TLS is waited for by who answers over TCP alone, as a multiple of T1.
+const PATIENCE: u32 = 2;
 
 /// The bits of an IPv6 address that its network has given.
 const NETWORK: u128 = !0 << 64;

@@ -235,8 +235,9 @@ impl Node {
             nresp_reached: now >= machine.handshake_deadline(timer),
             reachable: response.is_some_and(|accepted| accepted.plan.is_some()),
             pending: response.is_some_and(Self::is_pending),
-            candidate: candidate
-                .is_some_and(|candidate| !matches!(input, QueryingInput::Proven { .. }) || self.may_lead(machine, candidate.association)),
+            candidate: candidate.is_some_and(|candidate| {
+                !matches!(input, QueryingInput::Proven { .. }) || self.may_lead(machine, candidate.association, now)
+            }),
             new_peer: answered
                 .is_some_and(|accepted| machine.peer.as_ref().is_some_and(|peer| *peer != Peer::from(&accepted.response.nli))),
             restart_due: now >= machine.handshake.started + timer,

@@ -35,7 +35,11 @@ impl Node {
                 let own = self.own_address_for(&key.mri).or(machine.handshake.own);
                 machine.handshake = Handshake::new(now, own);
             }
-            Action::SendQuery => self.send_query(key, machine, now),
+            Action::SendQuery => {
+                self.send_query(key, machine, now);
+                // The time may be up that they had to wait.
+                self.repeat_proofs(key, machine, now);
+            }
             Action::StoreMessage => {
                 if let QueryingInput::Message(message) = input {
                     machine.protected |= message.attributes.secure;
@@ -61,8 +65,11 @@ impl Node {
                 }
             }
             Action::ProveCandidate => self.prove_candidate(key, machine, input, now),
-            Action::DropCandidate => self.drop_candidate(key, machine, input),
-            Action::DropCandidates => self.drop_candidates(key, machine),
+            Action::DropCandidate => self.drop_candidate(key, machine, input, now),
+            Action::DropCandidates => match input {
+                QueryingInput::Path(_) => self.drop_candidates(key, machine),
+                _ => self.drop_others(key, machine),
+            },
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
                 if let (Some(route), Some(accepted)) = (machine.route, machine.answer(input)) {

@@ -107,7 +107,11 @@ impl Node {
     /// By type.
     pub(super) fn dispatch(&mut self, received: Received, now: Instant) {
         let nslp_id = received.message.nslp_id;
-        let serves = nslp_id == NslpId::NONE || self.registration(nslp_id).is_some();
+        // GIST itself is no application, whatever is registered.
+        let serves = match &received.message.body {
+            Body::Error(_) | Body::Hello(_) if nslp_id == NslpId::NONE => true,
+            _ => nslp_id != NslpId::NONE && self.registration(nslp_id).is_some(),
+        };
         if !serves {
             return self.refuse_unknown_application(&received, now);
         }

@@ -7,7 +7,7 @@ use super::machines::node::{Event, Guards};
 use super::machines::{association, responding};
 use super::node_machine::NodeInput;
 use super::receive::Received;
-use super::responding::{AcceptedConfirm, RespondingInput};
+use super::responding::{AcceptedConfirm, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::task::Task;
 use super::translation::Translation;
@@ -133,7 +133,9 @@ impl Node {
             BadConfirm::NotAuthorised => self.counters.flows_refused += 1,
         }
         tracing::warn!(session = %key.session, ?fault, "Confirm refused");
-        let belongs = self.responding.get(key).is_some_and(|machine| machine.path_by(|own| *own == route).is_some());
+        // In a datagram it is nobody's word: anybody can write the address of the state's peer (§6.3).
+        let is_its_own = |machine: &Responding| route.association().is_some() && machine.path_by(|own| *own == route).is_some();
+        let belongs = self.responding.get(key).is_some_and(|machine| is_its_own(machine));
         // A cookie may have grown old on its way; only a false one speaks against the state (G-231).
         if belongs && fault != BadConfirm::Cookie(BadCookie::Stale) {
             let input = route.association().map_or(RespondingInput::None, RespondingInput::Ended);

@@ -33,15 +33,18 @@ impl Node {
                 let against = RoutingKey::against(header.nslp_id, session, mri);
                 let route = self.querying.get(&along).and_then(|machine| machine.route);
                 let candidate = received.origin.association().filter(|id| self.is_candidate(&along, *id));
-                let other = self.responding.get(&against).and_then(|machine| machine.path_by(|route| concerns(route, &received)));
+                // It would end the responding end, which cannot ask: in a datagram it is nobody's word there, and what is gone ends with its
+                // validity (G-135).
+                let other = received.origin.association().filter(|_| {
+                    self.responding.get(&against).is_some_and(|machine| machine.path_by(|route| concerns(route, &received)).is_some())
+                });
                 if let Some(association) = candidate {
                     let input = QueryingInput::Ended { association, reason: "the peer refused the Confirm".to_owned() };
                     self.querying_event(&along, querying::Event::ErRefused, input, now);
                 } else if route.is_some_and(|route| concerns(&route, &received)) {
                     self.querying_event(&along, querying::Event::ErNoRSM, QueryingInput::None, now);
-                } else if other.is_some() {
-                    let input = received.origin.association().map_or(RespondingInput::None, RespondingInput::Ended);
-                    self.responding_event(&against, responding::Event::ErNoRSM, input, now);
+                } else if let Some(association) = other {
+                    self.responding_event(&against, responding::Event::ErNoRSM, RespondingInput::Ended(association), now);
                 } else {
                     self.node_event(Event::ErNoRSM, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
                 }

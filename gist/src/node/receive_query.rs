@@ -93,10 +93,10 @@ impl Node {
         })
     }
 
-    /// An upstream Query has not followed the flow, so it cannot show who is next on the flow's way (G-256): where only
-    /// protected messages go, it is not answered unless the application asks for it.
+    /// An upstream Query has not followed the flow, so it cannot show who is next on the flow's way (G-256): where messages
+    /// may be protected, it is not answered unless the application asks for it.
     pub(super) fn takes_upstream_queries(&self, nslp_id: NslpId) -> bool {
-        self.registration(nslp_id).is_some_and(|registration| !registration.is_secure() || registration.upstream_queries)
+        self.registration(nslp_id).is_some_and(|registration| !registration.offers_tls() || registration.upstream_queries)
     }
 
     /// A Response that a Confirm must answer, over the state's route if there is one, else as rule 1 of §6.1 says. Nothing

@@ -8,9 +8,9 @@ use super::machines::association;
 use super::machines::node::{Event, Guards};
 use super::machines::querying;
 use super::node_machine::NodeInput;
-use super::querying::{AcceptedResponse, Plan, QueryingInput};
+use super::querying::{AcceptedResponse, Plan, Querying, QueryingInput};
 use super::receive::Received;
-use super::routing_state::{Origin, Peer, RoutingKey};
+use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::stack::Choice;
 use crate::api::{AssociationId, PathId, SendError};
 use crate::time::Instant;
@@ -62,9 +62,10 @@ impl Node {
     }
 
     /// The peer has answered over an association, and counts at once. Over TCP alone it does not go before somebody who may yet
-    /// authenticate itself.
-    fn answered_over(&mut self, key: &RoutingKey, id: AssociationId) -> Option<Plan> {
-        if !self.is_protected(id) && self.querying.get(key).is_some_and(|machine| self.awaits_protected(machine)) {
+    /// authenticate itself, unless it is the peer that the state has: that one keeps the state until it is replaced.
+    fn answered_over(&mut self, key: &RoutingKey, id: AssociationId, now: Instant) -> Option<Plan> {
+        let is_late = |machine: &Querying| machine.route != Some(Route::Association(id)) && self.awaits_protected(machine, now);
+        if !self.is_protected(id) && self.querying.get(key).is_some_and(|machine| is_late(machine)) {
             self.counters.unprotected += 1;
             return None;
         }
@@ -108,7 +109,7 @@ impl Node {
     ) -> Option<Plan> {
         let registration = self.registration(key.nslp_id)?;
         let origin = match origin {
-            Origin::Association(id) => return self.answered_over(key, *id),
+            Origin::Association(id) => return self.answered_over(key, *id, now),
             Origin::Datagram(origin) => origin,
         };
         if registration.offer.is_empty() {
@@ -142,7 +143,7 @@ impl Node {
         if let Some(id) = common {
             return self.reuse(key, id);
         }
-        if !self.has_part_of_associations(protected) || !self.make_room(None, now) {
+        if !self.has_part_of_associations(protected) || !self.make_room(None, protected, now) {
             self.counters.refused_when_full += 1;
             return None;
         }

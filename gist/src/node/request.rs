@@ -55,7 +55,7 @@ impl Node {
                 self.querying_event(&along, querying::Event::TgOtherPath, QueryingInput::Path(message.path), now);
             }
             self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);
-        } else if self.responding.contains_key(&against) && self.may_use_responding(&message) {
+        } else if self.may_use_responding(&against, &message) {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
         } else {
             self.send_without_state(along, message, now);
@@ -63,9 +63,11 @@ impl Node {
     }
 
     /// What goes downstream goes to the peer that a Query along the flow has found; state of an upstream Query is used
-    /// only where such Queries are wanted.
-    fn may_use_responding(&self, message: &SendMessage) -> bool {
-        message.mri.direction() == Direction::Upstream || self.takes_upstream_queries(message.nslp_id)
+    /// only where such Queries are wanted, and for what its peer is good enough for.
+    fn may_use_responding(&self, key: &RoutingKey, message: &SendMessage) -> bool {
+        let Some(route) = self.responding.get(key).map(|machine| machine.path.route) else { return false };
+        message.mri.direction() == Direction::Upstream
+            || self.takes_upstream_queries(message.nslp_id) && !self.asks_for_more(message, route)
     }
 
     /// What speaks against sending the message at all.

@@ -51,6 +51,13 @@ impl Node {
             TimerKey::Association(id, association::Timer::HelloReply) if self.associations.get(id).is_some_and(|it| it.unwritten > 0) => {
                 self.timers.start(TimerKey::Association(id, association::Timer::HelloReply), now + self.config.hello_timeout);
             }
+            // What they wait for may be among what the shell has not read, as the application is slow (G-011).
+            TimerKey::Association(
+                id,
+                timer @ (association::Timer::HelloReply | association::Timer::NoHello | association::Timer::Unconfirmed),
+            ) if self.is_deaf(now) => {
+                self.start_association_timer(id, timer, now);
+            }
             TimerKey::Association(id, timer) => {
                 let input = match timer {
                     association::Timer::Connect => AssociationInput::Reason("no connection in time".to_owned()),

@@ -80,9 +80,13 @@ impl Node {
         Nli { peer: other.unwrap_or(nli.peer), ..nli }
     }
 
-    /// Whether this is what the node calls itself, on any way out.
+    /// Whether this is what the node calls itself, on any way out. Another node's identity may begin with this one's.
     pub(super) fn is_own_identity(&self, identity: &PeerIdentity) -> bool {
-        matches!(identity.as_bytes().strip_prefix(self.config.identity.as_bytes()), Some([] | [_]))
+        match identity.as_bytes().strip_prefix(self.config.identity.as_bytes()) {
+            Some([]) => true,
+            Some([path]) => (1..=PathId::GREATEST.0).contains(path),
+            _ => false,
+        }
     }
 
     /// Sends the next Query of the handshake. The first has the flow's source address, every second retransmission the

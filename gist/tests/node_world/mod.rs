@@ -367,7 +367,8 @@ impl World {
     pub fn stall(&mut self, number: usize, stalled: bool) {
         self.members[number].stalled = stalled;
         for peer in (0..self.members.len()).filter(|peer| *peer != number) {
-            self.members[peer].node.set_reading(!stalled);
+            let now = self.now;
+            self.members[peer].node.set_reading(!stalled, now);
         }
         if !stalled {
             for (id, bytes) in std::mem::take(&mut self.members[number].unwritten) {
