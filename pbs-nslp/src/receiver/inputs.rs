@@ -278,12 +278,12 @@ impl Receiver {
             Pending::Counted => {
                 let comparable = session.is_comparable();
                 let (former, proven) = self.former_guards(key);
-                let compared = self.comparison_guards(key);
+                let compared = self.comparison_guards(key, now);
                 let guards = Guards { comparable, former, injection: if comparable { compared.injection } else { proven }, ..compared };
                 self.take(Event::TgCounted, guards, Step::new(key, Cause::Other, now));
             }
             Pending::Recounted => {
-                let guards = self.comparison_guards(key);
+                let guards = self.comparison_guards(key, now);
                 self.take(Event::TgRecounted, guards, Step::new(key, Cause::Other, now));
             }
             Pending::Volume => {

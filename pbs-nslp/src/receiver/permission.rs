@@ -35,7 +35,7 @@ impl Receiver {
         let Some(session) = self.sessions.get_mut(&key).filter(|session| session.query.context.is_some()) else {
             return;
         };
-        let refresh = session.terms.map(|terms| terms.refresh).unwrap_or_default();
+        let refresh = session.refresh();
         if session.watch.take_haste(refresh, now) {
             let (mri, number, about) = (session.mri.clone(), session.query.number, session.peer);
             let notice = Notice { key, mri: &mri, code: NotifyCode::NoState, detail: REFRESH_NEEDED, number, about };

@@ -22,7 +22,7 @@ impl Receiver {
     }
 
     /// What the newest comparison says.
-    pub(super) fn comparison_guards(&self, key: SessionKey) -> Guards {
+    pub(super) fn comparison_guards(&self, key: SessionKey, now: Instant) -> Guards {
         let Some(session) = self.sessions.get(&key) else {
             return Guards::default();
         };
@@ -32,7 +32,7 @@ impl Receiver {
             injection: matches!(finding, Finding::Injection { .. }),
             deficit,
             moved: session.moved,
-            proven: deficit && session.watch.suspicious,
+            proven: deficit && session.watch.is_second(session.refresh(), now),
             ..Guards::default()
         }
     }
@@ -52,17 +52,20 @@ impl Receiver {
         }
     }
 
-    /// The next comparison starts from this one.
-    pub(super) fn settle(&mut self, key: SessionKey, suspicious: bool, now: Instant) {
+    /// Nothing was found.
+    pub(super) fn agree(&mut self, key: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.watch.settle(suspicious, now);
+            let refresh = session.refresh();
+            session.watch.agree(refresh, now);
         }
     }
 
     /// After the grace time: what is still missing makes the next period the second one.
     pub(super) fn suspect(&mut self, key: SessionKey, now: Instant) {
-        let missing = self.comparison_guards(key).deficit;
-        self.settle(key, missing, now);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            let (missing, refresh) = (matches!(session.watch.finding(), Finding::Missing { .. }), session.refresh());
+            session.watch.suspect(missing, refresh, now);
+        }
     }
 
     /// Injected packets are proven or suspected: a reaction follows in the same step.
@@ -140,7 +143,9 @@ impl Receiver {
     }
 
     pub(super) fn report_tolerated(&mut self, step: &Step<'_>) {
-        self.settle(step.key, true, step.now);
+        if let Some(session) = self.sessions.get_mut(&step.key) {
+            session.watch.settle(true, step.now);
+        }
         self.node.tell(step.key, step.rule, ReportEvent::Attacked { reaction: Reaction::Tolerated });
     }
 }

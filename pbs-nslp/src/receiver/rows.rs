@@ -139,7 +139,7 @@ impl Receiver {
             Action::ReportGranted => self.report_granted(key, rule),
             Action::ReportSpent => self.node.tell(key, rule, ReportEvent::BudgetSpent),
             Action::Recount => self.recount(step),
-            Action::Agree => self.settle(key, false, step.now),
+            Action::Agree => self.agree(key, step.now),
             Action::ReportFormer => self.report_former(step),
             Action::NoteFormer => self.note_former(step),
             Action::SuspectFormer => self.suspect_former(key),

@@ -91,6 +91,31 @@ impl Watch {
         self.suspicious = suspicious;
     }
 
+    /// Nothing was found. The next comparison starts from this one if this is the period's.
+    pub(super) fn agree(&mut self, refresh: Duration, now: Instant) {
+        if !self.is_early(refresh, now) {
+            self.settle(false, now);
+        }
+    }
+
+    /// After the grace time packets were `missing` still, or not: that makes the next period the second one.
+    pub(super) fn suspect(&mut self, missing: bool, refresh: Duration, now: Instant) {
+        if !self.is_early(refresh, now) || (missing && !self.suspicious) {
+            self.settle(missing, now);
+        }
+    }
+
+    /// Whether packets were missing in the former period too.
+    pub(super) fn is_second(&self, refresh: Duration, now: Instant) -> bool {
+        self.suspicious && !self.is_early(refresh, now)
+    }
+
+    /// Whether less than half a period is over since the comparison from which this one starts, as when a sender asks for more, or
+    /// whether its relay lives. What is tolerated is so for a period: however often somebody asks, it is not granted anew.
+    fn is_early(&self, refresh: Duration, now: Instant) -> bool {
+        self.compared_at.is_some_and(|at| now.saturating_duration_since(at) < refresh / 2)
+    }
+
     /// Takes note that another path was asked for. What was missing before says nothing about it.
     pub(super) fn ask_path(&mut self, now: Instant) {
         self.paths_asked = self.paths_asked.saturating_add(1);
@@ -143,8 +168,12 @@ impl Session {
 
     /// Whether missing packets count now.
     pub(super) fn judges_missing(&self, now: Instant) -> bool {
-        let refresh = self.terms.map(|terms| terms.refresh).unwrap_or_default();
-        self.watch.judges_missing(refresh, now)
+        self.watch.judges_missing(self.refresh(), now)
+    }
+
+    /// The period in which it is to be asked for again; nothing if none was granted.
+    pub(super) fn refresh(&self) -> Duration {
+        self.terms.map(|terms| terms.refresh).unwrap_or_default()
     }
 
     /// What had been counted when the Permission left that the sender names; of another epoch it says nothing.

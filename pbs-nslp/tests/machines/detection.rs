@@ -487,3 +487,21 @@ fn what_a_holder_of_the_key_takes_while_the_old_epoch_drains_stays_within_the_fl
     let total: u64 = world.datapaths[last].table.values().map(|entry| entry.grant.allowed).sum();
     assert!(total + 10 * MB + taken as u64 * PACKET <= 40 * MB, "{total}");
 }
+
+#[test]
+fn what_is_tolerated_in_a_period_is_not_granted_anew_to_each_of_many_comparisons() {
+    // FR-32, FR-35, FR-36, FR-42: a sender asks every second whether its relay lives, and somebody drops every other packet,
+    // 50 KB a second, which is less than what one comparison tolerates.
+    let mut world = busy(Reactions::default());
+    let began = world.now;
+    while reactions(&world).is_empty() {
+        assert!(world.now < began + 4 * T, "{}", world.trace.join("\n"));
+        send(&mut world, 2 * PACKET, |count| count == 0);
+        world.run(seconds(1));
+        let now = world.now;
+        world.sender.probe(flow(), now);
+        world.settle();
+    }
+    assert!(matches!(reactions(&world)[..], [Reaction::OtherPathAsked { .. }]), "{:?}", reactions(&world));
+    assert!(world.now >= began + T, "and a second or two of it are no two periods");
+}

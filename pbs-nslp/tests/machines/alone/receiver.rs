@@ -432,23 +432,29 @@ fn what_a_comparison_leads_to() {
     book.case("FR-35 | the grace time is over, it is missing", &grace, over);
     book.case("FR-35 | the grace time is over, it has come", &grace.after(|node| arrive(node, 1..21)), over);
     book.case("FR-31 | the grace time is over, far more has come", &grace.after(|node| arrive_long(node, 1..20, 10 * PACKET)), over);
-    let second = grace.after(|node| {
-        over(node);
-        node.passes(seconds(1));
-        let report = report(node, 2 * MB);
-        hears(node, &report);
-    });
-    book.case("FR-36 | a second period, it is missing", &second, over);
-    // What is tolerated is a share of one period.
-    let little = counted.after(|node| {
-        let report = report(node, MB + 60_000);
-        hears(node, &report);
-        node.passes(seconds(4));
-    });
-    book.case("FR-32 | little is missing once more", &little, |node| {
-        let report = report(node, MB + 120_000);
-        hears(node, &report);
-    });
+    let again = |later: u64| {
+        grace.after(|node| {
+            over(node);
+            node.passes(seconds(later));
+            let report = report(node, 2 * MB);
+            hears(node, &report);
+        })
+    };
+    book.case("FR-36 | a second period, it is missing", &again(3), over);
+    book.case("FR-35 | the same period, more is missing", &again(1), over);
+    // What is tolerated is a share of one period, however often it is compared in it.
+    for (name, before) in [("FR-32 | little is missing once more", 3), ("FR-33 | little is missing twice in a period", 0)] {
+        let little = counted.after(|node| {
+            node.passes(seconds(before));
+            let report = report(node, MB + 60_000);
+            hears(node, &report);
+            node.passes(seconds(4));
+        });
+        book.case(name, &little, |node| {
+            let report = report(node, MB + 120_000);
+            hears(node, &report);
+        });
+    }
     book.close();
 }
 
@@ -491,7 +497,7 @@ fn what_an_attack_leads_to() {
                 let report = report(node, period * MB);
                 hears(node, &report);
                 if period == 1 {
-                    node.passes(seconds(2));
+                    node.passes(seconds(4));
                 }
             }
         });
