@@ -28,7 +28,7 @@ fn an_accepted_association_has_a_bucket_of_its_own_once_its_peer_is_authenticate
         let of_chain = counters.iter().filter(|counter| counter.chain == chain && counter.rule == "within the bucket");
         of_chain.map(|counter| counter.packets).sum()
     };
-    assert_eq!(within("in-opening"), 1, "one router has called");
+    assert_eq!(within("in-opening-written-to"), 1, "one router has called, whose Query has been answered");
     // What comes at once behind the peer's certificate may be there before the daemon has read that.
     wait_until("segments are counted for the association", || {
         application.send();

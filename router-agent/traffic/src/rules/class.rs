@@ -9,6 +9,7 @@ use super::expression::{
     Expression, answers_opening, destination_port, host, icmp_types, interface, opens, opens_nothing, protocol, resets, source_port,
 };
 use super::key::{Key, QUOTE};
+use super::peers::{self, Openings};
 use super::plan::{Bucket, Chain, Exemptions, Family, Interface, Rule, Table};
 use super::{ASSOCIATION_MARK, GIST_PORT, HostRules, LISTENER_MARK};
 
@@ -68,6 +69,14 @@ impl Listed<'_> {
             let chain: Cow<'static, str> = format!("{}-{}", way.word(), class.name.replace(' ', "-")).into();
             table.add_bucket(chain.clone(), class.bucket, way.interface(), Expression::Accept);
             rules.extend(class.tests.into_iter().map(|test| Rule::new(class.name.clone(), [test, vec![Expression::Jump(chain.clone())]])));
+        }
+        let chain = match way {
+            Way::Out => "out-signalling",
+            Way::In => "in-signalling",
+        };
+        peers::signalling(chain, way.interface(), &self.exemptions, Expression::Accept, table);
+        if way == Way::Out {
+            table.put_first(chain, [peers::written_to(Vec::new(), table.family)]);
         }
         rules.extend(self.association(way, table));
         rules
@@ -149,13 +158,10 @@ impl Listed<'_> {
                 [unasked, answers].into_iter().chain(rules).collect()
             }
             Way::In => {
-                let (opening, openings, listener, others) = ("in-opening", "in-openings", "in-listener", "in-listener-others");
-                table.add_bucket(openings, buckets.openings, way.interface(), Expression::Accept);
-                let source = Key::Source(way.interface());
-                table.add_buckets(opening, buckets.of_one(table.family), source, Expression::Jump(openings.into()), Some(openings));
+                table.put_first(authenticated, [peers::speaks(table.family)]);
+                let opening = arriving_openings(buckets, table);
                 table.add_buckets(handshake, buckets.handshakes, Key::Connection(way.interface()), Expression::Accept, None);
-                table.add_bucket(others, buckets.listener, way.interface(), Expression::Accept);
-                table.add_buckets(listener, buckets.listener, Key::Source(way.interface()), Expression::Accept, Some(others));
+                let listener = arrives_at_the_listener(buckets, table);
                 const SOCKET: &str = "in-association-socket";
                 table.chains.push(of_marked_sockets(SOCKET, self.path_mark, authenticated, opening, listener, handshake));
                 [to, from].map(|test| Rule::new("association", [test, vec![Expression::Jump(SOCKET.into())]])).into()
@@ -175,15 +181,62 @@ pub(super) fn unasked_resets(association_port: u16, path_mark: u32, bucket: Buck
     Rule::new("resets", [protocol(TCP), source_port(association_port), resets(), not_authenticated, to_chain])
 }
 
+/// Adds the chains for segments that open associations, and answers the name of the first. Strangers share by source, then by network, then
+/// all; those written to have the same once more, apart; a peer has its own.
+fn arriving_openings(buckets: Exemptions, table: &mut Table) -> &'static str {
+    const STRANGERS: [&str; 3] = ["in-opening", "in-openings-network", "in-openings"];
+    const WRITTEN_TO: [&str; 3] = ["in-opening-written-to", "in-openings-written-to-network", "in-openings-written-to"];
+    const OF_A_PEER: &str = "in-opening-peer";
+    let (arriving, family) = (Interface::Arriving, table.family);
+    let strangers = (STRANGERS, Key::Source(arriving), buckets.of_one(family));
+    let written_to = (WRITTEN_TO, Key::Peer(arriving), buckets.openings_of_one);
+    for ([of_one, of_a_network, all], key, bucket) in [strangers, written_to] {
+        table.add_bucket(all, buckets.openings, arriving, Expression::Accept);
+        let next = Expression::Jump(all.into());
+        table.add_buckets(of_a_network, buckets.openings_of_a_network, Key::SourceNetwork(arriving), next, Some(all));
+        table.add_buckets(of_one, bucket, key, Expression::Jump(of_a_network.into()), Some(all));
+    }
+    let [opening, .., all] = STRANGERS;
+    table.add_buckets(OF_A_PEER, buckets.openings_of_one, Key::Peer(arriving), Expression::Accept, Some(all));
+    let known = Openings { of_a_peer: OF_A_PEER, of_one_written_to: "in-opening-written-to" };
+    table.put_first(opening, peers::openings(known, arriving, family));
+    opening
+}
+
+/// The same for segments of no connection: the last of an opening by SYN cookie is one.
+fn arrives_at_the_listener(buckets: Exemptions, table: &mut Table) -> &'static str {
+    const LISTENER: &str = "in-listener";
+    const OF_ONE_KNOWN: &str = "in-listener-known";
+    const OTHERS: &str = "in-listener-others";
+    let arriving = Interface::Arriving;
+    table.add_bucket(OTHERS, buckets.listener, arriving, Expression::Accept);
+    table.add_buckets(LISTENER, buckets.listener, Key::Source(arriving), Expression::Accept, Some(OTHERS));
+    table.add_buckets(OF_ONE_KNOWN, buckets.listener, Key::Peer(arriving), Expression::Accept, Some(OTHERS));
+    let known = Openings { of_a_peer: OF_ONE_KNOWN, of_one_written_to: OF_ONE_KNOWN };
+    table.put_first(LISTENER, peers::openings(known, arriving, table.family));
+    LISTENER
+}
+
 /// Segments with which the kernel answers what opens associations, in whoever's name: again and again, if nobody goes on. So they are
-/// few to each address, and to each network of addresses, however many it has.
+/// few to each address, and to each network of addresses, however many it has; as many once more to addresses of it that were written to,
+/// so that nobody else keeps their answers back. A peer's have no bucket but that of its address.
 pub(super) fn answered_openings(association_port: u16, path_mark: u32, buckets: Exemptions, table: &mut Table) -> Rule {
     const TO_ONE: &str = "out-opening";
     const TO_A_NETWORK: &str = "out-openings";
-    let leaving = Interface::Leaving;
-    table.add_buckets(TO_A_NETWORK, buckets.openings_of_a_network, Key::DestinationNetwork(leaving), Expression::Accept, None);
-    let next = Expression::Jump(TO_A_NETWORK.into());
-    table.add_buckets(TO_ONE, buckets.of_one(table.family), Key::Destination(leaving), next, None);
+    const TO_ONE_WRITTEN_TO: &str = "out-opening-written-to";
+    const TO_ITS_NETWORK: &str = "out-openings-written-to";
+    const TO_A_PEER: &str = "out-opening-peer";
+    let (leaving, family) = (Interface::Leaving, table.family);
+    let strangers = (TO_ONE, TO_A_NETWORK, Key::Destination(leaving), buckets.of_one(family));
+    let written_to = (TO_ONE_WRITTEN_TO, TO_ITS_NETWORK, Key::Peer(leaving), buckets.openings_of_one);
+    for (to_one, to_a_network, key, bucket) in [strangers, written_to] {
+        let network = Key::DestinationNetwork(leaving);
+        table.add_buckets(to_a_network, buckets.openings_of_a_network, network, Expression::Accept, None);
+        table.add_buckets(to_one, bucket, key, Expression::Jump(to_a_network.into()), None);
+    }
+    table.add_buckets(TO_A_PEER, buckets.openings_of_one, Key::Peer(leaving), Expression::Accept, None);
+    let known = Openings { of_a_peer: TO_A_PEER, of_one_written_to: TO_ONE_WRITTEN_TO };
+    table.put_first(TO_ONE, peers::openings(known, leaving, family));
     let mut listeners = but_for_ways(Expression::LoadMark, path_mark);
     listeners.push(Expression::Equal(host(LISTENER_MARK)));
     let to_chain = vec![Expression::Jump(TO_ONE.into())];

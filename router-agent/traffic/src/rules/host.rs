@@ -6,6 +6,7 @@ use super::asking;
 use super::class::{self, Way};
 use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, host, interface, reassembly};
 use super::fragments;
+use super::peers;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 
 /// Priority of the chain that queues what the host sends.
@@ -17,6 +18,7 @@ const BACK: i32 = -310;
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let mut table = Table::new(family);
     table.sets.push(admitted::set());
+    table.sets.extend(peers::sets());
     let mut outbound = relayed(rules);
     outbound.push(Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()]));
     outbound.extend(rules.relayed.map(|mark| Rule::new("relayed", [is_marked(mark), pass()])));

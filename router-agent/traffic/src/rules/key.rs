@@ -12,8 +12,14 @@ pub(super) enum Key {
     Connection(Interface),
     /// Where a packet comes from, an IPv4 address or an IPv6 /64, on one interface.
     Source(Interface),
+    /// The network that a packet comes from, an IPv4 /24 or an IPv6 /48, on one interface.
+    SourceNetwork(Interface),
     /// The very address that a packet comes from, by whatever interface.
     SourceAddress,
+    /// The very address that a packet goes to, by whatever interface.
+    DestinationAddress,
+    /// The very address of the other end on one interface: the source of what arrives, the destination of what leaves.
+    Peer(Interface),
     /// Where a packet goes, an IPv4 address or an IPv6 /64, on one interface.
     Destination(Interface),
     /// The network that a packet goes to, an IPv4 /24 or an IPv6 /48, on one interface.
@@ -39,7 +45,9 @@ impl Key {
             // The node's own interface indices: packets cannot fill it.
             Self::Interface(_) => 1024,
             // Only what belongs to connections comes so far, on each interface on which somebody guesses one.
-            Self::Connection(_) | Self::Source(Interface::Arriving) => 16_384,
+            Self::Connection(_) | Self::Source(Interface::Arriving) | Self::SourceNetwork(_) => 16_384,
+            // Addresses that this node knows, of which another set holds so many.
+            Self::Peer(_) => 65_536,
             // An element that has ended may stand beside the next for a while.
             Self::Owner | Self::Everything => 1024,
             // What goes out was let in before, within a bucket.
@@ -49,6 +57,7 @@ impl Key {
             | Self::QuotedAssociation
             | Self::Datagram
             | Self::SourceAddress
+            | Self::DestinationAddress
             | Self::Source(Interface::Leaving) => 65_536,
         }
     }
@@ -88,9 +97,24 @@ impl Key {
                 };
                 vec![interface(of), source]
             }
+            Self::SourceNetwork(of) => {
+                let network = match family {
+                    Family::Ipv4 => Part::new(INTEGER, 3, Expression::LoadNetwork { offset: 12, len: 3 }),
+                    Family::Ipv6 => Part::new(INTEGER, 6, Expression::LoadNetwork { offset: 8, len: 6 }),
+                };
+                vec![interface(of), network]
+            }
             Self::SourceAddress => {
                 let [source, _] = addresses(family);
                 vec![source]
+            }
+            Self::DestinationAddress => {
+                let [_, destination] = addresses(family);
+                vec![destination]
+            }
+            Self::Peer(of) => {
+                let [source, destination] = addresses(family);
+                vec![interface(of), if of == Interface::Arriving { source } else { destination }]
             }
             Self::Destination(of) => {
                 let destination = match family {
@@ -236,6 +260,11 @@ mod tests {
             (Key::QuotedAssociation, Family::Ipv6, 36),
             (Key::SourceAddress, Family::Ipv4, 4),
             (Key::SourceAddress, Family::Ipv6, 16),
+            (Key::DestinationAddress, Family::Ipv6, 16),
+            (Key::Peer(Interface::Arriving), Family::Ipv4, 8),
+            (Key::Peer(Interface::Leaving), Family::Ipv6, 20),
+            (Key::SourceNetwork(Interface::Arriving), Family::Ipv4, 8),
+            (Key::SourceNetwork(Interface::Arriving), Family::Ipv6, 12),
             (Key::Destination(Interface::Leaving), Family::Ipv6, 12),
             (Key::DestinationNetwork(Interface::Leaving), Family::Ipv4, 8),
             (Key::DestinationNetwork(Interface::Leaving), Family::Ipv6, 12),

@@ -9,7 +9,8 @@
 //! What is exempted is the list of X-58, each entry with a token bucket of its own on each interface; a counter stands on
 //! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`],
 //! [`LISTENER_MARK`]), not by their port alone, and each association has a bucket of its own, so that no flood of other segments
-//! touches it. If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
+//! touches it. Whom the node knows opens associations and signals within buckets of its own, so that no flood in made-up names keeps it
+//! out (`peers`). If the kernel cannot tell sockets, or refuses the rules for any other reason, installing fails with an
 //! error that says so; nothing weaker is set, and a node that had no rules is closed altogether.
 
 mod admitted;
@@ -22,9 +23,11 @@ mod exempt;
 mod expression;
 mod fragments;
 mod host;
+mod kept;
 mod key;
 mod mode;
 mod observe;
+mod peers;
 mod plan;
 mod reassembly;
 mod router;
@@ -270,8 +273,11 @@ fn close_through(socket: &Socket, role: Role) -> Result<bool, NetlinkError> {
 
 /// Rules that this kernel refuses, for example because it cannot tell sockets, leave the node closed and not open.
 fn install(socket: &Socket, role: Role, tables: &[plan::Table]) -> Result<(), NetlinkError> {
+    let known = kept::Peers::standing(socket, role);
     socket.transact(batch::replace(role, tables)).inspect_err(|_| {
         // If even this is refused, the first refusal says more.
         let _ = close_through(socket, role);
-    })
+    })?;
+    known.put_back(socket, role);
+    Ok(())
 }

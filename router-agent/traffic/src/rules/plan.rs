@@ -63,18 +63,25 @@ impl Bucket {
 pub struct Exemptions {
     /// GIST datagrams to and from the node itself.
     pub signalling: Bucket,
+    /// GIST datagrams of one address from which an authenticated association has spoken lately, and to it. What is above that goes by the
+    /// bucket of all.
+    pub signalling_of_a_peer: Bucket,
+    /// Those of all such addresses together, besides the bucket of all.
+    pub signalling_of_peers: Bucket,
     /// TCP segments of one authenticated messaging association on one interface: whoever knows the ports of an association and
     /// poses as its peer takes from that association alone.
     pub association: Bucket,
-    /// TCP segments that open connections to the port of associations.
+    /// TCP segments that open connections to the port of associations: those of strangers, and as many once more of addresses to which
+    /// this node has just sent a GIST datagram. Those of addresses from which an authenticated association has spoken lately have none
+    /// but [their own](Self::openings_of_one).
     pub openings: Bucket,
     /// Of these, what comes from one source on one interface, an IPv4 address, and what leaves as an answer to it: anybody can open in
-    /// anybody's name, and the answer is sent several times.
+    /// anybody's name, and the answer is sent several times. An IPv6 address if the node knows it as above.
     pub openings_of_one: Bucket,
-    /// The same for an IPv6 /64, which may be one host or many.
+    /// The same for the IPv6 /64 of a stranger, which may be one host or many.
     pub openings_of_one_ipv6: Bucket,
-    /// Answers to openings that leave for one network, an IPv4 /24 or an IPv6 /48: at once as many as an IPv4 /24 has hosts, which may all
-    /// open when a router is back.
+    /// Of the openings, what comes from one network, an IPv4 /24 or an IPv6 /48, and what leaves as an answer to it: at once as many as an
+    /// IPv4 /24 has hosts, which may all open when a router is back. Less than all openings, so that no network takes them all.
     pub openings_of_a_network: Bucket,
     /// Further TCP segments of connections whose peer has not been authenticated yet, and of closed ones: what comes in of one
     /// connection on one interface, what goes out of all on one interface.
@@ -96,8 +103,10 @@ impl Default for Exemptions {
     fn default() -> Self {
         Self {
             signalling: Bucket::new(500, 200),
+            signalling_of_a_peer: Bucket::new(100, 100),
+            signalling_of_peers: Bucket::new(2000, 500),
             association: Bucket::new(2000, 1000),
-            openings: Bucket::new(100, 100),
+            openings: Bucket::new(500, 500),
             openings_of_one: Bucket::new(5, 10),
             openings_of_one_ipv6: Bucket::new(50, 300),
             openings_of_a_network: Bucket::new(100, 300),
@@ -116,6 +125,8 @@ impl Exemptions {
     pub const fn of_a_router() -> Self {
         Self {
             signalling: Bucket::new(2000, 500),
+            signalling_of_a_peer: Bucket::new(200, 200),
+            signalling_of_peers: Bucket::new(4000, 1000),
             association: Bucket::new(20_000, 10_000),
             openings: Bucket::new(1000, 500),
             openings_of_one: Bucket::new(5, 10),
@@ -168,7 +179,7 @@ impl Set {
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
     pub(super) fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
-        let made_up = matches!(key, Key::Source(_) | Key::Destination(_) | Key::Connection(_));
+        let made_up = matches!(key, Key::Source(_) | Key::SourceNetwork(_) | Key::Destination(_) | Key::Connection(_) | Key::Peer(_));
         let least = if made_up { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
         Self { name, key, is_map: false, timeout: full_again.saturating_add(1000).max(least) }
     }
@@ -295,6 +306,13 @@ impl Table {
         rules.extend(others.map(|chain| Rule::new("without a bucket", [vec![Expression::Jump(chain.into())]])));
         self.sets.push(set);
         self.chains.push(Chain { name, base: None, rules });
+    }
+
+    /// Puts rules before those that the chain has so far.
+    pub(super) fn put_first<const N: usize>(&mut self, chain: &str, rules: [Rule; N]) {
+        if let Some(chain) = self.chains.iter_mut().find(|known| known.name == chain) {
+            chain.rules.splice(..0, rules);
+        }
     }
 
     /// A bucket that holds octets of IP packets instead of packets, for each of what `key` tells apart. The kernel lets as many pass

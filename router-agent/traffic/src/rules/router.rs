@@ -2,11 +2,14 @@
 
 use super::admitted::{self, ADMITTED};
 use super::class::{self, Way};
-use super::expression::{ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, unfragmented};
+use super::expression::{
+    ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, source_port, unfragmented,
+};
 use super::fragments;
 use super::key::Key;
 use super::mode;
 use super::observe;
+use super::peers;
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
@@ -20,7 +23,10 @@ const NO_WAYS: u32 = 0;
 pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let mut table = Table::new(family);
     table.sets.push(admitted::set());
-    table.add_bucket("signalling", rules.signalling, Interface::Arriving, Expression::Queue(rules.signalling_queue));
+    table.sets.extend(peers::sets());
+    let to_queue = || Expression::Queue(rules.signalling_queue);
+    table.add_bucket("signalling", rules.signalling, Interface::Arriving, to_queue());
+    peers::signalling("signalling", Interface::Arriving, &rules.exemptions, to_queue(), &mut table);
     table.add_bucket("passed-signalling", rules.passed_signalling, Interface::Arriving, Expression::Accept);
     for bucket in ["own-errors", "own-errors-about-size"] {
         table.add_bucket(bucket, rules.own_errors, Interface::Leaving, Expression::Accept);
@@ -118,13 +124,14 @@ fn output(rules: &RouterRules, table: &mut Table) -> Chain {
     tests.push(redirect.concat());
     let jump = || vec![Expression::Jump("own-errors".into())];
     let answers = class::answered_openings(rules.association_port, 0, rules.exemptions, table);
+    let signals = peers::written_to([protocol(UDP), source_port(GIST_PORT)].concat(), family);
     let of_permissions = about_the_size_of_permitted(table);
     let about_size = Rule::new("own errors about size", [class::too_big(family), vec![Expression::Jump("own-errors-about-size".into())]]);
     let others = tests.into_iter().map(|test| Rule::new("own errors", [test, jump()]));
     Chain {
         name: "output".into(),
         base: Some(Base { hook: Hook::Output, priority: 0, kind: "filter", policy: Policy::Accept }),
-        rules: [resets, answers, of_permissions, about_size].into_iter().chain(others).collect(),
+        rules: [signals, resets, answers, of_permissions, about_size].into_iter().chain(others).collect(),
     }
 }
 
