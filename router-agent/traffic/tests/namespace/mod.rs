@@ -15,8 +15,8 @@ use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, REPLACE, Socket, Writ
 use traffic::processor::PacketId;
 use traffic::queue::{Delivery, Queue, ReceiveBuffer};
 
-/// How long a test waits for something that is to come.
-pub const SOON: Duration = Duration::from_secs(5);
+/// How long a test waits for something that is to come, however busy the machine is.
+pub const SOON: Duration = Duration::from_secs(20);
 /// How long a test waits for something that must not come.
 pub const QUIET: Duration = Duration::from_millis(200);
 
@@ -230,6 +230,11 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < SOON, "did not happen: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Seconds that have begun since then, and one more: for what a bucket lets pass at most meanwhile.
+pub fn seconds_since(start: Instant) -> u32 {
+    u32::try_from(start.elapsed().as_secs()).unwrap() + 2
 }
 
 /// Sets a link of the calling thread's namespace up.
