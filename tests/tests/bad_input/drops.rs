@@ -35,7 +35,11 @@ fn what_is_above_a_bucket_and_what_finds_the_signalling_queue_full_is_shown() {
         let _ = attacker.send(&flood);
     }
     kill(router.pid(), Signal::SIGCONT).unwrap();
-    wait_until("both are shown", || above_the_bucket(&router) > 0 && queue_full(&router) > 0);
+    wait_until("both are shown", || {
+        // On a busy machine what was sent may have been no more than the bucket gives.
+        let _ = attacker.send(&flood);
+        above_the_bucket(&router) > 0 && queue_full(&router) > 0
+    });
 
     let shown = end(command(Router, "counters").arg("--control").arg(router.control()));
     assert_eq!(shown.code, Some(0));
