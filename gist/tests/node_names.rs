@@ -1,11 +1,16 @@
-//! Names that are this node's own, and names that are no application's (RFC 5971 §3.5, A.3.1.3; G-346).
+//! Names and addresses that are this node's own, and names that are no application's (RFC 5971 §3.5, A.3.1.3; G-158, G-346).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod node_world;
 
-use gist::api::PathId;
-use gist::node::{NodeConfig, Registration};
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use gist::api::{PathId, TransferAttributes};
+use gist::node::{Datagram, NodeConfig, Registration};
 use gist::wire::{Body, Data, Message, MessageType, Nli, NslpId, PeerIdentity};
 use node_world::*;
 
@@ -62,5 +67,78 @@ fn nslpid_0_is_not_served_if_it_is_registered() {
         let data = Message { hop_count: 5, nslp_id, source_is_signalling: false, body: Body::Data(data), unknown: Vec::new() };
         world.inject(1, passing("10.0.1.1:270", &data));
         assert_eq!(world.received(1).len(), served);
+    }
+}
+
+/// The router's other address on the receiver's link.
+const OTHER: &str = "10.0.2.250";
+
+/// The router asks, nobody has heard its first Query or the answer to it, which is kept, and then it leaves by its other address.
+fn moving(datagrams: bool) -> (World, Datagram) {
+    let mut world = World::chain_with(move |number, config| {
+        if number == 1 {
+            config.local_addresses.push(address(OTHER));
+        }
+        if datagrams {
+            config.registrations[0].offer.clear();
+        }
+    });
+    world.members[1].credentials.addresses.push(address(OTHER));
+    let kept: Rc<RefCell<Option<Datagram>>> = Rc::default();
+    let first = Rc::clone(&kept);
+    world.tap(move |_, parcel| match parcel {
+        Parcel::Datagram { from: 2, datagram, .. } if first.borrow().is_none() => {
+            *first.borrow_mut() = Some(datagram.clone());
+            Fate::Lose
+        }
+        _ => Fate::Pass,
+    });
+    let attributes = if datagrams { TransferAttributes::default() } else { TransferAttributes::RELIABLE_AND_SECURE };
+    world.send(1, gist::api::SendMessage { attributes, ..text("down") });
+    world.run(Duration::from_millis(100));
+    world.leaves_by(1, "10.0.2.0/24", OTHER);
+    let kept = kept.borrow().clone().expect("the first Response");
+    (world, kept)
+}
+
+/// Which of its addresses the router has named in messages of a kind.
+fn named_in(world: &World, kind: MessageType) -> Vec<IpAddr> {
+    let all = world.datagrams_of(1, kind).into_iter().map(|(_, _, message)| message);
+    let on_associations = world.on_associations.iter().filter(|(_, from, _)| *from == 1).map(|(_, _, message)| message.clone());
+    let all = all.chain(on_associations.filter(|message| message.message_type() == kind));
+    all.map(|message| message.nli().unwrap().address).collect()
+}
+
+/// G-158, G-194, G-251: a handshake goes where the flow goes now, not where it went when the first Query left: what answers to an address
+/// that packets do not come from any more may find nobody there.
+#[test]
+fn a_query_that_is_repeated_follows_the_route_of_the_moment() {
+    for datagrams in [false, true] {
+        let (mut world, _) = moving(datagrams);
+        world.run(secs(1));
+        assert_eq!(named_in(&world, MessageType::Query), [address("10.0.2.254"), address(OTHER)]);
+        assert_eq!(named_in(&world, MessageType::Confirm), [address(OTHER)]);
+        assert_eq!(world.payloads(2), ["down"], "datagrams: {datagrams}");
+    }
+}
+
+/// G-195: a reply to any of the transmissions is good, so the Confirm names what that one has named: the Responder-Cookie is bound to it.
+#[test]
+fn an_answer_to_the_query_of_the_former_route_is_still_good() {
+    for datagrams in [false, true] {
+        let (mut world, first) = moving(datagrams);
+        let nothing_passes = world.blackout.clone();
+        let shut = nothing_passes.clone();
+        world.tap(move |_, _| if shut.get() { Fate::Lose } else { Fate::Pass });
+        nothing_passes.set(true);
+        world.run(secs(1));
+        nothing_passes.set(false);
+        assert_eq!(named_in(&world, MessageType::Query), [address("10.0.2.254"), address(OTHER)]);
+        world.inject(1, first);
+        world.run(Duration::from_millis(400));
+        assert_eq!(named_in(&world, MessageType::Confirm), [address("10.0.2.254")]);
+        assert_eq!(world.payloads(2), ["down"], "datagrams: {datagrams}");
+        let counters = world.node(2).counters();
+        assert_eq!((counters.bad_responder_cookies, counters.flows_refused), (0, 0));
     }
 }

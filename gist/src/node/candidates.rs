@@ -75,7 +75,7 @@ impl Node {
             // Answers to several transmissions of one Query come from one peer, and its association opens already.
             Some(Plan::Reuse(id)) if machine.candidate(id).is_some() => return,
             Some(Plan::Reuse(_) | Plan::Open { .. }) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
-            Some(_) if machine.handshake.opened >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(_) if usize::from(machine.handshake.opened) >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(Plan::Reuse(id)) => id,
             Some(Plan::Open { remote, protected }) => self.open_association(machine, accepted, (remote, protected), now),
             Some(Plan::Datagram(_)) | None => return,
@@ -92,11 +92,10 @@ impl Node {
     pub(super) fn prove_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
         let proof = self.hello_id();
         let Some(id) = input.association() else { return };
-        let (own, path) = (machine.handshake.own, machine.path);
         let Some(candidate) = machine.candidates.iter_mut().find(|candidate| candidate.association == id) else { return };
         (candidate.proof, candidate.confirmed) = (Some(proof), Some(now));
         let accepted = candidate.accepted.clone();
-        self.send_confirm(key, Route::Association(id), (own, path), &accepted, now);
+        self.send_confirm(key, Route::Association(id), machine.path, &accepted, now);
         let input = AssociationInput::Proof(proof, Box::new(key.clone()));
         self.tasks.push_back(Task::Association(id, Event::TgTest, input));
     }
@@ -148,7 +147,7 @@ impl Node {
         let announced = accepted.response.responder.as_ref().and_then(|responder| responder.stack.as_ref());
         let hold_time = announced.map_or(self.config.hold_time, |stack| stack.configuration.hold_time);
         let path = machine.path;
-        let source = machine.handshake.own.filter(|_| path != PathId::ROUTED);
+        let source = accepted.own.filter(|_| path != PathId::ROUTED);
         self.associations.insert(id, Association::new(true, remote, hold_time, now).by(path, source).over_tls(protected));
         self.associations.name(id, &Peer::from(&accepted.response.nli));
         self.tasks.push_back(Task::Association(id, Event::TgConnect, AssociationInput::None));

@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::wire::{CommonHeader, Cookie, ErrorCause, MessageType, Response};
 
 /// T2 as a multiple of T1 (G-192).
-const MAX_BACKOFF: u32 = 64;
+pub(super) const MAX_BACKOFF: u32 = 64;
 
 /// Bytes of a Query-Cookie (G-331).
 const COOKIE_LENGTH: usize = 16;
@@ -55,8 +55,10 @@ pub(super) struct Querying {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Handshake {
     pub(super) started: Instant,
-    /// The node's own address in the NLI, the same in all its Queries and the Confirm (the Responder-Cookie is bound to it).
+    /// The node's own address in the NLI: that by which the flow left when the last Query went, or of the Query that the peer has answered.
     pub(super) own: Option<IpAddr>,
+    /// What it was in the Queries before, if the route has changed since.
+    former: Option<Box<Former>>,
     /// The cookie of each transmission with its moment: a reply to any is good (G-195). At most 8, by the backoff.
     pub(super) cookies: Vec<([u8; COOKIE_LENGTH], Instant)>,
     /// How long the Queries are, in 32-bit words after the common header: what an Error about one echoes.
@@ -68,7 +70,15 @@ pub(super) struct Handshake {
     /// Why the last peer that answered was not taken.
     pub(super) setback: Option<Box<SendError>>,
     /// Peers that answered and were heard so far, each for a connection or a Confirm.
-    pub(super) opened: usize,
+    pub(super) opened: u8,
+}
+
+/// The address that the first `queries` transmissions named, but for those that had another one even before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Former {
+    own: IpAddr,
+    queries: usize,
+    before: Option<Box<Former>>,
 }
 
 /// A message that waits.
@@ -113,6 +123,8 @@ pub(super) struct AcceptedResponse {
     pub(super) origin: Origin,
     pub(super) hop_count: u8,
     pub(super) plan: Option<Plan>,
+    /// The node's own address in the Query that it answers: the Responder-Cookie is bound to it, so the Confirm names it too.
+    pub(super) own: Option<IpAddr>,
 }
 
 /// How the peer of a Response is to be reached.
@@ -129,11 +141,27 @@ pub(super) enum Plan {
 
 impl Handshake {
     pub(super) fn new(started: Instant, own: Option<IpAddr>) -> Self {
-        Self { started, own, cookies: Vec::new(), words: 0, endpoint_found: false, refusal: None, setback: None, opened: 0 }
+        let (cookies, former) = (Vec::new(), None);
+        Self { started, own, former, cookies, words: 0, endpoint_found: false, refusal: None, setback: None, opened: 0 }
     }
 }
 
 impl Handshake {
+    /// From now on the node goes by this address (G-158): the route may be another one than when the last Query went.
+    pub(super) fn leave_from(&mut self, own: IpAddr) {
+        let old = self.own.replace(own).filter(|old| *old != own && !self.cookies.is_empty());
+        if let Some(old) = old {
+            self.former = Some(Box::new(Former { own: old, queries: self.cookies.len(), before: self.former.take() }));
+        }
+    }
+
+    /// The address that the Query with this cookie has named.
+    pub(super) fn own_for(&self, cookie: &Cookie) -> Option<IpAddr> {
+        let number = self.cookies.iter().position(|(own, _)| own == cookie.as_bytes())?;
+        let earlier = core::iter::successors(self.former.as_deref(), |former| former.before.as_deref());
+        earlier.take_while(|former| number < former.queries).last().map(|former| former.own).or(self.own)
+    }
+
     /// Whether this is the header of one of its Queries, as somebody on the way may have got it: longer, if a NAT has added what it changed.
     pub(super) fn has_sent(&self, header: &CommonHeader, translated: bool) -> bool {
         let is_query = header.message_type == Ok(MessageType::Query) && header.hop_count <= HOP_COUNT;

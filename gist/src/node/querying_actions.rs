@@ -32,8 +32,7 @@ impl Node {
             Action::Start(timer) => self.start_querying_timer(key, machine, timer, now),
             Action::Stop(timer) => self.timers.stop(&TimerKey::Querying(key.clone(), timer)),
             Action::NewHandshake => {
-                let own = self.own_address_for(&key.mri).or(machine.handshake.own);
-                machine.handshake = Handshake::new(now, own);
+                machine.handshake = Handshake::new(now, machine.handshake.own);
             }
             Action::SendQuery => {
                 self.send_query(key, machine, now);
@@ -73,7 +72,7 @@ impl Node {
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
                 if let (Some(route), Some(accepted)) = (machine.route, machine.answer(input)) {
-                    self.send_confirm(key, route, (machine.handshake.own, machine.path), &accepted, now);
+                    self.send_confirm(key, route, machine.path, &accepted, now);
                 }
             }
             Action::DeliverData => {
@@ -184,6 +183,7 @@ impl Node {
         }
         machine.handle = Some(self.handle_of_responder(accepted));
         machine.peer = Some(self.kept(Peer::from(nli), route.association()));
+        accepted.own.into_iter().for_each(|own| machine.handshake.leave_from(own));
         machine.route = Some(route);
         machine.validity = self.believed_validity(accepted);
         machine.valid_until = Some(since + machine.validity);

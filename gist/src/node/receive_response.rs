@@ -48,9 +48,10 @@ impl Node {
             self.counters.address_mismatch += 1;
             return;
         }
+        let named = machine.handshake.own_for(&response.query_cookie);
         let own = machine.route.and_then(|route| route.association()).filter(|_| machine.peer == Some(Peer::from(&response.nli)));
         let plan = self.plan(&key, &response, &received.origin, (asked_at, now), own);
-        let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan };
+        let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan, own: named };
         self.querying_event(&key, querying::Event::RxResponse, QueryingInput::Response(Box::new(accepted)), now);
     }
 

@@ -93,7 +93,8 @@ impl Node {
     /// node's own (G-251); the cookie is a new one each time (G-194).
     pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
         let Some(registration) = self.registration(key.nslp_id) else { return };
-        let Some(own) = machine.handshake.own else { return };
+        let Some(own) = self.own_address_for(&key.mri).or(machine.handshake.own) else { return };
+        machine.handshake.leave_from(own);
         let is_downstream = key.mri.direction() == Direction::Downstream;
         let destination = query_destination(&key.mri);
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
@@ -143,16 +144,9 @@ impl Node {
     }
 
     /// Confirms, over the association if there is one (G-145), where it is the first message for the flow (G-084).
-    pub(super) fn send_confirm(
-        &mut self,
-        key: &RoutingKey,
-        route: Route,
-        (own, path): (Option<IpAddr>, PathId),
-        accepted: &AcceptedResponse,
-        now: Instant,
-    ) {
+    pub(super) fn send_confirm(&mut self, key: &RoutingKey, route: Route, path: PathId, accepted: &AcceptedResponse, now: Instant) {
         let response = &accepted.response;
-        let Some(own) = own else { return };
+        let Some(own) = accepted.own else { return };
         if !response.confirm_requested {
             return;
         }

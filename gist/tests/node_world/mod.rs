@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,7 +49,7 @@ pub const PLAIN_PORT: u16 = 30271;
 /// Mixes well and is no MAC; knows which own address faces which prefix.
 #[derive(Debug)]
 pub struct WorldBackend {
-    routes: Vec<(AddressPrefix, IpAddr)>,
+    routes: Mutex<Vec<(AddressPrefix, IpAddr)>>,
 }
 
 impl Backend for WorldBackend {
@@ -64,7 +64,7 @@ impl Backend for WorldBackend {
     }
 
     fn egress_address(&self, destination: IpAddr) -> Option<IpAddr> {
-        self.routes.iter().find(|(prefix, _)| prefix.contains(destination)).map(|(_, own)| *own)
+        self.routes.lock().unwrap().iter().find(|(prefix, _)| prefix.contains(destination)).map(|(_, own)| *own)
     }
 
     /// 10.0.3.0/24 is nowhere, and 10/8 not on one side of anything.
@@ -76,7 +76,7 @@ impl Backend for WorldBackend {
     /// The link of 10.0.5.0/24 is a narrow one, behind a router.
     fn link_mtu(&self, destination: IpAddr) -> Option<u16> {
         let narrow: AddressPrefix = "10.0.5.0/24".parse().unwrap();
-        Some(if self.routes.len() > 1 && narrow.contains(destination) { NARROW } else { 1500 })
+        Some(if self.routes.lock().unwrap().len() > 1 && narrow.contains(destination) { NARROW } else { 1500 })
     }
 
     /// Something is known about the path to 10.0.4.0/24.
@@ -98,12 +98,17 @@ pub enum Fate {
     Pass,
     Lose,
     Change(Parcel),
+    /// It arrives so much later, and others before it.
+    Later(Duration),
+    /// It arrives, and so much later once more.
+    Twice(Duration),
 }
 
 type Tap = Box<dyn FnMut(Instant, &Parcel) -> Fate>;
 
 pub struct Member {
     pub node: Node,
+    backend: Arc<WorldBackend>,
     pub addresses: Vec<IpAddr>,
     pub credentials: PeerCredentials,
     /// Passes the application's messages on in their direction.
@@ -180,11 +185,13 @@ impl World {
         let credentials = credentials(name, addresses);
         let routes = routes.iter().map(|(prefix, own)| (prefix.parse().unwrap(), own.parse().unwrap())).collect();
         let addresses = config.local_addresses.clone();
-        let node = Node::new(config, Arc::new(WorldBackend { routes }), [number as u8 + 1; 32]);
+        let backend = Arc::new(WorldBackend { routes: Mutex::new(routes) });
+        let node = Node::new(config, Arc::<WorldBackend>::clone(&backend), [number as u8 + 1; 32]);
         let indications = Vec::new();
         let (stalled, unwritten) = (false, BTreeMap::new());
         self.members.push(Member {
             node,
+            backend,
             addresses,
             credentials,
             relays: false,
@@ -210,6 +217,12 @@ impl World {
         let now = self.now;
         self.members[number].node.handle_request(request, now);
         self.drain(number);
+    }
+
+    /// What goes to these destinations leaves the node by another address from now on, and nobody says so.
+    pub fn leaves_by(&mut self, number: usize, destinations: &str, own: &str) {
+        let route = (destinations.parse().unwrap(), own.parse().unwrap());
+        self.members[number].backend.routes.lock().unwrap().insert(0, route);
     }
 
     /// The node's own routes to this destination have changed.
@@ -256,7 +269,7 @@ impl World {
     /// The process starts anew, having forgotten everything.
     pub fn restart(&mut self, number: usize, change: impl Fn(usize, &mut NodeConfig)) {
         let fresh = Self::chain_with(change).members.swap_remove(number);
-        self.members[number].node = fresh.node;
+        (self.members[number].node, self.members[number].backend) = (fresh.node, fresh.backend);
         self.members[number].alive = true;
     }
 
@@ -448,13 +461,17 @@ impl World {
     }
 
     fn post_after(&mut self, delay: Duration, parcel: Parcel) {
-        let parcel = match (self.tap)(self.now, &parcel) {
-            Fate::Pass => parcel,
-            Fate::Lose => return,
-            Fate::Change(parcel) => parcel,
+        let arrivals = match (self.tap)(self.now, &parcel) {
+            Fate::Pass => vec![(parcel, Duration::ZERO)],
+            Fate::Lose => vec![],
+            Fate::Change(parcel) => vec![(parcel, Duration::ZERO)],
+            Fate::Later(later) => vec![(parcel, later)],
+            Fate::Twice(later) => vec![(parcel.clone(), Duration::ZERO), (parcel, later)],
         };
-        self.sent += 1;
-        self.parcels.insert((self.now + delay + DELAY, self.sent), parcel);
+        for (parcel, later) in arrivals {
+            self.sent += 1;
+            self.parcels.insert((self.now + delay + DELAY + later, self.sent), parcel);
+        }
     }
 
     fn owner(&self, address: IpAddr) -> Option<usize> {
