@@ -119,6 +119,9 @@ pub struct Registration {
     /// Whether the application takes messages that no routing state covers ([`crate::api::Reception::unvalidated`]): explicitly routed, and
     /// where it does not demand protection also in Q-mode. If not, they are refused like any other without state.
     pub unvalidated_data: bool,
+    /// When a routing state comes into being at the node that is asked. Counts for an application without an offer only: where associations
+    /// are offered, it is the Confirm that brings one, and the peer with it.
+    pub installation: Installation,
     /// The longest of its payloads that is sent or, on an association, received: bytes, 16,380 at most (G-370).
     pub longest_payload: usize,
 }
@@ -146,9 +149,27 @@ impl Registration {
             upstream_queries: false,
             asks_upstream: false,
             unvalidated_data: false,
+            installation: Installation::OnConfirm,
             longest_payload: MAX_VALUE_LENGTH,
         }
     }
+}
+
+/// When the node that is asked installs routing state (RFC 5971 §4.4.1, §6.3).
+///
+/// Before a Confirm nobody has shown to be where a Query says, and anybody can write one. So of the table a quarter at most is for states
+/// without one, which give way when the rest needs it; past that Queries are answered as with [`Installation::OnConfirm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Installation {
+    /// With the Confirm, and nothing is kept before (case 3). Costs nobody anything, so it is what to take.
+    #[default]
+    OnConfirm,
+    /// With the Query (case 2). The Response is repeated like a Query until the Confirm comes, for T2 at most, so that a lost one costs no
+    /// message of the peer's; whoever writes Queries in others' names has up to seven Responses sent to them for each.
+    OnQuery,
+    /// With the Query, and no Confirm is asked for (case 1): one message less, and nobody ever shows where he is. Another node that asks
+    /// about a state that there is has to confirm all the same.
+    WithoutConfirm,
 }
 
 /// Bounds of every table and queue. A full one refuses what is new and never evicts what a flow uses.
@@ -159,7 +180,8 @@ impl Registration {
 pub struct Caps {
     /// Querying and responding routing states together. Full: a message that needs a new one gets
     /// [`crate::api::SendError::QueueFull`], a Confirm is dropped. Over associations a responding one takes about 400 bytes, its timers
-    /// and its place among the association's users included, a querying one 650.
+    /// and its place among the association's users included, a querying one 650. One that is installed with the Query takes about 600 more
+    /// while its Confirm is awaited.
     pub routing_states: usize,
     /// Messaging associations, opened and accepted together. Full: one that no flow uses gives way, of the peer that holds most
     /// and only to one that holds less; else an accepted one is closed, an opening one refused.

@@ -17,6 +17,7 @@ mod doubt;
 mod error_reply;
 mod indicate;
 mod input;
+mod installation;
 mod machines;
 mod node_machine;
 mod output;
@@ -56,7 +57,9 @@ use crate::api::{AssociationId, Principal, Request, RoutingStatus};
 use crate::time::Instant;
 use crate::wire::{Direction, NslpId};
 
-pub use config::{AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, NodeConfig, NotAPrefix, PeerRole, Registration, Role};
+pub use config::{
+    AddressPrefix, ApdEntry, Caps, DatagramRate, IdentityPattern, Installation, NodeConfig, NotAPrefix, PeerRole, Registration, Role,
+};
 pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
 pub use output::{Output, Transmit};
 pub use transmit::SMALLEST_PATH_MTU;
@@ -65,6 +68,7 @@ pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
 use association::Associations;
 use cookie::ResponderCookies;
 use input::SharedBackend;
+use installation::Early;
 use querying::{Querying, QueryingInput};
 use random::{Random, Secret};
 use rate::RateLimiter;
@@ -89,6 +93,8 @@ pub struct Node {
     timers: Timers,
     querying: BTreeMap<RoutingKey, Box<Querying>>,
     responding: BTreeMap<RoutingKey, Box<Responding>>,
+    /// Of the responding states those that came with a Query.
+    early: Early,
     translations: Translations,
     /// How many querying states each principal's messages have led to.
     causes: BTreeMap<Principal, usize>,
@@ -120,6 +126,7 @@ impl Node {
             timers: Timers::default(),
             querying: BTreeMap::new(),
             responding: BTreeMap::new(),
+            early: Early::default(),
             translations: Translations::default(),
             causes: BTreeMap::new(),
             associations: Associations::default(),
@@ -243,7 +250,8 @@ impl Node {
     /// rate limit allows (G-110).
     fn validity(&self) -> Duration {
         // Over an association only the Query is a datagram.
-        let answered = if self.config.registrations.iter().all(Registration::is_secure) { 0 } else { self.responding.len() };
+        let confirmed = self.responding.len().saturating_sub(self.early.unconfirmed());
+        let answered = if self.config.registrations.iter().all(Registration::is_secure) { 0 } else { confirmed };
         let states = u32::try_from(self.querying.len() + answered).unwrap_or(u32::MAX);
         let bearable = Duration::from_secs(2).saturating_mul(states) / self.limiter.most_of_its_own();
         self.config.validity.max(bearable).clamp(Duration::from_millis(1), MAX_VALIDITY)

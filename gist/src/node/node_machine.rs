@@ -42,9 +42,10 @@ impl Node {
 
     fn node_action(&mut self, action: Action, input: &NodeInput, now: Instant) {
         match (action, input) {
-            (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(accepted, None, now),
+            (Action::SendResponse, NodeInput::Query(accepted)) => self.send_response(&accepted.asked, None, now),
             (Action::PropagateQuery, NodeInput::Query(accepted)) => self.propagate(&accepted.received, now),
             (Action::CreateResponding, NodeInput::Confirm(accepted)) => self.create_responding(accepted, now),
+            (Action::CreateResponding, NodeInput::Query(accepted)) => self.create_early(accepted, now),
             (Action::CreateQuerying, NodeInput::Message { key, message }) => self.create_querying(key, message, now),
             (Action::FindPeer, NodeInput::Wanted(key)) => self.find_peer(key, now),
             (Action::RejectMessage, NodeInput::Message { message, .. }) => {
@@ -80,7 +81,7 @@ impl Node {
 
     fn create_querying(&mut self, key: &RoutingKey, message: &SendMessage, now: Instant) {
         let cause = message.on_behalf_of;
-        if !self.has_room_for_state() || !self.has_share_to_cause(cause) {
+        if !self.has_share_to_cause(cause) || !self.make_room_for_state(now) {
             self.counters.refused_when_full += 1;
             return self.report_status(message.clone(), SendError::QueueFull);
         }
@@ -91,7 +92,7 @@ impl Node {
 
     /// A routing state that nothing waits for yet (G-069).
     fn find_peer(&mut self, key: &RoutingKey, now: Instant) {
-        if !self.has_room_for_state() || !self.has_share_to_cause(None) {
+        if !self.has_share_to_cause(None) || !self.make_room_for_state(now) {
             self.counters.refused_when_full += 1;
             return;
         }
@@ -104,16 +105,12 @@ impl Node {
     /// Late installation: nothing was kept for this peer before (G-128).
     fn create_responding(&mut self, accepted: &AcceptedConfirm, now: Instant) {
         let has_share = accepted.route.association().is_none_or(|id| self.has_share_of_states(id));
-        if !self.has_room_for_state() || !has_share {
+        if !has_share || !self.make_room_for_state(now) {
             return self.refuse_for_want_of_room(&accepted.received, now);
         }
         let message = &accepted.received.message;
         let key = RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri);
         self.responding.insert(key.clone(), Box::new(Responding::new(self.path_of(accepted))));
         self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(Box::new(accepted.clone())), now);
-    }
-
-    fn has_room_for_state(&self) -> bool {
-        self.routing_states() < self.config.caps.routing_states
     }
 }

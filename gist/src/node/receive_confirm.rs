@@ -1,6 +1,5 @@
 //! Confirms: where the responding node installs state (RFC 5971 §4.4.1 case 2, §5.7.1).
 
-use super::Node;
 use super::association::AssociationInput;
 use super::cookie::{Arrival, BadCookie, Bound, ResponderCookies};
 use super::machines::node::{Event, Guards};
@@ -11,6 +10,7 @@ use super::responding::{AcceptedConfirm, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::task::Task;
 use super::translation::Translation;
+use super::{Installation, Node};
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{Body, Confirm, ErrorCause, ErrorInfo, Mri, NslpId, ObjectType, ObjectTypeFault, ObjectValueFault, ObjectValueInfo};
@@ -141,7 +141,9 @@ impl Node {
             let input = route.association().map_or(RespondingInput::None, RespondingInput::Ended);
             self.responding_event(key, responding::Event::ErBadConfirm, input, now);
         }
-        let guards = Guards { late_installation: true, ..Guards::default() };
+        // In case 1 only a Response to somebody whose Query made no state has asked for one, by its cookie.
+        let late_installation = self.installation(key.nslp_id) != Installation::WithoutConfirm;
+        let guards = Guards { late_installation, ..Guards::default() };
         self.node_event(Event::RxConfirm, guards, &NodeInput::Stray(Box::new(received)), now);
     }
 

@@ -44,6 +44,7 @@ impl Node {
         let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
         let responding = self.responding.get(&theirs);
         let is_theirs = responding.map(|machine| machine.path_by(|route| is_from(route, &received, &data)).is_some());
+        let is_early = responding.is_some_and(|machine| machine.state == responding::State::AwaitingConfirm);
         let querying = self.querying.get(&ours).and_then(|machine| machine.route);
         let delivery = Delivery {
             payload: data.payload.clone(),
@@ -52,7 +53,9 @@ impl Node {
             mri: data.mri.clone(),
             explicit: data.explicit,
         };
-        if is_theirs == Some(true) {
+        if is_theirs == Some(true) && is_early {
+            self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Early(Box::new(received)), now);
+        } else if is_theirs == Some(true) {
             self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
         } else if querying.is_some_and(|route| is_from(&route, &received, &data)) {
             self.querying_event(&ours, querying::Event::RxData, QueryingInput::Data(delivery), now);

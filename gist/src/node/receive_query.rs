@@ -24,8 +24,8 @@ use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NslpId, ObjectType, ObjectTypeFault, Profile, Query, ResponderPart,
-    Response,
+    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, Nli, NslpId, ObjectType, ObjectTypeFault, Profile, Query,
+    ResponderPart, Response,
 };
 
 /// Below this an upstream Query has crossed more than one link (G-261).
@@ -37,6 +37,28 @@ pub(super) struct Existing {
     pub(super) route: Route,
     /// Whether the state has an answer to give, whatever else asks; see [`super::responding::Responding::take_answer`].
     pub(super) in_turn: bool,
+    /// Whether a Confirm is asked for.
+    pub(super) confirm: bool,
+}
+
+/// A Query, and what its way here showed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    pub(super) nslp_id: NslpId,
+    pub(super) query: Query,
+    pub(super) origin: DatagramOrigin,
+    pub(super) arrival: Arrival,
+}
+
+impl Asked {
+    /// What a Response needs of it where no association is offered, in memory of its own.
+    pub(super) fn detached(&self) -> Self {
+        let query = &self.query;
+        let cookie = Cookie::new(query.cookie.as_bytes().to_vec()).unwrap_or_else(|| query.cookie.clone());
+        let nli = Nli { peer: Peer::from(&query.nli).detached().identity.clone(), ..query.nli.clone() };
+        let query = Query { nat: None, mri: query.mri.clone(), session: query.session, nli, cookie, stack: None, payload: None };
+        Self { query, ..self.clone() }
+    }
 }
 
 /// Where a Query for this flow is sent to (RFC 5971 §5.8.1.2, §5.8.1.3).
@@ -70,14 +92,17 @@ impl Node {
             return;
         }
         let arrival = Arrival { interface: origin.interface, ip_distance: ip_distance(&query, &origin) };
-        let key = RoutingKey::along(received.message.nslp_id, query.session, &query.mri);
+        let asked = Asked { nslp_id: received.message.nslp_id, query, origin, arrival };
+        let key = RoutingKey::along(asked.nslp_id, asked.query.session, &asked.query.mri);
         // G-035: the Query's destination always peers.
-        let peering = self.ends_here(query_destination(&query.mri)) || !self.declining.contains(&key.nslp_id);
-        let accepted = Box::new(AcceptedQuery { query, received, arrival });
+        let peering = self.ends_here(query_destination(&asked.query.mri)) || !self.declining.contains(&key.nslp_id);
+        let accepted = Box::new(AcceptedQuery { asked, received });
         if self.is_refresh(&key, &accepted) {
             self.responding_event(&key, responding::Event::RxQuery, RespondingInput::Query(accepted), now);
         } else {
-            let guards = Guards { peering, ..Guards::default() };
+            // Somebody else's Query about a state that there is makes no second one.
+            let state_on_query = !self.responding.contains_key(&key) && self.installs_on_query(&accepted.asked);
+            let guards = Guards { peering, state_on_query, ..Guards::default() };
             self.node_event(Event::RxQuery, guards, &NodeInput::Query(accepted), now);
         }
     }
@@ -89,7 +114,7 @@ impl Node {
                 Route::Association(id) => self.associations.get(id).is_some_and(|association| association.is_open()),
                 Route::Datagram(_) => true,
             };
-            open && machine.path.peer == Peer::from(&accepted.query.nli)
+            open && machine.path.peer == Peer::from(&accepted.asked.query.nli)
         })
     }
 
@@ -99,12 +124,11 @@ impl Node {
         self.registration(nslp_id).is_some_and(|registration| !registration.offers_tls() || registration.upstream_queries)
     }
 
-    /// A Response that a Confirm must answer, over the state's route if there is one, else as rule 1 of §6.1 says. Nothing
-    /// is kept: the Responder-Cookie says it all.
-    pub(super) fn send_response(&mut self, accepted: &AcceptedQuery, existing: Option<Existing>, now: Instant) {
-        let AcceptedQuery { query, received, arrival } = accepted;
-        let Origin::Datagram(origin) = received.origin else { return };
-        let nslp_id = received.message.nslp_id;
+    /// A Response, over the state's route if there is one, else as rule 1 of §6.1 says. Nothing is kept: the Responder-Cookie says it all,
+    /// where a Confirm must answer.
+    pub(super) fn send_response(&mut self, asked: &Asked, existing: Option<Existing>, now: Instant) {
+        let Asked { nslp_id, query, origin, arrival } = asked;
+        let nslp_id = *nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
         let full_offer = registration.response_offer(self.config.hold_time, self.ports());
         let in_turn = existing.is_some_and(|existing| existing.in_turn);
@@ -124,30 +148,34 @@ impl Node {
             address: query.nli.address,
             proposal: stack.as_ref().map(|stack| &stack.proposal),
         };
-        let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, Translation::of(query).as_ref(), now) else { return };
+        let confirm = existing.is_none_or(|existing| existing.confirm);
+        let responder = if confirm {
+            let translation = Translation::of(query);
+            let Some(cookie) = self.cookies.make(&*self.backend.0, &bound, *arrival, translation.as_ref(), now) else { return };
+            Some(ResponderPart { cookie, stack })
+        } else {
+            None
+        };
         let route = reused.unwrap_or_else(|| Route::Datagram(origin.reply_to(query.nli.address)));
-        self.respond(Existing { route, in_turn }, query, received, *arrival, ResponderPart { cookie, stack }, now);
+        self.respond(Existing { route, in_turn, confirm }, asked, responder, now);
     }
 
     fn respond(
         &mut self,
-        Existing { route, in_turn }: Existing,
-        query: &Query,
-        received: &Received,
-        Arrival { ip_distance, .. }: Arrival,
-        responder: ResponderPart,
+        Existing { route, in_turn, confirm }: Existing,
+        Asked { nslp_id, query, origin, arrival }: &Asked,
+        responder: Option<ResponderPart>,
         now: Instant,
     ) {
-        let Origin::Datagram(origin) = received.origin else { return };
         let Some(own) = self.backend.0.egress_address(query.nli.address) else {
             tracing::warn!(peer = %query.nli.address, "no route to the querying node");
             return;
         };
         // G-162: a Response to a downstream Query goes upstream and tells the distance measured.
-        let ip_ttl = if query.mri.direction() == Direction::Downstream { ip_distance.unwrap_or(0) } else { 0 };
+        let ip_ttl = if query.mri.direction() == Direction::Downstream { arrival.ip_distance.unwrap_or(0) } else { 0 };
         let message = Message {
             hop_count: super::transmit::HOP_COUNT,
-            nslp_id: received.message.nslp_id,
+            nslp_id: *nslp_id,
             source_is_signalling: true,
             body: Body::Response(Response {
                 nat: query.nat.clone(),
@@ -155,8 +183,8 @@ impl Node {
                 session: query.session,
                 nli: self.nli(own, ip_ttl, self.agreed_validity(query.nli.validity)),
                 query_cookie: query.cookie.clone(),
-                confirm_requested: true,
-                responder: Some(responder),
+                confirm_requested: confirm,
+                responder,
                 payload: None,
             }),
             unknown: Vec::new(),

@@ -2,16 +2,17 @@
 
 use core::time::Duration;
 
-use super::Node;
 use super::cookie::Arrival;
 use super::machines::responding::{Event, Guards, Outcome, State, step};
 use super::receive::Received;
 use super::receive_data::Delivery;
+use super::receive_query::Asked;
 use super::routing_state::{Peer, Route, RoutingKey};
 use super::waiting::Waiting;
+use super::{Installation, Node};
 use crate::api::{AssociationId, PeerHandle, SendMessage};
 use crate::time::Instant;
-use crate::wire::{Confirm, Query};
+use crate::wire::Confirm;
 
 /// A routing state that another node asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,6 +68,10 @@ pub(super) enum RespondingInput {
     Confirm(Box<AcceptedConfirm>),
     Message(SendMessage),
     Data(Delivery),
+    /// Data that come before the Confirm.
+    Early(Box<Received>),
+    /// Its place is needed.
+    Displaced,
     Lifetime(Duration),
     /// The application takes this peer for the one upstream.
     Adopt(PeerHandle),
@@ -74,12 +79,11 @@ pub(super) enum RespondingInput {
     Ended(AssociationId),
 }
 
-/// A Query with what its way here showed.
+/// A Query that may be answered, and the message as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct AcceptedQuery {
-    pub(super) query: Query,
+    pub(super) asked: Asked,
     pub(super) received: Received,
-    pub(super) arrival: Arrival,
 }
 
 /// A Confirm with what its cookie brought back.
@@ -134,9 +138,9 @@ impl Node {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         let guards = Guards {
             // A Query proves nothing, whomever it names (note 1 of the table).
-            confirm_required: true,
-            state_on_query: false,
-            nconf_reached: false,
+            confirm_required: self.requires_confirm(&key),
+            state_on_query: self.installation(key.nslp_id) == Installation::OnQuery,
+            nconf_reached: matches!(input, RespondingInput::Displaced) || self.early.has_waited(&key, self.config.query_timer, now),
             same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_of(accepted)),
             moved: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_elsewhere(&accepted.arrival)),
             held: matches!(&input, RespondingInput::Confirm(accepted) if self.is_held(&machine, accepted)),
@@ -158,6 +162,7 @@ impl Node {
             Outcome::Ignore => self.ignored("gist-responding", state, event),
         }
         if machine.state.is_final() {
+            self.early.forget(&key);
             self.translations.forget(&key);
         } else {
             self.responding.insert(key, machine);

@@ -4,12 +4,12 @@ use super::Node;
 use super::indicate::Sender;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
-use super::receive_query::Existing;
 use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
 use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::timers::TimerKey;
 use crate::api::{NetworkEvent, PathId, SendError, SendMessage};
 use crate::time::Instant;
+use crate::wire::ErrorCause;
 
 impl Node {
     pub(super) fn responding_action(
@@ -32,6 +32,7 @@ impl Node {
             Action::RefreshState => {
                 if let RespondingInput::Confirm(accepted) = input {
                     machine.path = self.path_of(accepted);
+                    self.early.confirmed(key);
                 }
             }
             Action::KeepSecond => {
@@ -48,12 +49,20 @@ impl Node {
             }
             Action::TestPeer => self.test_peer(machine, now),
             Action::LeavePeer => self.leave_querier(key, &machine.path),
-            Action::SendResponse => {
-                if let RespondingInput::Query(accepted) = input {
-                    let in_turn = machine.take_answer(accepted.arrival.interface, self.config.query_timer, now);
-                    self.send_response(accepted, Some(Existing { route: machine.path.route, in_turn }), now);
+            Action::SendResponse => self.respond_to(key, machine, input, now),
+            Action::SendNoRoutingState => {
+                if let RespondingInput::Early(received) = input {
+                    self.counters.no_routing_state += 1;
+                    self.answer(received, ErrorCause::NoRoutingState, Vec::new(), now);
                 }
             }
+            Action::StoreMessage => {
+                if let RespondingInput::Message(message) = input {
+                    self.store(&mut machine.stored, message.clone(), now);
+                    self.tell_of_late(&User::Responding(key.clone()), &machine.stored);
+                }
+            }
+            Action::SendStored => self.send_stored_upstream(key, machine, now),
             Action::SendData => {
                 if let RespondingInput::Message(message) = input {
                     self.send_upstream(key, machine, message.clone(), now);
@@ -77,6 +86,7 @@ impl Node {
                 self.tell(key, machine, NetworkEvent::PeerChanged, new.as_ref());
             }
             Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(&machine.path)),
+            Action::ReportUnconfirmed => self.report_stored(&mut machine.stored, &SendError::TimedOut),
             Action::ReportRouteDeleted => {
                 self.report_stored(&mut machine.stored, &SendError::TimedOut);
                 self.tell(key, machine, NetworkEvent::RouteDeleted, None);
@@ -104,7 +114,10 @@ impl Node {
     fn start_responding_timer(&mut self, key: &RoutingKey, machine: &Responding, timer: Timer, now: Instant) {
         let span = match timer {
             Timer::ExpireRNode => machine.path.validity.span(),
-            Timer::NoConfirm => self.config.query_timer,
+            Timer::NoConfirm => {
+                let at = self.early.next_repetition(key, self.config.query_timer, now);
+                return self.timers.start(TimerKey::Responding(key.clone(), timer), at);
+            }
             // There may have been no room for a second peer.
             Timer::Tentative => match &machine.second {
                 Some(second) => second.validity.span(),
@@ -130,6 +143,16 @@ impl Node {
         self.await_turn_upstream(key, machine);
     }
 
+    /// What has waited for the Confirm of a peer that is reached by datagrams.
+    fn send_stored_upstream(&mut self, key: &RoutingKey, machine: &mut Responding, now: Instant) {
+        let Path { route, validity, .. } = machine.path;
+        let own = self.backend.0.egress_address(machine.path.peer.address);
+        while let Some(message) = self.next_stored(&mut machine.stored) {
+            self.send_data(route, (own, PathId::ROUTED), validity.span(), message, now);
+        }
+        self.timers.stop(&TimerKey::RespondingWaits(key.clone()));
+    }
+
     fn await_turn_upstream(&mut self, key: &RoutingKey, machine: &Responding) {
         if let Route::Association(id) = machine.path.route {
             self.await_turn(id, User::Responding(key.clone()), &machine.stored);
@@ -138,6 +161,7 @@ impl Node {
 
     fn adopt_querier(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm) {
         machine.path = self.path_of(accepted);
+        self.early.confirmed(key);
         if let Route::Association(id) = machine.path.route {
             self.associations.add_user(id, User::Responding(key.clone()));
         }

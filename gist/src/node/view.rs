@@ -141,6 +141,8 @@ pub struct Counters {
     pub refused_when_full: u64,
     /// Associations that no flow used, ended to make room in a full table.
     pub idle_displaced: u64,
+    /// Routing states that no Confirm had come for, ended since their place was needed ([`super::Installation`]).
+    pub unconfirmed_displaced: u64,
     /// Responses for which no connection was opened: too many for one handshake, or in the name of an address at which no
     /// neighbour can be.
     pub opens_refused: u64,

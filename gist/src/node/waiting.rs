@@ -121,13 +121,18 @@ impl Node {
 
     /// What waits goes over this association as soon as the peer takes more.
     pub(super) fn await_turn(&mut self, id: AssociationId, user: User, waiting: &Waiting) {
-        let key = TimerKey::waiting(&user);
+        self.tell_of_late(&user, waiting);
+        if !waiting.is_empty() {
+            self.associations.await_turn(id, user);
+        }
+    }
+
+    /// Messages that wait are told when they have waited long enough.
+    pub(super) fn tell_of_late(&mut self, user: &User, waiting: &Waiting) {
+        let key = TimerKey::waiting(user);
         match waiting.iter().filter_map(|stored| stored.deadline).min() {
             Some(at) => self.timers.start(key, at),
             None => self.timers.stop(&key),
-        }
-        if !waiting.is_empty() {
-            self.associations.await_turn(id, user);
         }
     }
 
@@ -150,8 +155,10 @@ impl Node {
     }
 
     fn resume(&mut self, route: Option<Route>, user: &User, waiting: &Waiting) {
-        if let Some(Route::Association(id)) = route {
-            self.await_turn(id, user.clone(), waiting);
+        match route {
+            Some(Route::Association(id)) => self.await_turn(id, user.clone(), waiting),
+            _ if matches!(user, User::Responding(_)) => self.tell_of_late(user, waiting),
+            _ => {}
         }
     }
 

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod association;
+mod early;
 #[path = "../node_world/mod.rs"]
 mod node_world;
 mod querying;

@@ -15,7 +15,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::node_world::*;
-use super::{association, querying, responding};
+use super::{association, early, querying, responding};
 
 const TABLES: [&str; 4] = [
     include_str!("../../../fsm-specs/tables/gist/node.fsm"),
@@ -396,6 +396,7 @@ fn on_purpose() {
     querying::what_clocks_do();
     responding::what_each_peer_and_the_application_do();
     responding::what_the_beginning_does();
+    early::what_a_query_makes();
     association::what_happens_to_an_open_association();
     association::what_happens_to_an_association_that_is_being_opened();
     association::what_the_first_confirm_does();

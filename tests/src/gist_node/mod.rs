@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use gist::io::ipc::{Asked, Event, Ipc, Request, serve, shown};
 use gist::io::tls::{self, Tls};
 use gist::io::{Bind, Handle, Limits, ShellConfig, spawn};
-use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, NodeConfig, PeerRole, Registration, Role};
+use gist::node::{AddressPrefix, ApdEntry, IdentityPattern, Installation, NodeConfig, PeerRole, Registration, Role};
 use gist::wire::{NslpId, PeerIdentity, Profile};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::UnixTime;
@@ -61,6 +61,10 @@ pub struct Options {
     /// Messages that a GIST-aware NAT has changed are taken (RFC 5971 §7.2.2).
     #[arg(long)]
     behind_nats: bool,
+    /// When a node that is asked keeps routing state, where messages go as datagrams: with the Confirm, with the Query, or with the Query and
+    /// without asking for a Confirm (RFC 5971 §6.3).
+    #[arg(long, default_value = "on-confirm", value_name = "POLICY")]
+    install: Install,
     /// A Responder-Cookie that is wrong is answered by an Error, to find out why; makes the node reflect.
     #[arg(long)]
     answer_bad_cookies: bool,
@@ -73,6 +77,24 @@ pub struct Options {
     /// Its applications are programs on a Unix socket here (module `gist::io::ipc`), not the console.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+/// [`Installation`] as a word.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Install {
+    OnConfirm,
+    OnQuery,
+    WithoutConfirm,
+}
+
+impl From<Install> for Installation {
+    fn from(policy: Install) -> Self {
+        match policy {
+            Install::OnConfirm => Self::OnConfirm,
+            Install::OnQuery => Self::OnQuery,
+            Install::WithoutConfirm => Self::WithoutConfirm,
+        }
+    }
 }
 
 /// Runs the node until `quit` or a signal.
@@ -199,7 +221,12 @@ impl Options {
         let registration = |nslp_id: &u16| {
             let stacks = [(tls.is_some(), Profile::tls_over_tcp()), (self.plain_port.is_some(), Profile::tcp())];
             let offer = stacks.into_iter().filter_map(|(offered, profile)| offered.then_some(profile)).collect();
-            Registration { offer, unvalidated_data: true, ..Registration::secure(NslpId(*nslp_id), self.rao) }
+            Registration {
+                offer,
+                unvalidated_data: true,
+                installation: self.install.into(),
+                ..Registration::secure(NslpId(*nslp_id), self.rao)
+            }
         };
         node.registrations = self.applications.iter().map(registration).collect();
         node.association_port = self.port;
