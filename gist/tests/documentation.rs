@@ -68,3 +68,20 @@ fn every_hole_in_the_figures_has_its_note() {
         assert!(text.lines().any(|line| line.starts_with("note") && line.split_whitespace().nth(1) == Some(number)), "{hole:?}");
     }
 }
+
+/// Every field that bounds something is in the table of bounds, with what is full and what that costs.
+#[test]
+fn every_bound_is_in_the_table() {
+    let fields = |source: &'static str, name: &str| -> Vec<&str> {
+        let inside = source.lines().skip_while(|line| *line != format!("pub struct {name} {{")).take_while(|line| *line != "}");
+        inside.filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": usize,")).collect()
+    };
+    let caps = fields(include_str!("../src/node/config.rs"), "Caps");
+    let limits = fields(include_str!("../src/io/mod.rs"), "Limits");
+    assert!((caps.len(), limits.len()) == (7, 7), "{caps:?} {limits:?}");
+    let said = table("bound");
+    for field in caps.into_iter().chain(limits) {
+        assert!(said.iter().any(|row| row[0] == format!("`{field}`")), "{field}");
+    }
+    assert!(said.iter().all(|row| row.len() == 4 && row.iter().all(|cell| !cell.is_empty())), "{said:?}");
+}

@@ -227,7 +227,7 @@ fn a_message_in_a_datagram_fits_the_path() {
     assert_eq!(longest("10.0.4.1", 1500), Some(usize::from(KNOWN_PATH_MTU) - 64), "something is known");
 }
 
-/// G-173, G-174, G-177, G-347: each application has one router alert value, several may share it; it is left out where that is configured, by
+/// G-173, G-174, G-177, G-347, G-393: each application has one router alert value, several may share it; it is left out where that is configured, by
 /// destination, in IPv4 alone.
 #[test]
 fn the_router_alert_is_left_out_by_destination_only() {

@@ -135,6 +135,27 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Datagram {
     datagram
 }
 
+/// G-067, G-188: what an IP header says of the flow's way stays with the packet: destination, Diffserv field and flow label. Of options it has the
+/// router alert that it came with, and none that routes.
+#[test]
+fn what_is_passed_on_goes_the_flows_way_as_far_as_a_header_says_it() {
+    let six = with(|mri| {
+        (mri.source, mri.destination) = (address("2001:db8::1"), address("2001:db8::2"));
+        (mri.source_prefix, mri.destination_prefix) = (128, 128);
+        (mri.ds_field, mri.flow_label) = (Some(10), Some(0xabcde));
+    });
+    let mut message = query(down());
+    for (mri, ds, label) in [(down(), 0, 0), (with(|mri| mri.ds_field = Some(46)), 46 << 2, 0), (six, 10 << 2, 0xabcde)] {
+        let Body::Query(body) = &mut message.body else { panic!("Query") };
+        body.mri = mri.clone();
+        let datagram = towards(&mri.destination().to_string(), &message);
+        let Transmit::QueryMode { destination, ds_field, flow_label, router_alert, .. } = passed(datagram).unwrap() else {
+            panic!("Q-mode")
+        };
+        assert_eq!((destination, ds_field, flow_label, router_alert), (mri.destination(), ds, label, Some(4711)));
+    }
+}
+
 /// G-073: of a method that the router does not know it cannot judge the flow, and passes it on.
 #[test]
 fn a_method_that_is_not_known_is_passed_on() {

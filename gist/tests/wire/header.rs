@@ -5,7 +5,7 @@ use gist::wire::{DecodeFault, ErrorCause};
 
 use crate::samples::{sample, samples};
 
-/// G-345: message types 0 to 5, and no other.
+/// G-005, G-345: message types 0 to 5, and no other.
 #[test]
 fn message_types_have_their_assigned_numbers() {
     for (number, known) in (0..).zip(MessageType::ALL) {
