@@ -77,8 +77,8 @@ impl Core for HostCore {
         self.host.set_wall_clock(unix_seconds, now);
     }
 
-    fn forget_certificates(&mut self) {
-        self.host.forget_certificates();
+    fn reconsider_certificates(&mut self, now: Instant) {
+        self.host.reconsider_certificates(now);
     }
 
     fn set_addresses(&mut self, addresses: Vec<IpAddr>) {

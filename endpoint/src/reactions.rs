@@ -106,3 +106,30 @@ fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u8, D::E
 
 /// The longest grace that leaves an answer within the sender's first time-out of 5 s, on a path with a long way too.
 pub(crate) const LONGEST_GRACE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-174, X-40.
+    #[test]
+    fn each_threshold_and_choice_of_the_file_is_the_one_that_counts() {
+        let file = serde_json::json!({
+            "on_attack": "revoke", "on_overrun": "escalate", "path_changes": 1, "delay": "5s", "grace": "2s",
+            "in_flight": { "bytes": 1, "percent": 2 }, "missing": { "bytes": 3, "percent": 4 },
+        });
+        let expected = Reactions {
+            thresholds: Thresholds {
+                in_flight: Tolerance { floor: Volume(1), percent: 2 },
+                missing: Tolerance { floor: Volume(3), percent: 4 },
+                delay: Duration::from_secs(5),
+                grace: Duration::from_secs(2),
+            },
+            ladder: Ladder::Revoke,
+            on_overrun: Overrun::Escalate,
+            path_changes: 1,
+        };
+        assert_eq!(serde_json::from_value::<Section>(file).unwrap().reactions(), expected);
+        assert_eq!(serde_json::from_str::<Section>("{}").unwrap().reactions(), Reactions::default());
+    }
+}

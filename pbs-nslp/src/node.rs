@@ -13,12 +13,13 @@ use gist::wire::{Direction, Mri, NslpId, SessionId};
 
 use crate::admission::{Admission, AdmissionLimits, Buckets, NamedBuckets, Now, Rate, Refusal, Signer, is_notice};
 use crate::clock::WallClock;
-use crate::credentials::Authority;
+use crate::credentials::{Authority, CertificateError, CertificatePath};
 use crate::datapath::{Command, Token};
+use crate::detection::{Finding, Test};
 use crate::fair_queue::{MESSAGE_COST, SIGNATURE_COST};
 use crate::flow::FlowId;
 use crate::output::Output;
-use crate::report::{Report, ReportEvent};
+use crate::report::{Attack, Report, ReportEvent};
 use crate::wire::{self, Notify, NotifyCode, number};
 
 /// Names a session at one node: one session has one flow, but a flow may have an old and a new session.
@@ -69,8 +70,21 @@ pub struct Counters {
     pub refused: BTreeMap<NotifyCode, u64>,
     /// Those of them, and of other messages that changed nothing, that no report tells of, since their peer had too many.
     pub refused_silently: u64,
+    /// Permissions, and waits for one, that ended because a signer's certificate is believed no more, by why it is not.
+    pub distrusted: BTreeMap<String, u64>,
+    /// What comparisons and packets have given away, by test (appendix E); `overrun` is more than the allowed volume.
+    pub findings: BTreeMap<String, Findings>,
     /// Events that no row is for.
     pub ignored: u64,
+}
+
+/// Verdicts of one test.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Findings {
+    /// How many.
+    pub times: u64,
+    /// The last one, with its flow and its numbers.
+    pub last: String,
 }
 
 /// How a message travels.
@@ -234,7 +248,22 @@ impl Node {
 
     /// Reports about a session.
     pub(crate) fn tell(&mut self, key: SessionKey, rule: &'static str, event: ReportEvent) {
+        self.count_finding(&key.flow, &event);
         self.report(Some(key.flow), key.session, rule, event);
+    }
+
+    /// Counts a verdict. Missing packets and a suspicion are no evidence yet, and evidence of a drop is the second of such verdicts.
+    fn count_finding(&mut self, flow: &FlowId, event: &ReportEvent) {
+        let test = match event {
+            ReportEvent::Evidence(Attack::Injection { test, .. }) => test.to_string(),
+            ReportEvent::Evidence(Attack::Overrun) => "overrun".to_owned(),
+            ReportEvent::Compared { finding: Finding::Missing { .. }, .. } => Test::T2.to_string(),
+            ReportEvent::Compared { finding: Finding::Suspicion { .. }, .. } => Test::T1.to_string(),
+            _ => return,
+        };
+        let findings = self.counters.findings.entry(test).or_default();
+        findings.times = findings.times.saturating_add(1);
+        findings.last = format!("{flow}: {event}");
     }
 
     /// Makes a message ready; reliable and secure like every message of this application.
@@ -351,6 +380,18 @@ impl Node {
         self.notices_about.take_many(about, &end, 1, now) && self.notices.take(&about, now)
     }
 
+    /// Whether a signer of something that stands is believed no more.
+    pub(crate) fn distrust(&self, signer: IpAddr, path: &CertificatePath, now: Instant) -> Option<Distrust> {
+        let error = self.admission.still_believes(path, self.unix(now)).err()?;
+        Some(Distrust { signer, error })
+    }
+
+    /// Counts and reports that a session has ended for that.
+    pub(crate) fn tell_distrusted(&mut self, key: SessionKey, rule: &'static str, distrust: &Distrust) {
+        count(&mut self.counters.distrusted, distrust.error.to_string());
+        self.tell(key, rule, distrust.event());
+    }
+
     /// Counts a row that is taken.
     pub(crate) fn took(&mut self, rule: &'static str) {
         count(&mut self.counters.rules, rule);
@@ -377,6 +418,19 @@ impl Node {
     /// Counts a refused message.
     pub(crate) fn count_refusal(&mut self, code: NotifyCode) {
         count(&mut self.counters.refused, code);
+    }
+}
+
+/// An end of a flow whose certificate is believed no more.
+#[derive(Debug, Clone)]
+pub(crate) struct Distrust {
+    pub(crate) signer: IpAddr,
+    pub(crate) error: CertificateError,
+}
+
+impl Distrust {
+    pub(crate) fn event(&self) -> ReportEvent {
+        ReportEvent::Distrusted { signer: self.signer, error: self.error.clone() }
     }
 }
 

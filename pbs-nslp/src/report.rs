@@ -8,6 +8,7 @@ use gist::api::{PathId, SendError};
 use gist::wire::SessionId;
 
 use crate::admission::Refusal;
+use crate::credentials::CertificateError;
 use crate::detection::{Finding, Test};
 use crate::flow::FlowId;
 use crate::wire::{NotifyCode, Volume};
@@ -106,6 +107,13 @@ pub enum ReportEvent {
     Expired {
         /// Which clock ended it.
         clock: &'static str,
+    },
+    /// What an end of the flow has signed ended with the belief in its certificate.
+    Distrusted {
+        /// Which end.
+        signer: IpAddr,
+        /// Why it is believed no more.
+        error: CertificateError,
     },
     /// A newer session of the same flow took over.
     Superseded,
@@ -300,6 +308,7 @@ impl Report {
             | ReportEvent::NoOtherPath
             | ReportEvent::Evidence(_)
             | ReportEvent::Attacked { .. }
+            | ReportEvent::Distrusted { .. }
             | ReportEvent::Undelivered { .. } => tracing::Level::WARN,
             ReportEvent::Granted { .. }
             | ReportEvent::Rekeyed { .. }
@@ -428,6 +437,7 @@ impl fmt::Display for ReportEvent {
             Self::Revoked => f.write_str("revoked by the receiver"),
             Self::Released => f.write_str("released"),
             Self::Expired { clock } => write!(f, "expired ({clock})"),
+            Self::Distrusted { signer, error } => write!(f, "ended at once: {signer} is believed no more: {error}"),
             Self::Superseded => f.write_str("superseded by a newer session"),
             Self::HeldDown { remaining } => write!(f, "not granted before, may ask again in {remaining:?}"),
             Self::Unreachable { cause: None } => f.write_str("nobody answered two tries"),

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use credentials_support::*;
 use pbs_nslp::credentials::{
-    Authority, BadSignature, CertificateCache, CertificateError, SignatureScheme, Signer, VerifiedKey, X509Authority, X509Signer,
+    Authority, BadSignature, CertificateCache, CertificateError, CertificatePath, SignatureScheme, Signer, VerifiedKey, X509Authority,
+    X509Signer,
 };
 use pbs_nslp::wire::{SharedKey, SymmetricAlgorithm};
 use rcgen::KeyPair;
@@ -208,6 +209,10 @@ impl Authority for Counting {
     fn verify_certificate(&self, certificate: &[u8], chain: &[Bytes], address: IpAddr, now: u64) -> Result<VerifiedKey, CertificateError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.authority.verify_certificate(certificate, chain, address, now)
+    }
+
+    fn still_believes(&self, path: &CertificatePath, now: u64) -> Result<(), CertificateError> {
+        self.authority.still_believes(path, now)
     }
 
     fn verify_signature(&self, key: &VerifiedKey, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {

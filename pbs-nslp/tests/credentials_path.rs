@@ -207,6 +207,36 @@ fn revoked_certificates_are_refused() {
     assert!(matches!(garbage, Err(AnchorError::RevocationList(_))));
 }
 
+/// what was verified before a list was read is found again in it, the host's certificate or one above it; and a list that is out
+/// of date speaks against all of its issuer, and of nobody else.
+#[test]
+fn what_was_verified_before_is_believed_no_longer_than_the_lists_allow() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let below = ca.subordinate("below", |parameters| parameters.serial_number = Some(5_u64.into()));
+    let path = |issuer: &Ca, serial: u64, chain: &[Bytes]| {
+        let mut parameters = host_parameters(HOST);
+        parameters.serial_number = Some(serial.into());
+        let (certificate, trusted) =
+            (issuer.certify(&parameters, &ed25519()), X509Authority::new(&[ca.certificate.clone(), other.certificate.clone()]));
+        trusted.unwrap().verify_certificate(&certificate, chain, ip(HOST), now()).unwrap().path
+    };
+    let (direct, indirect) = (path(&ca, 7, &[]), path(&below, 7, std::slice::from_ref(&below.certificate)));
+    let of_other = path(&other, 7, &[]);
+    let now_with = |lists: &[Bytes], path, time| ca.authority().with_revocation_lists(lists).unwrap().still_believes(path, time);
+    let check = |serials: &[u64], path| now_with(&[ca.revocation_list(serials)], path, now());
+    assert_eq!(now_with(&[], &direct, now()), Ok(()));
+    assert_eq!(check(&[7], &direct), Err(CertificateError::Revoked));
+    assert_eq!(check(&[6, 8], &direct), Ok(()));
+    assert_eq!(check(&[7], &indirect), Ok(()), "another issuer's number");
+    assert_eq!(check(&[5], &indirect), Err(CertificateError::Revoked), "the one above");
+    assert_eq!(check(&[5, 7], &of_other), Ok(()));
+    let later = unix(2026, 9);
+    let out_of_date = Err(CertificateError::Untrusted("revocation list out of date".to_owned()));
+    assert_eq!(now_with(&[ca.revocation_list(&[])], &direct, later), out_of_date);
+    assert_eq!(now_with(&[ca.revocation_list(&[])], &indirect, later), out_of_date);
+    assert_eq!(now_with(&[ca.revocation_list(&[])], &of_other, later), Ok(()));
+}
+
 /// Bytes that are no certificate, cut short, with something after it, or damaged anywhere.
 #[test]
 fn damaged_certificates_are_refused() {

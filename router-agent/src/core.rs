@@ -62,8 +62,8 @@ impl Core for RouterCore {
         self.router.set_wall_clock(unix_seconds, now);
     }
 
-    fn forget_certificates(&mut self) {
-        self.router.forget_certificates();
+    fn reconsider_certificates(&mut self, now: Instant) {
+        self.router.reconsider_certificates(now);
     }
 
     /// A router grants nothing and sends nothing of its own.

@@ -86,8 +86,8 @@ impl Core for Rogue {
         self.core.set_wall_clock(unix_seconds, now);
     }
 
-    fn forget_certificates(&mut self) {
-        self.core.forget_certificates();
+    fn reconsider_certificates(&mut self, now: Instant) {
+        self.core.reconsider_certificates(now);
     }
 
     fn set_addresses(&mut self, addresses: Vec<IpAddr>) {

@@ -18,7 +18,7 @@ use gist::api::{Principal, ReceivedMessage};
 use gist::time::Instant;
 use gist::wire::{Direction, NslpId};
 
-use crate::credentials::{Authority, CertificateCache, VerifiedKey, validation_weight};
+use crate::credentials::{Authority, CertificateCache, CertificateError, CertificatePath, VerifiedKey, validation_weight};
 use crate::flow::FlowId;
 use crate::opaque::Opaque;
 use crate::wire::{self, Credential, Message, MessageKind, Permission, Query, Signed, number};
@@ -140,6 +140,11 @@ impl Admission {
     /// Forgets verified certificates, as after a change of anchors or revocation lists.
     pub(crate) fn forget_certificates(&mut self) {
         self.certificates.clear();
+    }
+
+    /// Whether the certificates by which something was signed that stands are believed now ([`Authority::still_believes`]).
+    pub(crate) fn still_believes(&self, path: &CertificatePath, now_unix: u64) -> Result<(), CertificateError> {
+        self.authority.still_believes(path, now_unix)
     }
 
     /// The same without what messages have cost whom, and what they have shown of certificates: all that a refused one may leave.

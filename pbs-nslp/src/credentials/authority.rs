@@ -13,11 +13,13 @@ use webpki::{
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert,
 };
 use x509_cert::Certificate;
+use x509_cert::der::Encode;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use super::key::{certified_key, malformed, parse};
-use super::{Authority, BadSignature, CertificateError, SignatureScheme, VerifiedKey};
+use super::path::Revoked;
+use super::{Authority, BadSignature, CertificateError, CertificatePath, SignatureScheme, VerifiedKey};
 use crate::wire::CHAIN_LIMIT;
 
 /// Verifies X.509 certificates against trust anchors and revocation lists that the operator configured; nothing is
@@ -26,6 +28,8 @@ use crate::wire::CHAIN_LIMIT;
 pub struct X509Authority {
     anchors: Vec<TrustAnchor<'static>>,
     revocation_lists: Vec<CertRevocationList<'static>>,
+    /// The same, for what was verified before.
+    revoked: Revoked,
 }
 
 impl X509Authority {
@@ -38,24 +42,26 @@ impl X509Authority {
             return Err(AnchorError::None);
         }
         let anchors = anchors.iter().map(anchor).collect::<Result<_, _>>()?;
-        Ok(Self { anchors, revocation_lists: Vec::new() })
+        Ok(Self { anchors, revocation_lists: Vec::new(), revoked: Revoked::default() })
     }
 
     /// Also refuses what these revocation lists (DER) name. An issuer without a list is not asked for one, but where
-    /// there is a list it must be current. A [`super::CertificateCache`] filled before is to be cleared.
+    /// there is a list it must be current. A [`super::CertificateCache`] filled before is to be cleared, and what was signed
+    /// before is to be looked at again ([`Authority::still_believes`]).
     ///
     /// # Errors
     /// [`AnchorError::RevocationList`] if one cannot be read.
     pub fn with_revocation_lists(mut self, lists: &[Bytes]) -> Result<Self, AnchorError> {
         for list in lists {
+            self.revoked.add(list)?;
             let list = OwnedCertRevocationList::from_der(list).map_err(|error| AnchorError::RevocationList(error.to_string()))?;
             self.revocation_lists.push(list.into());
         }
         Ok(self)
     }
 
-    /// Builds and checks a path, and gives the earliest end of validity on it.
-    fn verify_path(&self, certificate: &[u8], chain: &[Bytes], now_unix: u64) -> Result<u64, CertificateError> {
+    /// Builds and checks a path, and gives it with the earliest end of validity on it.
+    fn verify_path(&self, certificate: &[u8], chain: &[Bytes], now_unix: u64) -> Result<(u64, CertificatePath), CertificateError> {
         let certificate = CertificateDer::from(certificate);
         let end_entity = EndEntityCert::try_from(&certificate).map_err(path_error)?;
         let chain: Vec<_> = chain.iter().map(|certificate| CertificateDer::from(certificate.as_ref())).collect();
@@ -71,11 +77,15 @@ impl X509Authority {
                 Some(&issuers_may_sign),
             )
             .map_err(path_error)?;
-        let mut earliest = not_after(&parse(&certificate)?);
+        let mut parsed = vec![parse(&certificate)?];
         for issuer in path.intermediate_certificates() {
-            earliest = earliest.min(not_after(&parse(&issuer.der())?));
+            parsed.push(parse(&issuer.der())?);
         }
-        Ok(earliest)
+        let earliest = parsed.iter().map(not_after).min().unwrap_or(0);
+        let issuers = parsed.iter().map(|certificate| certificate.tbs_certificate.issuer.to_der().map_err(malformed));
+        let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
+        let serials = parsed.iter().map(|certificate| certificate.tbs_certificate.serial_number.as_bytes());
+        Ok((earliest, CertificatePath::new(issuers.iter().map(Vec::as_slice).zip(serials))))
     }
 }
 
@@ -95,8 +105,12 @@ impl Authority for X509Authority {
         let key = certified_key(&parsed)?;
         check_key_usage(&parsed)?;
         check_address(&parsed, address)?;
-        let not_after_unix = self.verify_path(certificate, chain, now_unix)?;
-        Ok(VerifiedKey { key_hash: key.hash, scheme: key.scheme, public_key: key.public_key, not_after_unix })
+        let (not_after_unix, path) = self.verify_path(certificate, chain, now_unix)?;
+        Ok(VerifiedKey { key_hash: key.hash, scheme: key.scheme, public_key: key.public_key, not_after_unix, path })
+    }
+
+    fn still_believes(&self, path: &CertificatePath, now_unix: u64) -> Result<(), CertificateError> {
+        self.revoked.allows(path, now_unix)
     }
 
     fn verify_signature(&self, key: &VerifiedKey, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {

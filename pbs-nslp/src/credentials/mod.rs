@@ -5,6 +5,7 @@ mod authority;
 mod cache;
 mod generator;
 mod key;
+mod path;
 mod signer;
 
 use core::fmt;
@@ -18,6 +19,7 @@ pub use cache::CertificateCache;
 pub(crate) use cache::validation_weight;
 pub use generator::HmacGenerator;
 pub(crate) use key::{rsa_octets, sha256};
+pub use path::CertificatePath;
 pub use signer::{SignerError, X509Signer};
 
 /// Signs messages with a node's own private key.
@@ -53,6 +55,13 @@ pub trait Authority: fmt::Debug + Send + Sync {
         now_unix: u64,
     ) -> Result<VerifiedKey, CertificateError>;
 
+    /// Whether the certificates of a path that was verified before are still believed at `now_unix`, as far as revocation lists go:
+    /// what they have signed stands no longer than that.
+    ///
+    /// # Errors
+    /// [`CertificateError::Revoked`] if a list names one of them, [`CertificateError::Untrusted`] if it is out of date.
+    fn still_believes(&self, path: &CertificatePath, now_unix: u64) -> Result<(), CertificateError>;
+
     /// Verifies a signature by a key that [`Authority::verify_certificate`] gave.
     ///
     /// # Errors
@@ -71,6 +80,8 @@ pub struct VerifiedKey {
     pub public_key: Bytes,
     /// The earliest end of validity on its path, in Unix seconds.
     pub not_after_unix: u64,
+    /// The path itself.
+    pub path: CertificatePath,
 }
 
 /// One scheme per key type, so that nothing is negotiated.

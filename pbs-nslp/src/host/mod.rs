@@ -126,10 +126,12 @@ impl Host {
         self.settle(now);
     }
 
-    /// Has certificates verified anew, as after a change of anchors or revocation lists.
-    pub fn forget_certificates(&mut self) {
-        self.sender.forget_certificates();
-        self.receiver.forget_certificates();
+    /// Has certificates verified anew, as after a change of anchors or revocation lists, and ends what was signed by those that are
+    /// believed no more.
+    pub fn reconsider_certificates(&mut self, now: Instant) {
+        self.sender.reconsider_certificates(now);
+        self.receiver.reconsider_certificates(now);
+        self.settle(now);
     }
 
     /// Asks for a permission to send, or for more of it: [`Sender::want`].

@@ -18,7 +18,7 @@ use crate::wire::{MessageKind, Volume};
 
 impl Receiver {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
-        let Cause::Query { received, query, mark, source, .. } = &step.cause else {
+        let Cause::Query { received, query, mark, path, source, .. } = &step.cause else {
             return;
         };
         let event = ReportEvent::Asked { number: query.number, requested: query.requested, sent: query.sent };
@@ -31,6 +31,7 @@ impl Receiver {
                 epoch.confirmed = true;
                 session.former.take_if(|former| !former.awaits_its_end());
             }
+            session.path.clone_from(path);
             session.source.clone_from(source);
             session.moved = session.is_moved_by(received.principal);
             session.mark = *mark;

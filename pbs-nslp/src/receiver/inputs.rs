@@ -124,6 +124,16 @@ impl Receiver {
         changed
     }
 
+    /// Anchors or revocation lists have changed: certificates are verified anew, and what was granted to a sender that is believed no
+    /// more ends at once (FR-73).
+    pub fn reconsider_certificates(&mut self, now: Instant) {
+        self.node.admission.forget_certificates();
+        let distrust = |(key, session): (&SessionKey, &Session)| Some((*key, self.node.distrust(key.flow.source, &session.path, now)?));
+        for (key, distrust) in self.sessions.iter().filter_map(distrust).collect::<Vec<_>>() {
+            self.take(Event::TgDistrusted, Guards::default(), Step::new(key, Cause::Distrusted(distrust), now));
+        }
+    }
+
     /// Takes all permissions back before the host stops (FR-60).
     pub fn shutdown(&mut self, now: Instant) {
         let keys: Vec<SessionKey> = self.sessions.keys().copied().collect();
@@ -215,7 +225,8 @@ impl Receiver {
         if session.is_none() {
             self.supersede(key, Some(State::Decision), now);
         }
-        let cause = Cause::Query { received, query, mark: mark(signed), key_hash: verified.key_hash, source: SourceKey::of(&verified) };
+        let (key_hash, source) = (verified.key_hash, SourceKey::of(&verified));
+        let cause = Cause::Query { received, query, mark: mark(signed), key_hash, path: verified.path, source };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
 

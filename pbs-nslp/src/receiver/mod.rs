@@ -180,11 +180,6 @@ impl Receiver {
         self.node.set_wall_clock(unix_seconds, now);
     }
 
-    /// Has certificates verified anew, as after a change of anchors or revocation lists.
-    pub fn forget_certificates(&mut self) {
-        self.node.admission.forget_certificates();
-    }
-
     /// Takes another policy, for Queries to come.
     pub fn set_policy(&mut self, policy: GrantPolicy) {
         self.config.policy = policy;

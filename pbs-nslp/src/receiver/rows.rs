@@ -10,8 +10,9 @@ use super::policy::{Change, Terms};
 use super::session::{Asked, MARK, Session};
 use super::table::{Action, Event, Guards, Outcome, State, Timer, step as step_of_table};
 use crate::admission::Refusal;
+use crate::credentials::CertificatePath;
 use crate::datapath::{SourceKey, Token};
-use crate::node::{SessionKey, lifetime};
+use crate::node::{Distrust, SessionKey, lifetime};
 use crate::report::{Denial, Reaction, ReportEvent};
 use crate::shares::Owner;
 use crate::wire::Query;
@@ -24,6 +25,7 @@ pub(super) enum Cause<'a> {
         query: &'a Query,
         mark: Option<[u8; MARK]>,
         key_hash: [u8; 32],
+        path: CertificatePath,
         source: Option<SourceKey>,
     },
     /// The last Query again.
@@ -40,6 +42,8 @@ pub(super) enum Cause<'a> {
     Superseded {
         by: SessionKey,
     },
+    /// Somebody whose certificate is believed no more.
+    Distrusted(Distrust),
     Other,
 }
 
@@ -100,9 +104,9 @@ impl Receiver {
     fn enter(&mut self, state: State, step: &Step<'_>) {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.state = state;
-        } else if let Cause::Query { received, query, key_hash, .. } = &step.cause {
+        } else if let Cause::Query { received, query, key_hash, path, .. } = &step.cause {
             let (peer, mri) = (received.principal, received.mri.inverted());
-            let session = Session::new(state, *key_hash, Asked::from(*query), peer, mri);
+            let session = Session::new(state, (*key_hash, path.clone()), Asked::from(*query), peer, mri);
             self.shares.add(Owner { peer, signer: *key_hash });
             self.sessions.insert(step.key, session);
         }
@@ -163,6 +167,11 @@ impl Receiver {
             Action::ReportDenied => self.report_denied(step),
             Action::ReportReleased => self.node.tell(key, rule, ReportEvent::Released),
             Action::ReportRevoked => self.node.tell(key, rule, ReportEvent::Revoked),
+            Action::ReportDistrusted => {
+                if let Cause::Distrusted(distrust) = &step.cause {
+                    self.node.tell_distrusted(key, rule, distrust);
+                }
+            }
             Action::ReportSuperseded => self.node.tell(key, rule, ReportEvent::Superseded),
             Action::ReportOverBudget => {
                 let spi = self.sessions.get(&key).and_then(|session| session.epoch.as_ref()).map_or(0, |epoch| epoch.spi);

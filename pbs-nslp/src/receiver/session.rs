@@ -11,6 +11,7 @@ use super::former::Former;
 use super::policy::{Change, Terms};
 use super::table::State;
 use super::watch::Watch;
+use crate::credentials::CertificatePath;
 use crate::datapath::{Protection, SourceKey, Token};
 use crate::node::SessionKey;
 use crate::report::{Denial, Rekey};
@@ -32,6 +33,8 @@ pub(super) struct Session {
     pub(super) state: State,
     /// The sender's key.
     pub(super) key_hash: [u8; 32],
+    /// The certificates by which the newest Query was believed.
+    pub(super) path: CertificatePath,
     /// The newest Query.
     pub(super) query: Asked,
     /// The Query that is being compared, if a newer one has come in its grace time (FR-37); until the next that is compared itself.
@@ -171,10 +174,11 @@ pub(super) struct Farewell {
 }
 
 impl Session {
-    pub(super) fn new(state: State, key_hash: [u8; 32], query: Asked, peer: Principal, mri: Mri) -> Self {
+    pub(super) fn new(state: State, (key_hash, path): ([u8; 32], CertificatePath), query: Asked, peer: Principal, mri: Mri) -> Self {
         Self {
             state,
             key_hash,
+            path,
             query,
             compared: None,
             peer,

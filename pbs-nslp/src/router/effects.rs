@@ -22,7 +22,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 impl Router {
     pub(super) fn keep_query(&mut self, step: &Step<'_>) {
-        let Cause::Query { received, signed, key_hash, source } = &step.cause else {
+        let Cause::Query { received, signed, key_hash, path, source } = &step.cause else {
             return;
         };
         let query = &signed.message;
@@ -33,6 +33,7 @@ impl Router {
         if let Some(session) = self.sessions.get_mut(&step.key) {
             session.asked = Some(Asked {
                 key_hash: *key_hash,
+                path: path.clone(),
                 source: source.clone(),
                 number: query.number,
                 sent: query.sent,
@@ -114,7 +115,7 @@ impl Router {
 
     /// Keeps the Permission, and passes it on when the command has been carried out.
     fn hold(&mut self, step: &Step<'_>, token: Token) {
-        let Cause::Permission { received, signed, key_hash, association } = &step.cause else {
+        let Cause::Permission { received, signed, key_hash, path, association } = &step.cause else {
             return;
         };
         let message = self.node.pack(Envelope::onward(received), signed.forwarded.clone());
@@ -129,6 +130,7 @@ impl Router {
         };
         session.granted = Some(Granted {
             key_hash: *key_hash,
+            path: path.clone(),
             number: signed.message.number,
             association,
             allowed: signed.message.allowed,

@@ -12,7 +12,7 @@ use crate::admission::{Refusal, Standing};
 use crate::association::{Association, Source};
 use crate::datapath::{self, SourceKey};
 use crate::flow::FlowId;
-use crate::node::{Envelope, Notice, SessionKey};
+use crate::node::{Distrust, Envelope, Notice, SessionKey};
 use crate::output::Output;
 use crate::removal::Counted;
 use crate::report::ReportEvent;
@@ -78,6 +78,23 @@ impl Router {
         }
     }
 
+    /// Anchors or revocation lists have changed: certificates are verified anew, and what was signed by one that is believed no more
+    /// ends at once (FN-73).
+    pub fn reconsider_certificates(&mut self, now: Instant) {
+        self.node.admission.forget_certificates();
+        let ended = self.sessions.iter().filter_map(|(key, session)| Some((*key, self.distrust(key, session, now)?)));
+        for (key, distrust) in ended.collect::<Vec<_>>() {
+            self.take(Event::TgDistrusted, Guards::default(), Step::new(key, Cause::Distrusted(distrust), now));
+        }
+    }
+
+    /// Which end of the flow is believed no more, if one is.
+    fn distrust(&self, key: &SessionKey, session: &Session, now: Instant) -> Option<Distrust> {
+        let asked = session.asked.as_ref().map(|asked| (key.flow.source, &asked.path));
+        let granted = session.granted.as_ref().map(|granted| (key.flow.destination, &granted.path));
+        [asked, granted].into_iter().flatten().find_map(|(signer, path)| self.node.distrust(signer, path, now))
+    }
+
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((key, timer)) = self.timers.pop_expired(now) {
@@ -102,7 +119,8 @@ impl Router {
         self.node.adopt_peer_of(received);
         let owner = Owner { peer: received.principal, signer: verified.key_hash };
         let guards = Guards { full: self.is_full(key, owner), forbidden: self.config.policy.forbids(&key.flow), ..Guards::default() };
-        let cause = Cause::Query { received, signed, key_hash: verified.key_hash, source: SourceKey::of(&verified) };
+        let (key_hash, source) = (verified.key_hash, SourceKey::of(&verified));
+        let cause = Cause::Query { received, signed, key_hash, path: verified.path, source };
         self.take(Event::RxQuery, guards, Step::new(key, cause, now));
     }
 
@@ -127,7 +145,7 @@ impl Router {
         };
         let guards = association.as_ref().map(|association| self.guards(key, association)).unwrap_or_default();
         let guards = Guards { forbidden: self.config.policy.is_exceeded_by(permission, self.allowed_besides(&key.flow)), ..guards };
-        let cause = Cause::Permission { received, signed, key_hash: verified.key_hash, association };
+        let cause = Cause::Permission { received, signed, key_hash: verified.key_hash, path: verified.path, association };
         self.take(event, guards, Step::new(key, cause, now));
     }
 

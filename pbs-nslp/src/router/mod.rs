@@ -146,11 +146,6 @@ impl Router {
         self.node.set_wall_clock(unix_seconds, now);
     }
 
-    /// Has certificates verified anew, as after a change of anchors or revocation lists.
-    pub fn forget_certificates(&mut self) {
-        self.node.admission.forget_certificates();
-    }
-
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.node.poll_output()

@@ -11,8 +11,9 @@ use super::session::Session;
 use super::table::{Action, Event, Guards, Outcome, State, Timer};
 use crate::admission::Refusal;
 use crate::association::Association;
+use crate::credentials::CertificatePath;
 use crate::datapath::SourceKey;
-use crate::node::{Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
+use crate::node::{Distrust, Envelope, Notice, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::report::{Denial, ReportEvent};
 use crate::shares::Owner;
 use crate::wire::{NotifyCode, Permission, Query, Signed};
@@ -24,12 +25,14 @@ pub(super) enum Cause<'a> {
         received: &'a ReceivedMessage,
         signed: &'a Signed<Query>,
         key_hash: [u8; 32],
+        path: CertificatePath,
         source: Option<SourceKey>,
     },
     Permission {
         received: &'a ReceivedMessage,
         signed: &'a Signed<Permission>,
         key_hash: [u8; 32],
+        path: CertificatePath,
         association: Option<Association>,
     },
     Refused {
@@ -47,6 +50,8 @@ pub(super) enum Cause<'a> {
     Again {
         received: &'a ReceivedMessage,
     },
+    /// Somebody whose certificate is believed no more.
+    Distrusted(Distrust),
     Other,
 }
 
@@ -85,7 +90,9 @@ impl<'a> Step<'a> {
     fn received(&self) -> Option<&'a ReceivedMessage> {
         match &self.cause {
             Cause::Query { received, .. } | Cause::Permission { received, .. } | Cause::Refused { received, .. } => Some(received),
-            Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Again { .. } | Cause::Other => None,
+            Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Again { .. } | Cause::Distrusted(_) | Cause::Other => {
+                None
+            }
         }
     }
 }
@@ -181,6 +188,11 @@ impl Router {
                 self.node.tell(step.key, step.rule, event);
             }
             Action::ReportRevoked => self.node.tell(step.key, step.rule, ReportEvent::Revoked),
+            Action::ReportDistrusted => {
+                if let Cause::Distrusted(distrust) = &step.cause {
+                    self.node.tell_distrusted(step.key, step.rule, distrust);
+                }
+            }
             Action::ReportSuperseded => self.node.tell(step.key, step.rule, ReportEvent::Superseded),
             Action::ReportExpired => {
                 let clock = if let Cause::Clock(timer) = step.cause { clock_name(timer) } else { "" };
@@ -208,7 +220,13 @@ impl Router {
         let number = match &step.cause {
             Cause::Query { signed, .. } => signed.message.number,
             Cause::Permission { signed, .. } => signed.message.number,
-            Cause::Refused { .. } | Cause::Failed(_) | Cause::Clock(_) | Cause::Superseded { .. } | Cause::Again { .. } | Cause::Other => 0,
+            Cause::Refused { .. }
+            | Cause::Failed(_)
+            | Cause::Clock(_)
+            | Cause::Superseded { .. }
+            | Cause::Again { .. }
+            | Cause::Distrusted(_)
+            | Cause::Other => 0,
         };
         let asked = self.sessions.get(&step.key).and_then(|session| session.asked.as_ref());
         let from_session = asked.map(|asked| (asked.mri.clone(), asked.upstream));

@@ -10,7 +10,7 @@ use gist::wire::Mri;
 use super::copies::Copy;
 use super::table::State;
 use crate::association::Association;
-use crate::credentials::sha256;
+use crate::credentials::{CertificatePath, sha256};
 use crate::datapath::{SourceKey, Token};
 use crate::shares::Owner;
 use crate::wire::{Query, Signed, Volume, VolumeContext};
@@ -64,6 +64,7 @@ impl fmt::Debug for Held {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     pub(super) key_hash: [u8; 32],
+    pub(super) path: CertificatePath,
     /// With what the source would sign its packets (Solution 3).
     pub(super) source: Option<SourceKey>,
     pub(super) number: u32,
@@ -83,6 +84,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Granted {
     pub(super) key_hash: [u8; 32],
+    pub(super) path: CertificatePath,
     pub(super) number: u32,
     pub(super) association: Association,
     pub(super) allowed: Volume,

@@ -44,12 +44,12 @@ pub(super) struct Farewell {
 impl Sender {
     /// Keeps whose Permission it is and its number; nothing of that signer up to it counts any more.
     pub(super) fn accept(&mut self, step: &Step<'_>) {
-        let Cause::Permission { received, permission, key_hash, .. } = &step.cause else {
+        let Cause::Permission { received, permission, key_hash, path, .. } = &step.cause else {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&step.flow) {
             let peer = received.principal;
-            session.accepted = Some(Accepted { key_hash: *key_hash, number: permission.number, peer });
+            session.accepted = Some(Accepted { key_hash: *key_hash, path: path.clone(), number: permission.number, peer });
         }
     }
 

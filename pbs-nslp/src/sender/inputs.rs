@@ -75,6 +75,19 @@ impl Sender {
         }
     }
 
+    /// Anchors or revocation lists have changed: certificates are verified anew, and what a receiver has granted that is believed no more
+    /// ends at once (FS-72).
+    pub fn reconsider_certificates(&mut self, now: Instant) {
+        self.node.admission.forget_certificates();
+        let distrust = |(flow, session): (&FlowId, &Session)| {
+            let accepted = session.accepted.as_ref().filter(|_| session.epoch.is_some())?;
+            Some((*flow, self.node.distrust(flow.destination, &accepted.path, now)?))
+        };
+        for (flow, distrust) in self.sessions.iter().filter_map(distrust).collect::<Vec<_>>() {
+            self.event(flow, Event::TgDistrusted, Cause::Distrusted(distrust), now);
+        }
+    }
+
     /// Takes what GIST says about the flows this host sends.
     pub fn handle_gist(&mut self, indication: Indication, now: Instant) {
         match indication {
@@ -218,7 +231,7 @@ impl Sender {
                 if let Some(session) = self.sessions.get_mut(&flow) {
                     session.note_answer(permission.echo, received.hop_count, now);
                 }
-                let cause = Cause::Permission { received, permission, key_hash: verified.key_hash, association };
+                let cause = Cause::Permission { received, permission, key_hash: verified.key_hash, path: verified.path, association };
                 self.event(flow, event, cause, now);
             }
             Err(refusal) => self.refuse(received, refusal, now),

@@ -151,11 +151,6 @@ impl Sender {
         self.node.set_wall_clock(unix_seconds, now);
     }
 
-    /// Has certificates verified anew, as after a change of anchors or revocation lists.
-    pub fn forget_certificates(&mut self) {
-        self.node.admission.forget_certificates();
-    }
-
     /// Takes other rules, for flows to come.
     pub fn set_ask_rules(&mut self, ask: Vec<AskRule>) {
         self.config.ask = ask;

@@ -12,9 +12,10 @@ use super::inputs::REPAIR;
 use super::table::{Action, Event, Guards, Outcome, State, Timer, Transition, step as step_of_table};
 use crate::admission::Refusal;
 use crate::association::Association;
+use crate::credentials::CertificatePath;
 use crate::datapath::{Command, Token};
 use crate::flow::FlowId;
-use crate::node::{ANSWER_TIMEOUT, SessionKey, TTL_MAXIMUM, lifetime};
+use crate::node::{ANSWER_TIMEOUT, Distrust, SessionKey, TTL_MAXIMUM, lifetime};
 use crate::report::{Denial, ReportEvent};
 use crate::wire::{Notify, Permission};
 
@@ -24,12 +25,26 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 /// What led to an event.
 #[derive(Debug)]
 pub(super) enum Cause<'a> {
-    Permission { received: &'a ReceivedMessage, permission: &'a Permission, key_hash: [u8; 32], association: Option<Association> },
-    Notify { received: &'a ReceivedMessage, notify: &'a Notify },
-    Refused { received: &'a ReceivedMessage, refusal: &'a Refusal },
+    Permission {
+        received: &'a ReceivedMessage,
+        permission: &'a Permission,
+        key_hash: [u8; 32],
+        path: CertificatePath,
+        association: Option<Association>,
+    },
+    Notify {
+        received: &'a ReceivedMessage,
+        notify: &'a Notify,
+    },
+    Refused {
+        received: &'a ReceivedMessage,
+        refusal: &'a Refusal,
+    },
     Failed(&'a str),
     Clock(Timer),
     Gist,
+    /// The receiver's certificate is believed no more.
+    Distrusted(Distrust),
     Other,
 }
 
@@ -138,6 +153,7 @@ impl Sender {
             }
             Action::ReportLeftBehind => self.tell(flow, rule, ReportEvent::LeftBehind),
             Action::ReportRevoked => self.tell(flow, rule, ReportEvent::Revoked),
+            Action::ReportDistrusted => self.tell_distrusted(step),
             Action::ReportReleased => self.tell(flow, rule, ReportEvent::Released),
             Action::ReportUnreachable => {
                 let cause = self.sessions.get(&flow).and_then(|session| session.attempt.setback.clone());
@@ -184,6 +200,14 @@ impl Sender {
         {
             self.tell(step.flow, step.rule, event);
         }
+    }
+
+    fn tell_distrusted(&mut self, step: &Step<'_>) {
+        let Cause::Distrusted(distrust) = &step.cause else { return };
+        if let Some(session) = self.sessions.get_mut(&step.flow) {
+            session.outcome = Some(distrust.event().to_string());
+        }
+        self.node.tell_distrusted(self.key(step.flow), step.rule, distrust);
     }
 
     fn stop(&mut self, timer: Timer, flow: FlowId) {

@@ -9,6 +9,7 @@ use gist::wire::{Mri, SessionId};
 use super::paths::Course;
 use super::table::State;
 use crate::association::Association;
+use crate::credentials::CertificatePath;
 use crate::datapath::Token;
 use crate::report::Setback;
 use crate::status::Answered;
@@ -80,6 +81,7 @@ pub(super) struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Accepted {
     pub(super) key_hash: [u8; 32],
+    pub(super) path: CertificatePath,
     pub(super) number: u32,
     pub(super) peer: Principal,
 }

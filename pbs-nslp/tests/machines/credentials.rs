@@ -1,11 +1,12 @@
 //! Signatures that cost nothing: a certificate names its address and key, a signature is a hash with the key's number.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use pbs_nslp::credentials::{Authority, BadSignature, CertificateError, SignError, SignatureScheme, Signer, VerifiedKey};
+use pbs_nslp::credentials::{Authority, BadSignature, CertificateError, CertificatePath, SignError, SignatureScheme, Signer, VerifiedKey};
 use ring::digest::{SHA256, digest};
 
 #[derive(Debug)]
@@ -43,6 +44,8 @@ impl Signer for ToySigner {
 pub(crate) struct ToyAuthority {
     pub(crate) certificates: AtomicUsize,
     pub(crate) signatures: AtomicUsize,
+    /// Keys whose certificates are believed no more.
+    pub(crate) revoked: Mutex<BTreeSet<u8>>,
 }
 
 impl Authority for ToyAuthority {
@@ -55,14 +58,25 @@ impl Authority for ToyAuthority {
         if named != address.to_string() {
             return Err(CertificateError::AddressBinding(address));
         }
+        let path = path(key);
+        self.still_believes(&path, 0)?;
         let public_key = Bytes::copy_from_slice(&[key]);
-        Ok(VerifiedKey { key_hash: [key; 32], scheme: SignatureScheme::Ed25519, public_key, not_after_unix: u64::MAX })
+        Ok(VerifiedKey { key_hash: [key; 32], scheme: SignatureScheme::Ed25519, public_key, not_after_unix: u64::MAX, path })
+    }
+
+    fn still_believes(&self, given: &CertificatePath, _: u64) -> Result<(), CertificateError> {
+        let revoked = self.revoked.lock().unwrap().iter().any(|key| path(*key) == *given);
+        if revoked { Err(CertificateError::Revoked) } else { Ok(()) }
     }
 
     fn verify_signature(&self, key: &VerifiedKey, message: &[u8], given: &[u8]) -> Result<(), BadSignature> {
         self.signatures.fetch_add(1, Ordering::Relaxed);
         if signature(key.public_key[0], message) == given { Ok(()) } else { Err(BadSignature) }
     }
+}
+
+fn path(key: u8) -> CertificatePath {
+    CertificatePath::new([(&b"authority"[..], &[key][..])])
 }
 
 fn signature(key: u8, message: &[u8]) -> Vec<u8> {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gist::api::Indication;
 use gist::time::Instant;
 use pbs_nslp::credentials::Signer;
 use pbs_nslp::datapath::{Event, Protection};
 use pbs_nslp::detection::{Finding, Test};
 use pbs_nslp::receiver::{Ladder, Overrun, Reactions, Receiver, ReceiverConfig, Terms};
 use pbs_nslp::report::{Attack, Reaction, ReportEvent};
-use pbs_nslp::wire::{Defense, MessageKind, Volume};
+use pbs_nslp::wire::{Defense, MessageKind, Query, Volume};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::datapath::Fate;
+use crate::forge;
 use crate::world::{Place, SENDER, START_UNIX, T, TTL, World, entropy, flow, receiver_address, receiver_config, seconds};
 
 const MB: u64 = 1_000_000;
@@ -144,6 +146,10 @@ fn injected_packets_make_the_sender_sign_its_own_within_two_periods() {
     let suspicion = |event: &ReportEvent| matches!(event, ReportEvent::Compared { finding: Finding::Suspicion { excess, .. }, .. } if *excess == 2 * MB);
     assert!(world.saw(world.end(), suspicion));
     assert!(matches!(evidence(&world)[..], [Attack::Injection { test: Test::E2, .. }]), "{:?}", evidence(&world));
+    let findings = &world.receiver.counters().findings;
+    let shown = |test: &str| findings.get(test).map(|found| (found.times, found.last.as_str())).unwrap_or_default();
+    assert!(shown("T1").0 == 1 && shown("T1").1.contains("2000000 bytes ahead"), "{findings:?}");
+    assert!(shown("E2").0 == 1 && shown("E2").1.contains("E2: ") && shown("E2").1.contains("too many"), "{findings:?}");
     let new = spi(&world);
     assert_ne!(new, old);
     assert_eq!(reactions(&world), [Reaction::Escalated { spi: new, algorithm: "ed25519" }]);
@@ -168,6 +174,42 @@ fn injected_packets_make_the_sender_sign_its_own_within_two_periods() {
     world.run(2 * T);
     assert_eq!(reactions(&world).len(), 1, "nothing more");
     assert_eq!(world.states(), ["Permitted"; 4]);
+}
+
+/// A Query as a sender makes it that knows no Vol-Context, brought to the receiver in place of the sender's own.
+fn without_context(world: &mut World, sent: u64) {
+    world.stable = false;
+    world.loses = Box::new(|transit| transit.from == SENDER);
+    let number = u32::try_from(world.unix()).unwrap() + 1;
+    let query = Query { requested: None, sent: Some(Volume(sent)), ..forge::query(number) };
+    let received = forge::query_from(2, world.session(), &query, &forge::sender());
+    world.tell(world.end(), Indication::Received(received));
+    world.run(seconds(3));
+}
+
+#[test]
+fn a_sender_that_names_no_context_is_held_against_the_totals_twice() {
+    // P-184, X-39.
+    // FR-31 by T1: E1 to E3 rest on what such a sender does not say, so that one period proves nothing and two do.
+    for catches_up in [true, false] {
+        let mut world = busy(Reactions::default());
+        send(&mut world, MB, |_| true);
+        inject(&mut world, 5000..5040);
+        world.run(seconds(1));
+        without_context(&mut world, MB);
+        let suspicion =
+            |event: &ReportEvent| matches!(event, ReportEvent::Compared { sent_highest: None, finding: Finding::Suspicion { .. }, .. });
+        assert!(world.saw(world.end(), suspicion), "{}", world.story());
+        assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]));
+        without_context(&mut world, if catches_up { 3 * MB } else { MB });
+        if catches_up {
+            assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]), "it was late");
+        } else {
+            assert!(matches!(evidence(&world)[..], [Attack::Injection { test: Test::T1, .. }]), "{:?}", evidence(&world));
+            assert!(matches!(reactions(&world)[..], [Reaction::Escalated { .. }]), "{:?}", reactions(&world));
+            world.took(world.end(), &["FR-31", "FR-40"]);
+        }
+    }
 }
 
 #[test]
@@ -241,6 +283,8 @@ fn data_that_vanishes_makes_the_receiver_ask_for_another_path_after_two_periods(
         period(&mut world);
     }
     assert!(matches!(evidence(&world)[..], [Attack::Drop { deficit: MB, tolerated: 65_536 }]), "{:?}", evidence(&world));
+    let findings = &world.receiver.counters().findings;
+    assert!(findings["T2"].times == 2 && findings["T2"].last.contains("T2: 1000000 bytes missing, 65536 are tolerated"), "{findings:?}");
     assert_eq!(reactions(&world), [Reaction::OtherPathAsked { times: 1 }]);
     world.took(world.end(), &["FR-33", "FR-35", "FR-36", "FR-42"]);
     world.took(1, &["FN-25"]);

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use gist::wire::SessionId;
-use pbs_nslp::credentials::{Authority, SignatureScheme, VerifiedKey};
+use pbs_nslp::credentials::{Authority, CertificatePath, SignatureScheme, VerifiedKey};
 use pbs_nslp::wire::{self, Message, Signed};
 
 use crate::credentials::ToyAuthority;
@@ -84,7 +84,13 @@ fn compare<M: PartialEq + fmt::Debug>(here: &Signed<M>, next: &Signed<M>, key: u
     assert_eq!(here.signed_bytes, next.signed_bytes);
     assert_eq!(here.signature, next.signature);
     assert_eq!(next.forwarded, next.raw, "nothing is left to delete");
-    let key = VerifiedKey { key_hash: [key; 32], scheme: SignatureScheme::Ed25519, public_key: vec![key].into(), not_after_unix: u64::MAX };
+    let key = VerifiedKey {
+        key_hash: [key; 32],
+        scheme: SignatureScheme::Ed25519,
+        public_key: vec![key].into(),
+        not_after_unix: u64::MAX,
+        path: CertificatePath::default(),
+    };
     ToyAuthority::default().verify_signature(&key, &here.signed_bytes, &here.signature).is_ok()
 }
 

@@ -61,12 +61,12 @@ fn waiting(reactions: Reactions, terms: Terms) -> World {
     world
 }
 
-fn grace() -> World {
+pub(crate) fn grace() -> World {
     waiting(Reactions::default(), generous())
 }
 
 /// A world whose receiver has asked its packet side, which does not answer.
-fn counting(reactions: Reactions) -> World {
+pub(crate) fn counting(reactions: Reactions) -> World {
     let mut world = granted(reactions, generous());
     world.datapaths[2].stalled = true;
     run_to(&mut world, "Compare Sv");

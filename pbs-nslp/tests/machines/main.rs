@@ -18,6 +18,7 @@ mod credentials;
 mod datapath;
 mod detection;
 mod differential;
+mod distrust;
 mod ending;
 mod expiry;
 mod faults;

@@ -23,13 +23,13 @@ fn way(path: u8) -> Way {
 }
 
 /// A world with other ways; what leaves by those in `dead` gets lost, and so does what comes back.
-fn with_ways(mut world: World, ways: &[u8]) -> World {
+pub(crate) fn with_ways(mut world: World, ways: &[u8]) -> World {
     world.sender.set_ways(ways.iter().copied().map(way).collect());
     world
 }
 
 /// What leaves the sender by these ways is lost from now on.
-fn cut(world: &mut World, dead: &'static [u8]) {
+pub(crate) fn cut(world: &mut World, dead: &'static [u8]) {
     world.loses = Box::new(move |transit| transit.from == SENDER && dead.contains(&transit.path.0));
 }
 
@@ -41,7 +41,7 @@ fn paths_taken(world: &World) -> Vec<u8> {
 
 /// The receiver asks for another path, with a number newer than all before. Its own answer in the same second is an old one
 /// then, and that to the second try counts.
-fn ask_for_another_path(world: &mut World) {
+pub(crate) fn ask_for_another_path(world: &mut World) {
     let number = u32::try_from(world.unix()).unwrap() + 1;
     let other_path = Permission { defense: Some(Defense::ChangePath), sa: None, allowed: Volume(VOLUME), ..permission(number) };
     let received = permission_from(1, world.session(), &other_path, &forge::receiver());

@@ -7,7 +7,7 @@ use pbs_nslp::wire::Volume;
 
 use crate::world::{LATENCY, SENDER, VOLUME, World, flow, seconds, terms};
 
-fn asking() -> World {
+pub(crate) fn asking() -> World {
     let mut world = World::new(1);
     world.receiver.set_policy(GrantPolicy { rules: Vec::new(), ask: true });
     world.want();

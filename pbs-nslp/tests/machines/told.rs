@@ -10,6 +10,7 @@ pub(crate) fn is_due(rule: &str, event: &ReportEvent) -> Option<bool> {
         "FR-09" | "FR-12" | "FS-50" | "FS-53" => matches!(event, E::Released),
         "FR-14" | "FR-15" | "FN-09" | "FN-27" | "FN-28" | "FS-17" | "FS-28" | "FS-29" => matches!(event, E::Expired { .. }),
         "FR-16" | "FR-44" | "FN-26" | "FS-27" => matches!(event, E::Revoked),
+        "FS-72" | "FR-73" | "FN-73" => matches!(event, E::Distrusted { .. }),
         "FR-24" => matches!(event, E::OverBudget { .. }),
         "FR-41" => matches!(event, E::Attacked { reaction: Reaction::Revoked }),
         "FR-50" | "FR-72" | "FN-71" => matches!(event, E::Superseded),

@@ -59,8 +59,8 @@ pub trait Core {
     fn handle_timeout(&mut self, now: Instant);
     /// Tells the wall clock.
     fn set_wall_clock(&mut self, unix_seconds: u64, now: Instant);
-    /// Has certificates verified anew that were believed before.
-    fn forget_certificates(&mut self);
+    /// Has certificates verified anew that were believed before, and ends what was signed by those that are believed no more.
+    fn reconsider_certificates(&mut self, now: Instant);
     /// Tells the node's addresses after they have changed.
     fn set_addresses(&mut self, addresses: Vec<IpAddr>);
     /// Gives up what is held, as far as others must know of it (FS-60, FR-60).
@@ -273,7 +273,7 @@ impl Drive {
     /// Whoever is named in a newer list, or is certified by an authority whose list is out of date, is believed no more.
     fn look_at_revocation(&mut self, unix_seconds: u64, asked: bool) {
         if self.credentials.revocation.look(unix_seconds, asked) {
-            self.core.forget_certificates();
+            self.core.reconsider_certificates(self.clock.now());
         }
     }
 

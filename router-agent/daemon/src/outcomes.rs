@@ -120,6 +120,7 @@ impl Waiting {
             ReportEvent::AlgorithmRefused
             | ReportEvent::Released
             | ReportEvent::Superseded
+            | ReportEvent::Distrusted { .. }
             | ReportEvent::DatapathFailed { .. }
             | ReportEvent::NotBuilt { .. } => no("failed"),
             &ReportEvent::Notified { code, detail, reporter, .. } => self.note(Setback::Notified { code, detail, reporter }.to_string()),

@@ -1,7 +1,7 @@
 //! Revocation lists that are read again while a daemon runs.
 //!
-//! A list that has changed counts as soon as it is seen: associations of those that it names end, and what they have signed is
-//! refused. A file that cannot be used, being unreadable or out of date already, leaves what it held before in force until that is out of
+//! A list that has changed counts as soon as it is seen: associations of those that it names end, permissions that
+//! they have signed end, and what they sign is refused. A file that cannot be used, being unreadable or out of date already, leaves what it held before in force until that is out of
 //! date itself; from then on everybody is refused whom its issuer has certified. What other files hold counts nevertheless: the list of
 //! one authority that nobody renews must not keep out another's that revokes. At the start there is nothing of before, so that every
 //! file must hold current lists.
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gist::io::{Peers, TlsError, tls};
-use pbs_nslp::credentials::{AnchorError, Authority, BadSignature, CertificateError, VerifiedKey, X509Authority};
+use pbs_nslp::credentials::{AnchorError, Authority, BadSignature, CertificateError, CertificatePath, VerifiedKey, X509Authority};
 use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 use serde_json::{Value, json};
 use x509_cert::crl::CertificateList;
@@ -39,6 +39,10 @@ impl Authority for CurrentAuthority {
         now_unix: u64,
     ) -> Result<VerifiedKey, CertificateError> {
         self.now().verify_certificate(certificate, chain, address, now_unix)
+    }
+
+    fn still_believes(&self, path: &CertificatePath, now_unix: u64) -> Result<(), CertificateError> {
+        self.now().still_believes(path, now_unix)
     }
 
     fn verify_signature(&self, key: &VerifiedKey, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {

@@ -138,11 +138,15 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
 pub fn counters(counters: &Counters) -> Value {
     let refused: serde_json::Map<String, Value> =
         counters.refused.iter().map(|(code, count)| (format!("{code:?}"), (*count).into())).collect();
+    let findings = counters.findings.iter().map(|(test, of)| (test.clone(), json!({ "times": of.times, "last": of.last })));
+    let findings: serde_json::Map<String, Value> = findings.collect();
     json!({
         "rules": counters.rules,
         "not_acted_upon": counters.not_acted_upon,
         "refused": refused,
         "refused_silently": counters.refused_silently,
+        "distrusted": counters.distrusted,
+        "findings": findings,
         "ignored": counters.ignored,
     })
 }
