@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod gist_node;
 pub mod ground;
 pub mod honest;
+mod hostile;
 pub mod latency;
 mod leaking;
 mod lying;

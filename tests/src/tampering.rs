@@ -1,6 +1,7 @@
 //! A router that tampers with what it passes on: it adds a volume that the receiver never signed, changes single bits, moves messages into
-//! other sessions, and repeats everything.
+//! other sessions, repeats everything, and says notices of everything.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,7 +10,7 @@ use gist::wire::SessionId;
 use pbs_nslp::wire::{MessageKind, ObjectType, Treatment};
 use router_agent::Parts;
 
-use crate::rogue;
+use crate::{hostile, rogue};
 
 /// The flow whose Permissions get an Allow-vol64 marked AB=01, before the signature, which does not cover such objects.
 pub(crate) const MARKED_PORT: u16 = 9040;
@@ -23,6 +24,8 @@ const QUERIES_CHANGED_PORT: u16 = 9043;
 const QUERIES_MOVED_PORT: u16 = 9044;
 /// The flow of which every message is followed by all before it.
 const ALL_REPEATED_PORT: u16 = 9045;
+/// The flow of which every message comes between notices of everything, to both ends: one state is theirs, and then the next.
+const NOTICES_PORT: u16 = 9046;
 /// Messages that are repeated at most.
 const MOST_REPEATED: usize = 32;
 
@@ -42,6 +45,10 @@ pub(crate) fn parts(parts: Parts) -> Parts {
             vec![SendMessage { session: SessionId(session.map(|octet| !octet)), ..message }]
         }
         Some(ALL_REPEATED_PORT) => repeat(message, &past),
+        Some(NOTICES_PORT) => {
+            let notices = hostile::notices(&message, IpAddr::from([192, 0, 2, 77]));
+            [notices.clone(), vec![message], notices].concat()
+        }
         _ => vec![tamper(message)],
     });
     Parts { around, ..parts }

@@ -65,7 +65,7 @@ fn every_rule_of_the_pbs_tables_is_a_requirement_and_every_such_requirement_a_ru
     assert_eq!(rules.symmetric_difference(&rows).collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Issue 3, *Bad input*: the list names a test for each row, and these are there.
+/// The list names a test for each row, and these are there.
 #[test]
 fn every_test_that_the_list_of_bad_input_names_exists() {
     let text = std::fs::read_to_string(tree().join("fsm-specs/requirements/bad-input.md")).unwrap();
@@ -85,6 +85,26 @@ fn every_test_that_the_list_of_bad_input_names_exists() {
     for row in rows.filter(|row| !row.starts_with("| Who")) {
         assert!(row.contains(".rs::"), "names no test: {row}");
     }
+}
+
+/// A test between namespaces or sockets is one on the wire, and every other one of a core.
+#[test]
+fn the_list_of_bad_input_says_truly_what_is_shown_on_the_wire() {
+    let text = std::fs::read_to_string(tree().join("fsm-specs/requirements/bad-input.md")).unwrap();
+    let is_on_the_wire = |file: &str| {
+        let source = std::fs::read_to_string(tree().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        source.contains("may_make_networks()") || source.contains("mod namespace;") || file.starts_with("gist/tests/io_")
+    };
+    let mut wire = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.contains(".rs::")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [.., says, tests] = cells[..] else { panic!("{row}") };
+        let files = tests.split('`').skip(1).step_by(2).filter_map(|test| test.split_once("::")).map(|(file, _)| file);
+        let shown: BTreeSet<&str> = files.map(|file| if is_on_the_wire(file) { "wire" } else { "core" }).collect();
+        assert_eq!(says, shown.iter().copied().collect::<Vec<_>>().join(", "), "{row}");
+        wire += usize::from(shown.contains("wire"));
+    }
+    assert!(wire >= 30, "{wire} rows are shown on the wire");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod garbage;
 mod guard;
 mod identity;
 mod kernel;
+mod notices;
 mod packets;
 mod path_mtu;
 mod peers;

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use pbs_lab::network::topology::{RECEIVER, SENDER, SENDER6};
 use pbs_lab::pki::KeyKind;
 use rcgen::CertificateParams;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, wait_until};
 use crate::support::site::Site;
@@ -16,7 +16,7 @@ use crate::support::site::Site;
 const SENDERS_SERIAL: u64 = 7;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// P-073, X-66: who is put on a list loses his association at once and gets nothing more, without a restart of anybody, and has all back
+/// P-073, X-66, FN-73: who is put on a list loses his association and what he has been granted at once and gets nothing more, without a restart of anybody, and has all back
 /// when he is taken off. A list that cannot be used leaves that of before in force until its end; from then on nobody is believed.
 #[test]
 fn a_list_that_changes_or_ends_counts_at_once_and_one_that_cannot_be_used_does_not() {
@@ -42,6 +42,10 @@ fn a_list_that_changes_or_ends_counts_at_once_and_one_that_cannot_be_used_does_n
     read_again(&router);
     let ended = ["association ended", "not believed any more", "Revoked"];
     router.wait_for_log(&ended);
+    // What stood, and would have stood for 3.5 T more.
+    router.wait_for_log(&["WARN", "ended at once", "192.168.20.1 is believed no more: certificate revoked"]);
+    assert_eq!(router.ask("status")["nslp"]["distrusted"], json!({ "certificate revoked": 1 }));
+    assert!(router.permissions().is_empty());
     assert!(!passes(Duration::from_secs(2)), "revoked");
     list(&[SENDERS_SERIAL + 1], HOUR);
     read_again(&router);
@@ -60,21 +64,33 @@ fn a_list_that_changes_or_ends_counts_at_once_and_one_that_cannot_be_used_does_n
     assert!(!passes(Duration::from_secs(2)), "nobody is believed");
 }
 
-/// Without being told: the file is looked at every ten seconds.
+/// Without being told: the file is looked at every ten seconds. A receiver that finds the sender in it takes back what it has granted, and
+/// its denial ends the permission on the path, where nobody has a list (FR-73).
 #[test]
-fn a_list_that_changes_is_found_without_being_told() {
+fn a_list_that_changes_is_found_without_being_told_and_ends_what_was_granted() {
     if !pbs_lab::may_make_networks() {
         return;
     }
     let site = Site::build();
     let write = |serials: &[u64]| site.files.write("ca.crl", site.authority.revocation_list(serials, now() + HOUR).unwrap());
     write(&[]);
-    let configuration = site.files.read("router.toml");
-    site.files.write("router.toml", configuration.replace("trust_anchors", "revocation_lists = [\"ca.crl\"]\ntrust_anchors"));
-    let router = site.start_router();
-    assert_eq!(lists(&router)["read_again"], 0);
+    let serial = |parameters: &mut CertificateParams| parameters.serial_number = Some(SENDERS_SERIAL.into());
+    site.authority.issue_with(&site.files.path(""), "sender", &[SENDER, SENDER6], KeyKind::Ed25519, serial).unwrap();
+    let configuration = site.files.read("receiver.toml");
+    site.files.write("receiver.toml", configuration.replace("trust_anchors", "revocation_lists = [\"ca.crl\"]\ntrust_anchors"));
+    let (receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());
+    let application = site.application(RECEIVER);
+    wait_until("the permission comes", || {
+        application.send();
+        application.arrives(Duration::from_millis(100))
+    });
+    assert_eq!(lists(&receiver)["read_again"], 0);
     write(&[SENDERS_SERIAL]);
-    wait_until("it is read again", || lists(&router)["read_again"] == 1);
+    wait_until("it is read again", || lists(&receiver)["read_again"] == 1);
+    receiver.wait_for_log(&["ended at once", "192.168.20.1 is believed no more: certificate revoked"]);
+    let status = receiver.ask("status");
+    assert_eq!(status["receiving"]["nslp"]["distrusted"], json!({ "certificate revoked": 1 }), "{status}");
+    wait_until("nobody has a permission", || [&receiver, &router, &sender].iter().all(|node| node.permissions().is_empty()));
 }
 
 fn now() -> SystemTime {

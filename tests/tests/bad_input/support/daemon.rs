@@ -54,8 +54,18 @@ impl Daemon {
     }
 
     fn try_ask(&self, command: &str) -> Result<Value, daemon::control::ControlError> {
+        self.try_ask_with(&json!({ "command": command }))
+    }
+
+    fn try_ask_with(&self, request: &Value) -> Result<Value, daemon::control::ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(daemon::control::ask(&self.control, self.program.role(), &json!({ "command": command })))
+        runtime.block_on(daemon::control::ask(&self.control, self.program.role(), request))
+    }
+
+    /// Asks for something that has more to it than a name; the daemon must do it.
+    #[track_caller]
+    pub(crate) fn ask_with(&self, request: &Value) -> Value {
+        self.try_ask_with(request).unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 
     /// Asks the daemon; it must answer.

@@ -1,13 +1,15 @@
 //! Sender, router and receiver in a row, with real daemons.
 
 use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pbs_lab::network::topology::{Chain, RECEIVER, RECEIVER6, ROUTER_LEFT, ROUTER_LEFT6, ROUTER_RIGHT, ROUTER_RIGHT6, SENDER, SENDER6};
 use pbs_lab::pki::Authority;
 use pbs_lab::process::Program;
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, wait_until};
 use super::files::{Files, common};
 
 /// TCP port of messaging associations.
@@ -72,5 +74,54 @@ impl Application {
     pub(crate) fn arrives(&self, patience: Duration) -> bool {
         self.receiver.set_read_timeout(Some(patience)).unwrap();
         self.receiver.recv(&mut [0; 64]).is_ok()
+    }
+}
+
+/// A program that goes on sending, and how much of it arrives; until this value goes.
+pub(crate) struct Running {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    arrived: Arc<AtomicU64>,
+}
+
+impl Application {
+    /// Has both programs run by themselves: a datagram every 20 ms.
+    pub(crate) fn run(&self) -> Running {
+        let (sender, receiver) = (self.sender.try_clone().unwrap(), self.receiver.try_clone().unwrap());
+        let running = Running { stop: Arc::default(), sent: Arc::default(), arrived: Arc::default() };
+        let (stop, sent) = (running.stop.clone(), running.sent.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                // Counted before, so that never more have arrived than were sent.
+                sent.fetch_add(1, Ordering::SeqCst);
+                let _ = sender.send(b"application");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (stop, arrived) = (running.stop.clone(), running.arrived.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                if receiver.recv(&mut [0; 64]).is_ok() {
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        running
+    }
+}
+
+impl Running {
+    /// Everything that was sent up to now arrives.
+    #[track_caller]
+    pub(crate) fn must_lose_nothing(&self, during: &str) {
+        let sent = self.sent.load(Ordering::SeqCst);
+        wait_until(&format!("all {sent} packets of the flow beside arrive ({during})"), || self.arrived.load(Ordering::SeqCst) >= sent);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
