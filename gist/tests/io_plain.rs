@@ -147,6 +147,43 @@ fn mixed_nodes(change: impl Fn(&mut ShellConfig)) -> (Node, Node) {
 }
 
 /// A node without certificate.
+/// G-009, G-010: while an application takes nothing, messages that come as datagrams are thrown away and counted; the next one after that arrives.
+#[test]
+fn datagrams_for_an_application_that_takes_nothing_are_thrown_away_and_counted() {
+    in_own_network(|| async {
+        let authority = Authority::new("nobody's");
+        let tls = authority.issue(&PKCS_ED25519, &["unused.pbs.test"]).tls(&authority);
+        let node = |address| {
+            Node::start_with(address, tls.clone(), "unused.pbs.test", |config| {
+                config.tls = None;
+                config.limits.indications = 4;
+                config.node.registrations = vec![Registration { offer: Vec::new(), ..Registration::secure(NSLP, Some(ROUTER_ALERT)) }];
+            })
+        };
+        let (asker, mut answerer) = (node(ASKER), node(ANSWERER));
+        let open = |payload: &'static [u8]| SendMessage {
+            attributes: TransferAttributes::default(),
+            ..message(Direction::Downstream, payload, 1)
+        };
+        asker.send(open(b"first...")).await;
+        assert_eq!(&answerer.received().await.payload[..], b"first...");
+        let mut dropped = 0;
+        while dropped < 10 {
+            asker.send(open(b"too fast")).await;
+            dropped = answerer.handle.snapshot().await.unwrap().shell.indications_dropped;
+        }
+        for _ in 0..4 {
+            assert_eq!(&answerer.received().await.payload[..], b"too fast");
+        }
+        loop {
+            asker.send(open(b"and last")).await;
+            if &answerer.received().await.payload[..] == b"and last" {
+                break;
+            }
+        }
+    });
+}
+
 fn plain_nodes() -> (Node, Node) {
     let authority = Authority::new("nobody's");
     let tls = authority.issue(&PKCS_ED25519, &["unused.pbs.test"]).tls(&authority);
