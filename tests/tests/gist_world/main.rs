@@ -7,5 +7,7 @@ mod asymmetric;
 mod chain;
 mod console;
 mod cut;
+mod moving;
 mod narrow;
 mod row;
+mod way_back;

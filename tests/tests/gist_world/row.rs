@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// Port of flows.
 pub(crate) const PORT: u16 = 9000;
-const ASSOCIATION_PORT: u16 = 30270;
+/// TCP port of associations.
+pub(crate) const ASSOCIATION_PORT: u16 = 30270;
 /// Networks of the first and the last link, where flows begin and end; those between are numbered from 30 on.
 const FIRST: u8 = 20;
 const LAST: u8 = 21;

@@ -10,8 +10,8 @@ use gist::api::{
     AssociationId, Carriage, Indication, MessageHandle, PathId, Request, Routing, RoutingStatus, SendMessage, TransferAttributes,
 };
 use gist::node::{
-    ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Node, NodeConfig, Output, PeerCredentials, PeerRole, Registration,
-    Role, Transmit,
+    ApdEntry, AssociationEvent, Backend, Datagram, IdentityPattern, Installation, Node, NodeConfig, Output, PeerCredentials, PeerRole,
+    Registration, Role, Transmit,
 };
 use gist::time::Instant;
 use gist::wire::datagram::GIST_PORT;
@@ -54,8 +54,11 @@ pub(super) enum Input {
 /// Every setting, in the order in which they come about.
 pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
     let [tls, tcp] = [Profile::tls_over_tcp(), Profile::tcp()];
-    let offers = [vec![tls.clone()], vec![tcp.clone()], Vec::new(), vec![tls, tcp]];
-    offers.into_iter().flat_map(|offer| Pair::new(&offer).play()).collect()
+    let [on_confirm, on_query, without] = [Installation::OnConfirm, Installation::OnQuery, Installation::WithoutConfirm];
+    let both = vec![tls.clone(), tcp.clone()];
+    let datagrams = [on_query, without, on_confirm].map(|installation| (Vec::new(), installation));
+    let others = [vec![tls], vec![tcp], both].map(|offer| (offer, on_confirm));
+    datagrams.into_iter().chain(others).flat_map(|(offer, installation)| Pair::new(&offer, installation).play()).collect()
 });
 
 /// The setting that an octet names.
@@ -124,8 +127,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(offer: &[Profile]) -> Self {
-        let nodes = [0, 1].map(|number| node(number, offer));
+    fn new(offer: &[Profile], installation: Installation) -> Self {
+        let nodes = [0, 1].map(|number| node(number, offer, installation));
         let secure = offer.contains(&Profile::tls_over_tcp());
         let now = Instant::from_micros(1_000_000);
         let mixed = offer.len() > 1;
@@ -293,12 +296,12 @@ fn address(number: usize) -> IpAddr {
     if number == 0 { asker } else { answerer }
 }
 
-fn node(number: usize, offer: &[Profile]) -> Node {
+fn node(number: usize, offer: &[Profile], installation: Installation) -> Node {
     let Some(identity) = PeerIdentity::new(vec![number as u8 + 1; 8]) else { unreachable!("eight octets are no too many") };
     // The answerer forwards for others as well, so that what passes by is looked at too.
     let mut config = NodeConfig::new(identity, if number == 0 { Role::Host } else { Role::Router });
-    config.registrations =
-        vec![Registration { offer: offer.to_vec(), unvalidated_data: true, ..Registration::secure(NslpId(APPLICATION), Some(65503)) }];
+    let secure = Registration::secure(NslpId(APPLICATION), Some(65503));
+    config.registrations = vec![Registration { offer: offer.to_vec(), unvalidated_data: true, installation, ..secure }];
     config.association_port = TLS_PORT;
     config.plain_association_port = PLAIN_PORT;
     config.local_addresses = vec![address(number)];
@@ -346,7 +349,8 @@ mod tests {
         let routing = SETTINGS.iter().flat_map(|setting| setting.node.routing_table()).map(|entry| entry.state);
         let associations = SETTINGS.iter().flat_map(|setting| setting.node.associations()).map(|entry| entry.state);
         let found: BTreeSet<String> = routing.chain(associations).collect();
-        let names = ["Awaiting Response", "Established", "Awaiting Refresh", "Awaiting Connection", "Connected", "Idle"];
+        let names =
+            ["Awaiting Response", "Awaiting Confirm", "Established", "Awaiting Refresh", "Awaiting Connection", "Connected", "Idle"];
         for name in names {
             assert!(found.contains(name), "{name} is not among {found:?}");
         }

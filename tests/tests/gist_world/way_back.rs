@@ -1,24 +1,26 @@
 //! Hosts with a router of permissions each, a GIST router of another application between these, and a way back that none of them is on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+//!
+//! ```text
+//! sender -- router1 -- between -- router2 -- receiver
+//!    +--------------<-- back --<------------------+
+//! ```
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pbs_lab::network::capture::Capture;
 use pbs_lab::network::frame::{self, Seen};
 use pbs_lab::network::link::{self, End};
-use pbs_lab::network::namespace::{Lifetime, Namespace};
-use pbs_lab::pki::{Authority, KeyKind};
+use pbs_lab::network::namespace::Namespace;
+use pbs_lab::network::topology::MTU;
 use pbs_lab::process::{self, Daemon, Program};
 use pbs_lab::remains::Remainder;
 use serde_json::{Value, json};
 
-const PORT: u16 = 9001;
+use crate::console::Console;
+use crate::row::{ASSOCIATION_PORT, PATIENCE, PORT, configure};
+
 const SIGNALLING: u16 = 270;
-const ASSOCIATIONS: u16 = 30_270;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// In every certificate, and so in every message of PBS that brings one.
@@ -26,12 +28,12 @@ const NAME: &[u8] = b"pbs.test";
 
 const SENDER: IpAddr = address(20, 1);
 const RECEIVER: IpAddr = address(21, 4);
-/// The nodes of PBS, in the order of the path, with their addresses.
+/// The nodes of PBS with their addresses.
 const NODES: [(&str, &[IpAddr]); 4] = [
-    ("sender", &[SENDER, address(25, 1)]),
     ("router1", &[address(20, 254), address(22, 1)]),
     ("router2", &[address(23, 2), address(21, 254)]),
     ("receiver", &[RECEIVER, address(24, 4)]),
+    ("sender", &[SENDER, address(25, 1)]),
 ];
 
 const fn address(network: u8, host: u8) -> IpAddr {
@@ -48,10 +50,9 @@ fn a_permission_goes_back_over_the_routers_that_the_query_went_over_past_one_wit
     if !pbs_lab::may_make_networks() {
         return;
     }
-    process::laboratory_is(env!("CARGO_BIN_EXE_pbs-lab"));
     let mut site = Site::start();
     let receiver = site.socket("receiver", RECEIVER, PORT);
-    receiver.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
     let sender = site.socket("sender", SENDER, 5000);
     let mut buffer = [0; 100];
     for number in 0..20u8 {
@@ -78,7 +79,7 @@ fn a_permission_goes_back_over_the_routers_that_the_query_went_over_past_one_wit
         for seen in frames.iter().filter_map(|frame| frame::read(frame.ip()?)) {
             let ports = [seen.ports.0, seen.ports.1];
             let signalling =
-                (seen.protocol == UDP && ports.contains(&SIGNALLING)) || (seen.protocol == TCP && ports.contains(&ASSOCIATIONS));
+                (seen.protocol == UDP && ports.contains(&SIGNALLING)) || (seen.protocol == TCP && ports.contains(&ASSOCIATION_PORT));
             if !signalling {
                 continue;
             }
@@ -96,11 +97,12 @@ fn a_permission_goes_back_over_the_routers_that_the_query_went_over_past_one_wit
         }
     });
     assert!(queries >= 2 && segments >= 10, "{queries} datagrams and {segments} segments of signalling");
-    assert_eq!(site.between_knows(), json!([]), "no state of PBS at a node that does not host it");
+    site.console.say("show routing");
+    assert_eq!(site.console.event("shown")["content"], json!([]), "no state of PBS at a node that does not host it");
     // Of signalling nothing has come back by the receiver's way.
     let by_the_way_back = site.back.look(|frames| {
         let seen = frames.iter().filter_map(|frame| frame::read(frame.ip()?));
-        seen.filter(|seen| [seen.ports.0, seen.ports.1].iter().any(|port| [SIGNALLING, ASSOCIATIONS].contains(port))).count()
+        seen.filter(|seen| [seen.ports.0, seen.ports.1].iter().any(|port| [SIGNALLING, ASSOCIATION_PORT].contains(port))).count()
     });
     assert_eq!(by_the_way_back, 0);
     // It is the way back, though.
@@ -122,7 +124,7 @@ struct Site {
     between: Capture,
     /// On the receiver's side of the way back.
     back: Capture,
-    console: Child,
+    console: Console,
     daemons: Vec<Daemon>,
     /// Removes the directory.
     _remainder: Remainder,
@@ -132,7 +134,8 @@ const HOSTS: [&str; 6] = ["sender", "router1", "between", "router2", "receiver",
 
 impl Site {
     fn start() -> Self {
-        let (remainder, directory) = Remainder::temporary("pbs-chain").unwrap();
+        process::laboratory_is(env!("CARGO_BIN_EXE_pbs-lab"));
+        let (remainder, directory) = Remainder::temporary("pbs-gist-world").unwrap();
         let hosts: Vec<Namespace> = HOSTS.iter().map(|name| Namespace::create(name).unwrap()).collect();
         let [sender, router1, between, router2, receiver, back] = &hosts[..] else { unreachable!("six of them") };
         for host in &hosts {
@@ -156,7 +159,7 @@ impl Site {
             link::join(
                 End { host: left, interface: left_link, addresses: &left_addresses },
                 End { host: right, interface: right_link, addresses: &right_addresses },
-                1500,
+                MTU,
             )
             .unwrap();
         }
@@ -172,14 +175,15 @@ impl Site {
         }
         link::set_route(between, (address(20, 0), 24), address(22, 1)).unwrap();
         link::set_route(receiver, (address(20, 0), 24), address(24, 254)).unwrap();
-        configure(&directory);
+        configure(&directory, &NODES.map(|(name, addresses)| (name, addresses.to_vec())), "");
         let started = Instant::now();
         let captured = Capture::start(between, "m0", started).unwrap();
         let way_back = Capture::start(back, "x0", started).unwrap();
-        let console = console(between);
-        let daemons = [(router1, Program::Router), (router2, Program::Router), (receiver, Program::Host), (sender, Program::Host)];
-        let names = ["router1", "router2", "receiver", "sender"];
-        let daemons = names.iter().zip(daemons).map(|(name, (host, program))| Daemon::start(host, program, &directory, name).unwrap());
+        let own = ["--address=192.168.22.3", "--address=192.168.23.3"].map(str::to_owned);
+        let console = Console::start(between, &own, &["--nslp-id=32720", "--intercept"]);
+        let programs = [(router1, Program::Router), (router2, Program::Router), (receiver, Program::Host), (sender, Program::Host)];
+        let daemons =
+            NODES.iter().zip(programs).map(|((name, _), (host, program))| Daemon::start(host, program, &directory, name).unwrap());
         let daemons = daemons.collect();
         Self { directory, hosts, between: captured, back: way_back, console, daemons, _remainder: remainder }
     }
@@ -196,17 +200,6 @@ impl Site {
         self.daemons.iter().find(|daemon| daemon.name() == node).unwrap().ask(&json!({ "command": command })).unwrap()
     }
 
-    /// Routing state of the node between.
-    fn between_knows(&mut self) -> Value {
-        let console = &mut self.console;
-        writeln!(console.stdin.as_mut().unwrap(), "show routing").unwrap();
-        let mut line = String::new();
-        BufReader::new(console.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let shown: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(shown["event"], "shown", "nothing has come up there: {shown}");
-        shown["content"].clone()
-    }
-
     fn logs(&self) -> String {
         let log = |name: &str| std::fs::read_to_string(self.directory.join(format!("{name}.log"))).unwrap_or_default();
         NODES.map(|(name, _)| format!("--- {name}\n{}", log(name))).concat()
@@ -216,43 +209,5 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.daemons.clear();
-        let _ = self.console.stdin.as_ref().map(|mut input| writeln!(input, "quit"));
-        let _ = self.console.wait();
-    }
-}
-
-/// A GIST node that takes Queries off the path for an application of its own.
-fn console(host: &Namespace) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pbs-lab"));
-    command.args(["gist", "--address=192.168.22.3", "--address=192.168.23.3", "--nslp-id=32720", "--intercept"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    host.contain(&mut command, Lifetime::Laboratory).unwrap();
-    let mut child = command.spawn().unwrap();
-    // It says so when its sockets are open.
-    let mut greeting = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut greeting).unwrap();
-    assert!(greeting.starts_with("GIST node"), "{greeting}");
-    child
-}
-
-fn configure(directory: &Path) {
-    let authority = Authority::create("authority").unwrap();
-    std::fs::write(directory.join("ca.crt"), authority.certificate()).unwrap();
-    for (node, addresses) in NODES {
-        authority.issue(directory, node, addresses, KeyKind::Ed25519).unwrap();
-        let role = if node.starts_with("router") { "router" } else { "host" };
-        let policy = match node {
-            "sender" => "[[ask]]\ndestination = \"192.168.21.0/24\"\nprotocol = \"udp\"\nvolume = 1000000\n",
-            "receiver" => "[[grant]]\nsource = \"192.168.20.0/24\"\nprotocol = \"udp\"\nvolume = 1000000\n",
-            _ => "",
-        };
-        let text = format!(
-            "role = \"{role}\"\nname = \"{node}\"\ncontrol_socket = \"{node}.sock\"\n\
-             [identity]\ncertificate = \"{node}.crt\"\nkey = \"{node}.key\"\ntrust_anchors = \"ca.crt\"\n\
-             [[gist.peer]]\ndns_name = \"router1.pbs.test\"\nrole = \"router\"\nallow = true\n\
-             [[gist.peer]]\ndns_name = \"router2.pbs.test\"\nrole = \"router\"\nallow = true\n\
-             [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n{policy}"
-        );
-        std::fs::write(directory.join(format!("{node}.toml")), text).unwrap();
     }
 }
