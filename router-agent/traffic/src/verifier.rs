@@ -151,6 +151,7 @@ impl Verifier {
         let guards = Guards { second_holder, ..guards(self.config.role, packet, entry.as_deref().ok(), &verified, checks) };
         let mut state = State::INITIAL;
         let mut verdict = Err(verified.err().unwrap_or(DropReason::OverBudget));
+        let mut tunnel = None;
         while !state.is_final() {
             let transition = match machine::step(state, machine::Event::RxPacket, guards) {
                 Outcome::Take(transition) => transition,
@@ -171,7 +172,7 @@ impl Verifier {
                         entry.association.commit(*verified);
                         entry.longest = entry.longest.max(short(length));
                         if self.config.role == Role::Router && is_tunnel(entry.flow.protocol) {
-                            entry.carried.note(entry.flow.source, packet.after());
+                            tunnel = Some(((entry.flow.destination, entry.association.spi()), entry.flow.source));
                         }
                         if let Some(ledger) = &mut entry.ledger {
                             ledger.count(short(verified.number), short(length), verified.tag, now);
@@ -207,6 +208,9 @@ impl Verifier {
                 }
             }
             state = transition.next;
+        }
+        if let Some((tunnel, sender)) = tunnel {
+            self.table.note_inside(tunnel, sender, packet.after());
         }
         verdict
     }

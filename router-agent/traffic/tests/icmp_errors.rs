@@ -326,7 +326,7 @@ fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass
         for (at, (bytes, reason)) in cases.into_iter().enumerate() {
             assert_eq!(fixture.hear(&bytes), Err(reason), "case {at}");
         }
-        assert_eq!((0..100).filter(|_| fixture.hear(&right).is_ok()).count(), 9, "the tunnel's ten at once");
+        assert_eq!((0..100).filter(|_| fixture.hear(&right).is_ok()).count(), 10, "its own was the first; the tunnel's ten at once");
         assert_eq!(fixture.hear_at(&right, END), Err(DropReason::Expired));
 
         // Somebody else's packet in the tunnel counts for nothing: only its sender's own do.
@@ -339,16 +339,26 @@ fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass
         pass(&mut fixture, &foreign);
         assert_eq!(fixture.hear(&too_big(&foreign, LINK)), Err(DropReason::UnknownSpi));
 
-        // Of many flows those that sent last are known.
-        for other in 0..20u32 {
-            let mut other_flow = sent.clone();
+        // Of many flows each is heard of, also while somebody says as much about one of them as he can.
+        let mut fixture = router(&[]);
+        let of = |other: u32| {
+            let mut packet = sent.clone();
             let at = if is_ipv4 { 24 } else { 44 };
-            other_flow[at..at + 4].copy_from_slice(&(1000 + other).to_be_bytes());
-            pass(&mut fixture, &other_flow);
-            assert_eq!(fixture.hear(&too_big(&other_flow, LINK)).is_ok(), other < 10, "{other}");
-        }
-        pass(&mut fixture, &sent);
-        fixture.hear_at(&right, NOW + Duration::from_secs(1)).unwrap();
+            packet[at..at + 4].copy_from_slice(&(1000 + other).to_be_bytes());
+            packet
+        };
+        (0..200).for_each(|other| pass(&mut fixture, &of(other)));
+        let hears = |fixture: &mut Fixture, other: u32, now| fixture.hear_at(&too_big(&of(other), LINK), now).is_ok();
+        assert_eq!((0..1000).filter(|_| hears(&mut fixture, 0, NOW)).count(), 11);
+        assert!((1..200).all(|other| hears(&mut fixture, other, NOW)));
+        let later = NOW + Duration::from_secs(1);
+        assert_eq!((0..1000).filter(|_| hears(&mut fixture, 0, later)).count(), 11);
+        assert!((1..200).all(|other| hears(&mut fixture, other, later)));
+        assert!(!hears(&mut fixture, 200, later), "nothing of this one came past");
+        // However many there have been: of more than there is room for, those that sent last.
+        (200..2000).for_each(|other| pass(&mut fixture, &of(other)));
+        let much_later = NOW + Duration::from_secs(2);
+        assert!(!hears(&mut fixture, 0, much_later) && (1488..2000).all(|other| hears(&mut fixture, other, much_later)));
 
         // One that came this way itself before: the former permission knows none of its new numbers.
         let mut fixture = router(&[if is_ipv4 { flow_v4() } else { flow_v6() }]);

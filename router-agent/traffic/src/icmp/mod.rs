@@ -15,7 +15,7 @@ mod rate;
 mod translate;
 
 pub use path::{Room, path_mtu};
-pub(crate) use path::{admit, believe};
+pub(crate) use path::{admit, believe, is_recent};
 pub use quote::{Kind, Quote, QuotingError, Unusable};
-pub(crate) use rate::Rates;
+pub(crate) use rate::{Rate, Rates};
 pub use translate::{TooShort, translate};

@@ -60,7 +60,7 @@ const fn can_be_true(mtu: u32, total_len: u32, is_ipv6: bool) -> bool {
 }
 
 /// Whether `number` is among the last that were used before `highest`, itself included.
-pub(super) const fn is_recent(number: u32, highest: u32) -> bool {
+pub(crate) const fn is_recent(number: u32, highest: u32) -> bool {
     number > 0 && number <= highest && highest - number < RECENT
 }
 
@@ -103,12 +103,11 @@ pub(crate) fn admit(
     now: Instant,
 ) -> Result<(), DropReason> {
     let quote = &error.quote;
-    let key = match of_flow(table, error, checks, now) {
-        Ok(key) => key,
+    let (key, inside) = match of_flow(table, error, checks, now) {
+        Ok(key) => (key, None),
         // It may have passed inside a packet to a relay, also of a flow that came this way itself before.
-        Err(reason) => of_tunnel(table, error, checks, now).unwrap_or(Err(reason))?,
+        Err(reason) => (of_tunnel(table, error, checks, now).unwrap_or(Err(reason))?, Some((quote.destination, quote.spi))),
     };
-    let entry = table.get_mut(key).ok_or(DropReason::UnknownSpi)?;
     if let Kind::TooBig(mtu) = error.kind
         && !can_be_true(mtu, quote.total_len, quote.destination.is_ipv6())
     {
@@ -117,7 +116,7 @@ pub(crate) fn admit(
     translate::cut(error, out).ok_or(DropReason::Malformed)?;
     if out.len() > LONGEST_CUT {
         Err(DropReason::ErrorTooLarge)
-    } else if entry.errors.take(error.kind, now) {
+    } else if table.take_error(key, inside, error.kind, now) {
         Ok(())
     } else {
         Err(DropReason::ErrorRate)
@@ -139,7 +138,7 @@ fn of_flow(table: &InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, 
 /// That of the tunnel in which the packet came this way, if it did.
 fn of_tunnel(table: &InboundTable, error: &QuotingError<'_>, checks: &dyn Checks, now: Instant) -> Option<Result<Key, DropReason>> {
     let Quote { source, destination, spi, .. } = error.quote;
-    let (key, inside) = table.tunnel_of(source, destination, spi)?;
+    let (key, inside) = table.tunnel_of(source, (destination, spi))?;
     let expires_at = table.get(key)?.expires_at;
     Some(if !checks.is_live(expires_at, now) {
         Err(DropReason::Expired)

@@ -29,13 +29,14 @@ impl Rates {
 
 /// What is left of one kind. One that is believed is enough: what follows are those about packets already on their way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Rate<const PER_SECOND: u64> {
+pub(crate) struct Rate<const PER_SECOND: u64> {
     /// Millionths that are left, and at which microsecond.
     left: Option<(u64, i64)>,
 }
 
 impl<const PER_SECOND: u64> Rate<PER_SECOND> {
-    fn take(&mut self, now: Instant) -> bool {
+    /// Whether one more may be passed on now; if so, it is counted.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let full = PER_SECOND * ONE;
         let left = self.left.map_or(full, |(left, then)| {
             let elapsed = u64::try_from(now.total_micros().saturating_sub(then)).unwrap_or(0);

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use smoltcp::time::Instant;
 
-use super::carried::{Carried, Inside, is_tunnel};
+use super::carried::{Inside, Tunnels, is_tunnel};
 use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
 use crate::budget::FlowLevels;
 use crate::flow::Flow;
-use crate::icmp::Rates;
+use crate::icmp::{Kind, Rates};
 use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
 use crate::state::{Map, Micros};
@@ -19,9 +19,6 @@ use crate::update::{Applied, Grant, Refusal, Refused, Tally, Update};
 
 /// At most one active and one draining association a flow (INV-09).
 const MAX_PER_FLOW: usize = 2;
-
-/// Tunnels of one sender that an error is looked for in.
-const MOST_TUNNELS: usize = 16;
 
 /// First SPI that is not reserved (RFC 4302 §2.4, X-74).
 pub(super) const FIRST_SPI: u32 = 256;
@@ -58,8 +55,6 @@ pub struct Entry {
     pub(crate) errors: Rates,
     /// Octets of its longest verified packet: no true error is about a longer one.
     pub(crate) longest: u32,
-    /// Of a tunnel, at a router: whose packets are in its packets.
-    pub(crate) carried: Carried,
     reported_at: Option<Instant>,
     warned_at: Option<Instant>,
 }
@@ -81,12 +76,11 @@ impl Hash for Entry {
             signatures,
             errors,
             longest,
-            carried,
             reported_at,
             warned_at,
         } = self;
         (flow, association, allowed, counted, expires_at.in_micros(), draining, peak, ledger).hash(state);
-        (second_holder, late, signatures, errors, longest, carried, reported_at.in_micros(), warned_at.in_micros()).hash(state);
+        (second_holder, late, signatures, errors, longest, reported_at.in_micros(), warned_at.in_micros()).hash(state);
     }
 }
 
@@ -139,17 +133,17 @@ pub struct InboundTable {
     signed: usize,
     /// SPIs of each flow, oldest first.
     by_flow: Map<Flow, Vec<u32>>,
-    /// Tunnels by who packs.
-    tunnels: Map<IpAddr, Vec<Key>>,
+    /// Those with packets inside.
+    tunnels: Tunnels,
     deadlines: Deadlines<Key>,
     ended: Ended,
 }
 
 impl Hash for InboundTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // When an entry is to be deleted, and whether it is one of those signed or a tunnel, says the entry.
-        let Self { capacity, window, ledger, entries, signed: _, by_flow, tunnels: _, deadlines: _, ended } = self;
-        (capacity, window, ledger, entries, by_flow, ended).hash(state);
+        // When an entry is to be deleted, and whether it is one of those signed, says the entry.
+        let Self { capacity, window, ledger, entries, signed: _, by_flow, tunnels, deadlines: _, ended } = self;
+        (capacity, window, ledger, entries, by_flow, tunnels, ended).hash(state);
     }
 }
 
@@ -157,7 +151,7 @@ impl InboundTable {
     /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many that are gone, the
     /// end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
-        let (entries, by_flow, tunnels) = (Map::new(), Map::new(), Map::new());
+        let (entries, by_flow, tunnels) = (Map::new(), Map::new(), Tunnels::new(capacity));
         Self { capacity, window, ledger, entries, signed: 0, by_flow, tunnels, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
     }
 
@@ -186,11 +180,21 @@ impl InboundTable {
         self.entries.get(&key)
     }
 
+    /// Takes note of what a verified packet of a tunnel holds.
+    pub(crate) fn note_inside(&mut self, tunnel: Key, sender: IpAddr, inner: &[u8]) {
+        self.tunnels.note(tunnel, sender, inner);
+    }
+
     /// The tunnel in which a packet from `source` with this destination and SPI was, and what is known of the flow inside.
-    pub(crate) fn tunnel_of(&self, source: IpAddr, destination: IpAddr, spi: u32) -> Option<(Key, Inside)> {
-        let among = self.tunnels.get(&source).into_iter().flatten().take(MOST_TUNNELS);
-        let found = |key: &Key| self.entries.get(key)?.carried.find(source, destination, spi).map(|inside| (*key, inside));
-        among.filter_map(found).max_by_key(|(_, inside)| inside.highest)
+    pub(crate) fn tunnel_of(&self, source: IpAddr, flow: Key) -> Option<(Key, Inside)> {
+        self.tunnels.find(source, flow)
+    }
+
+    /// Whether one more error about a permission's packets may be passed on now, or about those of a flow `inside`: of these one a second
+    /// about size in any case, and more among those of the permission itself.
+    pub(crate) fn take_error(&mut self, key: Key, inside: Option<Key>, kind: Kind, now: Instant) -> bool {
+        inside.is_some_and(|flow| self.tunnels.take_error(key, flow, kind, now))
+            || self.entries.get_mut(&key).is_some_and(|entry| entry.errors.take(kind, now))
     }
 
     /// Whether any association belongs to this flow.
@@ -270,7 +274,6 @@ impl InboundTable {
             signatures: FlowLevels::default(),
             errors: Rates::default(),
             longest: 0,
-            carried: Carried::default(),
             reported_at: None,
             warned_at: None,
         };
@@ -279,7 +282,7 @@ impl InboundTable {
         self.entries.insert(at, entry);
         self.by_flow.entry(flow).or_default().push(spi);
         if is_tunnel(flow.protocol) {
-            self.tunnels.entry(flow.source).or_default().push(at);
+            self.tunnels.open(flow.source, at);
         }
         self.deadlines.set(at, expires_at);
         Ok(applied)
@@ -325,11 +328,8 @@ impl InboundTable {
                 self.by_flow.remove(&entry.flow);
             }
         }
-        if let Some(keys) = self.tunnels.get_mut(&entry.flow.source) {
-            keys.retain(|tunnel| *tunnel != key);
-            if keys.is_empty() {
-                self.tunnels.remove(&entry.flow.source);
-            }
+        if is_tunnel(entry.flow.protocol) {
+            self.tunnels.close(entry.flow.source, key);
         }
         Some(entry)
     }
