@@ -98,6 +98,45 @@ fn a_datagram_that_comes_to_a_relay_in_parts_is_whole_behind_it() {
     }
 }
 
+/// who is admitted may send what never becomes whole; the relay's own memory for fragments has no part in it.
+#[test]
+fn parts_leave_a_relay_as_they_come_and_those_without_a_rest_keep_no_datagram_from_passing() {
+    if !privileged() {
+        return;
+    }
+    const PARTS: u32 = 4000;
+    let (relay, next) = relay_and_next(1500, &rules_of_a_relay());
+    let mut outlet = outlet(&relay, MARK);
+    for (from, to, header) in [(S4, B4, 20), (S6, B6, 40)] {
+        let (before, whole) = (arrived_at(&next), datagram(from, to, 3000));
+        for identification in 0..PARTS {
+            let mut first = part_of(&whole, &whole[header..header + 1000], 0, true);
+            if header == 20 {
+                first[4..6].copy_from_slice(&u16::try_from(identification + 1).unwrap().to_be_bytes());
+                Ipv4Packet::new_unchecked(&mut first).fill_checksum();
+            } else {
+                first[44..48].copy_from_slice(&identification.to_be_bytes());
+            }
+            while send(&mut outlet, to, &first) == Err(NotSent::Busy) {
+                std::thread::yield_now();
+            }
+        }
+        let passed = || arrived_at(&next) - before;
+        let deadline = std::time::Instant::now() + SOON;
+        while passed() < PARTS.into() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert!(passed() >= PARTS.into(), "{} of {PARTS} parts to {to}", passed());
+    }
+}
+
+/// Packets that the node behind the relay has received by its link.
+fn arrived_at(host: &Namespace) -> u64 {
+    let devices = host.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix("right")?.strip_prefix(':')).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 /// A fragment of a packet: `part` from `offset` on.
 fn part_of(whole: &[u8], part: &[u8], offset: u16, more: bool) -> Vec<u8> {
     if whole[0] >> 4 == 4 {

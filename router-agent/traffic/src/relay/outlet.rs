@@ -74,7 +74,7 @@ impl RawOutlet {
             Ok(socket)
         };
         let (ipv4, ipv6) = (open(AddressFamily::Inet)?, open(AddressFamily::Inet6)?);
-        // Parts of datagrams leave as they came. IPv6 has no such option: there the kernel makes them whole and parts them again.
+        // Parts of datagrams leave as they came. IPv6 has no such option: there a rule for the mark keeps reassembly away.
         setsockopt(&ipv4, option::NotReassembled, &1)?;
         Ok(Self { ipv4, ipv6, next_hops: NextHops::open()?, links: LinkMtu::open()? })
     }

@@ -4,13 +4,15 @@ use super::HostRules;
 use super::admitted;
 use super::asking;
 use super::class::{self, Way};
-use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, host, interface, reassembly};
+use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, fragmented, host, interface, reassembly};
 use super::fragments;
 use super::peers;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 
 /// Priority of the chain that queues what the host sends.
 pub(super) const OUTBOUND: i32 = -150;
+/// Priority before the kernel makes datagrams whole.
+const BEFORE_REASSEMBLY: i32 = -450;
 /// Priority of the chain that marks what comes back by ways: after reassembly.
 const BACK: i32 = -310;
 
@@ -43,6 +45,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     fragments::chains(rules.fragments, &rules.reassembly, false, &mut table);
     table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
+    table.chains.extend(rules.relayed.filter(|_| family == Family::Ipv6).map(relayed_parts));
     table.chains.extend(rules.relayed.map(|_| nothing_forwarded()));
     table.chains.push(Chain {
         name: "outbound".into(),
@@ -57,6 +60,17 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
         rules: inbound,
     });
     table
+}
+
+/// Parts of datagrams that a relay sends on leave as they came (IPv4: by an option of its socket). Made whole first, those whose rest never
+/// comes would wait here, in the memory of what comes to this host, and beside the buckets that keep its shares.
+fn relayed_parts(mark: u32) -> Chain {
+    let as_they_are = vec![Expression::Counter, Expression::LeaveAsItIs, Expression::Accept];
+    Chain {
+        name: "relayed-parts".into(),
+        base: Some(Base { hook: Hook::Output, priority: BEFORE_REASSEMBLY, kind: "filter", policy: Policy::Accept }),
+        rules: vec![Rule::new("relayed parts", [is_marked(mark), fragmented(Family::Ipv6), as_they_are])],
+    }
 }
 
 /// What comes back by the link of a way gets its bits, before routing asks whether it may come from there. Of several ways by one
