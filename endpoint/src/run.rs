@@ -19,7 +19,7 @@ use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
 use traffic::counters::Counters;
 use traffic::icmp::Room;
-use traffic::inserter::{Inserter, InserterConfig};
+use traffic::inserter::{IdentificationKey, Inserter, InserterConfig};
 use traffic::netlink::NetlinkError;
 use traffic::queue::QueueConfig;
 use traffic::routes::MtuPlan;
@@ -139,6 +139,7 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
         path_marks: Paths::marks(&config.path, config.datapath.path_mark),
         capacity,
         room,
+        identifications: Some(IdentificationKey::new(identity::seed()?)),
         ..InserterConfig::default()
     };
     let inserter = Box::new(Inserter::new(outbound, parts.outbound_checks.clone(), counters.clone()));

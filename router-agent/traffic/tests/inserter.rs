@@ -14,7 +14,7 @@ use traffic::checks::Strict;
 use traffic::counters::Counters;
 use traffic::event::Event;
 use traffic::flow::Flow;
-use traffic::inserter::{AskRule, HeldLimits, Inserter, InserterConfig, MAX_PACKET};
+use traffic::inserter::{AskRule, HeldLimits, IdentificationKey, Inserter, InserterConfig, MAX_PACKET};
 use traffic::packet::IpPacket;
 use traffic::processor::{PacketId, PacketProcessor, Released, Verdict};
 use traffic::reason::DropReason;
@@ -126,20 +126,45 @@ fn under_a_live_permission_each_packet_gets_ah_and_a_number_of_its_own_fs_40() {
     assert_eq!(fixture.counters.accepted().bytes, 3 * LENGTH);
 }
 
+/// A packet as a kernel has numbered it; `flags` says whether it may be fragmented.
+fn identified(identification: u16, flags: u8) -> Vec<u8> {
+    let mut packet = udp_v4(100);
+    packet[4..6].copy_from_slice(&identification.to_be_bytes());
+    packet[6] = flags;
+    fix_checksum(&mut packet);
+    packet
+}
+
+/// the kernel counts, and who sees one packet spoils what comes next by parts of his own.
+#[test]
+fn nobody_can_tell_the_next_identification_of_what_may_be_fragmented() {
+    let with_key = |octet| {
+        let identifications = Some(IdentificationKey::new([octet; 32]));
+        let mut fixture = Fixture::with(InserterConfig { mark: Some(MARK), identifications, ..InserterConfig::default() });
+        fixture.apply(install(SPI, 1 << 20)).unwrap();
+        (1..=1000)
+            .map(|place: u16| {
+                let (may, may_not) = (fixture.process(place.into(), &identified(place, 0)), fixture.process(0, &identified(place, 0x40)));
+                let (Got::Sent(may), Got::Sent(may_not)) = (may, may_not) else { panic!("not sent") };
+                assert_eq!((number(&may), number(&may_not)), (u32::from(place) * 2 - 1, u32::from(place) * 2), "and their ICVs are right");
+                assert_eq!(may_not[4..6], place.to_be_bytes(), "what stays whole is as it was");
+                u16::from_be_bytes([may[4], may[5]])
+            })
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (with_key(1), with_key(2));
+    let near = |one: &[u16]| one.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 2000).count();
+    assert!(near(&one) < 120, "one in 16 by chance: {}", near(&one));
+    assert!(!one.contains(&0) && one.iter().zip(&other).filter(|(one, other)| one == other).count() < 10, "another key, other numbers");
+}
+
 /// a relay sends packets on by a raw socket, where the kernel replaces the identification 0, which AH protects.
 #[test]
 fn what_may_be_fragmented_leaves_with_an_identification_and_the_rest_as_it_was() {
     let mut fixture = Fixture::new();
     fixture.apply(install(SPI, 10_000)).unwrap();
-    let with = |identification: u16, flags: u8| {
-        let mut packet = udp_v4(100);
-        packet[4..6].copy_from_slice(&identification.to_be_bytes());
-        packet[6] = flags;
-        fix_checksum(&mut packet);
-        packet
-    };
     let mut left = Vec::new();
-    for (place, packet) in (1..).zip([with(0, 0), with(0, 0), with(0, 0x40), with(7, 0)]) {
+    for (place, packet) in (1..).zip([identified(0, 0), identified(0, 0), identified(0, 0x40), identified(7, 0)]) {
         let Got::Sent(bytes) = fixture.process(place, &packet) else { panic!("not sent") };
         assert_eq!(number(&bytes), place, "and its ICV is right");
         left.push(u16::from_be_bytes([bytes[4], bytes[5]]));

@@ -1,6 +1,7 @@
 //! What a sender's host does with a packet that wants out: put AH on it, hold it, or drop it (FS-40…43).
 
 mod ask;
+mod config;
 mod errors;
 mod held;
 mod holders;
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use smoltcp::time::Instant;
 
 pub use self::ask::AskRule;
+pub use self::config::InserterConfig;
 pub use self::held::HeldLimits;
 use self::held::{Held, Waiting};
 use self::holders::Owner;
+pub use self::identification::IdentificationKey;
 pub use self::questions::QuestionLimits;
 use self::questions::Questions;
 use crate::ah::{self, InsertError, Number};
@@ -24,53 +27,16 @@ use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
-use crate::icmp::Room;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
-use crate::paths::PATHS;
 use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
 use crate::reason::DropReason;
 use crate::state::{Aside, Map, Micros};
-use crate::table;
 use crate::table::outbound::OutboundTable;
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
 /// Longest packet that the packet queue takes back, in octets (X-87: the length field of its payload attribute ends here).
 pub const MAX_PACKET: usize = 65_531;
-
-/// How an inserter is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct InserterConfig {
-    /// Which flows ask for a permission by themselves. No rule: none does.
-    pub ask: Vec<AskRule>,
-    /// Bit added to the mark of packets with AH, so that they are routed again with the route's own MTU.
-    pub mark: Option<u32>,
-    /// What is added besides for each way out, from way 1 on; 0 where there is none.
-    pub path_marks: [u32; PATHS],
-    /// Most permissions at a time, and most flows expected at a time.
-    pub capacity: usize,
-    /// What may wait.
-    pub held: HeldLimits,
-    /// What AH may come to take.
-    pub room: Room,
-    /// How much may be asked by itself; never more open questions than half of `capacity`.
-    pub questions: QuestionLimits,
-}
-
-impl Default for InserterConfig {
-    fn default() -> Self {
-        let (held, questions) = (HeldLimits::default(), QuestionLimits::default());
-        Self {
-            ask: Vec::new(),
-            mark: None,
-            path_marks: [0; PATHS],
-            capacity: table::DEFAULT_CAPACITY,
-            held,
-            room: Room::LARGEST,
-            questions,
-        }
-    }
-}
 
 /// The packet side of a sender's host.
 ///
@@ -97,11 +63,14 @@ pub struct Inserter {
     counters: Aside<Arc<Counters>>,
     events: VecDeque<Event>,
     out: Aside<Vec<u8>>,
+    /// Room for a packet that is changed before AH is put on it.
+    changed: Aside<Vec<u8>>,
 }
 
 impl Hash for Inserter {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { config, table, expected, diverted, held, questions, released, checks: _, counters: _, events, out: _ } = self;
+        let Self { config, table, expected, diverted, held, questions, released, checks: _, counters: _, events, out: _, changed: _ } =
+            self;
         (config, table, held, questions, released, events, expected.len()).hash(state);
         diverted.in_order().iter().for_each(|entry| entry.hash(state));
         expected.in_order().iter().for_each(|(flow, until)| (flow, until.in_micros()).hash(state));
@@ -146,6 +115,7 @@ impl Inserter {
             counters: Aside(counters),
             events: VecDeque::new(),
             out: Aside(Vec::new()),
+            changed: Aside(Vec::new()),
             config,
         }
     }
@@ -198,7 +168,8 @@ impl Inserter {
                 }
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
-                    attempt = match identification::seal(checks, packet, entry.spi, number, &entry.key, &mut self.out.0) {
+                    let (as_what, room) = ((entry.spi, number), [&mut self.changed.0, &mut self.out.0]);
+                    attempt = match identification::seal(checks, self.config.identifications.as_ref(), packet, as_what, &entry.key, room) {
                         Ok(()) => {
                             entry.longest = entry.longest.max(u32::try_from(self.out.0.len()).unwrap_or(u32::MAX));
                             Attempt::Send(mark)
