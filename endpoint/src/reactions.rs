@@ -24,6 +24,8 @@ pub(crate) struct Section {
     pub delay: Span,
     /// What may be missing.
     pub missing: Share,
+    /// How many packets may be missing where nothing arrives.
+    pub in_a_row: u32,
     /// How long what is missing may still arrive.
     pub grace: Span,
 }
@@ -61,7 +63,7 @@ pub(crate) enum OnOverrun {
 
 impl Default for Section {
     fn default() -> Self {
-        let Thresholds { in_flight, missing, delay, grace } = Thresholds::default();
+        let Thresholds { in_flight, missing, delay, in_a_row, grace } = Thresholds::default();
         let share = |tolerance: Tolerance| Share { bytes: tolerance.floor.0, percent: tolerance.percent };
         Self {
             on_attack: OnAttack::Graded,
@@ -70,6 +72,7 @@ impl Default for Section {
             in_flight: share(in_flight),
             delay: Span(delay),
             missing: share(missing),
+            in_a_row,
             grace: Span(grace),
         }
     }
@@ -84,6 +87,7 @@ impl Section {
                 in_flight: tolerance(self.in_flight),
                 missing: tolerance(self.missing),
                 delay: self.delay.0,
+                in_a_row: self.in_a_row,
                 grace: self.grace.0,
             },
             ladder: match self.on_attack {

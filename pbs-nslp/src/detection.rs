@@ -1,7 +1,7 @@
 //! The detection algorithm: was more counted than sent, or less (draft-04 §8, requirements appendix E)?
 //!
 //! It holds what a sender's signed Query says against what the receiver counted when the Query came. The tests E1 to E4 follow
-//! from causality alone and never accuse an honest sender on an honest path; T1 to T3 have tolerances. Nothing here knows a
+//! from causality alone and never accuse an honest sender on an honest path; T1 to T4 have tolerances. Nothing here knows a
 //! clock, a session or a packet.
 
 use core::fmt;
@@ -19,17 +19,21 @@ pub struct Thresholds {
     /// How much longer than data a Query may travel. What came within that time before it may have been sent after it, and is no
     /// evidence: X-40 knows a volume only, and would suspect whoever sends a burst while a Query is under way.
     pub delay: Duration,
+    /// T4: how many packets may be missing, however few bytes they are, where nothing has arrived for two periods. At a loss of a fifth
+    /// one run in two millions is longer than 8.
+    pub in_a_row: u32,
     /// How long missing packets may still arrive before they count as missing, at least.
     pub grace: Duration,
 }
 
 impl Default for Thresholds {
-    /// T1 max(256 KiB, 25 %), half a second; T2 max(64 KiB, 5 %), grace 1 s.
+    /// T1 max(256 KiB, 25 %), half a second; T2 max(64 KiB, 5 %); T4 8 packets; grace 1 s.
     fn default() -> Self {
         Self {
             in_flight: Tolerance { floor: Volume(256 * 1024), percent: 25 },
             missing: Tolerance { floor: Volume(64 * 1024), percent: 5 },
             delay: Duration::from_millis(500),
+            in_a_row: 8,
             grace: Duration::from_secs(1),
         }
     }
@@ -66,6 +70,8 @@ pub struct Claim {
     pub highest: Option<u32>,
     /// What had been counted when the Permission left that the sender names; `None` if it is not known, or of another epoch.
     pub acknowledged: Option<Acknowledged>,
+    /// Whether nothing has arrived for two periods (T4).
+    pub unheard: bool,
 }
 
 /// What is carried from one comparison to the next. Volumes are totals of the epoch, but what is tolerated is a share of one
@@ -132,6 +138,8 @@ pub enum Test {
     T2,
     /// Too much came too late for the window.
     T3,
+    /// Nothing has arrived for two periods, and packets were sent.
+    T4,
 }
 
 impl fmt::Display for Test {
@@ -169,6 +177,21 @@ pub enum Finding {
         /// What is tolerated.
         tolerated: u64,
     },
+    /// Nothing has arrived for two periods, and each packet that was sent meanwhile is missing (T4), up to now. A connection whose
+    /// packets are dropped sends less and less, never so much in a period that T2 would tell.
+    Silence {
+        /// How many packets.
+        packets: u32,
+        /// How many are tolerated.
+        tolerated: u32,
+    },
+}
+
+impl Finding {
+    /// Whether packets are missing.
+    pub const fn is_deficit(self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Silence { .. })
+    }
 }
 
 impl fmt::Display for Finding {
@@ -182,6 +205,9 @@ impl fmt::Display for Finding {
                 write!(f, "T1: {excess} bytes ahead, {tolerated} are tolerated; the next Query will tell")
             }
             Self::Missing { deficit, tolerated } => write!(f, "T2: {deficit} bytes missing, {tolerated} are tolerated"),
+            Self::Silence { packets, tolerated } => {
+                write!(f, "T4: nothing has arrived for two periods, the last {packets} packets are missing, {tolerated} are tolerated")
+            }
         }
     }
 }
@@ -192,6 +218,7 @@ impl Thresholds {
         self.injection(claim, count)
             .or_else(|| self.suspicion(claim, count))
             .or_else(|| self.missing(claim, count))
+            .or_else(|| self.silence(claim, count))
             .unwrap_or(Finding::Agreement)
     }
 
@@ -230,6 +257,13 @@ impl Thresholds {
         let tolerated = self.missing.of(increment(claim));
         (deficit > tolerated).then_some(Finding::Missing { deficit, tolerated })
     }
+
+    /// T4. A flow that has sent nothing since the last time only rests.
+    fn silence(&self, claim: &Claim, count: &Count) -> Option<Finding> {
+        let packets = claim.highest?.saturating_sub(count.highest);
+        let found = claim.unheard && increment(claim) > 0 && packets > self.in_a_row;
+        found.then_some(Finding::Silence { packets, tolerated: self.in_a_row })
+    }
 }
 
 /// How much of what was counted the claim speaks of. Without Vol-Context it is taken to speak of all.
@@ -263,7 +297,7 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(60);
 
     fn claim(sent: u64, highest: Option<u32>) -> Claim {
-        Claim { sent: Volume(sent), before: Before::default(), elapsed: PERIOD, highest, acknowledged: None }
+        Claim { sent: Volume(sent), before: Before::default(), elapsed: PERIOD, highest, acknowledged: None, unheard: false }
     }
 
     fn count(counted: u64, at_least: u64, at_most: u64) -> Count {
@@ -380,6 +414,21 @@ mod tests {
     }
 
     #[test]
+    fn t4_a_flow_of_which_nothing_arrives_for_two_periods_is_missing_however_little_it_sends() {
+        // a stalled connection, 20 small packets in all.
+        let thresholds = Thresholds::default();
+        let unheard = |highest, sent| Claim { unheard: true, ..claim(sent, Some(highest)) };
+        let count = count(MIB, MIB, MIB);
+        let finding = thresholds.compare(&unheard(1020, MIB + 20_000), &count);
+        assert_eq!(finding, Finding::Silence { packets: 20, tolerated: 8 });
+        assert_eq!(thresholds.compare(&unheard(1008, MIB + 8000), &count), Finding::Agreement, "loss alone does that");
+        assert_eq!(thresholds.compare(&claim(MIB + 20_000, Some(1020)), &count), Finding::Agreement, "some arrived a period ago");
+        let before = Before { sent: Volume(MIB + 20_000), deficit: 20_000, late: 0 };
+        let resting = Claim { before, ..unheard(1020, MIB + 20_000) };
+        assert_eq!(thresholds.compare(&resting, &count), Finding::Agreement, "it sends nothing any more");
+    }
+
+    #[test]
     fn a_number_that_is_no_longer_known_gives_no_verdict_on_volumes() {
         let count = Count { counted: 50 * MIB, highest: 1000, ..Count::default() };
         assert_eq!(Thresholds::default().compare(&claim(MIB, Some(1)), &count), Finding::Agreement);
@@ -403,6 +452,7 @@ mod tests {
             elapsed: Duration::ZERO,
             highest: Some(u32::MAX),
             acknowledged: None,
+            unheard: true,
         };
         let count = Count { counted: u64::MAX, late: u64::MAX, ..Count::default() };
         let _ = Thresholds::default().compare(&claim, &count);

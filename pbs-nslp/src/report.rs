@@ -237,6 +237,13 @@ pub enum Attack {
         /// What is tolerated.
         tolerated: u64,
     },
+    /// Nothing arrives, for two periods (T4).
+    Silence {
+        /// How many packets were sent since.
+        packets: u32,
+        /// How many are tolerated.
+        tolerated: u32,
+    },
     /// More than the allowed volume arrived, all of it authenticated.
     Overrun,
 }
@@ -345,6 +352,7 @@ impl fmt::Display for Attack {
             Self::Drop { deficit, tolerated } => {
                 write!(f, "{deficit} bytes missing for the second period in a row, {tolerated} are tolerated")
             }
+            Self::Silence { packets, tolerated } => Finding::Silence { packets, tolerated }.fmt(f),
             Self::Overrun => f.write_str("authenticated packets beyond the allowed volume"),
         }
     }

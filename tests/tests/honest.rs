@@ -18,6 +18,7 @@ fn honest_sessions_under_loss_reordering_and_delay_accuse_nobody() {
     let missed: u64 = outcome.table[0].bands.iter().skip(BANDS.len() - 2).map(|(alarms, _)| alarms).sum();
     assert!(missed > 0, "{}", outcome.text());
     let unharmed = outcome.table.iter().map(|row| row.bands[0]);
+    assert_eq!(outcome.t4_alarms, 0, "{}", outcome.text());
     assert!(unharmed.clone().all(|(alarms, _)| alarms == 0) && unharmed.map(|(_, all)| all).sum::<u64>() > 0, "{}", outcome.text());
 }
 

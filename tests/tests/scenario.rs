@@ -56,6 +56,26 @@ fn dropped_data_makes_the_receiver_ask_for_another_path_after_two_periods() {
 }
 
 #[test]
+fn a_connection_whose_data_is_dropped_goes_on_by_another_way_though_it_sends_next_to_nothing() {
+    // draft-04 figure 6; X-40 (T4), FR-36, FR-42, FS-25.
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let outcomes = std::thread::scope(|scope| {
+        ["4", "6"].map(|version| scope.spawn(move || play_with("data-drop-tcp", &["--ip", version]))).map(|played| played.join().unwrap())
+    });
+    for outcome in outcomes {
+        let evidence = outcome["detected"]["evidence"].as_str().unwrap();
+        assert!(evidence.starts_with("T4"), "{evidence}");
+        assert!(
+            outcome["figures"]["octets of the connection lost until the reaction"].as_u64().unwrap() < 2 * 65_536,
+            "{}",
+            outcome["figures"]
+        );
+    }
+}
+
+#[test]
 fn a_path_that_moves_between_living_routers_heals_long_before_a_refresh() {
     // X-95, TMP-12, P-204, G-305, FN-32.
     if !pbs_lab::may_make_networks() {

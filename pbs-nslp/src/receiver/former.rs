@@ -61,7 +61,7 @@ impl Former {
     fn missing(&self, thresholds: &Thresholds) -> Option<(u64, u64)> {
         let (sent, highest) = self.claim.filter(|(_, highest)| self.is_over && !self.is_judged && *highest >= self.count.highest)?;
         let before = self.watch.before();
-        let claim = Claim { sent, before, elapsed: core::time::Duration::MAX, highest: Some(highest), acknowledged: None };
+        let claim = Claim { sent, before, elapsed: core::time::Duration::MAX, highest: Some(highest), acknowledged: None, unheard: false };
         let all = self.count.counted;
         let count = Count { counted: all, covered: Some(Covered { at_least: all, at_most: all }), ..Count::default() };
         match thresholds.compare(&claim, &count) {
@@ -126,6 +126,7 @@ impl Session {
             elapsed: core::time::Duration::MAX,
             highest: Some(context.highest),
             acknowledged: if is_final { Some(last) } else { acknowledged },
+            unheard: false,
         };
         let all = former.count.counted;
         let covered = match former.count.covered {

@@ -27,12 +27,12 @@ impl Receiver {
             return Guards::default();
         };
         let finding = session.watch.finding();
-        let deficit = matches!(finding, Finding::Missing { .. });
+        let deficit = finding.is_deficit();
         Guards {
             injection: matches!(finding, Finding::Injection { .. }),
             deficit,
             moved: session.moved,
-            proven: deficit && session.watch.is_second(session.refresh(), now),
+            proven: matches!(finding, Finding::Silence { .. }) || deficit && session.watch.is_second(session.refresh(), now),
             ..Guards::default()
         }
     }
@@ -63,7 +63,7 @@ impl Receiver {
     /// After the grace time: what is still missing makes the next period the second one.
     pub(super) fn suspect(&mut self, key: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            let (missing, refresh) = (matches!(session.watch.finding(), Finding::Missing { .. }), session.refresh());
+            let (missing, refresh) = (session.watch.finding().is_deficit(), session.refresh());
             session.watch.suspect(missing, refresh, now);
         }
     }
@@ -81,8 +81,13 @@ impl Receiver {
 
     /// Packets are missing for the second period in a row.
     pub(super) fn note_drop(&mut self, step: &Step<'_>) {
-        if let Some(Finding::Missing { deficit, tolerated }) = self.sessions.get(&step.key).map(|session| session.watch.finding()) {
-            self.node.tell(step.key, step.rule, ReportEvent::Evidence(Attack::Drop { deficit, tolerated }));
+        let evidence = match self.sessions.get(&step.key).map(|session| session.watch.finding()) {
+            Some(Finding::Missing { deficit, tolerated }) => Some(Attack::Drop { deficit, tolerated }),
+            Some(Finding::Silence { packets, tolerated }) => Some(Attack::Silence { packets, tolerated }),
+            _ => None,
+        };
+        if let Some(attack) = evidence {
+            self.node.tell(step.key, step.rule, ReportEvent::Evidence(attack));
         }
         self.follow.push_back((step.key, Event::TgDrop));
     }

@@ -20,11 +20,25 @@ pub(super) struct Watch {
     latest: Option<(Finding, Before)>,
     /// Whether packets were missing in the former period, after the grace time.
     pub(super) suspicious: bool,
+    /// Since when nothing has arrived.
+    heard: Option<Heard>,
     /// How many times another path was asked for (INV-09).
     pub(super) paths_asked: u8,
     path_asked_at: Option<Instant>,
     /// When the sender was last told to ask at once.
     hastened_at: Option<Instant>,
+}
+
+/// The last comparison that found more counted than the one before it, and what became of the flow since (T4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Heard {
+    /// What had been counted then.
+    counted: u64,
+    /// Periods since then in which something was sent and nothing arrived.
+    silent: u8,
+    /// What had been sent when the newest of them ended, and when that was; or then.
+    sent: Volume,
+    at: Instant,
 }
 
 /// What a receiver does when a comparison fails.
@@ -70,6 +84,7 @@ impl Watch {
     pub(super) fn begin_epoch(&mut self, now: Instant) {
         self.compared_at = Some(now);
         (self.before, self.latest, self.suspicious) = (Before::default(), None, false);
+        self.heard = Some(Heard { counted: 0, silent: 0, sent: Volume::ZERO, at: now });
     }
 
     /// What the former comparison of this epoch started the next one from.
@@ -120,6 +135,7 @@ impl Watch {
     pub(super) fn ask_path(&mut self, now: Instant) {
         self.paths_asked = self.paths_asked.saturating_add(1);
         self.path_asked_at = Some(now);
+        self.heard = None;
         self.settle(false, now);
     }
 
@@ -131,6 +147,17 @@ impl Watch {
             self.hastened_at = Some(now);
         }
         due
+    }
+
+    /// Takes note of what has been sent and counted. Whether nothing has arrived for two periods in which something was sent: a flow that
+    /// rests says nothing. A period is over with the first comparison after three quarters of it, since Queries may come somewhat early.
+    fn is_unheard(&mut self, sent: Volume, counted: u64, refresh: Duration, now: Instant) -> bool {
+        let began = Heard { counted, silent: 0, sent, at: now };
+        let heard = self.heard.filter(|heard| heard.counted == counted).unwrap_or(began);
+        let is_over = sent > heard.sent && now.saturating_duration_since(heard.at) >= refresh.saturating_mul(3) / 4;
+        let heard = if is_over { Heard { silent: heard.silent.saturating_add(1), sent, at: now, ..heard } } else { heard };
+        self.heard = Some(heard);
+        heard.silent >= 2
     }
 
     /// Whether missing packets count: not for two periods after another path was asked for (FR-42).
@@ -145,7 +172,10 @@ impl Session {
         let &Asked { sent: Some(sent), context, .. } = self.claim() else {
             return;
         };
+        let refresh = self.refresh();
+        let unheard = self.watch.is_unheard(sent, count.counted, refresh, now);
         let claim = Claim {
+            unheard,
             sent,
             before: self.watch.before,
             elapsed: self.watch.compared_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
@@ -160,7 +190,7 @@ impl Session {
         {
             finding = Finding::Injection { test: Test::T1, excess, tolerated };
         }
-        if matches!(finding, Finding::Missing { .. }) && !self.judges_missing(now) {
+        if finding.is_deficit() && !self.judges_missing(now) {
             finding = Finding::Agreement;
         }
         self.watch.latest = Some((finding, Before::next(&claim, count)));

@@ -90,6 +90,36 @@ fn a_restarted_sender_gets_what_is_left() {
 }
 
 #[test]
+fn a_restarted_sender_waits_for_no_more_than_packets_in_flight_may_need() {
+    // of 40 MB, the limit, 10 are used.
+    const MB: u64 = 1_000_000;
+    const IN_FLIGHT: u64 = 256 * 1024;
+    let mut world = World::new(1);
+    let only = pbs_nslp::receiver::Terms { volume: Volume(40 * MB), limit: Volume(40 * MB), ..terms() };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
+    world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
+    let want = |world: &mut World| {
+        let now = world.now;
+        world.sender.want(flow(), Volume(40 * MB), now).unwrap();
+        world.settle();
+        world.run(seconds(1));
+    };
+    want(&mut world);
+    for _ in 0..200 {
+        assert_eq!(world.packet(50_000), Some(2));
+    }
+    world.run(seconds(3));
+    restart_sender(&mut world, 50);
+    want(&mut world);
+    assert_eq!(world.states(), ["Permitted"; 3]);
+    assert_eq!(allowed(&world), Some(Volume(30 * MB - IN_FLIGHT)));
+    world.run(seconds(3));
+    want(&mut world);
+    world.run(seconds(1));
+    assert_eq!(allowed(&world), Some(Volume(30 * MB)), "the old epoch is gone");
+}
+
+#[test]
 fn a_session_ends_for_a_newer_one_if_it_has_nothing_left_to_divide() {
     // FR-72, FR-71: and then the newer one has nothing either.
     let mut world = World::new(1);

@@ -295,6 +295,62 @@ fn data_that_vanishes_makes_the_receiver_ask_for_another_path_after_two_periods(
     assert_eq!(world.states(), ["Permitted"; 4]);
 }
 
+/// The application, or its kernel, sends packets of 1500 bytes.
+fn send_small(world: &mut World, count: u64, passes: bool) {
+    const SMALL: u64 = 1500;
+    for _ in 0..count {
+        let Fate::Passed { spi, number } = world.datapaths[SENDER].send(flow(), SMALL, world.now) else {
+            panic!("held: {}", world.trace.join("\n"));
+        };
+        if passes {
+            world.carry(spi, number, SMALL);
+        }
+    }
+    world.settle();
+}
+
+#[test]
+fn a_connection_that_stalls_is_found_out_however_little_it_sends_again() {
+    // P-172, P-188.
+    // FR-33, FR-36, FR-42, X-40 (T4): a TCP connection whose data is lost in the middle of a file sends what its window has left, and then
+    // one packet after twice the time of the one before: never a tenth of the 64 KiB that T2 tolerates in a period.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| true);
+    send_small(&mut world, 10, false);
+    let (began, mut pause) = (world.now, Duration::from_millis(200));
+    while reactions(&world).is_empty() {
+        assert!(world.now < began + 4 * T, "{}", world.trace.join("\n"));
+        send_small(&mut world, 1, false);
+        let again = world.now + pause;
+        while world.now < again && reactions(&world).is_empty() {
+            world.run(Duration::from_millis(100));
+        }
+        pause *= 2;
+    }
+    assert!(matches!(evidence(&world)[..], [Attack::Silence { packets: 11..20, tolerated: 8 }]), "{:?}", evidence(&world));
+    assert_eq!(reactions(&world), [Reaction::OtherPathAsked { times: 1 }]);
+    assert!(world.now > began + 3 * T / 2, "in two periods");
+    world.took(world.end(), &["FR-33", "FR-36", "FR-42"]);
+}
+
+#[test]
+fn a_flow_that_rests_or_sends_little_over_a_bad_path_is_not_taken_for_stalled() {
+    // X-40 (T4), TMP-08.
+    let mut world = busy(Reactions::default());
+    send(&mut world, MB, |_| true);
+    // The last packets before a long rest are lost, and the first one after it.
+    send_small(&mut world, 20, false);
+    world.run(10 * T);
+    send_small(&mut world, 1, false);
+    world.run(10 * T);
+    // Seven of eight are lost, one in each period.
+    for count in 0..80 {
+        send_small(&mut world, 1, count % 8 == 0);
+        world.run(T);
+    }
+    assert_eq!((evidence(&world), reactions(&world)), (vec![], vec![]));
+}
+
 #[test]
 fn path_changes_end_at_their_limit_and_are_two_periods_apart() {
     // P-187.

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub t1_suspicions: u64,
     /// Packets too late for the window beyond the tolerance (T3): sessions.
     pub t3_alarms: u64,
+    /// Nothing arrived for two periods (T4): sessions.
+    pub t4_alarms: u64,
     /// Sessions with an alarm for missing packets (T2), by threshold and band of loss.
     pub table: Vec<Row>,
     /// Of the counter-example: sessions accused after packets were added, by their numbers and band of loss. Otherwise empty.
@@ -159,6 +161,7 @@ impl Outcome {
         self.comparisons += course.comparisons;
         self.t1_suspicions += course.suspicions;
         self.t3_alarms += u64::from(course.late);
+        self.t4_alarms += u64::from(course.silent);
         for (place, packets) in course.dropped {
             *self.dropped.entry(place).or_default() += packets;
         }
@@ -230,6 +233,7 @@ impl Outcome {
         }
         let _ =
             writeln!(text, "suspicions (T1), without effect: {}; sessions with late packets (T3): {}", self.t1_suspicions, self.t3_alarms);
+        let _ = writeln!(text, "sessions of which nothing seemed to arrive (T4): {}", self.t4_alarms);
         let _ = writeln!(text, "sessions in which packets counted as missing (T2) for two periods, of all, by threshold and loss:");
         let _ = write!(text, "  tolerated");
         let mut from = 0;

@@ -62,6 +62,8 @@ pub(super) struct Course {
     pub(super) accusations: Vec<(f64, String)>,
     /// Whether packets counted as missing for two periods.
     pub(super) missing: bool,
+    /// Whether nothing arrived for two periods.
+    pub(super) silent: bool,
     /// Whether packets came too late.
     pub(super) late: bool,
     /// Of an attacker's: when, with which numbers, and how many packets got to the receiver's program.
@@ -140,8 +142,10 @@ impl Session {
             delay: Duration::from_millis(1 + dice.below(40)),
             jitter: Duration::from_millis(dice.below(120)),
         };
+        // Every fifth program sends one now and then: a run of lost ones is soon a whole period's.
+        let most = if dice.below(5) == 0 { 4000 } else { 40 };
         let habit = Habit {
-            gap: Duration::from_millis(4 + dice.below(40)),
+            gap: Duration::from_millis(4 + dice.below(most)),
             pauses: dice.below(40),
             pause: Duration::from_millis(100 + dice.below(4000)),
             largest: 100 + dice.below(1250),
@@ -356,13 +360,17 @@ impl Session {
                 self.course.missing = true;
                 None
             }
+            ReportEvent::Evidence(Attack::Silence { .. }) => {
+                self.course.silent = true;
+                None
+            }
             _ => None,
         };
         match finding {
             Some(Finding::Injection { test: Test::T3, .. }) => self.course.late = true,
             Some(Finding::Injection { .. }) => self.course.accusations.push((at, said)),
             Some(Finding::Suspicion { .. }) => self.course.suspicions += 1,
-            Some(Finding::Missing { .. } | Finding::Agreement) | None => {}
+            Some(Finding::Missing { .. } | Finding::Silence { .. } | Finding::Agreement) | None => {}
         }
     }
 }

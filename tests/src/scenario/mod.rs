@@ -23,6 +23,7 @@ mod session;
 mod signed;
 mod site;
 mod spare;
+mod stalled;
 mod steps;
 mod story;
 mod substitution;
@@ -72,7 +73,7 @@ pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, rero
 pub static OVERLAID: [overlay::Scenario; 2] = [relaying::SCENARIO, swallowed::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 31] = [
+pub static SCENARIOS: [Scenario; 32] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
@@ -81,6 +82,7 @@ pub static SCENARIOS: [Scenario; 31] = [
     losing::NTH,
     spare::DATA,
     spare::ALL,
+    stalled::SCENARIO,
     losing::BELOW,
     losing::ABOVE,
     signed::SCENARIO,

@@ -35,14 +35,21 @@ impl Policy {
             Family::Ipv4 => ["192.168.20.0/24", "192.168.21.0/24"],
             Family::Ipv6 => ["fd20::/64", "fd21::/64"],
         };
+        let ask = |protocol: &str| {
+            format!(
+                "[[ask]]\ndestination = \"{receivers}\"\nprotocol = \"{protocol}\"\ndestination_ports = \"9000-9999\"\n\
+                 volume = {volume}\n\n"
+            )
+        };
+        let grant = |protocol: &str| {
+            format!(
+                "[[grant]]\nsource = \"{senders}\"\nprotocol = \"{protocol}\"\ndestination_ports = \"9000-9999\"\n\
+                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n\n"
+            )
+        };
         let own = match name {
-            "sender" => format!(
-                "[[ask]]\ndestination = \"{receivers}\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\nvolume = {volume}\n"
-            ),
-            "receiver" => format!(
-                "[reactions]\n{reactions}\n[[grant]]\nsource = \"{senders}\"\nprotocol = \"udp\"\ndestination_ports = \"9000-9999\"\n\
-                 volume = {volume}\nttl = \"600s\"\nrefresh = \"{refresh}s\"\n"
-            ),
+            "sender" => ["udp", "tcp"].map(ask).concat(),
+            "receiver" => format!("[reactions]\n{reactions}\n") + &["udp", "tcp"].map(grant).concat(),
             _ => String::new(),
         };
         common + &own

@@ -17,7 +17,7 @@ use crate::network::namespace::Namespace;
 use crate::network::relay::{Fate, packet};
 use crate::network::topology::{Family, SENDER, SENDER6};
 
-const TERMS: Terms = Terms { place: Place::BesideSpare, refresh: SHORTEST, volume: 64_000_000, reactions: "", rogue: None };
+pub(super) const TERMS: Terms = Terms { place: Place::BesideSpare, refresh: SHORTEST, volume: 64_000_000, reactions: "", rogue: None };
 
 pub(super) const ALL: Scenario = Scenario {
     name: "black-hole-spare",
@@ -130,7 +130,7 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
 }
 
 /// The flow's packets are on the second link, and at both ends there is a permission for them. Gives when the first one was there.
-fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration) -> io::Result<Duration> {
+pub(super) fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration) -> io::Result<Duration> {
     let told = outcome.must_follow(site, "sender", "FS-05", from, SET_UP)?;
     std::thread::sleep(Duration::from_millis(500));
     let first = site.spare()?.look(|frames| {
