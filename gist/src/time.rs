@@ -1,42 +1,57 @@
 //! Time as a value: a core never reads a clock, its caller tells it the time.
 
 use core::fmt;
+use core::num::NonZeroU64;
 use core::ops::{Add, AddAssign};
 use core::time::Duration;
 
 /// A point in time, in microseconds since an origin which the caller chooses and keeps for a node's whole life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Instant(u64);
+///
+/// Kept as one more than that, so that an instant that may be missing takes no more memory than one that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Instant(NonZeroU64);
 
 impl Instant {
     /// The origin.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
     /// The last representable point in time, about 584,000 years after the origin.
-    pub const MAX: Self = Self(u64::MAX);
+    pub const MAX: Self = Self(NonZeroU64::MAX);
 
-    /// Makes the instant `micros` microseconds after the origin.
+    /// Makes the instant `micros` microseconds after the origin, or [`Self::MAX`] if that is earlier.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self(NonZeroU64::MIN.saturating_add(micros))
     }
 
     /// Microseconds since the origin.
     #[must_use]
     pub const fn micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The span from `earlier` to `self`, zero if `earlier` is in fact later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// `span` before `self`, or the origin if that would be before it.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(whole_micros(span)))
+        Self::from_micros(self.micros().saturating_sub(whole_micros(span)))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instant").field(&self.micros()).finish()
     }
 }
 
@@ -58,7 +73,7 @@ impl AddAssign<Duration> for Instant {
 /// Seconds with six decimals, such as `12.000500s`.
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}s", self.0 / 1_000_000, self.0 % 1_000_000)
+        write!(f, "{}.{:06}s", self.micros() / 1_000_000, self.micros() % 1_000_000)
     }
 }
 
@@ -78,6 +93,13 @@ mod tests {
         assert_eq!(Instant::ZERO.saturating_duration_since(start), Duration::ZERO);
         assert_eq!(start.saturating_duration_since(Instant::ZERO), Duration::from_millis(1500));
         assert_eq!(start.saturating_sub(Duration::from_secs(9)), Instant::ZERO);
+    }
+
+    #[test]
+    fn an_instant_that_may_be_missing_takes_one_word() {
+        assert_eq!(size_of::<Option<Instant>>(), 8);
+        assert_eq!([Instant::ZERO, Instant::from_micros(7), Instant::MAX].map(Instant::micros), [0, 7, u64::MAX - 1]);
+        assert_eq!(Instant::from_micros(u64::MAX), Instant::MAX);
     }
 
     #[test]

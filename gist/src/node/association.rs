@@ -13,7 +13,7 @@ use super::doubt::Doubt;
 use super::machines::association::{Event, Guards, Outcome, State, step};
 use super::rate::Allowance;
 use super::receive::Received;
-use super::routing_state::{Peer, RoutingKey, User};
+use super::routing_state::{Hop, Peer, RoutingKey, SharedHops, User};
 use super::task::Task;
 use super::{AssociationEvent, Caps, Node, Output, PeerCredentials};
 use crate::api::{AssociationId, PathId};
@@ -39,10 +39,12 @@ pub(super) struct Association {
     pub(super) peer_hold_time: Duration,
     /// When the first Confirm went or came over it.
     pub(super) confirmed: Option<Instant>,
-    /// Routing states that use it.
-    pub(super) users: BTreeSet<User>,
-    /// How many of them the peer asked for.
-    pub(super) responding: usize,
+    /// Routing states that use it, which this node has asked for.
+    pub(super) querying: BTreeSet<RoutingKey>,
+    /// The same, which the peer has asked for.
+    pub(super) responding: BTreeSet<RoutingKey>,
+    /// What its states share.
+    pub(super) hops: SharedHops,
     pub(super) last_heard: Instant,
     /// Whether its peer may be gone.
     pub(super) doubt: Doubt,
@@ -75,8 +77,9 @@ impl Association {
             protected: true,
             peer_hold_time: hold_time,
             confirmed: None,
-            users: BTreeSet::new(),
-            responding: 0,
+            querying: BTreeSet::new(),
+            responding: BTreeSet::new(),
+            hops: SharedHops::default(),
             last_heard: now,
             doubt: Doubt::default(),
             hello: None,
@@ -106,6 +109,16 @@ impl Association {
         self.turns.remove(&user);
         self.last_turn = Some(user.clone());
         Some(user)
+    }
+
+    /// Routing states that use it.
+    pub(super) fn users(&self) -> impl Iterator<Item = User> {
+        let querying = self.querying.iter().cloned().map(User::Querying);
+        querying.chain(self.responding.iter().cloned().map(User::Responding))
+    }
+
+    fn is_used(&self) -> bool {
+        !self.querying.is_empty() || !self.responding.is_empty()
     }
 
     /// Open, and the peer authenticated and authorised.
@@ -215,17 +228,28 @@ impl Associations {
 
     pub(super) fn add_user(&mut self, id: AssociationId, user: User) {
         if let Some(association) = self.get_mut(id) {
-            let asked_for = usize::from(matches!(user, User::Responding(_)));
-            association.responding += if association.users.insert(user) { asked_for } else { 0 };
+            match user {
+                User::Querying(key) => association.querying.insert(key),
+                User::Responding(key) => association.responding.insert(key),
+            };
         }
     }
 
     pub(super) fn remove_user(&mut self, id: AssociationId, user: &User) {
-        if let Some(association) = self.get_mut(id)
-            && association.users.remove(user)
-        {
-            association.responding -= usize::from(matches!(user, User::Responding(_)));
+        let Some(association) = self.get_mut(id) else { return };
+        let was_one = match user {
+            User::Querying(key) => association.querying.remove(key),
+            User::Responding(key) => association.responding.remove(key),
+        };
+        if was_one {
             association.turns.remove(user);
+        }
+    }
+
+    /// Further states of the association share this hop.
+    pub(super) fn share_hop(&mut self, id: AssociationId, hop: &Hop) {
+        if let Some(association) = self.table.get_mut(&id) {
+            association.hops.add(hop);
         }
     }
 
@@ -272,7 +296,7 @@ impl Associations {
     pub(super) fn pop_unused(&mut self) -> Option<AssociationId> {
         while let Some(id) = self.touched.pop_first() {
             let kept = |association: &Association| matches!(association.state, State::Connected | State::AwaitingConnection);
-            if self.table.get(&id).is_some_and(|association| kept(association) && association.users.is_empty()) {
+            if self.table.get(&id).is_some_and(|association| kept(association) && !association.is_used()) {
                 return Some(id);
             }
         }
@@ -390,7 +414,7 @@ impl Node {
                 self.tasks.push_back(Task::Association(id, Event::ErNotAuthorised, AssociationInput::None));
                 continue;
             }
-            for user in &association.users {
+            for user in association.users() {
                 if !self.may_serve(id, &user.towards()) {
                     self.tasks.push_back(user.not_authorised(id));
                 }

@@ -9,7 +9,6 @@ use super::querying::QueryingInput;
 use super::responding::RespondingInput;
 use super::routing_state::{RoutingKey, User};
 use super::task::Task;
-use super::timers::TimerKey;
 use super::{Node, Output};
 use crate::api::AssociationId;
 use crate::time::Instant;
@@ -63,7 +62,6 @@ impl Node {
 
     pub(super) fn start_association_timer(&mut self, id: AssociationId, timer: Timer, now: Instant) {
         let Some(association) = self.associations.get(id) else { return };
-        let key = TimerKey::Association(id, timer);
         let span = match timer {
             Timer::Connect => self.config.connect_timeout,
             Timer::SendHello => self.random.refresh_moment(&*self.backend.0, association.peer_hold_time.max(MIN_HOLD_TIME)),
@@ -74,14 +72,14 @@ impl Node {
             },
             Timer::Unconfirmed => self.config.unconfirmed_timeout,
             // One request at a time: a later MA-Hello asks nothing and does not give the first one more time.
-            Timer::HelloReply if self.timers.is_running(&key) => return,
+            Timer::HelloReply if self.timers.is_running(id, timer) => return,
             Timer::HelloReply => self.config.hello_timeout,
         };
-        self.timers.start(key, now + span);
+        self.timers.start(id, timer, now + span);
     }
 
     fn stop_association_timer(&mut self, id: AssociationId, timer: Timer) {
-        self.timers.stop(&TimerKey::Association(id, timer));
+        self.timers.stop(id, timer);
         if timer == Timer::HelloReply
             && let Some(association) = self.associations.get_mut(id)
         {
@@ -146,7 +144,7 @@ impl Node {
         if !matches!(news, News::Connected) {
             tracing::info!(%id, remote = %association.remote, reason, ?news, "association ended");
         }
-        let users = association.users.clone();
+        let users: Vec<_> = association.users().collect();
         for user in users {
             // An open association does not mean that its peer may serve this flow.
             if matches!(news, News::Connected | News::NotAuthorised) && !self.may_serve(id, &user.towards()) {

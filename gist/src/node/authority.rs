@@ -5,7 +5,7 @@
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
-use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use super::association::Association;
 use super::authorised_peers::judge;
@@ -79,7 +79,7 @@ impl Node {
         let share = if self.role_of(id) == Some(PeerRole::Router) { router_share(cap) } else { share(cap) };
         let Some(key) = self.associations.get(id).and_then(Association::key_hash) else { return false };
         let of_peer = self.associations.iter().filter(|(_, association)| association.key_hash() == Some(key));
-        of_peer.map(|(_, association)| association.responding).sum::<usize>() < share
+        of_peer.map(|(_, association)| association.responding.len()).sum::<usize>() < share
     }
 }
 
@@ -103,18 +103,20 @@ impl Node {
         self.part(cap) == cap || proved.contains(&cause.0) || unproved().map(|(_, states)| states).sum::<usize>() < self.part(cap)
     }
 
-    pub(super) fn note_cause(&mut self, cause: Option<Principal>) {
-        if let Some(cause) = cause {
-            *self.causes.entry(cause).or_default() += 1;
-        }
+    /// One more state because of this principal, whose name all of them share.
+    pub(super) fn note_cause(&mut self, cause: Option<Principal>) -> Option<Arc<Principal>> {
+        let cause = cause?;
+        let known = self.causes.get_key_value(&cause).map(|(known, _)| known.clone());
+        let shared = known.unwrap_or_else(|| Arc::new(cause));
+        *self.causes.entry(shared.clone()).or_default() += 1;
+        Some(shared)
     }
 
-    pub(super) fn forget_cause(&mut self, cause: Option<Principal>) {
-        if let Some(Entry::Occupied(mut entry)) = cause.map(|cause| self.causes.entry(cause)) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+    pub(super) fn forget_cause(&mut self, cause: Option<&Principal>) {
+        let Some((cause, states)) = cause.and_then(|cause| Some((cause, self.causes.get_mut(cause)?))) else { return };
+        *states -= 1;
+        if *states == 0 {
+            self.causes.remove(cause);
         }
     }
 }

@@ -13,8 +13,9 @@ use super::Node;
 use super::association::{Association, AssociationInput};
 use super::machines::association::Event;
 use super::machines::querying;
-use super::querying::{AcceptedResponse, Plan, Querying, QueryingInput};
+use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::querying_actions::association_failed;
+use super::querying_state::Querying;
 use super::routing_state::{Peer, Route, RoutingKey, User, is_unicast};
 use super::task::Task;
 use crate::api::{AssociationId, PathId, SendError};
@@ -39,7 +40,7 @@ pub(super) struct Candidate {
 impl Querying {
     /// The candidate with this association.
     pub(super) fn candidate(&self, association: AssociationId) -> Option<&Candidate> {
-        self.candidates.iter().find(|candidate| candidate.association == association)
+        self.passing().candidates.iter().find(|candidate| candidate.association == association)
     }
 
     /// The candidate that the news is about. An answer counts only if it is to what was asked last.
@@ -74,15 +75,18 @@ impl Node {
         let id = match accepted.plan {
             // Answers to several transmissions of one Query come from one peer, and its association opens already.
             Some(Plan::Reuse(id)) if machine.candidate(id).is_some() => return,
-            Some(Plan::Reuse(_) | Plan::Open { .. }) if machine.candidates.len() >= MOST_CANDIDATES => return self.refuse_open(key),
-            Some(_) if usize::from(machine.handshake.opened) >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(Plan::Reuse(_) | Plan::Open { .. }) if machine.passing().candidates.len() >= MOST_CANDIDATES => {
+                return self.refuse_open(key);
+            }
+            Some(_) if machine.passing().found.opened >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(Plan::Reuse(id)) => id,
             Some(Plan::Open { remote, protected }) => self.open_association(machine, accepted, (remote, protected), now),
             Some(Plan::Datagram(_)) | None => return,
         };
-        machine.handshake.opened += 1;
+        machine.passing_mut().found.opened += 1;
         self.associations.add_user(id, User::Querying(key.clone()));
-        machine.candidates.push(Candidate { association: id, accepted: accepted.clone(), proof: None, confirmed: None });
+        let candidate = Candidate { association: id, accepted: accepted.clone(), proof: None, confirmed: None };
+        machine.passing_mut().candidates.push(candidate);
         if self.associations.get(id).is_some_and(Association::is_open) {
             self.tasks.push_back(Task::Querying(key.clone(), querying::Event::TgConnected, QueryingInput::Connected(id)));
         }
@@ -92,7 +96,7 @@ impl Node {
     pub(super) fn prove_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
         let proof = self.hello_id();
         let Some(id) = input.association() else { return };
-        let Some(candidate) = machine.candidates.iter_mut().find(|candidate| candidate.association == id) else { return };
+        let Some(candidate) = machine.passing_mut().candidates.iter_mut().find(|candidate| candidate.association == id) else { return };
         (candidate.proof, candidate.confirmed) = (Some(proof), Some(now));
         let accepted = candidate.accepted.clone();
         self.send_confirm(key, Route::Association(id), machine.path, &accepted, now);
@@ -157,13 +161,13 @@ impl Node {
     /// The candidate that the news is about is no use; the handshake goes on and remembers why.
     pub(super) fn drop_candidate(&mut self, key: &RoutingKey, machine: &mut Querying, input: &QueryingInput, now: Instant) {
         let Some(id) = input.association() else { return };
-        let Some(place) = machine.candidates.iter().position(|candidate| candidate.association == id) else { return };
-        let candidate = machine.candidates.remove(place);
+        let Some(place) = machine.passing().candidates.iter().position(|candidate| candidate.association == id) else { return };
+        let candidate = machine.passing_mut().candidates.remove(place);
         self.let_go(key, &candidate);
-        machine.handshake.setback = Some(Box::new(match input {
+        machine.passing_mut().found.setback = Some(match input {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
-        }));
+        });
         self.repeat_proofs(key, machine, now);
     }
 
@@ -172,7 +176,7 @@ impl Node {
         if self.awaits_protected(machine, now) {
             return;
         }
-        for Candidate { association, proof, .. } in &machine.candidates {
+        for Candidate { association, proof, .. } in &machine.passing().candidates {
             let Some(proof) = *proof else { continue };
             if self.associations.get(*association).is_some_and(|known| !known.protected && !known.proofs.contains_key(&proof)) {
                 let input = QueryingInput::Proven { association: *association, proof };
@@ -185,15 +189,15 @@ impl Node {
     pub(super) fn drop_others(&mut self, key: &RoutingKey, machine: &mut Querying) {
         let may_be_replaced = self.may_be_replaced(machine);
         let is_kept = |candidate: &mut Candidate| may_be_replaced && self.is_protected(candidate.association);
-        let kept = machine.candidates.extract_if(.., is_kept).collect();
+        let kept: Vec<_> = machine.passing_mut().candidates.extract_if(.., is_kept).collect();
         self.drop_candidates(key, machine);
-        machine.candidates = kept;
+        machine.passing_mut().candidates = kept;
     }
 
     /// None is wanted any more.
     pub(super) fn drop_candidates(&mut self, key: &RoutingKey, machine: &mut Querying) {
-        for candidate in core::mem::take(&mut machine.candidates) {
-            if machine.route == Some(Route::Association(candidate.association)) {
+        for candidate in core::mem::take(&mut machine.passing_mut().candidates) {
+            if machine.route() == Some(Route::Association(candidate.association)) {
                 self.forget_proof(&candidate);
             } else {
                 self.let_go(key, &candidate);

@@ -5,8 +5,7 @@ use core::net::IpAddr;
 use super::association::Association;
 use super::machines::{querying, responding};
 use super::receive_data::Delivery;
-use super::routing_state::{Origin, Peer, Route, RoutingKey};
-use super::timers::TimerKey;
+use super::routing_state::{Hop, HopName, Origin, Peer, Route, RoutingKey};
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
 use crate::api::{
     AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage, Transport,
@@ -50,8 +49,23 @@ impl Node {
         Principal(proved.copied().unwrap_or_else(|| self.backend.0.mac(UNAUTHENTICATED, peer.identity.as_bytes())))
     }
 
+    /// The way to a peer for a routing state: the one that the association's states share, else one of its own.
+    pub(super) fn hop_to(&mut self, peer: Peer, route: Route, interface: u32) -> Hop {
+        let association = route.association();
+        let known = association.and_then(|id| self.associations.get(id)).and_then(|it| it.hops.find(&peer, interface));
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let peer = self.kept(peer, association);
+        let hop = Hop::from(HopName { handle: self.peer_handle(&peer, association), peer, route, interface });
+        if let Some(id) = association {
+            self.associations.share_hop(id, &hop);
+        }
+        hop
+    }
+
     /// The peer for a routing state: the association's own copy of it where that is the same, else one that keeps nothing else alive.
-    pub(super) fn kept(&self, peer: Peer, association: Option<AssociationId>) -> Peer {
+    fn kept(&self, peer: Peer, association: Option<AssociationId>) -> Peer {
         let known = association.and_then(|id| self.associations.get(id)).and_then(|association| association.peer.as_ref());
         known.filter(|known| **known == peer).map_or_else(|| peer.detached(), Clone::clone)
     }
@@ -121,24 +135,24 @@ impl Node {
     pub fn routing_entries(&self, from: usize, most: usize) -> Vec<RoutingEntry> {
         let querying = self.querying.iter().skip(from).map(|(key, machine)| {
             let timers = [querying::Timer::NoResponse, querying::Timer::InactiveQNode];
-            let process_end = timers.into_iter().find_map(|t| self.timers.expiry(&TimerKey::Querying(key.clone(), t)));
+            let process_end = timers.into_iter().find_map(|timer| machine.expiry(timer));
             RoutingEntry {
                 side: Side::Querying,
                 mri: key.mri.clone(),
                 state: machine.state.to_string(),
                 valid_until: machine.valid_until.or(process_end),
-                queued: machine.stored.len(),
-                ..entry(key, machine.peer.as_ref(), machine.route, machine.ip_distance)
+                queued: machine.passing().stored.len(),
+                ..entry(key, machine.peer(), machine.route(), machine.ip_distance)
             }
         });
         let responding = self.responding.iter().skip(from.saturating_sub(self.querying.len())).map(|(key, machine)| RoutingEntry {
             side: Side::Responding,
             mri: key.mri.inverted(),
             state: machine.state.to_string(),
-            valid_until: self.timers.expiry(&TimerKey::Responding(key.clone(), responding::Timer::ExpireRNode)),
-            second_peer: machine.second.as_ref().map(|second| second.peer.identity.clone()),
-            queued: machine.stored.len(),
-            ..entry(key, Some(&machine.path.peer), Some(machine.path.route), machine.path.ip_distance)
+            valid_until: machine.expiry(responding::Timer::ExpireRNode),
+            second_peer: machine.second().map(|second| second.hop.peer.identity.clone()),
+            queued: machine.passing().stored.len(),
+            ..entry(key, Some(&machine.hop.peer), Some(machine.hop.route), machine.ip_distance)
         });
         querying.chain(responding).take(most).collect()
     }
@@ -156,19 +170,24 @@ impl Node {
             .iter()
             .skip(from)
             .take(most)
-            .map(|(association, Association { opened_here, remote, state, peer, credentials, protected, users, last_heard, .. })| {
-                AssociationEntry {
+            .map(
+                |(
                     association,
-                    opened_here: *opened_here,
-                    state: state.to_string(),
-                    remote: *remote,
-                    transport: if *protected { Transport::Tls } else { Transport::Tcp },
-                    peer: peer.as_ref().map(|peer| peer.identity.clone()),
-                    subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
-                    users: users.len(),
-                    last_heard: *last_heard,
-                }
-            })
+                    Association { opened_here, remote, state, peer, credentials, protected, last_heard, querying, responding, .. },
+                )| {
+                    AssociationEntry {
+                        association,
+                        opened_here: *opened_here,
+                        state: state.to_string(),
+                        remote: *remote,
+                        transport: if *protected { Transport::Tls } else { Transport::Tcp },
+                        peer: peer.as_ref().map(|peer| peer.identity.clone()),
+                        subject: credentials.as_ref().map(|credentials| credentials.subject.clone()).unwrap_or_default(),
+                        users: querying.len() + responding.len(),
+                        last_heard: *last_heard,
+                    }
+                },
+            )
             .collect()
     }
 }

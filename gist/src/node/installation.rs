@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::machines::responding::{Event, State, Timer};
-use super::querying::MAX_BACKOFF;
+use super::querying_state::MAX_BACKOFF;
 use super::receive_query::{Asked, Existing};
 use super::responding::{AcceptedQuery, Path, Responding, RespondingInput};
 use super::routing_state::{Peer, Route, RoutingKey};
@@ -102,22 +102,20 @@ impl Node {
     /// Rules 1 and 5 of the machine: state with the Query.
     pub(super) fn create_early(&mut self, accepted: &AcceptedQuery, now: Instant) {
         let asked = &accepted.asked;
-        let key = RoutingKey::along(asked.nslp_id, asked.query.session, &asked.query.mri);
+        let key = self.shared_key(RoutingKey::along(asked.nslp_id, asked.query.session, &asked.query.mri));
         self.early.unconfirmed.insert(key.clone());
-        self.responding.insert(key.clone(), Box::new(Responding::new(self.path_of_query(asked))));
+        let path = self.path_of_query(asked);
+        self.responding.insert(key.clone(), Box::new(Responding::new(path)));
         self.responding_event(&key, Event::RxQuery, RespondingInput::Query(Box::new(accepted.clone())), now);
     }
 
     /// The peer as its Query names it.
-    fn path_of_query(&self, asked: &Asked) -> Path {
+    fn path_of_query(&mut self, asked: &Asked) -> Path {
         let nli = &asked.query.nli;
-        let peer = self.kept(Peer::from(nli), None);
+        let route = Route::Datagram(asked.origin.reply_to(nli.address));
         Path {
-            handle: self.peer_handle(&peer, None),
-            peer,
-            route: Route::Datagram(asked.origin.reply_to(nli.address)),
+            hop: self.hop_to(Peer::from(nli), route, asked.arrival.interface),
             ip_distance: asked.arrival.ip_distance,
-            interface: asked.arrival.interface,
             validity: self.agreed_validity(nli.validity).into(),
         }
     }
@@ -129,7 +127,7 @@ impl Node {
             RespondingInput::Query(accepted) => {
                 if is_unconfirmed {
                     // Nobody has said anything better.
-                    machine.path = self.path_of_query(&accepted.asked);
+                    machine.lead_to(self.path_of_query(&accepted.asked));
                 }
                 if self.installation(key.nslp_id) == Installation::OnQuery {
                     self.early.await_confirm(key, accepted.asked.detached(), now);
@@ -141,7 +139,7 @@ impl Node {
         let Some(asked) = asked else { return };
         // What nobody has confirmed takes no turn from what somebody has.
         let in_turn = !is_unconfirmed && machine.take_answer(asked.arrival.interface, self.config.query_timer, now);
-        let existing = Existing { route: machine.path.route, in_turn, confirm: self.requires_confirm(key) };
+        let existing = Existing { route: machine.hop.route, in_turn, confirm: self.requires_confirm(key) };
         self.send_response(&asked, Some(existing), now);
     }
 

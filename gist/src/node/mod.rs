@@ -24,6 +24,7 @@ mod output;
 mod protection;
 mod querying;
 mod querying_actions;
+mod querying_state;
 mod random;
 mod rate;
 mod receive;
@@ -69,11 +70,12 @@ use association::Associations;
 use cookie::ResponderCookies;
 use input::SharedBackend;
 use installation::Early;
-use querying::{Querying, QueryingInput};
+use querying::QueryingInput;
+use querying_state::Querying;
 use random::{Random, Secret};
 use rate::RateLimiter;
 use responding::Responding;
-use routing_state::RoutingKey;
+use routing_state::{RoutingKey, SharedAddresses};
 use task::Task;
 use timers::Timers;
 use translation::Translations;
@@ -97,7 +99,9 @@ pub struct Node {
     early: Early,
     translations: Translations,
     /// How many querying states each principal's messages have led to.
-    causes: BTreeMap<Principal, usize>,
+    causes: BTreeMap<Arc<Principal>, usize>,
+    /// Those of its own addresses that states have in common.
+    addresses: SharedAddresses,
     associations: Associations,
     /// The last messages sent without routing state, for Errors about them: flow and length, [`MOST_STATELESS`] at most, oldest first.
     stateless: VecDeque<(RoutingKey, u16)>,
@@ -129,6 +133,7 @@ impl Node {
             early: Early::default(),
             translations: Translations::default(),
             causes: BTreeMap::new(),
+            addresses: SharedAddresses::default(),
             associations: Associations::default(),
             stateless: VecDeque::new(),
             declining: BTreeSet::new(),
@@ -175,8 +180,8 @@ impl Node {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(key) = self.timers.pop_due(now) {
-            self.expired(key, now);
+        while let Some(due) = self.timers.pop_due(now) {
+            self.expired(due, now);
             self.settle(now);
         }
     }

@@ -3,7 +3,8 @@
 use super::Node;
 use super::machines::node::{Action, Event, Guards, Outcome, State, step};
 use super::machines::{querying, responding};
-use super::querying::{Querying, QueryingInput};
+use super::querying::QueryingInput;
+use super::querying_state::Querying;
 use super::receive::Received;
 use super::responding::{AcceptedConfirm, AcceptedQuery, Responding, RespondingInput};
 use super::routing_state::RoutingKey;
@@ -85,9 +86,10 @@ impl Node {
             self.counters.refused_when_full += 1;
             return self.report_status(message.clone(), SendError::QueueFull);
         }
-        self.note_cause(cause);
+        let cause = self.note_cause(cause);
+        let key = self.shared_key(key.clone());
         self.querying.insert(key.clone(), Box::new(Querying::new(self.config.inactivity, cause, message.path, now)));
-        self.querying_event(key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
+        self.querying_event(&key, querying::Event::TgNSLPData, QueryingInput::Message(message.clone()), now);
     }
 
     /// A routing state that nothing waits for yet (G-069).
@@ -96,10 +98,10 @@ impl Node {
             self.counters.refused_when_full += 1;
             return;
         }
-        self.note_cause(None);
         let machine = Querying::new(self.config.inactivity, None, PathId::ROUTED, now);
+        let key = self.shared_key(key.clone());
         self.querying.insert(key.clone(), Box::new(machine));
-        self.querying_event(key, querying::Event::TgEstablish, QueryingInput::None, now);
+        self.querying_event(&key, querying::Event::TgEstablish, QueryingInput::None, now);
     }
 
     /// Late installation: nothing was kept for this peer before (G-128).
@@ -109,8 +111,15 @@ impl Node {
             return self.refuse_for_want_of_room(&accepted.received, now);
         }
         let message = &accepted.received.message;
-        let key = RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri);
-        self.responding.insert(key.clone(), Box::new(Responding::new(self.path_of(accepted))));
+        let key = self.shared_key(RoutingKey::along(message.nslp_id, accepted.confirm.session, &accepted.confirm.mri));
+        let path = self.path_of(accepted);
+        self.responding.insert(key.clone(), Box::new(Responding::new(path)));
         self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(Box::new(accepted.clone())), now);
+    }
+
+    /// The name by which the session's other state is known, if there is one: a router mostly has both.
+    pub(super) fn shared_key(&self, key: RoutingKey) -> RoutingKey {
+        let known = self.querying.get_key_value(&key).map(|(known, _)| known);
+        known.or_else(|| self.responding.get_key_value(&key).map(|(known, _)| known)).cloned().unwrap_or(key)
     }
 }

@@ -12,7 +12,7 @@
 use core::net::{IpAddr, Ipv6Addr};
 
 use super::association::Association;
-use super::querying::Querying;
+use super::querying_state::Querying;
 use super::responding::{AcceptedConfirm, Responding};
 use super::routing_state::{Route, RoutingKey};
 use super::{Node, PeerCredentials, Registration};
@@ -43,7 +43,7 @@ impl Node {
     /// Whether nothing less than an authenticated peer will do: a message of the flow has demanded it (G-225), or the state has one, which is
     /// not to be exchanged for less.
     pub(super) fn demands_protection(&self, machine: &Querying) -> bool {
-        let association = machine.route.and_then(|route| route.association());
+        let association = machine.route().and_then(|route| route.association());
         machine.protected || association.is_some_and(|id| self.is_protected(id))
     }
 
@@ -55,7 +55,7 @@ impl Node {
     /// Whether the message demands more than the peer that has been found gives, and the application offers it: then a peer has to be
     /// looked for that is authenticated, and what waits and follows goes to nobody else.
     pub(super) fn needs_better_peer(&self, key: &RoutingKey, message: &SendMessage) -> bool {
-        let route = self.querying.get(key).and_then(|machine| machine.route);
+        let route = self.querying.get(key).and_then(|machine| machine.route());
         let offers_tls = self.registration(key.nslp_id).is_some_and(Registration::offers_tls);
         offers_tls && route.is_some_and(|route| self.asks_for_more(message, route))
     }
@@ -69,24 +69,24 @@ impl Node {
     /// Whether one of those who answered has authenticated itself, or may still do so in time: whoever hears a Query can answer it, take a
     /// connection and never say a word of TLS, so that only the first 2·T1 of a handshake are waited for a connection.
     pub(super) fn awaits_protected(&self, machine: &Querying, now: Instant) -> bool {
-        let in_time = now < machine.handshake.started + self.config.query_timer.saturating_mul(PATIENCE);
+        let in_time = now < machine.started + self.config.query_timer.saturating_mul(PATIENCE);
         let is_awaited = |association: &Association| association.protected && (in_time || association.is_open());
-        machine.candidates.iter().any(|candidate| self.associations.get(candidate.association).is_some_and(is_awaited))
+        machine.passing().candidates.iter().any(|candidate| self.associations.get(candidate.association).is_some_and(is_awaited))
     }
 
     /// Whether the state has a peer that nobody has authenticated: whoever may still authenticate itself then stays a candidate.
     pub(super) fn may_be_replaced(&self, machine: &Querying) -> bool {
-        machine.route.and_then(|route| route.association()).is_some_and(|id| !self.is_protected(id))
+        machine.route().and_then(|route| route.association()).is_some_and(|id| !self.is_protected(id))
     }
 
     /// Whether the Confirm's peer is authenticated and the state's is not, so that it is nobody's to hold.
     pub(super) fn goes_before(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
-        self.is_better(accepted.route, machine.path.route)
+        self.is_better(accepted.route, machine.hop.route)
     }
 
     /// Whether the state has an authenticated peer, whom nobody unauthenticated takes it from or inherits it from.
     pub(super) fn is_kept_from(&self, key: &RoutingKey, route: Route) -> bool {
-        self.responding.get(key).is_some_and(|machine| self.is_better(machine.path.route, route))
+        self.responding.get(key).is_some_and(|machine| self.is_better(machine.hop.route, route))
     }
 
     fn is_better(&self, one: Route, other: Route) -> bool {
@@ -102,7 +102,7 @@ impl Node {
     /// Whether the association's peer may have one more routing state, by what all peers like it have.
     pub(super) fn has_part_of_states(&self, id: AssociationId) -> bool {
         let unprotected = || self.associations.iter().filter(|(_, association)| !association.protected);
-        let held = || unprotected().map(|(_, association)| association.responding).sum::<usize>();
+        let held = || unprotected().map(|(_, association)| association.responding.len()).sum::<usize>();
         self.is_protected(id) || held() < self.part(self.config.caps.routing_states)
     }
 

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use super::indicate::Sender;
 use super::machines::querying::{Action, Event, Timer};
-use super::querying::{AcceptedResponse, Handshake, Plan, Querying, QueryingInput};
+use super::querying::{AcceptedResponse, Plan, QueryingInput};
+use super::querying_state::{Found, Passing, Querying};
 use super::receive_data::Delivery;
 use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
-use super::timers::TimerKey;
 use super::{MOST_UNPROVED_VALIDITY, Node};
 use crate::api::{NetworkEvent, PeerHandle, SendError, SendMessage};
 use crate::time::Instant;
@@ -29,10 +29,10 @@ impl Node {
         now: Instant,
     ) {
         match action {
-            Action::Start(timer) => self.start_querying_timer(key, machine, timer, now),
-            Action::Stop(timer) => self.timers.stop(&TimerKey::Querying(key.clone(), timer)),
+            Action::Start(timer) => self.start_querying_timer(machine, timer, now),
+            Action::Stop(timer) => machine.set_timer(timer, None),
             Action::NewHandshake => {
-                machine.handshake = Handshake::new(now, machine.handshake.own);
+                machine.start_handshake(now);
             }
             Action::SendQuery => {
                 self.send_query(key, machine, now);
@@ -42,7 +42,7 @@ impl Node {
             Action::StoreMessage => {
                 if let QueryingInput::Message(message) = input {
                     machine.protected |= message.attributes.secure;
-                    self.store(&mut machine.stored, message.clone(), now);
+                    self.store(&mut machine.passing_mut().stored, message.clone(), now);
                 }
             }
             Action::SendData => {
@@ -71,16 +71,16 @@ impl Node {
             },
             Action::LeavePeer => self.leave_route(key, machine),
             Action::SendConfirm => {
-                if let (Some(route), Some(accepted)) = (machine.route, machine.answer(input)) {
+                if let (Some(route), Some(accepted)) = (machine.route(), machine.answer(input)) {
                     self.send_confirm(key, route, machine.path, &accepted, now);
                 }
             }
             Action::DeliverData => {
-                if let (QueryingInput::Data(delivery), Some(peer)) = (input, &machine.peer) {
+                if let (QueryingInput::Data(delivery), Some(peer)) = (input, machine.peer()) {
                     self.deliver(key, &Sender::of(peer, machine.ip_distance), delivery.clone());
                 }
             }
-            Action::NoteEndpoint => machine.handshake.endpoint_found = true,
+            Action::NoteEndpoint => machine.passing_mut().found.endpoint = true,
             Action::RefuseResponse => {
                 tracing::debug!(session = %key.session, "the Response offers nothing that can be used");
             }
@@ -92,80 +92,78 @@ impl Node {
             }
             Action::SetLifetime => {
                 if let QueryingInput::Lifetime(lifetime) = input {
-                    machine.lifetime = *lifetime;
+                    machine.set_lifetime(*lifetime);
                 }
             }
             Action::ReportNoResponse => self.report_no_response(key, machine),
             Action::ReportRouteDeleted => {
-                self.report_stored(&mut machine.stored, &SendError::TimedOut);
+                self.report_stored(&mut machine.passing_mut().stored, &SendError::TimedOut);
                 self.report_deleted(key, machine);
             }
-            Action::ReportExpired => self.report_expired(&mut machine.stored, machine.handshake.setback.as_deref(), now),
+            Action::ReportExpired => {
+                let Passing { stored, found, .. } = machine.passing_mut();
+                self.report_expired(stored, found.setback.as_ref(), now);
+            }
             Action::ReportPeerChanged => {
                 let new = machine.answer(input).map(|accepted| (self.handle_of_responder(&accepted), route_of(&accepted)));
-                self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle, new);
+                self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle(), new);
             }
             // The peer has lost the state, and may well be the next one again.
             Action::ReportPossibleLoss => {
-                let peer = machine.handle.map(|handle| (handle, machine.route));
-                self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, peer);
+                let peer = machine.handle().map(|handle| (handle, machine.route()));
+                self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle(), peer);
             }
-            Action::ReportAssociationLost => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle, None),
+            Action::ReportAssociationLost => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle(), None),
             Action::ReportAssociationFailed => {
-                self.report_stored(&mut machine.stored, &association_failed(input));
+                self.report_stored(&mut machine.passing_mut().stored, &association_failed(input));
             }
             Action::ReportNotAuthorised => {
-                self.report_stored(&mut machine.stored, &SendError::NotAuthorised);
-                self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle, None);
+                self.report_stored(&mut machine.passing_mut().stored, &SendError::NotAuthorised);
+                self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle(), None);
             }
             Action::Destroy => {
                 self.leave_route(key, machine);
                 self.drop_candidates(key, machine);
-                self.drop_stored(&User::Querying(key.clone()), &mut machine.stored);
-                Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Querying(key.clone(), *timer)));
+                self.drop_stored(&mut machine.passing_mut().stored);
             }
         }
     }
 
-    fn start_querying_timer(&mut self, key: &RoutingKey, machine: &Querying, timer: Timer, now: Instant) {
-        let timer_key = TimerKey::Querying(key.clone(), timer);
+    fn start_querying_timer(&mut self, machine: &mut Querying, timer: Timer, now: Instant) {
         let at = match timer {
             Timer::NoResponse => Some(machine.retransmission(self.config.query_timer, now)),
-            Timer::RefreshQNode => Some(now + self.random.refresh_moment(&*self.backend.0, machine.validity)),
-            Timer::InactiveQNode => Some(now + machine.lifetime),
+            Timer::RefreshQNode => Some(now + self.random.refresh_moment(&*self.backend.0, machine.validity.span())),
+            Timer::InactiveQNode => Some(now + machine.lifetime()),
             Timer::MessageTimeout => machine.first_deadline(),
         };
-        match at {
-            Some(at) => self.timers.start(timer_key, at),
-            None => self.timers.stop(&timer_key),
-        }
+        machine.set_timer(timer, at);
     }
 
     /// What waits keeps its order.
     fn send_or_store(&mut self, key: &RoutingKey, machine: &mut Querying, message: SendMessage, now: Instant) {
-        match machine.route {
-            Some(route) if machine.stored.is_empty() && self.has_room(route) => {
+        match machine.route() {
+            Some(route) if machine.passing().stored.is_empty() && self.has_room(route) => {
                 machine.used = true;
-                self.send_data(route, (machine.handshake.own, machine.path), machine.validity, message, now);
+                self.send_data(route, (machine.own(), machine.path), machine.validity.span(), message, now);
             }
             route => {
-                self.store(&mut machine.stored, message, now);
+                self.store(&mut machine.passing_mut().stored, message, now);
                 if let Some(id) = route.and_then(|route| route.association()) {
-                    self.await_turn(id, User::Querying(key.clone()), &machine.stored);
+                    self.await_querying_turn(id, key, machine);
                 }
             }
         }
     }
 
     fn send_stored(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
-        match machine.route {
-            Some(Route::Association(id)) => self.await_turn(id, User::Querying(key.clone()), &machine.stored),
+        match machine.route() {
+            Some(Route::Association(id)) => self.await_querying_turn(id, key, machine),
             Some(route @ Route::Datagram(_)) => {
-                while let Some(message) = self.next_stored(&mut machine.stored) {
+                while let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
                     machine.used = true;
-                    self.send_data(route, (machine.handshake.own, machine.path), machine.validity, message, now);
+                    self.send_data(route, (machine.own(), machine.path), machine.validity.span(), message, now);
                 }
-                self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
+                machine.set_timer(Timer::MessageTimeout, None);
             }
             None => {}
         }
@@ -175,18 +173,18 @@ impl Node {
     fn adopt_responder(&mut self, key: &RoutingKey, machine: &mut Querying, accepted: &AcceptedResponse, since: Instant) {
         let nli = &accepted.response.nli;
         let Some(route) = route_of(accepted) else { return };
-        if machine.route != Some(route) {
+        if machine.route() != Some(route) {
             self.leave_route(key, machine);
         }
         if let Route::Association(id) = route {
             self.associations.add_user(id, User::Querying(key.clone()));
         }
-        machine.handle = Some(self.handle_of_responder(accepted));
-        machine.peer = Some(self.kept(Peer::from(nli), route.association()));
-        accepted.own.into_iter().for_each(|own| machine.handshake.leave_from(own));
-        machine.route = Some(route);
-        machine.validity = self.believed_validity(accepted);
-        machine.valid_until = Some(since + machine.validity);
+        machine.lead_to(self.hop_to(Peer::from(nli), route, 0));
+        if let Some(own) = accepted.own {
+            machine.leave_from(self.addresses.share(own));
+        }
+        machine.validity = self.believed_validity(accepted).into();
+        machine.valid_until = Some(since + machine.validity.span());
         // RFC 5971 §5.2.2: on an upstream message this is the distance the peer has measured; 0 says nothing.
         machine.ip_distance = (nli.ip_ttl != 0).then_some(nli.ip_ttl);
         machine.suspect = false;
@@ -225,28 +223,28 @@ impl Node {
     }
 
     fn leave_route(&mut self, key: &RoutingKey, machine: &mut Querying) {
-        if let Some(Route::Association(id)) = machine.route.take() {
+        if let Some(Route::Association(id)) = machine.take_route() {
             self.associations.remove_user(id, &User::Querying(key.clone()));
         }
     }
 
     /// Nobody answered, or nobody that could be taken.
     fn report_no_response(&mut self, key: &RoutingKey, machine: &mut Querying) {
-        let setback = machine.handshake.setback.take().map(|setback| *setback);
+        let Found { endpoint, refusal, setback, .. } = &mut machine.passing_mut().found;
+        let (endpoint, refusal, setback) = (*endpoint, refusal.take().map(SendError::Refused), setback.take());
         match &setback {
-            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle, None),
-            None if machine.handshake.endpoint_found => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle, None),
+            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle(), None),
+            None if endpoint => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle(), None),
             _ => {}
         }
-        let refusal = machine.handshake.refusal.take().map(SendError::Refused);
-        self.report_stored(&mut machine.stored, &setback.or(refusal).unwrap_or(SendError::NoResponse));
+        self.report_stored(&mut machine.passing_mut().stored, &setback.or(refusal).unwrap_or(SendError::NoResponse));
         self.report_deleted(key, machine);
     }
 
     /// Nobody hears of the end of a state that never served.
     fn report_deleted(&mut self, key: &RoutingKey, machine: &Querying) {
         if machine.used {
-            self.notify(key, &key.mri, NetworkEvent::RouteDeleted, machine.handle, None);
+            self.notify(key, &key.mri, NetworkEvent::RouteDeleted, machine.handle(), None);
         }
     }
 }

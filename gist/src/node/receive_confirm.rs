@@ -134,7 +134,7 @@ impl Node {
         }
         tracing::warn!(session = %key.session, ?fault, "Confirm refused");
         // In a datagram it is nobody's word: anybody can write the address of the state's peer (§6.3).
-        let is_its_own = |machine: &Responding| route.association().is_some() && machine.path_by(|own| *own == route).is_some();
+        let is_its_own = |machine: &Responding| route.association().is_some() && machine.hop_by(|own| *own == route).is_some();
         let belongs = self.responding.get(key).is_some_and(|machine| is_its_own(machine));
         // A cookie may have grown old on its way; only a false one speaks against the state (G-231).
         if belongs && fault != BadConfirm::Cookie(BadCookie::Stale) {

@@ -43,9 +43,9 @@ impl Node {
         let theirs = RoutingKey::along(nslp_id, data.session, &data.mri);
         let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
         let responding = self.responding.get(&theirs);
-        let is_theirs = responding.map(|machine| machine.path_by(|route| is_from(route, &received, &data)).is_some());
+        let is_theirs = responding.map(|machine| machine.hop_by(|route| is_from(route, &received, &data)).is_some());
         let is_early = responding.is_some_and(|machine| machine.state == responding::State::AwaitingConfirm);
-        let querying = self.querying.get(&ours).and_then(|machine| machine.route);
+        let querying = self.querying.get(&ours).and_then(|machine| machine.route());
         let delivery = Delivery {
             payload: data.payload.clone(),
             hop_count: received.message.hop_count,

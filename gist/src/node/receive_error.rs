@@ -31,12 +31,12 @@ impl Node {
             // way.
             Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered | ErrorCause::UnknownNslpId) => {
                 let against = RoutingKey::against(header.nslp_id, session, mri);
-                let route = self.querying.get(&along).and_then(|machine| machine.route);
+                let route = self.querying.get(&along).and_then(|machine| machine.route());
                 let candidate = received.origin.association().filter(|id| self.is_candidate(&along, *id));
                 // It would end the responding end, which cannot ask: in a datagram it is nobody's word there, and what is gone ends with its
                 // validity (G-135).
                 let other = received.origin.association().filter(|_| {
-                    self.responding.get(&against).is_some_and(|machine| machine.path_by(|route| concerns(route, &received)).is_some())
+                    self.responding.get(&against).is_some_and(|machine| machine.hop_by(|route| concerns(route, &received)).is_some())
                 });
                 if let Some(association) = candidate {
                     let input = QueryingInput::Ended { association, reason: "the peer refused the Confirm".to_owned() };
@@ -58,7 +58,7 @@ impl Node {
             }
             // Anybody who has seen the Query can write this too: a hint at most.
             Some(ErrorCause::EndpointFound)
-                if self.querying.get(&along).is_some_and(|machine| machine.handshake.has_sent(&header, nat.is_some())) =>
+                if self.querying.get(&along).is_some_and(|machine| machine.has_sent(&header, nat.is_some())) =>
             {
                 self.counters.endpoints_found += 1;
                 self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
@@ -71,8 +71,8 @@ impl Node {
 
     /// A Query of this node was refused, somebody says. The handshake goes on, since another may take it; if nobody does, this is why.
     fn note_refusal(&mut self, along: &RoutingKey, header: &CommonHeader, translated: bool, cause: ErrorCause) {
-        if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.handshake.has_sent(header, translated)) {
-            machine.handshake.refusal = Some(cause);
+        if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.has_sent(header, translated)) {
+            machine.passing_mut().found.refusal = Some(cause);
         }
     }
 

@@ -110,11 +110,11 @@ impl Node {
     /// Whether the Query names the peer that the state has, and the way to it is open.
     fn is_refresh(&self, key: &RoutingKey, accepted: &AcceptedQuery) -> bool {
         self.responding.get(key).is_some_and(|machine| {
-            let open = match machine.path.route {
+            let open = match machine.hop.route {
                 Route::Association(id) => self.associations.get(id).is_some_and(|association| association.is_open()),
                 Route::Datagram(_) => true,
             };
-            open && machine.path.peer == Peer::from(&accepted.asked.query.nli)
+            open && machine.hop.peer == Peer::from(&accepted.asked.query.nli)
         })
     }
 

@@ -8,7 +8,8 @@ use super::machines::association;
 use super::machines::node::{Event, Guards};
 use super::machines::querying;
 use super::node_machine::NodeInput;
-use super::querying::{AcceptedResponse, Plan, Querying, QueryingInput};
+use super::querying::{AcceptedResponse, Plan, QueryingInput};
+use super::querying_state::Querying;
 use super::receive::Received;
 use super::routing_state::{Origin, Peer, Route, RoutingKey};
 use super::stack::Choice;
@@ -48,8 +49,8 @@ impl Node {
             self.counters.address_mismatch += 1;
             return;
         }
-        let named = machine.handshake.own_for(&response.query_cookie);
-        let own = machine.route.and_then(|route| route.association()).filter(|_| machine.peer == Some(Peer::from(&response.nli)));
+        let named = machine.own_for(&response.query_cookie);
+        let own = machine.route().and_then(|route| route.association()).filter(|_| machine.peer() == Some(&Peer::from(&response.nli)));
         let plan = self.plan(&key, &response, &received.origin, (asked_at, now), own);
         let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan, own: named };
         self.querying_event(&key, querying::Event::RxResponse, QueryingInput::Response(Box::new(accepted)), now);
@@ -65,7 +66,7 @@ impl Node {
     /// The peer has answered over an association, and counts at once. Over TCP alone it does not go before somebody who may yet
     /// authenticate itself, unless it is the peer that the state has: that one keeps the state until it is replaced.
     fn answered_over(&mut self, key: &RoutingKey, id: AssociationId, now: Instant) -> Option<Plan> {
-        let is_late = |machine: &Querying| machine.route != Some(Route::Association(id)) && self.awaits_protected(machine, now);
+        let is_late = |machine: &Querying| machine.route() != Some(Route::Association(id)) && self.awaits_protected(machine, now);
         if !self.is_protected(id) && self.querying.get(key).is_some_and(|machine| is_late(machine)) {
             self.counters.unprotected += 1;
             return None;
@@ -92,7 +93,7 @@ impl Node {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
             if let Some(machine) = self.querying.get_mut(key) {
-                machine.handshake.setback = Some(Box::new(SendError::NotAuthorised));
+                machine.passing_mut().found.setback = Some(SendError::NotAuthorised);
             }
             return None;
         }

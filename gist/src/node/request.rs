@@ -65,7 +65,7 @@ impl Node {
     /// What goes downstream goes to the peer that a Query along the flow has found; state of an upstream Query is used
     /// only where such Queries are wanted, and for what its peer is good enough for.
     fn may_use_responding(&self, key: &RoutingKey, message: &SendMessage) -> bool {
-        let Some(route) = self.responding.get(key).map(|machine| machine.path.route) else { return false };
+        let Some(route) = self.responding.get(key).map(|machine| machine.hop.route) else { return false };
         message.mri.direction() == Direction::Upstream
             || self.takes_upstream_queries(message.nslp_id) && !self.asks_for_more(message, route)
     }
@@ -128,13 +128,14 @@ impl Node {
 
     /// How a peer is reached that a routing state or an association knows by this handle.
     fn route_to(&self, peer: PeerHandle) -> Option<Route> {
-        let asked = self.querying.values().filter(|machine| machine.handle == Some(peer)).filter_map(|machine| machine.route);
-        let answered = self.responding.values().flat_map(|machine| [Some(&machine.path), machine.second.as_deref()]).flatten();
+        let asked = self.querying.values().filter(|machine| machine.handle() == Some(peer)).filter_map(|machine| machine.route());
+        let answered =
+            self.responding.values().flat_map(|machine| [Some(&machine.hop), machine.second().map(|second| &second.hop)]).flatten();
         let open = self.associations.iter().filter(|(_, association)| association.is_open());
         let known =
             open.filter(|(id, association)| association.peer.as_ref().is_some_and(|known| self.peer_handle(known, Some(*id)) == peer));
         asked
-            .chain(answered.filter(|path| path.handle == peer).map(|path| path.route))
+            .chain(answered.filter(|hop| hop.handle == peer).map(|hop| hop.route))
             .chain(known.map(|(id, _)| Route::Association(id)))
             .find(|route| route.association().is_none_or(|id| self.associations.get(id).is_some_and(Association::is_open)))
     }

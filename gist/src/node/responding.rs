@@ -3,59 +3,59 @@
 use core::time::Duration;
 
 use super::cookie::Arrival;
-use super::machines::responding::{Event, Guards, Outcome, State, step};
+use super::machines::responding::{Event, Guards, Outcome, State, Timer, step};
 use super::receive::Received;
 use super::receive_data::Delivery;
 use super::receive_query::Asked;
-use super::routing_state::{Peer, Route, RoutingKey};
+use super::routing_state::{Expired, Hop, Peer, Route, RoutingKey, User, Validity};
 use super::waiting::Waiting;
 use super::{Installation, Node};
 use crate::api::{AssociationId, PeerHandle, SendMessage};
 use crate::time::Instant;
 use crate::wire::Confirm;
 
-/// A routing state that another node asked for.
+/// A routing state that another node asked for. There may be a million of them: what few of them have is in [`Passing`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Responding {
     pub(super) state: State,
+    pub(super) ip_distance: Option<u8>,
+    /// How long the peer counts on the state without another Confirm.
+    pub(super) validity: Validity,
     /// Where messages go, and come from.
-    pub(super) path: Path,
-    /// Who claims to be the peer while the state's own one is there (notes G-128 and X-95 of the table).
-    pub(super) second: Option<Box<Path>>,
+    pub(super) hop: Hop,
     /// From when on a Query of the state's peer has its turn to be answered.
-    pub(super) next_answer: Instant,
+    next_answer: Instant,
+    /// When Expire_RNode expires.
+    expire: Option<Instant>,
+    passing: Option<Box<Passing>>,
+}
+
+/// What a responding state has for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Passing {
+    /// Who claims to be the peer while the state's own one is there (notes G-128 and X-95 of the table).
+    pub(super) second: Option<Path>,
     /// Messages that wait until the peer takes more.
     pub(super) stored: Waiting,
+    /// When No_Confirm expires.
+    no_confirm: Option<Instant>,
+    /// When Tentative does.
+    tentative: Option<Instant>,
+    /// When the first message has waited too long for the peer to take more.
+    waits: Option<Instant>,
+}
+
+impl Passing {
+    const NOTHING: Self = Self { second: None, stored: Waiting::NONE, no_confirm: None, tentative: None, waits: None };
 }
 
 /// A peer upstream, as its Confirm has shown it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Path {
-    pub(super) peer: Peer,
-    /// The peer's name for the application.
-    pub(super) handle: PeerHandle,
-    pub(super) route: Route,
+    pub(super) hop: Hop,
     pub(super) ip_distance: Option<u8>,
-    /// The interface the Query came in by; 0 if unknown.
-    pub(super) interface: u32,
     /// How long the peer counts on the state without another Confirm.
     pub(super) validity: Validity,
-}
-
-/// A validity time as an NLI says it: whole milliseconds, at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Validity(u32);
-
-impl From<Duration> for Validity {
-    fn from(span: Duration) -> Self {
-        Self(u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1))
-    }
-}
-
-impl Validity {
-    pub(super) fn span(self) -> Duration {
-        Duration::from_millis(self.0.into())
-    }
 }
 
 /// What comes with an event.
@@ -97,38 +97,119 @@ pub(super) struct AcceptedConfirm {
 
 impl Responding {
     pub(super) fn new(path: Path) -> Self {
-        Self { state: State::INITIAL, path, second: None, next_answer: Instant::ZERO, stored: Waiting::default() }
+        let Path { hop, ip_distance, validity } = path;
+        Self { state: State::INITIAL, ip_distance, validity, hop, next_answer: Instant::ZERO, expire: None, passing: None }
+    }
+
+    /// The state's peer.
+    pub(super) fn path(&self) -> Path {
+        Path { hop: self.hop.clone(), ip_distance: self.ip_distance, validity: self.validity }
+    }
+
+    /// Has messages go to this peer from now on.
+    pub(super) fn lead_to(&mut self, path: Path) {
+        (self.hop, self.ip_distance, self.validity) = (path.hop, path.ip_distance, path.validity);
+    }
+
+    /// What it has for a while.
+    pub(super) fn passing(&self) -> &Passing {
+        self.passing.as_deref().unwrap_or(const { &Passing::NOTHING })
+    }
+
+    /// The same, to be changed.
+    pub(super) fn passing_mut(&mut self) -> &mut Passing {
+        self.passing.get_or_insert_with(|| Box::new(Passing::NOTHING))
+    }
+
+    /// Lets go of what has passed, so that it takes no memory.
+    fn tidy(&mut self) {
+        self.passing.take_if(|passing| **passing == Passing::NOTHING);
+    }
+
+    /// Who claims to be the peer while the state's own one is there.
+    pub(super) fn second(&self) -> Option<&Path> {
+        self.passing().second.as_ref()
     }
 
     /// The one of the two that has this route.
-    pub(super) fn path_by(&self, is_it: impl Fn(&Route) -> bool) -> Option<&Path> {
-        [Some(&self.path), self.second.as_deref()].into_iter().flatten().find(|path| is_it(&path.route))
+    pub(super) fn hop_by(&self, is_it: impl Fn(&Route) -> bool) -> Option<&Hop> {
+        [Some(&self.hop), self.second().map(|second| &second.hop)].into_iter().flatten().find(|hop| is_it(&hop.route))
     }
 
     /// Whether the event is about the second peer.
     fn is_about_second(&self, input: &RespondingInput) -> bool {
         let RespondingInput::Ended(id) = input else { return false };
-        self.second.as_ref().is_some_and(|second| second.route == Route::Association(*id))
+        self.second().is_some_and(|second| second.hop.route == Route::Association(*id))
     }
 
     /// Whether a Query that names the state's peer is answered in any case: once in T1, by the interface of the last
     /// Confirm. So no flood keeps a flow from being refreshed, and none of forged refreshes makes more than that.
     pub(super) fn take_answer(&mut self, interface: u32, timer: Duration, now: Instant) -> bool {
-        let in_turn = interface == self.path.interface && self.next_answer <= now;
+        let in_turn = interface == self.hop.interface && self.next_answer <= now;
         self.next_answer = if in_turn { now + timer } else { self.next_answer };
         in_turn
     }
-}
 
-impl Path {
     /// Whether peer and association are those of the Confirm.
     fn is_of(&self, accepted: &AcceptedConfirm) -> bool {
-        self.route == accepted.route && self.peer == Peer::from(&accepted.confirm.nli)
+        self.hop.route == accepted.route && self.hop.peer == Peer::from(&accepted.confirm.nli)
     }
 
     /// Whether the Query has come in by another interface, where both are known.
     fn is_elsewhere(&self, arrival: &Arrival) -> bool {
-        self.interface != 0 && arrival.interface != 0 && self.interface != arrival.interface
+        self.hop.interface != 0 && arrival.interface != 0 && self.hop.interface != arrival.interface
+    }
+}
+
+/// Timers.
+impl Responding {
+    /// When a timer expires; `None` if it does not run.
+    pub(super) fn expiry(&self, timer: Timer) -> Option<Instant> {
+        match timer {
+            Timer::ExpireRNode => self.expire,
+            Timer::NoConfirm => self.passing().no_confirm,
+            Timer::Tentative => self.passing().tentative,
+        }
+    }
+
+    /// Starts a timer, afresh if it runs, or stops it.
+    pub(super) fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
+        if self.expiry(timer) == at {
+            return;
+        }
+        match timer {
+            Timer::ExpireRNode => self.expire = at,
+            Timer::NoConfirm => self.passing_mut().no_confirm = at,
+            Timer::Tentative => self.passing_mut().tentative = at,
+        }
+    }
+
+    /// When the first message has waited too long for the peer to take more.
+    pub(super) fn set_waits(&mut self, at: Option<Instant>) {
+        if self.passing().waits != at {
+            self.passing_mut().waits = at;
+        }
+    }
+
+    /// When the first timer expires.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.first_timer().map(|(at, _)| at)
+    }
+
+    /// Stops the timer that expires first.
+    fn take_due(&mut self) -> Option<Expired<Timer>> {
+        let (_, expired) = self.first_timer()?;
+        match expired {
+            Expired::Timer(timer) => self.set_timer(timer, None),
+            Expired::Waits => self.set_waits(None),
+        }
+        Some(expired)
+    }
+
+    fn first_timer(&self) -> Option<(Instant, Expired<Timer>)> {
+        let of_machine = Timer::ALL.iter().filter_map(|timer| Some((self.expiry(*timer)?, Expired::Timer(*timer))));
+        let of_message = self.passing().waits.map(|at| (at, Expired::Waits));
+        of_machine.chain(of_message).min_by_key(|(at, _)| *at)
     }
 }
 
@@ -136,17 +217,18 @@ impl Node {
     /// Gives an event to the machine. The machine is out of the table while it acts.
     pub(super) fn responding_event(&mut self, key: &RoutingKey, event: Event, input: RespondingInput, now: Instant) {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
+        let due = machine.due();
         let guards = Guards {
             // A Query proves nothing, whomever it names (note 1 of the table).
             confirm_required: self.requires_confirm(&key),
             state_on_query: self.installation(key.nslp_id) == Installation::OnQuery,
             nconf_reached: matches!(input, RespondingInput::Displaced) || self.early.has_waited(&key, self.config.query_timer, now),
-            same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_of(accepted)),
-            moved: matches!(&input, RespondingInput::Confirm(accepted) if machine.path.is_elsewhere(&accepted.arrival)),
+            same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.is_of(accepted)),
+            moved: matches!(&input, RespondingInput::Confirm(accepted) if machine.is_elsewhere(&accepted.arrival)),
             held: matches!(&input, RespondingInput::Confirm(accepted) if self.is_held(&machine, accepted)),
             second: machine.is_about_second(&input),
-            heir: machine.second.is_some(),
-            named: matches!((&input, &machine.second), (RespondingInput::Adopt(handle), Some(second)) if second.handle == *handle),
+            heir: machine.second().is_some(),
+            named: matches!((&input, machine.second()), (RespondingInput::Adopt(handle), Some(second)) if second.hop.handle == *handle),
             wanted: matches!(&input, RespondingInput::Lifetime(lifetime) if !lifetime.is_zero()),
         };
         let state = machine.state;
@@ -162,10 +244,30 @@ impl Node {
             Outcome::Ignore => self.ignored("gist-responding", state, event),
         }
         if machine.state.is_final() {
+            self.timers.move_responding(&key, due, None);
             self.early.forget(&key);
             self.translations.forget(&key);
         } else {
-            self.responding.insert(key, machine);
+            self.put_responding(key, machine, due);
+        }
+    }
+
+    /// Puts the machine back into the table, out of which its first timer was due then.
+    pub(super) fn put_responding(&mut self, key: RoutingKey, mut machine: Box<Responding>, due: Option<Instant>) {
+        machine.tidy();
+        self.timers.move_responding(&key, due, machine.due());
+        self.responding.insert(key, machine);
+    }
+
+    /// The first of its timers has run out, and is not among the node's any more.
+    pub(super) fn responding_expired(&mut self, key: &RoutingKey, now: Instant) {
+        let Some((owned, mut machine)) = self.responding.remove_entry(key) else { return };
+        let expired = machine.take_due();
+        self.put_responding(owned, machine, None);
+        match expired {
+            Some(Expired::Timer(timer)) => self.responding_event(key, timer.event(), RespondingInput::None, now),
+            Some(Expired::Waits) => self.waited_too_long(&User::Responding(key.clone()), now),
+            None => {}
         }
     }
 }
@@ -175,7 +277,7 @@ impl Node {
     /// its key, or the host whose own flow it is, takes over without a word of the application (note G-128 of the table); and whoever
     /// is authenticated where the state's peer is not.
     fn is_held(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
-        let (Some(old), Some(new)) = (machine.path.route.association(), accepted.route.association()) else { return false };
+        let (Some(old), Some(new)) = (machine.hop.route.association(), accepted.route.association()) else { return false };
         let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
         let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
         is_open && !is_own && !self.goes_before(machine, accepted)
@@ -188,7 +290,7 @@ mod tests {
 
     /// There may be a million of them, each in a piece of memory of its own.
     #[test]
-    fn a_responding_state_takes_thirteen_words() {
-        assert!(size_of::<Responding>() <= 104, "{}", size_of::<Responding>());
+    fn a_responding_state_takes_five_words() {
+        assert!(size_of::<Responding>() <= 40, "{}", size_of::<Responding>());
     }
 }

@@ -5,8 +5,7 @@ use super::indicate::Sender;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
 use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
-use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
-use super::timers::TimerKey;
+use super::routing_state::{Hop, Origin, Peer, Route, RoutingKey, User};
 use crate::api::{NetworkEvent, PathId, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::ErrorCause;
@@ -22,7 +21,7 @@ impl Node {
     ) {
         match action {
             Action::Start(timer) => self.start_responding_timer(key, machine, timer, now),
-            Action::Stop(timer) => self.timers.stop(&TimerKey::Responding(key.clone(), timer)),
+            Action::Stop(timer) => machine.set_timer(timer, None),
             Action::AdoptPeer => {
                 if let RespondingInput::Confirm(accepted) = input {
                     self.adopt_querier(key, machine, accepted);
@@ -31,7 +30,7 @@ impl Node {
             }
             Action::RefreshState => {
                 if let RespondingInput::Confirm(accepted) = input {
-                    machine.path = self.path_of(accepted);
+                    machine.lead_to(self.path_of(accepted));
                     self.early.confirmed(key);
                 }
             }
@@ -42,13 +41,13 @@ impl Node {
             }
             Action::DropSecond => self.drop_second(key, machine),
             Action::AdoptSecond => {
-                if let Some(second) = machine.second.take() {
-                    machine.path = *second;
+                if let Some(second) = machine.passing_mut().second.take() {
+                    machine.lead_to(second);
                     self.await_turn_upstream(key, machine);
                 }
             }
             Action::TestPeer => self.test_peer(machine, now),
-            Action::LeavePeer => self.leave_querier(key, &machine.path),
+            Action::LeavePeer => self.leave_querier(key, &machine.hop),
             Action::SendResponse => self.respond_to(key, machine, input, now),
             Action::SendNoRoutingState => {
                 if let RespondingInput::Early(received) = input {
@@ -58,11 +57,11 @@ impl Node {
             }
             Action::StoreMessage => {
                 if let RespondingInput::Message(message) = input {
-                    self.store(&mut machine.stored, message.clone(), now);
-                    self.tell_of_late(&User::Responding(key.clone()), &machine.stored);
+                    self.store(&mut machine.passing_mut().stored, message.clone(), now);
+                    machine.set_waits(machine.passing().stored.first_deadline());
                 }
             }
-            Action::SendStored => self.send_stored_upstream(key, machine, now),
+            Action::SendStored => self.send_stored_upstream(machine, now),
             Action::SendData => {
                 if let RespondingInput::Message(message) = input {
                     self.send_upstream(key, machine, message.clone(), now);
@@ -81,101 +80,96 @@ impl Node {
             Action::ReportPeerChanged => {
                 let new = match input {
                     RespondingInput::Confirm(accepted) => Some(self.path_of(accepted)),
-                    _ => machine.second.as_deref().cloned(),
+                    _ => machine.second().cloned(),
                 };
                 self.tell(key, machine, NetworkEvent::PeerChanged, new.as_ref());
             }
-            Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(&machine.path)),
-            Action::ReportUnconfirmed => self.report_stored(&mut machine.stored, &SendError::TimedOut),
+            Action::ReportPathChanged => self.tell(key, machine, NetworkEvent::PeerChanged, Some(&machine.path())),
+            Action::ReportUnconfirmed => self.report_stored(&mut machine.passing_mut().stored, &SendError::TimedOut),
             Action::ReportRouteDeleted => {
-                self.report_stored(&mut machine.stored, &SendError::TimedOut);
+                self.report_stored(&mut machine.passing_mut().stored, &SendError::TimedOut);
                 self.tell(key, machine, NetworkEvent::RouteDeleted, None);
             }
             Action::ReportAssociationLost => {
                 self.report_stored(
-                    &mut machine.stored,
+                    &mut machine.passing_mut().stored,
                     &SendError::AssociationFailed("it ended before the peer took the message".to_owned()),
                 );
                 self.tell(key, machine, NetworkEvent::AssociationLost, None);
             }
             Action::ReportNotAuthorised => {
-                self.report_stored(&mut machine.stored, &SendError::NotAuthorised);
+                self.report_stored(&mut machine.passing_mut().stored, &SendError::NotAuthorised);
                 self.tell(key, machine, NetworkEvent::NotAuthorised, None);
             }
             Action::Destroy => {
-                self.leave_querier(key, &machine.path);
+                self.leave_querier(key, &machine.hop);
                 self.drop_second(key, machine);
-                self.drop_stored(&User::Responding(key.clone()), &mut machine.stored);
-                Timer::ALL.iter().for_each(|timer| self.timers.stop(&TimerKey::Responding(key.clone(), *timer)));
+                self.drop_stored(&mut machine.passing_mut().stored);
             }
         }
     }
 
-    fn start_responding_timer(&mut self, key: &RoutingKey, machine: &Responding, timer: Timer, now: Instant) {
+    fn start_responding_timer(&mut self, key: &RoutingKey, machine: &mut Responding, timer: Timer, now: Instant) {
         let span = match timer {
-            Timer::ExpireRNode => machine.path.validity.span(),
+            Timer::ExpireRNode => machine.validity.span(),
             Timer::NoConfirm => {
                 let at = self.early.next_repetition(key, self.config.query_timer, now);
-                return self.timers.start(TimerKey::Responding(key.clone(), timer), at);
+                return machine.set_timer(timer, Some(at));
             }
             // There may have been no room for a second peer.
-            Timer::Tentative => match &machine.second {
+            Timer::Tentative => match machine.second() {
                 Some(second) => second.validity.span(),
                 None => return,
             },
         };
-        self.timers.start(TimerKey::Responding(key.clone(), timer), now + span);
+        machine.set_timer(timer, Some(now + span));
     }
 
     fn tell(&mut self, key: &RoutingKey, machine: &Responding, event: NetworkEvent, peer: Option<&Path>) {
-        let peer = peer.map(|path| (path.handle, Some(path.route)));
-        self.notify(key, &key.mri.inverted(), event, Some(machine.path.handle), peer);
+        let peer = peer.map(|path| (path.hop.handle, Some(path.hop.route)));
+        self.notify(key, &key.mri.inverted(), event, Some(machine.hop.handle), peer);
     }
 
     /// What waits keeps its order.
     fn send_upstream(&mut self, key: &RoutingKey, machine: &mut Responding, message: SendMessage, now: Instant) {
-        let Path { route, validity, .. } = machine.path;
-        if machine.stored.is_empty() && self.has_room(route) {
-            let own = self.backend.0.egress_address(machine.path.peer.address);
-            return self.send_data(route, (own, PathId::ROUTED), validity.span(), message, now);
+        let route = machine.hop.route;
+        if machine.passing().stored.is_empty() && self.has_room(route) {
+            let own = self.backend.0.egress_address(machine.hop.peer.address);
+            return self.send_data(route, (own, PathId::ROUTED), machine.validity.span(), message, now);
         }
-        self.store(&mut machine.stored, message, now);
+        self.store(&mut machine.passing_mut().stored, message, now);
         self.await_turn_upstream(key, machine);
     }
 
     /// What has waited for the Confirm of a peer that is reached by datagrams.
-    fn send_stored_upstream(&mut self, key: &RoutingKey, machine: &mut Responding, now: Instant) {
-        let Path { route, validity, .. } = machine.path;
-        let own = self.backend.0.egress_address(machine.path.peer.address);
-        while let Some(message) = self.next_stored(&mut machine.stored) {
-            self.send_data(route, (own, PathId::ROUTED), validity.span(), message, now);
+    fn send_stored_upstream(&mut self, machine: &mut Responding, now: Instant) {
+        let (route, validity) = (machine.hop.route, machine.validity.span());
+        let own = self.backend.0.egress_address(machine.hop.peer.address);
+        while let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
+            self.send_data(route, (own, PathId::ROUTED), validity, message, now);
         }
-        self.timers.stop(&TimerKey::RespondingWaits(key.clone()));
+        machine.set_waits(None);
     }
 
-    fn await_turn_upstream(&mut self, key: &RoutingKey, machine: &Responding) {
-        if let Route::Association(id) = machine.path.route {
-            self.await_turn(id, User::Responding(key.clone()), &machine.stored);
+    fn await_turn_upstream(&mut self, key: &RoutingKey, machine: &mut Responding) {
+        if let Route::Association(id) = machine.hop.route {
+            self.await_responding_turn(id, key, machine);
         }
     }
 
     fn adopt_querier(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm) {
-        machine.path = self.path_of(accepted);
+        machine.lead_to(self.path_of(accepted));
         self.early.confirmed(key);
-        if let Route::Association(id) = machine.path.route {
+        if let Route::Association(id) = machine.hop.route {
             self.associations.add_user(id, User::Responding(key.clone()));
         }
     }
 
     /// What only a Confirm may say: who sent it, the way of the Query that it answers for, out of its cookie, and the validity.
-    pub(super) fn path_of(&self, accepted: &AcceptedConfirm) -> Path {
-        let peer = self.kept(Peer::from(&accepted.confirm.nli), accepted.route.association());
+    pub(super) fn path_of(&mut self, accepted: &AcceptedConfirm) -> Path {
         Path {
-            handle: self.peer_handle(&peer, accepted.route.association()),
-            peer,
-            route: accepted.route,
+            hop: self.hop_to(Peer::from(&accepted.confirm.nli), accepted.route, accepted.arrival.interface),
             ip_distance: accepted.arrival.ip_distance,
-            interface: accepted.arrival.interface,
             validity: self.agreed_validity(accepted.confirm.nli.validity).into(),
         }
     }
@@ -184,33 +178,33 @@ impl Node {
     fn keep_second(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm, now: Instant) {
         self.counters.takeovers_refused += 1;
         let Some(id) = accepted.route.association() else { return };
-        if machine.second.as_ref().is_none_or(|second| second.route != accepted.route) {
+        if machine.second().is_none_or(|second| second.hop.route != accepted.route) {
             if !self.has_share_of_states(id) {
                 return self.refuse_for_want_of_room(&accepted.received, now);
             }
             self.drop_second(key, machine);
             self.associations.add_user(id, User::Responding(key.clone()));
         }
-        machine.second = Some(Box::new(self.path_of(accepted)));
+        machine.passing_mut().second = Some(self.path_of(accepted));
         self.hand_over_confirm_payload(key, machine, accepted);
     }
 
     fn drop_second(&mut self, key: &RoutingKey, machine: &mut Responding) {
-        if let Some(second) = machine.second.take_if(|second| second.route != machine.path.route) {
-            self.leave_querier(key, &second);
+        let route = machine.hop.route;
+        if let Some(second) = machine.passing_mut().second.take().filter(|second| second.hop.route != route) {
+            self.leave_querier(key, &second.hop);
         }
-        machine.second = None;
     }
 
     /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the heir takes it.
     fn test_peer(&mut self, machine: &Responding, now: Instant) {
-        if let Some(id) = machine.path.route.association() {
+        if let Some(id) = machine.hop.route.association() {
             self.doubt(id, now);
         }
     }
 
-    fn leave_querier(&mut self, key: &RoutingKey, path: &Path) {
-        if let Route::Association(id) = path.route {
+    fn leave_querier(&mut self, key: &RoutingKey, hop: &Hop) {
+        if let Route::Association(id) = hop.route {
             self.associations.remove_user(id, &User::Responding(key.clone()));
         }
     }
@@ -228,8 +222,8 @@ impl Node {
 
 /// Which of the state's peers a message is from.
 fn sender<'a>(machine: &'a Responding, origin: &Origin) -> Sender<'a> {
-    match &machine.second {
-        Some(second) if second.route.association() == origin.association() => Sender::tentative(&second.peer, second.ip_distance),
-        _ => Sender::of(&machine.path.peer, machine.path.ip_distance),
+    match machine.second() {
+        Some(second) if second.hop.route.association() == origin.association() => Sender::tentative(&second.hop.peer, second.ip_distance),
+        _ => Sender::of(&machine.hop.peer, machine.ip_distance),
     }
 }

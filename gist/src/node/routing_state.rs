@@ -1,15 +1,18 @@
 //! What querying and responding machines have in common (RFC 5971 §4.2.1).
 
 use core::cmp::Ordering;
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Deref;
+use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::machines::{querying, responding};
 use super::querying::QueryingInput;
 use super::responding::RespondingInput;
 use super::task::Task;
-use crate::api::AssociationId;
+use crate::api::{AssociationId, PeerHandle};
 use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
 
 /// Names a routing state (G-002). A table, its timers and its association share one copy of the name.
@@ -93,6 +96,129 @@ impl Deref for Peer {
     fn deref(&self) -> &PeerName {
         &self.0
     }
+}
+
+/// A peer and the way to it. All states of an association share one copy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Hop(Arc<HopName>);
+
+/// What a routing state knows of where its messages go, and come from.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct HopName {
+    pub(super) peer: Peer,
+    /// The peer's name for the application.
+    pub(super) handle: PeerHandle,
+    pub(super) route: Route,
+    /// The interface the peer's Query came in by; 0 if unknown, and of a peer downstream.
+    pub(super) interface: u32,
+}
+
+impl From<HopName> for Hop {
+    fn from(name: HopName) -> Self {
+        Self(Arc::new(name))
+    }
+}
+
+impl Deref for Hop {
+    type Target = HopName;
+
+    fn deref(&self) -> &HopName {
+        &self.0
+    }
+}
+
+/// Hops that states of one open association have had last, [`MOST_HOPS`] at most. Who finds none there makes one of its own, so that this
+/// says nothing of what a node does: all are equal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedHops(VecDeque<Hop>);
+
+/// An association has one peer, whose Queries come in by few interfaces.
+const MOST_HOPS: usize = 4;
+
+impl SharedHops {
+    /// The hop that is already known.
+    pub(super) fn find(&self, peer: &Peer, interface: u32) -> Option<&Hop> {
+        self.0.iter().find(|hop| hop.interface == interface && hop.peer == *peer)
+    }
+
+    /// Takes the hop in, in place of the oldest one.
+    pub(super) fn add(&mut self, hop: &Hop) {
+        if self.0.len() >= MOST_HOPS {
+            self.0.pop_front();
+        }
+        self.0.push_back(hop.clone());
+    }
+}
+
+impl PartialEq for SharedHops {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SharedHops {}
+
+impl Hash for SharedHops {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Addresses of this node that its states have used last, [`MOST_ADDRESSES`] at most. As with [`SharedHops`] all are equal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedAddresses(VecDeque<Arc<IpAddr>>);
+
+/// A node has few addresses of its own.
+const MOST_ADDRESSES: usize = 16;
+
+impl SharedAddresses {
+    /// The copy of an address that all states share.
+    pub(super) fn share(&mut self, address: IpAddr) -> Arc<IpAddr> {
+        if let Some(known) = self.0.iter().find(|known| ***known == address) {
+            return known.clone();
+        }
+        if self.0.len() >= MOST_ADDRESSES {
+            self.0.pop_front();
+        }
+        let shared = Arc::new(address);
+        self.0.push_back(shared.clone());
+        shared
+    }
+}
+
+impl PartialEq for SharedAddresses {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SharedAddresses {}
+
+impl Hash for SharedAddresses {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// A validity time as an NLI says it: whole milliseconds, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Validity(u32);
+
+impl From<Duration> for Validity {
+    fn from(span: Duration) -> Self {
+        Self(u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+impl Validity {
+    pub(super) fn span(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
+/// Which of a routing state's timers has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired<Timer> {
+    /// One of its machine's.
+    Timer(Timer),
+    /// That of a message that waits until the peer takes more.
+    Waits,
 }
 
 /// How messages reach the peer (G-022).

@@ -9,7 +9,7 @@ use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
 use super::routing_state::{RoutingKey, User};
-use super::timers::TimerKey;
+use super::timers::Due;
 use crate::api::AssociationId;
 use crate::time::Instant;
 
@@ -43,22 +43,22 @@ impl Node {
     }
 
     /// A timer fired.
-    pub(super) fn expired(&mut self, key: TimerKey, now: Instant) {
-        match key {
-            TimerKey::Querying(key, timer) => self.querying_event(&key, timer.event(), QueryingInput::None, now),
-            TimerKey::Responding(key, timer) => self.responding_event(&key, timer.event(), RespondingInput::None, now),
+    pub(super) fn expired(&mut self, due: Due, now: Instant) {
+        match due {
+            Due::State(User::Querying(key)) => self.querying_expired(&key, now),
+            Due::State(User::Responding(key)) => self.responding_expired(&key, now),
             // The request itself may be among what the peer has not taken yet; the shell knows how long that may last.
-            TimerKey::Association(id, association::Timer::HelloReply) if self.associations.get(id).is_some_and(|it| it.unwritten > 0) => {
-                self.timers.start(TimerKey::Association(id, association::Timer::HelloReply), now + self.config.hello_timeout);
+            Due::Association(id, association::Timer::HelloReply) if self.associations.get(id).is_some_and(|it| it.unwritten > 0) => {
+                self.timers.start(id, association::Timer::HelloReply, now + self.config.hello_timeout);
             }
             // What they wait for may be among what the shell has not read, as the application is slow (G-011).
-            TimerKey::Association(
+            Due::Association(
                 id,
                 timer @ (association::Timer::HelloReply | association::Timer::NoHello | association::Timer::Unconfirmed),
             ) if self.is_deaf(now) => {
                 self.start_association_timer(id, timer, now);
             }
-            TimerKey::Association(id, timer) => {
+            Due::Association(id, timer) => {
                 let input = match timer {
                     association::Timer::Connect => AssociationInput::Reason("no connection in time".to_owned()),
                     association::Timer::HelloReply => AssociationInput::Reason("the peer does not answer".to_owned()),
@@ -70,9 +70,7 @@ impl Node {
                 };
                 self.association_event(id, timer.event(), input, now);
             }
-            TimerKey::QueryingWaits(key) => self.waited_too_long(&User::Querying(key), now),
-            TimerKey::RespondingWaits(key) => self.waited_too_long(&User::Responding(key), now),
-            TimerKey::Datagrams => self.release_datagrams(now),
+            Due::Datagrams => self.release_datagrams(now),
         }
     }
 

@@ -1,111 +1,167 @@
 //! All timers of a node in one order.
+//!
+//! There may be a million routing states, each with several timers. So a routing state keeps the moments of its timers itself, and here is
+//! only the earliest of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::machines::{association, querying, responding};
+use super::machines::association;
 use super::routing_state::{RoutingKey, User};
 use crate::api::AssociationId;
 use crate::time::Instant;
 
-/// Whose timer, and which.
+/// Whose time has come. At the same moment the one listed first is first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum TimerKey {
-    /// A querying machine's.
-    Querying(RoutingKey, querying::Timer),
-    /// A responding machine's.
-    Responding(RoutingKey, responding::Timer),
+pub(super) enum Due {
+    /// A timer of a routing state, which knows itself which one.
+    State(User),
     /// An association's.
     Association(AssociationId, association::Timer),
-    /// A querying state's whose message waits until the peer takes more.
-    QueryingWaits(RoutingKey),
-    /// The same of a responding state.
-    RespondingWaits(RoutingKey),
     /// The rate limiter's: a waiting datagram may go.
     Datagrams,
 }
 
-impl TimerKey {
-    /// Of a message that waits.
-    pub(super) fn waiting(user: &User) -> Self {
-        match user {
-            User::Querying(key) => Self::QueryingWaits(key.clone()),
-            User::Responding(key) => Self::RespondingWaits(key.clone()),
-        }
-    }
-}
-
-/// Running timers. At most a few for each routing state and association, so their caps bound it.
+/// Running timers. At most one for each routing state and a few for each association, so their caps bound it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Timers {
-    due: BTreeSet<(Instant, TimerKey)>,
-    running: BTreeMap<TimerKey, Instant>,
+    querying: BTreeSet<(Instant, RoutingKey)>,
+    responding: BTreeSet<(Instant, RoutingKey)>,
+    associations: BTreeSet<(Instant, AssociationId, association::Timer)>,
+    running: BTreeMap<(AssociationId, association::Timer), Instant>,
+    datagrams: Option<Instant>,
 }
 
 impl Timers {
-    /// Starts the timer, afresh if it runs.
-    pub(super) fn start(&mut self, key: TimerKey, at: Instant) {
-        self.stop(&key);
-        self.due.insert((at, key.clone()));
-        self.running.insert(key, at);
+    /// A querying state's first timer is due then, and was due before as the caller has noted; `None` where no timer runs.
+    pub(super) fn move_querying(&mut self, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
+        move_state(&mut self.querying, key, from, to);
     }
 
-    /// Stops the timer if it runs.
-    pub(super) fn stop(&mut self, key: &TimerKey) {
-        if let Some((key, at)) = self.running.remove_entry(key) {
-            self.due.remove(&(at, key));
+    /// The same of a responding state.
+    pub(super) fn move_responding(&mut self, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
+        move_state(&mut self.responding, key, from, to);
+    }
+
+    /// Starts an association's timer, afresh if it runs.
+    pub(super) fn start(&mut self, id: AssociationId, timer: association::Timer, at: Instant) {
+        self.stop(id, timer);
+        self.associations.insert((at, id, timer));
+        self.running.insert((id, timer), at);
+    }
+
+    /// Stops an association's timer if it runs.
+    pub(super) fn stop(&mut self, id: AssociationId, timer: association::Timer) {
+        if let Some(at) = self.running.remove(&(id, timer)) {
+            self.associations.remove(&(at, id, timer));
         }
     }
 
-    pub(super) fn is_running(&self, key: &TimerKey) -> bool {
-        self.running.contains_key(key)
+    /// Whether an association's timer runs.
+    pub(super) fn is_running(&self, id: AssociationId, timer: association::Timer) -> bool {
+        self.running.contains_key(&(id, timer))
     }
 
-    pub(super) fn expiry(&self, key: &TimerKey) -> Option<Instant> {
-        self.running.get(key).copied()
+    /// When the first datagram that waits may go, if one does.
+    pub(super) fn set_datagrams(&mut self, at: Option<Instant>) {
+        self.datagrams = at;
     }
 
     /// When the next one is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.first().map(|(at, _)| at)
     }
 
     /// Takes the earliest one that is due.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<TimerKey> {
-        if self.next()? > now {
-            return None;
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Due> {
+        let (_, kind) = self.first().filter(|(at, _)| *at <= now)?;
+        match kind {
+            Kind::Querying => self.querying.pop_first().map(|(_, key)| Due::State(User::Querying(key))),
+            Kind::Responding => self.responding.pop_first().map(|(_, key)| Due::State(User::Responding(key))),
+            Kind::Association => self.associations.pop_first().map(|(_, id, timer)| {
+                self.running.remove(&(id, timer));
+                Due::Association(id, timer)
+            }),
+            Kind::Datagrams => self.datagrams.take().map(|_| Due::Datagrams),
         }
-        let (_, key) = self.due.pop_first()?;
-        self.running.remove(&key);
-        Some(key)
     }
+
+    fn first(&self) -> Option<(Instant, Kind)> {
+        let querying = self.querying.first().map(|(at, _)| (*at, Kind::Querying));
+        let responding = self.responding.first().map(|(at, _)| (*at, Kind::Responding));
+        let association = self.associations.first().map(|(at, ..)| (*at, Kind::Association));
+        let datagrams = self.datagrams.map(|at| (at, Kind::Datagrams));
+        querying.into_iter().chain(responding).chain(association).chain(datagrams).min()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Querying,
+    Responding,
+    Association,
+    Datagrams,
+}
+
+fn move_state(due: &mut BTreeSet<(Instant, RoutingKey)>, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
+    if from == to {
+        return;
+    }
+    if let Some(at) = from {
+        due.remove(&(at, key.clone()));
+    }
+    due.extend(to.map(|at| (at, key.clone())));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Direction, LooseEnd, Mri, NslpId, SessionId};
 
-    /// Each routing state has one or two of them all the time, twice.
+    /// Each routing state has one of them all the time.
     #[test]
-    fn a_timer_takes_three_words() {
-        assert_eq!(size_of::<(Instant, TimerKey)>(), 24);
+    fn a_timer_of_a_routing_state_takes_two_words() {
+        assert_eq!(size_of::<(Instant, RoutingKey)>(), 16);
     }
 
     #[test]
     fn timers_come_in_the_order_of_their_time() {
-        let key = |id| TimerKey::Association(AssociationId(id), association::Timer::NoHello);
+        let key = |id| (AssociationId(id), association::Timer::NoHello);
         let at = Instant::from_micros;
         let mut timers = Timers::default();
-        timers.start(key(1), at(30));
-        timers.start(key(2), at(10));
-        timers.start(key(3), at(20));
-        timers.start(key(2), at(40));
-        timers.stop(&key(3));
+        let mut start = |id, at| timers.start(AssociationId(id), association::Timer::NoHello, at);
+        start(1, at(30));
+        start(2, at(10));
+        start(3, at(20));
+        start(2, at(40));
+        timers.stop(AssociationId(3), association::Timer::NoHello);
         assert_eq!(timers.next(), Some(at(30)));
         assert_eq!(timers.pop_due(at(29)), None);
-        assert_eq!(timers.pop_due(at(99)), Some(key(1)));
-        assert!(!timers.is_running(&key(1)));
-        assert_eq!(timers.expiry(&key(2)), Some(at(40)));
-        assert_eq!(timers.pop_due(at(99)), Some(key(2)));
+        assert_eq!(timers.pop_due(at(99)), Some(Due::Association(key(1).0, key(1).1)));
+        assert!(!timers.is_running(key(1).0, key(1).1));
+        assert!(timers.is_running(key(2).0, key(2).1));
+        assert_eq!(timers.pop_due(at(99)), Some(Due::Association(key(2).0, key(2).1)));
+        assert_eq!(timers, Timers::default());
+    }
+
+    /// A routing state has one place in the order, wherever its first timer goes, and among equals states come first.
+    #[test]
+    fn a_routing_state_has_one_place_in_the_order() {
+        let end = |last| core::net::Ipv4Addr::new(192, 0, 2, last).into();
+        let mri = Mri::LooseEnd(LooseEnd { direction: Direction::Downstream, source: end(1), destination: end(2) });
+        let key = RoutingKey::new(NslpId(1), SessionId([0; 16]), mri);
+        let at = Instant::from_micros;
+        let mut timers = Timers::default();
+        timers.move_querying(&key, None, Some(at(20)));
+        timers.move_querying(&key, Some(at(20)), Some(at(10)));
+        timers.move_querying(&key, Some(at(10)), Some(at(30)));
+        timers.move_responding(&key, None, Some(at(30)));
+        timers.set_datagrams(Some(at(30)));
+        timers.start(AssociationId(1), association::Timer::NoHello, at(30));
+        assert_eq!(timers.pop_due(at(29)), None);
+        let due: Vec<_> = core::iter::from_fn(|| timers.pop_due(at(30))).collect();
+        let states = [User::Querying(key.clone()), User::Responding(key)].map(Due::State);
+        let others = [Due::Association(AssociationId(1), association::Timer::NoHello), Due::Datagrams];
+        assert_eq!(due, [states, others].concat());
         assert_eq!(timers, Timers::default());
     }
 }

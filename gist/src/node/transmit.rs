@@ -8,12 +8,12 @@ use bytes::{Bytes, BytesMut};
 use super::association::AssociationInput;
 use super::machines::association::Event;
 use super::machines::querying::State;
-use super::querying::{AcceptedResponse, Querying};
+use super::querying::AcceptedResponse;
+use super::querying_state::Querying;
 use super::rate::{Admission, Purpose};
 use super::receive_query::query_destination;
 use super::routing_state::{Route, RoutingKey};
 use super::task::Task;
-use super::timers::TimerKey;
 use super::{MOST_STATELESS, Node, Output, Transmit};
 use crate::api::{AssociationId, PathId, Routing, SendError, SendMessage, Transport};
 use crate::time::Instant;
@@ -92,22 +92,20 @@ impl Node {
     /// Sends the next Query of the handshake. The first has the flow's source address, every second retransmission the
     /// node's own (G-251); the cookie is a new one each time (G-194).
     pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
+        let Some(own) = self.own_address_for(&key.mri).or_else(|| machine.own()) else { return };
+        machine.leave_from(self.addresses.share(own));
         let Some(registration) = self.registration(key.nslp_id) else { return };
-        let Some(own) = self.own_address_for(&key.mri).or(machine.handshake.own) else { return };
-        machine.handshake.leave_from(own);
         let is_downstream = key.mri.direction() == Direction::Downstream;
         let destination = query_destination(&key.mri);
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
         let stack = registration.query_offer(self.config.hold_time, self.demands_protection(machine));
         let random = self.random.bytes(&*self.backend.0);
         let Some(cookie) = Cookie::new(random.to_vec()) else { return };
-        let retransmissions = machine.handshake.cookies.len();
+        let retransmissions = machine.transmissions();
         // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
         let source = if retransmissions % 2 == 1 || !is_downstream { own } else { key.mri.source() };
         let (ip_ttl, told_ttl) = if is_downstream { (QUERY_TTL, QUERY_TTL) } else { (UPSTREAM_TTL, 0) };
-        // Mostly one is all.
-        machine.handshake.cookies.reserve_exact(1);
-        machine.handshake.cookies.push((random, now));
+        machine.note_transmission(random, now);
         let message = Message {
             hop_count: HOP_COUNT,
             nslp_id: key.nslp_id,
@@ -125,7 +123,7 @@ impl Node {
         };
         let Some(payload) = self.encode_datagram(&message, Way::Towards(destination)) else { return };
         self.counters.queries_sent += 1;
-        machine.handshake.words =
+        machine.words =
             datagram::message(&payload).and_then(|raw| header_bytes(&raw)).map_or(0, |header| CommonHeader::from_bytes(header).words);
         let (ds_field, flow_label) = flow_fields(&key.mri);
         let transmit = Transmit::QueryMode {
@@ -313,10 +311,7 @@ impl Node {
     }
 
     fn watch_limiter(&mut self) {
-        match self.limiter.next_release() {
-            Some(at) => self.timers.start(TimerKey::Datagrams, at),
-            None => self.timers.stop(&TimerKey::Datagrams),
-        }
+        self.timers.set_datagrams(self.limiter.next_release());
     }
 
     /// Past the rate limiter: also for what is only forwarded (G-202).

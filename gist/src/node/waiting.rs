@@ -11,8 +11,9 @@ use super::Node;
 use super::association::Association;
 use super::machines::querying::{State, Timer};
 use super::querying::Stored;
+use super::querying_state::{Passing, Querying};
+use super::responding::Responding;
 use super::routing_state::{Route, RoutingKey, User};
-use super::timers::TimerKey;
 use crate::api::{AssociationId, PathId, SendError, SendMessage};
 use crate::time::Instant;
 
@@ -26,6 +27,13 @@ const OVERLOAD_FACTOR: usize = 4;
 pub(super) struct Waiting(Option<Box<VecDeque<Stored>>>);
 
 impl Waiting {
+    pub(super) const NONE: Self = Self(None);
+
+    /// When the first of them has waited long enough, if any is bound to.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.iter().filter_map(|stored| stored.deadline).min()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |waiting| waiting.len())
     }
@@ -114,25 +122,23 @@ impl Node {
     }
 
     /// Nobody wants to hear of them any more.
-    pub(super) fn drop_stored(&mut self, user: &User, waiting: &mut Waiting) {
+    pub(super) fn drop_stored(&mut self, waiting: &mut Waiting) {
         while self.next_stored(waiting).is_some() {}
-        self.timers.stop(&TimerKey::waiting(user));
     }
 
     /// What waits goes over this association as soon as the peer takes more.
-    pub(super) fn await_turn(&mut self, id: AssociationId, user: User, waiting: &Waiting) {
-        self.tell_of_late(&user, waiting);
-        if !waiting.is_empty() {
-            self.associations.await_turn(id, user);
+    pub(super) fn await_querying_turn(&mut self, id: AssociationId, key: &RoutingKey, machine: &mut Querying) {
+        machine.set_waits(machine.first_deadline());
+        if !machine.passing().stored.is_empty() {
+            self.associations.await_turn(id, User::Querying(key.clone()));
         }
     }
 
-    /// Messages that wait are told when they have waited long enough.
-    pub(super) fn tell_of_late(&mut self, user: &User, waiting: &Waiting) {
-        let key = TimerKey::waiting(user);
-        match waiting.iter().filter_map(|stored| stored.deadline).min() {
-            Some(at) => self.timers.start(key, at),
-            None => self.timers.stop(&key),
+    /// The same for a responding state.
+    pub(super) fn await_responding_turn(&mut self, id: AssociationId, key: &RoutingKey, machine: &mut Responding) {
+        machine.set_waits(machine.passing().stored.first_deadline());
+        if !machine.passing().stored.is_empty() {
+            self.associations.await_turn(id, User::Responding(key.clone()));
         }
     }
 
@@ -141,24 +147,24 @@ impl Node {
         match user {
             User::Querying(key) => {
                 let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
-                self.report_expired(&mut machine.stored, machine.handshake.setback.as_deref(), now);
-                self.resume(machine.route, user, &machine.stored);
-                self.querying.insert(key, machine);
+                let due = machine.due();
+                let Passing { stored, found, .. } = machine.passing_mut();
+                self.report_expired(stored, found.setback.as_ref(), now);
+                if let Some(Route::Association(id)) = machine.route() {
+                    self.await_querying_turn(id, &key, &mut machine);
+                }
+                self.put_querying(key, machine, due);
             }
             User::Responding(key) => {
                 let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
-                self.report_expired(&mut machine.stored, None, now);
-                self.resume(Some(machine.path.route), user, &machine.stored);
-                self.responding.insert(key, machine);
+                let due = machine.due();
+                self.report_expired(&mut machine.passing_mut().stored, None, now);
+                match machine.hop.route {
+                    Route::Association(id) => self.await_responding_turn(id, &key, &mut machine),
+                    Route::Datagram(_) => machine.set_waits(machine.passing().stored.first_deadline()),
+                }
+                self.put_responding(key, machine, due);
             }
-        }
-    }
-
-    fn resume(&mut self, route: Option<Route>, user: &User, waiting: &Waiting) {
-        match route {
-            Some(Route::Association(id)) => self.await_turn(id, user.clone(), waiting),
-            _ if matches!(user, User::Responding(_)) => self.tell_of_late(user, waiting),
-            _ => {}
         }
     }
 
@@ -175,28 +181,30 @@ impl Node {
 
     fn take_querying_turn(&mut self, id: AssociationId, key: &RoutingKey, now: Instant) {
         let Some((key, mut machine)) = self.querying.remove_entry(key) else { return };
+        let due = machine.due();
         let is_settled = matches!(machine.state, State::Established | State::AwaitingRefresh);
-        if machine.route == Some(Route::Association(id)) && is_settled {
-            if let Some(message) = self.next_stored(&mut machine.stored) {
+        if machine.route() == Some(Route::Association(id)) && is_settled {
+            if let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
                 machine.used = true;
-                self.send_data(Route::Association(id), (None, machine.path), machine.validity, message, now);
+                self.send_data(Route::Association(id), (None, machine.path), machine.validity.span(), message, now);
             }
-            if machine.stored.is_empty() {
-                self.timers.stop(&TimerKey::Querying(key.clone(), Timer::MessageTimeout));
+            if machine.passing().stored.is_empty() {
+                machine.set_timer(Timer::MessageTimeout, None);
             }
-            self.await_turn(id, User::Querying(key.clone()), &machine.stored);
+            self.await_querying_turn(id, &key, &mut machine);
         }
-        self.querying.insert(key, machine);
+        self.put_querying(key, machine, due);
     }
 
     fn take_responding_turn(&mut self, id: AssociationId, key: &RoutingKey, now: Instant) {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
-        if machine.path.route == Route::Association(id) {
-            if let Some(message) = self.next_stored(&mut machine.stored) {
-                self.send_data(machine.path.route, (None, PathId::ROUTED), machine.path.validity.span(), message, now);
+        let due = machine.due();
+        if machine.hop.route == Route::Association(id) {
+            if let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
+                self.send_data(machine.hop.route, (None, PathId::ROUTED), machine.validity.span(), message, now);
             }
-            self.await_turn(id, User::Responding(key.clone()), &machine.stored);
+            self.await_responding_turn(id, &key, &mut machine);
         }
-        self.responding.insert(key, machine);
+        self.put_responding(key, machine, due);
     }
 }
