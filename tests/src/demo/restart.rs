@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,11 @@ fn restarted(site: &mut Site, Running { family, port }: Running, flow: Flow) -> 
     let (before, started) = (flow.sent(), Instant::now());
     site.start_router(Program::Router)?;
     let (name, tried) = of_family(family, "router-restarted", "router started again, nobody touches anything");
-    let mut trial = Trial::start_between_packets(site, name, tried, family, port)?;
+    // None of its packets may be counted before the trial and seen in it, or the other way round.
+    let held = flow.hold();
+    std::thread::sleep(SETTLE);
+    let mut trial = Trial::start(site, name, tried, family, port)?;
+    drop(held);
     let resumed = trial.await_arrival(REFRESH * 3).map(|_| started.elapsed());
     match resumed {
         Some(after) => {
@@ -115,6 +119,8 @@ fn replayed(site: &Site, Running { family, port }: Running, capture: &[Vec<u8>])
 
 /// A program that sends a datagram every 20 ms until it is dropped.
 pub(super) struct Flow {
+    /// Whoever has it keeps the program from sending.
+    turn: Arc<Mutex<()>>,
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -122,19 +128,21 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn start(socket: UdpSocket, to: SocketAddr) -> Self {
-        let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (turn, sent, stop) = (Arc::new(Mutex::new(())), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
-            let (sent, stop) = (sent.clone(), stop.clone());
+            let (turn, sent, stop) = (turn.clone(), sent.clone(), stop.clone());
             move || {
                 while !stop.load(Ordering::Relaxed) {
+                    let sending = turn.lock().unwrap_or_else(PoisonError::into_inner);
                     if socket.send_to(&[0; 200], to).is_ok() {
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
+                    drop(sending);
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
         });
-        Self { sent, stop, thread: Some(thread) }
+        Self { turn, sent, stop, thread: Some(thread) }
     }
 
     /// Ends the program and gives how many datagrams it sent.
@@ -142,6 +150,11 @@ impl Flow {
         let sent = self.sent.clone();
         drop(self);
         sent.load(Ordering::Relaxed)
+    }
+
+    /// The program sends nothing as long as this is held.
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn sent(&self) -> u64 {

@@ -112,9 +112,16 @@ impl Site {
     /// Drop counters of every running node, by node and reason.
     pub fn drops(&self) -> io::Result<Drops> {
         let mut drops = Drops::default();
-        for (name, daemon) in [("sender", &self.sender), ("router", &self.router), ("receiver", &self.receiver)] {
-            let Some(daemon) = daemon else { continue };
-            let counters = daemon.ask(&json!({ "command": "counters" }))?;
+        let nodes = [("sender", &self.sender), ("router", &self.router), ("receiver", &self.receiver)];
+        // All at once: what a trial looks for is a moment.
+        let answers = std::thread::scope(|scope| {
+            let ask = |daemon: &'_ Daemon| daemon.ask(&json!({ "command": "counters" }));
+            let asked = nodes.map(|(name, daemon)| daemon.as_ref().map(|daemon| (name, scope.spawn(move || ask(daemon)))));
+            let joined = asked.into_iter().flatten().map(|(name, asked)| (name, asked.join()));
+            joined.collect::<Vec<_>>()
+        });
+        for (name, counters) in answers {
+            let counters = counters.map_err(|_| io::Error::other("asking for counters has panicked"))??;
             for queue in counters.as_object().into_iter().flat_map(|queues| queues.values()) {
                 for entry in queue.get("dropped").and_then(Value::as_array).into_iter().flatten() {
                     let reason = entry.get("reason").and_then(Value::as_str).unwrap_or_default();

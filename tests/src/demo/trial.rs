@@ -17,10 +17,6 @@ use crate::network::topology::Family;
 /// How long a permission may take before the demonstration calls it missing.
 const GRANT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long no packet of a running flow may be on the link when a trial about it begins, and how often such a gap is looked for.
-const GAP: Duration = Duration::from_millis(4);
-const GAPS: usize = 100;
-
 /// Octets that may wait for the receiving program.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -40,29 +36,6 @@ impl<'a> Trial<'a> {
         let from_us = site.now_us();
         let watch = Watch { family, source: None, port, payload: None, from_us, to_us: u64::MAX };
         Ok(Self { site, before: site.drops()?, watch, lying: false, line: Line::new(name, tried) })
-    }
-
-    /// Starts a trial about a flow that is running, between two of its packets: none may be counted before the trial and seen in
-    /// it, or the other way round.
-    pub fn start_between_packets(
-        site: &'a Site,
-        name: impl Into<String>,
-        tried: impl Into<String>,
-        family: Family,
-        port: u16,
-    ) -> io::Result<Self> {
-        let mut trial = Self::start(site, name, tried, family, port)?;
-        for _ in 0..GAPS {
-            trial.watch.from_us = site.now_us();
-            trial.before = site.drops()?;
-            std::thread::sleep(GAP);
-            let (gap, from_us) = (u64::try_from(GAP.as_micros()).unwrap_or(u64::MAX), trial.watch.from_us);
-            let around = Watch { from_us: from_us.saturating_sub(gap), ..trial.watch.clone() };
-            if !site.left.look(|frames| frames.iter().rev().any(|frame| around.sees(frame).is_some())) {
-                return Ok(trial);
-            }
-        }
-        Err(io::Error::other(format!("the flow to port {port} leaves no gap of {GAP:?} to begin in")))
     }
 
     /// Looks at packets of this source instead of the sender's.
