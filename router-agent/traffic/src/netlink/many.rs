@@ -20,7 +20,14 @@ pub struct ManyBuffer {
     stride: usize,
     headers: MultiHeaders<NetlinkAddr>,
     received: [Received; MANY],
+    /// Whether few messages came last, so that the next call is given few places: each costs something, whether a message comes to lie
+    /// in it or not.
+    few: bool,
+    is_full: bool,
 }
+
+/// Places given where few messages came last.
+const FEW: usize = 16;
 
 /// What lies in a place.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +46,12 @@ impl ManyBuffer {
         // A step beside the powers of two: else the beginnings of all messages would share a few places in the processor's cache.
         let stride = longest.next_multiple_of(4096) + 1600;
         let received = [Received::Whole(0); MANY];
-        Self { octets: vec![0; stride * MANY], stride, headers: MultiHeaders::preallocate(MANY, None), received }
+        Self { octets: vec![0; stride * MANY], stride, headers: MultiHeaders::preallocate(MANY, None), received, few: true, is_full: false }
+    }
+
+    /// Whether the last call brought as many messages as it had places for, so that more may be there.
+    pub const fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// The first `count` messages of those received last.
@@ -91,10 +103,18 @@ impl<'b> Iterator for Many<'b> {
 
 impl Socket {
     /// Receives what the kernel has sent, at most [`MANY`] messages, without waiting, and gives how many; errors as those of
-    /// [`receive`](Self::receive).
+    /// [`receive`](Self::receive). Of a buffer that few came into last, only a few places are given.
     pub fn receive_many(&self, buffer: &mut ManyBuffer) -> Result<usize, Errno> {
+        let (received, places) =
+            if buffer.few { (self.receive_up_to::<FEW>(buffer), FEW) } else { (self.receive_up_to::<MANY>(buffer), MANY) };
+        let count = received.unwrap_or(0);
+        (buffer.few, buffer.is_full) = (count < FEW, count == places);
+        received
+    }
+
+    fn receive_up_to<const N: usize>(&self, buffer: &mut ManyBuffer) -> Result<usize, Errno> {
         let mut places = buffer.octets.chunks_exact_mut(buffer.stride);
-        let mut parts: [[IoSliceMut<'_>; 1]; MANY] = from_fn(|_| [IoSliceMut::new(places.next().unwrap_or_default())]);
+        let mut parts: [[IoSliceMut<'_>; 1]; N] = from_fn(|_| [IoSliceMut::new(places.next().unwrap_or_default())]);
         let flags = MsgFlags::MSG_DONTWAIT;
         let messages = recvmmsg(self.as_fd().as_raw_fd(), &mut buffer.headers, parts.iter_mut(), flags, None)?;
         let mut count = 0;

@@ -174,9 +174,7 @@ impl Packer {
             }
         })
     }
-}
 
-impl Packer {
     fn send(&mut self) -> io::Result<()> {
         // When the daemon starts there may be no route to the relay yet.
         if !self.is_connected {

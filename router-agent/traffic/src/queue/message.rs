@@ -1,8 +1,6 @@
 //! Messages of the packet queue (`linux/netfilter/nfnetlink_queue.h`). All numbers are in network order.
 
-use crate::netlink::{
-    Answer, Attribute, Batch, Errno, Header, MANY, Malformed, Many, Message, Messages, REQUEST, Writer, attributes, messages,
-};
+use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Many, Message, Messages, REQUEST, Writer, attributes, messages};
 use crate::processor::{PacketId, UserId};
 
 use super::{Decision, MAX_PACKET_LEN, QueueConfig};
@@ -189,17 +187,28 @@ impl<'a> Deliveries<'a> {
 pub struct ManyDeliveries<'b> {
     messages: Many<'b>,
     above: u64,
+    is_full: bool,
     now: Option<Deliveries<'b>>,
 }
 
 impl<'b> ManyDeliveries<'b> {
-    pub(super) const fn new(messages: Many<'b>, above: u64) -> Self {
-        Self { messages, above, now: None }
+    pub(super) const fn new(messages: Many<'b>, above: u64, is_full: bool) -> Self {
+        Self { messages, above, is_full, now: None }
     }
 
-    /// Whether as many came as one call can bring, so that more may be there.
-    pub fn is_full(&self) -> bool {
-        self.messages.len() == MANY
+    /// Whether as many came as the call had room for, so that more may be there.
+    pub const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// How many came.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether none came.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The kernel's packet queue (nfnetlink_queue): packets come up, verdicts go down.
 //!
 //! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums), and in full
-//! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel
-//! drops whatever waits.
+//! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A
+//! packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
 //!
 //! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a shorter message for
 //! many verdicts (`NFQNL_MSG_VERDICT_BATCH`), which is not used: it answers every packet with a number up to the one named, and so
@@ -231,13 +231,13 @@ impl Queue {
         ManyPackets(ManyBuffer::new(self.copy_range + RECEIVE_LEN - MAX_PACKET_LEN))
     }
 
-    /// Receives what is there with one call, at most [`MANY`] messages, without waiting.
+    /// Receives what is there with one call, at most [`MANY`] messages, without waiting; fewer where few came last.
     pub fn receive_many<'b>(&self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
         let (mut count, mut above) = (self.socket.receive_many(&mut buffer.0), 0);
         if let (Err(Errno::EAGAIN), Some((observed, _))) = (count, &self.observed) {
             (count, above) = (observed.receive_many(&mut buffer.0), OBSERVED);
         }
-        Ok(ManyDeliveries::new(buffer.0.received(count?), above))
+        Ok(ManyDeliveries::new(buffer.0.received(count?), above, buffer.0.is_full()))
     }
 
     /// Takes the verdict on a packet, to be sent with others by [`send_verdicts`](Self::send_verdicts). Until then it has none.

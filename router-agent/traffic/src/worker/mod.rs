@@ -11,6 +11,7 @@
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 
+mod gathering;
 mod leniency;
 mod passed;
 mod thread;
@@ -62,12 +63,18 @@ pub struct WorkerConfig {
     /// Whether the packet mark says how to treat what would be dropped ([`crate::mode`]): only behind the rules of a router that write
     /// it there.
     pub modes: bool,
+    /// How long the thread lets packets gather where more than 20,000 a second come, instead of waking for each: so much later each may
+    /// go on. Updates wait no longer than that. Zero: never.
+    pub rest: std::time::Duration,
 }
 
+/// How long packets gather, unless told otherwise.
+pub const REST: std::time::Duration = std::time::Duration::from_micros(100);
+
 impl WorkerConfig {
-    /// Room for 256 updates and 1024 events.
+    /// Room for 256 updates and 1024 events, and rests of [`REST`].
     pub const fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false }
+        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false, rest: REST }
     }
 }
 
@@ -208,6 +215,7 @@ impl Worker {
             marks: hashbrown::HashMap::new(),
             passed: passed::Passed::new(),
             clock: config.clock,
+            gathering: gathering::Gathering::new(config.rest),
             counters: config.counters,
             leniency: config.modes.then(leniency::Leniency::default),
             updates: incoming,
