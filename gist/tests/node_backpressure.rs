@@ -211,3 +211,38 @@ fn a_peer_that_takes_nothing_gets_no_more_than_a_bound_of_gists_own_messages() {
     assert!(longest(MessageType::Confirm) < 4500, "{}", longest(MessageType::Confirm));
     assert!(world.node(1).counters().withheld > 0);
 }
+
+/// G-013: whatever order sessions take turns in, whatever they wait for, and however slowly the peer takes it: each session's messages
+/// arrive in the order they were handed over, all of them.
+#[test]
+fn messages_of_many_sessions_keep_the_order_of_each() {
+    for seed in 1..=20_u64 {
+        let mut state = seed;
+        let mut roll = move |sides: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % sides
+        };
+        let mut world = World::chain_with(|_, config| config.caps.unwritten_bytes = 300);
+        world.members[1].relays = false;
+        world.connect_delay = Duration::from_millis(roll(20));
+        let mut sent = [0_u8; 3];
+        for _ in 0..30 {
+            let which = roll(3) as usize;
+            let message = text_for(session(1 + which as u8), &[which as u8, sent[which], 0, 0]);
+            sent[which] += 1;
+            world.send(0, message);
+            match roll(8) {
+                0 => world.stall(0, true),
+                1 | 2 => world.stall(0, false),
+                _ => {}
+            }
+            world.run(Duration::from_micros(roll(3000)));
+        }
+        world.stall(0, false);
+        world.run(secs(5));
+        for (which, sent) in (0_u8..).zip(sent) {
+            let of_session = world.payloads(1).into_iter().filter(|payload| payload[0] == which).map(|payload| payload[1]);
+            assert_eq!(of_session.collect::<Vec<_>>(), (0..sent).collect::<Vec<_>>(), "{seed}: session {which}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ mod node_world;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::Once;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use gist::api::{NetworkEvent, SendError, SendMessage};
@@ -16,8 +16,6 @@ use gist::wire::{
     ObjectTypeFault, ObjectValueFault, PathCoupled,
 };
 use node_world::*;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 /// The sender's first Query, for session 5 and the flow.
 fn query() -> Message {
@@ -351,51 +349,23 @@ fn routing_state_does_not_route_errors() {
     assert_eq!(world.on_associations.len(), before, "nor the association to that peer");
 }
 
-thread_local! {
-    /// What this thread logs, while somebody wants to know.
-    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
-}
-
-/// Lines of the log. It is the whole process's: one of a single thread would hear nothing of what another thread, without one, was the
-/// first to log.
-struct Log;
-
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("gist")
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        struct Line(String);
-        impl tracing::field::Visit for Line {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0 += &format!("{field}={value:?} ");
-            }
+/// What is logged meanwhile, a line each: the level, and the fields.
+fn logged(act: impl FnOnce()) -> Vec<String> {
+    struct Line(String);
+    impl tracing::field::Visit for Line {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!("{field}={value:?} ");
         }
+    }
+    let lines = Rc::new(RefCell::new(Vec::new()));
+    let kept = Rc::clone(&lines);
+    let ear = move |event: &tracing::Event<'_>| {
         let mut line = Line(format!("{} ", event.metadata().level()));
         event.record(&mut line);
-        LINES.with_borrow_mut(|lines| {
-            if let Some(lines) = lines {
-                lines.push(line.0);
-            }
-        });
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-fn logged(act: impl FnOnce()) -> Vec<String> {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
-    // What other threads logged before was decided without it.
-    tracing::callsite::rebuild_interest_cache();
-    LINES.set(Some(Vec::new()));
-    act();
-    LINES.take().unwrap_or_default()
+        kept.borrow_mut().push(line.0);
+    };
+    log::hear(ear, act);
+    lines.take()
 }
 
 /// G-218: an Error that has nowhere to go is in the log.

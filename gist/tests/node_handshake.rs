@@ -100,6 +100,9 @@ fn response_and_confirm_carry_what_the_rfc_asks() {
     assert!(message.source_is_signalling);
     let Body::Response(response) = message.body else { panic!("Response") };
     assert_eq!(response.mri, up());
+    let Body::Query(query) = &world.datagrams_of(0, MessageType::Query)[0].2.body else { panic!("Query") };
+    assert_eq!(response.query_cookie, query.cookie, "G-077: as it was asked");
+    assert_eq!((&response.nli.peer, response.nli.address), (&identity(1), address("10.0.1.254")), "G-077: who has answered");
     assert!(response.confirm_requested);
     let responder = response.responder.unwrap();
     let stack = responder.stack.unwrap();

@@ -7,7 +7,8 @@ mod node_world;
 use std::time::Duration;
 
 use gist::api::{NetworkEvent, Request};
-use gist::node::NodeConfig;
+use gist::node::{AssociationEvent, NodeConfig};
+use gist::wire::{Body, Hello};
 use node_world::*;
 
 /// One message has gone over the first link; its GIST state is wanted for an hour.
@@ -143,4 +144,35 @@ fn a_certificate_without_any_time_left_carries_nothing() {
     world.run(secs(1));
     assert!(world.payloads(1).is_empty());
     assert!(world.node(1).associations().is_empty());
+}
+
+/// G-085: the hold time of the first Confirm replaces that of the Query: the responding node speaks often enough for it.
+#[test]
+fn the_hold_time_that_counts_is_that_of_the_confirm() {
+    let speaks_within = |confirmed: Option<u64>| {
+        let mut world = World::chain();
+        world.members[1].relays = false;
+        world.tap(move |_, parcel| {
+            let (Parcel::Association { from, to, id, .. }, Some(mut message), Some(seconds)) = (parcel, message_of(parcel), confirmed)
+            else {
+                return Fate::Pass;
+            };
+            let Body::Confirm(confirm) = &mut message.body else { return Fate::Pass };
+            // Later ones say nothing about it.
+            let Some(configuration) = &mut confirm.configuration else { return Fate::Pass };
+            configuration.hold_time = secs(seconds);
+            let event = AssociationEvent::Received(message.to_bytes().unwrap());
+            Fate::Change(Parcel::Association { from: *from, to: *to, id: *id, event })
+        });
+        world.send(0, text("down"));
+        world.run(secs(1));
+        let (since, before) = (world.now, world.on_associations.len());
+        world.run(secs(30));
+        let first = world.on_associations[before..]
+            .iter()
+            .find(|(_, from, message)| *from == 1 && matches!(message.body, Body::Hello(Hello { request: true, .. })));
+        first.map(|(at, ..)| at.saturating_duration_since(since))
+    };
+    assert!(speaks_within(Some(6)).is_some_and(|span| span < secs(6)));
+    assert!(speaks_within(None).is_none_or(|span| span > secs(6)), "the Query's are 30 s");
 }

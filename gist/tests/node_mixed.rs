@@ -7,12 +7,13 @@ mod node_world;
 
 use std::time::Duration;
 
-use gist::api::{AssociationId, Carriage, Indication, NetworkEvent, SendMessage, TransferAttributes, Transport};
+use gist::api::{AssociationId, Carriage, Indication, NetworkEvent, SendMessage, Transport};
 use gist::node::{AssociationEvent, Caps, NodeConfig, PeerCredentials};
 use gist::wire::{
     Body, Confirm, Cookie, MaOptions, Message, MessageType, Nli, PeerIdentity, Profile, Query, SessionId, StackConfiguration, StackOffer,
     StackProposal,
 };
+use node_world::mixed::*;
 use node_world::*;
 
 const EVE: &str = "10.0.1.66";
@@ -30,48 +31,10 @@ fn tcp_first() -> impl Fn(usize, &mut NodeConfig) {
     offering([Profile::tcp(), Profile::tls_over_tcp()])
 }
 
-/// A message that may go to anybody, and one that may not.
-fn open(payload: &'static str) -> SendMessage {
-    SendMessage { attributes: TransferAttributes { reliable: true, secure: false }, ..text(payload) }
-}
-
-/// The chain, of which only the first link is used.
-fn link(change: impl Fn(usize, &mut NodeConfig)) -> World {
-    let mut world = World::chain_with(change);
-    world.members[1].relays = false;
-    world
-}
-
-/// Two routers on the sender's link: the first over TLS and TCP, the second over TCP alone. Neither passes messages on.
-fn rivals() -> World {
-    let mut world = World::fork_with(|number, config| {
-        let both = vec![Profile::tls_over_tcp(), Profile::tcp()];
-        config.registrations[0].offer = if number == BYPASS { vec![Profile::tcp()] } else { both };
-    });
-    world.members[1].relays = false;
-    world.members[BYPASS].relays = false;
-    world
-}
-
-/// The second router gets the sender's latest Query as well.
-fn also_ask_the_rival(world: &mut World) {
-    let (_, _, query) = world.datagrams_of(0, MessageType::Query).pop().unwrap();
-    world.inject(BYPASS, passing("10.0.1.1:270", &query));
-}
-
 fn how(world: &World, number: usize) -> Vec<(String, Transport, bool)> {
     let received = world.received(number).into_iter();
     let text = |message: &gist::api::ReceivedMessage| String::from_utf8(message.payload.to_vec()).unwrap();
     received.map(|message| (text(&message), message.reception.transport, message.authenticated)).collect()
-}
-
-/// What a node was told of its peers, and whether the new one is authenticated.
-fn told(world: &World, number: usize) -> Vec<(NetworkEvent, bool)> {
-    let pick = |indication: &Indication| match indication {
-        Indication::NetworkNotification { event, authenticated, .. } => Some((*event, *authenticated)),
-        _ => None,
-    };
-    world.members[number].indications.iter().filter_map(|(_, indication)| pick(indication)).collect()
 }
 
 /// Somebody opens an association over TCP alone.

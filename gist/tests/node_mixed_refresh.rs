@@ -9,62 +9,25 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use gist::api::{Indication, NetworkEvent, Request, SendMessage, TransferAttributes, Transport};
+use gist::api::{NetworkEvent, Request, SendMessage, Transport};
 use gist::node::{Caps, Datagram, NodeConfig};
 use gist::wire::{
     Body, Cookie, MaOptions, Message, MessageType, Nli, PeerIdentity, Profile, ResponderPart, Response, StackConfiguration, StackOffer,
     StackProposal,
 };
+use node_world::mixed::*;
 use node_world::*;
 
 /// Nothing listens there, and what goes there is dropped in silence.
 const NOWHERE: u16 = 9;
 
-/// A message that may go to anybody.
-fn open(payload: &'static str) -> SendMessage {
-    SendMessage { attributes: TransferAttributes { reliable: true, secure: false }, ..text(payload) }
-}
-
 fn tcp_first(config: &mut NodeConfig) {
     config.registrations[0].offer = vec![Profile::tcp(), Profile::tls_over_tcp()];
-}
-
-/// The chain, of which only the first link is used.
-fn link(change: impl Fn(usize, &mut NodeConfig)) -> World {
-    let mut world = World::chain_with(change);
-    world.members[1].relays = false;
-    world
-}
-
-/// Two routers on the sender's link: the first over TLS and TCP, the second over TCP alone. Neither passes messages on.
-fn rivals() -> World {
-    let mut world = World::fork_with(|number, config| {
-        let both = vec![Profile::tls_over_tcp(), Profile::tcp()];
-        config.registrations[0].offer = if number == BYPASS { vec![Profile::tcp()] } else { both };
-    });
-    world.members[1].relays = false;
-    world.members[BYPASS].relays = false;
-    world
-}
-
-/// The second router gets the sender's latest Query as well.
-fn also_ask_the_rival(world: &mut World) {
-    let (_, _, query) = world.datagrams_of(0, MessageType::Query).pop().unwrap();
-    world.inject(BYPASS, passing("10.0.1.1:270", &query));
 }
 
 fn how(world: &World, number: usize) -> Vec<(String, Transport)> {
     let text = |message: &gist::api::ReceivedMessage| String::from_utf8(message.payload.to_vec()).unwrap();
     world.received(number).iter().map(|message| (text(message), message.reception.transport)).collect()
-}
-
-/// What a node was told of its peers, and whether the new one is authenticated.
-fn told(world: &World, number: usize) -> Vec<(NetworkEvent, bool)> {
-    let pick = |indication: &Indication| match indication {
-        Indication::NetworkNotification { event, authenticated, .. } => Some((*event, *authenticated)),
-        _ => None,
-    };
-    world.members[number].indications.iter().filter_map(|(_, indication)| pick(indication)).collect()
 }
 
 /// Lets time pass until the sender's only state is in `state`.

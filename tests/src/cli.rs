@@ -173,6 +173,9 @@ enum Command {
         /// Draws the mutants; the same seed draws the same.
         #[arg(long, requires = "mutate", default_value_t = 1)]
         seed: u64,
+        /// Only mutants of the transitions whose name begins so, as the lists have it: `gist-querying`, `gist-querying 4c |`.
+        #[arg(long, requires = "mutate", value_name = "NAME")]
+        of: Option<String>,
         /// The result as JSON, with the tests of each row.
         #[arg(long)]
         json: bool,
@@ -254,8 +257,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Gist(options) => gist_node::run(&options),
         Command::Up { name, directory } => run_up(&name, directory),
         Command::Down { name } => run_down(&name),
-        Command::Coverage { mutate, seed, json, tree } => {
-            run_coverage(&tree, mutate.map(|mutants| coverage::Options { mutants, seed }), json)
+        Command::Coverage { mutate, seed, of, json, tree } => {
+            run_coverage(&tree, mutate.map(|mutants| coverage::Options { mutants, seed, of }), json)
         }
         Command::Fuzz { target, minutes, seed } => run_fuzz(target.as_deref(), minutes, seed),
         Command::Vectors { files, verbose } => run_vectors(&files, verbose),
@@ -424,6 +427,7 @@ fn run_audit(directory: &Path, json: bool, spi_table: bool) -> std::io::Result<b
 }
 
 fn run_coverage(tree: &Path, mutate: Option<coverage::Options>, json: bool) -> std::io::Result<bool> {
+    let mutates = mutate.is_some();
     let coverage = match mutate {
         Some(options) => coverage::mutate(tree, options, |what| eprintln!("  {what}")),
         None => coverage::read(tree),
@@ -434,7 +438,7 @@ fn run_coverage(tree: &Path, mutate: Option<coverage::Options>, json: bool) -> s
     } else {
         println!("{coverage}");
     }
-    let score = coverage.mutation.as_ref().filter(|_| mutate.is_some()).map_or(100.0, coverage::Mutation::score);
+    let score = coverage.mutation.as_ref().filter(|_| mutates).map_or(100.0, coverage::Mutation::score);
     Ok(coverage.unknown.is_empty() && score >= coverage::LEAST_SCORE)
 }
 

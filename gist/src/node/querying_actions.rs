@@ -82,6 +82,7 @@ impl Node {
             }
             Action::NoteEndpoint => machine.passing_mut().found.endpoint = true,
             Action::RefuseResponse => {
+                self.counters.responses_refused += 1;
                 tracing::debug!(session = %key.session, "the Response offers nothing that can be used");
             }
             Action::MarkSuspect => machine.suspect = true,

@@ -148,6 +148,8 @@ pub struct Counters {
     pub opens_refused: u64,
     /// Responses that offer no stack this node takes (G-343).
     pub stacks_refused: u64,
+    /// Responses that were waited past (G-343), for these reasons or for want of room.
+    pub responses_refused: u64,
     /// Responses by datagram in the name of a peer to which the state has an association that is open: it would have answered there.
     pub answered_elsewhere: u64,
     /// Responses and Errors not sent, and Responses not heard, because the association's peer does not take what it is sent.

@@ -8,8 +8,9 @@ use gist::wire::{Body, Cookie, Hello, Message, MessageType, NslpId};
 
 use super::Book;
 use super::node_world::*;
+use super::querying::{response_for, tls};
 
-fn book() -> Book {
+pub(super) fn book() -> Book {
     Book::open("association", include_str!("association.txt"))
 }
 
@@ -19,9 +20,19 @@ fn slow(_: usize, config: &mut NodeConfig) {
     config.unconfirmed_timeout = secs(60);
 }
 
+/// Whoever is asked has more time than anybody is silent for.
+fn patient(_: usize, config: &mut NodeConfig) {
+    config.hold_time = secs(10);
+    config.hello_timeout = secs(25);
+}
+
 /// The sender has one that both use.
 fn connected() -> World {
-    let mut world = World::chain_with(slow);
+    connected_with(slow)
+}
+
+fn connected_with(change: fn(usize, &mut NodeConfig)) -> World {
+    let mut world = World::chain_with(change);
     world.members[1].relays = false;
     world.send(0, text("old."));
     world.run(secs(1));
@@ -40,9 +51,21 @@ fn unwanted(world: &mut World) {
     world.request(0, end);
 }
 
+/// Nobody at the router does.
+fn unused_there() -> World {
+    let mut world = connected();
+    let end = Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: up(), lifetime: secs(0) };
+    world.request(1, end);
+    world
+}
+
 /// It is being opened.
 fn connecting() -> World {
-    let mut world = World::chain_with(slow);
+    connecting_with(slow)
+}
+
+fn connecting_with(change: fn(usize, &mut NodeConfig)) -> World {
+    let mut world = World::chain_with(change);
     world.connect_delay = secs(3600);
     world.send(0, text("old."));
     world.run(Duration::from_millis(50));
@@ -107,7 +130,9 @@ fn bar(world: &mut World, number: usize) {
 pub(super) fn what_happens_to_an_open_association() {
     let mut book = book();
     type Make = fn() -> World;
-    let makes: [(&str, usize, Make); 9] = [
+    let makes: [(&str, usize, Make); 11] = [
+        ("Connected, opened here, patient", 0, || connected_with(patient)),
+        ("Connected, opened by the peer, patient", 1, || connected_with(patient)),
         ("Idle, asked", 0, || {
             let mut world = asked(connected(), 0);
             unwanted(&mut world);
@@ -158,6 +183,14 @@ pub(super) fn what_happens_to_an_open_association() {
         if number == 0 {
             case("not wanted any more", &unwanted);
             case("message", &|world| world.send(0, text("new.")));
+            // What is said puts off what asks, and nobody answers.
+            case("messages all the time", &|world| {
+                world.cut();
+                for _ in 0..7 {
+                    world.run(secs(3));
+                    world.send(0, text("more"));
+                }
+            });
         }
         if number == 1 && name.starts_with("Connected") {
             case("message", &|world| world.send(1, SendMessage { mri: up(), ..text("back") }));
@@ -166,6 +199,50 @@ pub(super) fn what_happens_to_an_open_association() {
                 world.run(Duration::from_millis(3));
             });
         }
+    }
+    book.close();
+}
+
+/// Association rules 1, 2, 4t, 8 (er_Replaced): one that nobody uses is used again, or its peer has lost it.
+#[test]
+pub(super) fn what_happens_to_an_association_that_nobody_uses() {
+    let mut book = book();
+    let query = |world: &World| world.datagrams_of(0, MessageType::Query).pop().unwrap().2;
+    book.case("Query of the peer | Idle, left here", unused_there(), 1, |world| {
+        let query = query(world);
+        world.inject(1, passing("10.0.1.1:270", &query));
+    });
+    // The second one says that the answer to the first has not been heard: the peer is asked, and says nothing.
+    book.case("Query of the peer, twice | Idle, left here", unused_there(), 1, |world| {
+        let query = query(world);
+        world.cut();
+        world.inject(1, passing("10.0.1.1:270", &query));
+        world.run(Duration::from_millis(400));
+        world.inject(1, passing("10.0.1.1:270", &query));
+    });
+    // Its Query is answered over what it has lost, its next one by datagram, and then it confirms over another association.
+    for (name, world) in [("Idle, left here", unused_there()), ("Connected", connected())] {
+        book.case(&format!("peer comes back over another | {name}"), world, 1, |world| {
+            let lost = id(world, 0);
+            world.forget_link(0, lost);
+            world.break_association(0, lost, "connection reset");
+            world.send(0, text("new."));
+            world.run(secs(3));
+        });
+    }
+    // Somebody names its peer in a datagram, so that the Confirm is what is said first.
+    for (name, change) in [("", slow as fn(usize, &mut NodeConfig)), (", patient", patient)] {
+        let mut world = World::chain_with(change);
+        world.members[1].relays = false;
+        world.send(0, text("old."));
+        world.run(Duration::from_millis(20));
+        unwanted(&mut world);
+        world.tap(|_, parcel| if matches!(parcel, Parcel::Datagram { from: 0, .. }) { Fate::Lose } else { Fate::Pass });
+        book.case(&format!("a candidate over it | Idle{name}"), world, 0, |world| {
+            world.send(0, text_for(session(2), b"two."));
+            let response = response_for(world, session(2), 1, tls());
+            world.inject(0, direct("10.0.1.254:270", "10.0.1.1", &response));
+        });
     }
     book.close();
 }
@@ -189,6 +266,10 @@ pub(super) fn what_happens_to_an_association_that_is_being_opened() {
     });
     case("connected to somebody else", &|world| {
         let credentials = PeerCredentials { dns_names: vec!["stranger.example".to_owned()], ..PeerCredentials::default() };
+        event(world, 0, connected(credentials));
+    });
+    book.case("connected | Awaiting Connection, patient", connecting_with(patient), 0, |world| {
+        let credentials = world.members[1].credentials.clone();
         event(world, 0, connected(credentials));
     });
     book.case("a stranger opens one | Birth", World::chain_with(slow), 1, |world| {

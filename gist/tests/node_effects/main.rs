@@ -1,7 +1,7 @@
 //! What each rule of the machines does, all of it, as seen from outside: one node of a small network is brought into a state, one thing
 //! happens to it, and from then on nobody hears it or says anything any more.
 //!
-//! `querying.txt`, `responding.txt` and `association.txt` have for each case what the node does at once and its tables then, and
+//! `node.txt`, `querying.txt`, `responding.txt` and `association.txt` have for each case what the node does at once and its tables then, and
 //! what its clocks do afterwards, each wake-up at its tenth of a second, until it sleeps for good. Whatever a rule does that can be told
 //! from outside is told there. What is expected is RFC 5971 §6, with the notes of the tables; a case is held against that when it is
 //! written down, by `UPDATE=1 cargo test -p gist --test node_effects`, and reviewed.
@@ -13,13 +13,15 @@
 
 mod association;
 mod early;
+mod node;
 #[path = "../node_world/mod.rs"]
 mod node_world;
 mod querying;
 mod responding;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -121,6 +123,11 @@ fn line(text: &mut String, when: &str, said: &[String], state: &str) {
     writeln!(text, "  {when}: {said}{state}").unwrap();
 }
 
+thread_local! {
+    /// Books and titles of the cases that there are, while this thread only lists them.
+    static LISTED: RefCell<Option<BTreeSet<(&'static str, String)>>> = const { RefCell::new(None) };
+}
+
 /// What is written down about a machine.
 struct Book {
     name: &'static str,
@@ -137,12 +144,16 @@ impl Book {
 
     /// Holds what comes of something against what is written down.
     fn case(&mut self, title: &str, world: World, number: usize, act: impl FnOnce(&mut World)) {
+        let is_only_listed = LISTED.with_borrow_mut(|listed| listed.as_mut().map(|listed| listed.insert((self.name, title.to_owned()))));
+        if let Some(is_first) = is_only_listed {
+            return assert!(is_first, "{}.txt: two cases are called {title}", self.name);
+        }
         let effect = effect(world, number, act);
         let kept = self.cases.get(title).map_or("nothing\n", String::as_str);
         if kept != effect {
             self.wrong.push(format!("{title}\n{effect} written down is\n{kept}"));
             if std::env::var_os("UPDATE").is_some() {
-                write(self.name, title, &effect);
+                rewrite(self.name, title, Some(&effect));
             }
         }
     }
@@ -152,16 +163,52 @@ impl Book {
     }
 }
 
-/// Puts a case into the book, in the order of the titles.
-fn write(name: &str, title: &str, effect: &str) {
+/// Every case that there is.
+fn all_cases() {
+    node::what_messages_of_strangers_do();
+    node::what_confirms_do();
+    node::what_data_without_state_does();
+    node::what_the_application_sends_without_state();
+    querying::what_a_message_of_the_application_does();
+    querying::what_the_application_says_about_the_state();
+    querying::what_peers_say();
+    querying::what_answers_do();
+    querying::what_the_end_of_a_candidate_does();
+    querying::what_clocks_do();
+    responding::what_each_peer_and_the_application_do();
+    responding::what_the_beginning_does();
+    early::what_a_query_makes();
+    association::what_happens_to_an_open_association();
+    association::what_happens_to_an_association_that_nobody_uses();
+    association::what_happens_to_an_association_that_is_being_opened();
+    association::what_the_first_confirm_does();
+}
+
+/// What is written down is held against something: each case of each book is one that a test makes, and [`all_cases`] knows all of these.
+#[test]
+fn no_case_is_written_down_that_there_is_not() {
+    LISTED.set(Some(BTreeSet::new()));
+    all_cases();
+    let listed = LISTED.take().unwrap();
+    for book in [node::book(), querying::book(), responding::book(), association::book()] {
+        let stale: Vec<_> = book.cases.keys().filter(|title| !listed.contains(&(book.name, (*title).clone()))).collect();
+        if std::env::var_os("UPDATE").is_some() {
+            stale.iter().for_each(|title| rewrite(book.name, title, None));
+        }
+        assert!(stale.is_empty(), "{}.txt has cases that no test makes: {stale:#?}", book.name);
+    }
+}
+
+/// Puts a case into the book, in the order of the titles, or takes it out.
+fn rewrite(name: &str, title: &str, effect: Option<&str>) {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap();
     let path = format!("{}/tests/node_effects/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap();
     let mut cases: Vec<&str> = text.trim_end().split("\n\n").filter(|case| !case.trim().is_empty()).collect();
     cases.retain(|case| case.split('\n').next() != Some(title));
-    let case = format!("{title}\n{}", effect.trim_end());
-    cases.push(&case);
+    let case = effect.map(|effect| format!("{title}\n{}", effect.trim_end()));
+    cases.extend(case.as_deref());
     cases.sort_unstable();
     std::fs::write(path, cases.join("\n\n") + "\n").unwrap();
 }

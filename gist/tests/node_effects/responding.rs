@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gist::api::{AssociationId, Request, RoutingStatus, SendMessage};
-use gist::node::AssociationEvent;
+use gist::node::{AssociationEvent, Datagram};
 use gist::wire::{Body, Cookie, ErrorBody, ErrorCause, GistError, Message, MessageType, NslpId};
 
 use super::Book;
@@ -11,7 +12,7 @@ use super::node_world::*;
 
 const RECEIVER: usize = 2;
 
-fn book() -> Book {
+pub(super) fn book() -> Book {
     Book::open("responding", include_str!("responding.txt"))
 }
 
@@ -64,6 +65,11 @@ fn worlds() -> Vec<(&'static str, World, usize)> {
     ]
 }
 
+/// Of a router, on the receiver's link.
+fn address_of(router: usize) -> &'static str {
+    if router == 1 { "10.0.2.254" } else { "10.0.2.253" }
+}
+
 fn with(world: &World, peer: usize) -> AssociationId {
     let table = world.node(RECEIVER).associations();
     table.iter().find(|entry| entry.peer == Some(identity(peer))).unwrap().association
@@ -82,6 +88,15 @@ fn no_routing_state(world: &mut World, from: usize) {
 fn confirm(world: &World, from: usize) -> Message {
     let mine = world.on_associations.iter().filter(|(_, of, message)| *of == from && message.message_type() == MessageType::Confirm);
     mine.last().unwrap().2.clone()
+}
+
+/// The same Confirm with another validity and a payload, over this association.
+fn confirms_more(world: &mut World, from: usize, id: AssociationId) {
+    let mut message = confirm(world, from);
+    let Body::Confirm(confirm) = &mut message.body else { panic!("Confirm") };
+    confirm.nli.validity = secs(60);
+    confirm.payload = Some(Bytes::from_static(b"more"));
+    world.inject_on(RECEIVER, id, &message);
 }
 
 fn confirms(world: &mut World, from: usize, truly: bool) {
@@ -106,14 +121,29 @@ fn bar(world: &mut World, peer: usize) {
     world.members[RECEIVER].node.set_authorised_peers(others, now);
 }
 
-/// Responding rules 2, 3, 4, 10, 11, B.5, G-128, G-231, X-95, 6.4, 4.4.2: each by each of the peers there are.
+/// Responding rules 2, 3, 4, 10, 11, B.5, G-128, G-306, G-231, X-95, 6.4, 4.4.2: each by each of the peers there are.
 #[test]
 pub(super) fn what_each_peer_and_the_application_do() {
     let mut book = book();
     type Act = fn(&mut World, usize);
-    let acts: [(&str, Act); 11] = [
+    let acts: [(&str, Act); 14] = [
         ("no routing state", no_routing_state),
         ("confirms again", |world, peer| confirms(world, peer, true)),
+        ("confirms for 60 s", |world, peer| {
+            let id = with(world, peer);
+            confirms_more(world, peer, id);
+        }),
+        ("confirms over another association", |world, peer| {
+            let (address, credentials) = (address_of(peer), world.members[peer].credentials.clone());
+            let id = world.accept(RECEIVER, &format!("{address}:40000"), credentials);
+            confirms_more(world, peer, id);
+        }),
+        ("confirms to another interface", |world, peer| {
+            let (_, _, query) = world.datagrams_of(peer, MessageType::Query).pop().unwrap();
+            let source = format!("{}:270", address_of(peer));
+            world.inject(RECEIVER, Datagram { interface: 2, ..passing(&source, &query) });
+            world.run(Duration::from_millis(5));
+        }),
         ("confirms falsely", |world, peer| confirms(world, peer, false)),
         ("association fails", |world, peer| {
             let (id, now) = (with(world, peer), world.now);
@@ -154,11 +184,24 @@ pub(super) fn what_the_beginning_does() {
         world.send(0, text("old."));
         world.run(Duration::from_millis(100));
     });
+    // The Confirm carries something.
+    let mut asking = fork();
+    asking.tap(|_, parcel| match message_of(parcel) {
+        Some(message) if message.message_type() == MessageType::Confirm && matches!(parcel, Parcel::Association { from: 1, .. }) => {
+            Fate::Lose
+        }
+        _ => Fate::Pass,
+    });
+    asking.send(0, text("old."));
+    asking.run(Duration::from_millis(100));
+    book.case("Confirm with a payload, for 60 s | Birth", asking, RECEIVER, |world| {
+        let id = world.node(RECEIVER).associations()[0].association;
+        confirms_more(world, 1, id);
+    });
     for (with, world, peer) in worlds() {
         book.case(&format!("Query | {with}"), world, RECEIVER, |world| {
             let (_, _, query) = world.datagrams_of(peer, MessageType::Query).pop().unwrap();
-            let source = if peer == 1 { "10.0.2.254:270" } else { "10.0.2.253:270" };
-            world.inject(RECEIVER, passing(source, &query));
+            world.inject(RECEIVER, passing(&format!("{}:270", address_of(peer)), &query));
         });
     }
     // The second one's claim runs out, or it is the heir when the peer's does.

@@ -3,8 +3,10 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod fork;
+pub mod log;
 mod members;
 mod messages;
+pub mod mixed;
 mod observed;
 
 use std::cell::Cell;

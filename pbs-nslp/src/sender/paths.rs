@@ -82,9 +82,10 @@ impl Sender {
     /// The way is dead, and not for a moment only: flows on it take another one at once (FS-36), as far as they may. To be repeated
     /// as long as it is dead and flows are on it.
     pub fn way_is_dead(&mut self, path: PathId, now: Instant) {
-        let on_it = self.sessions.iter().filter(|(_, session)| session.course.path == path && path != PathId::ROUTED);
-        let may_leave = on_it.filter(|(flow, session)| self.next_path(flow, session, now).is_some()).map(|(flow, _)| *flow);
-        let flows: Vec<FlowId> = may_leave.collect();
+        let is_on_it = |session: &Session| {
+            session.course.path == path && path != PathId::ROUTED && matches!(session.state, State::WaitP | State::Permitted)
+        };
+        let flows: Vec<FlowId> = self.sessions.iter().filter(|(_, session)| is_on_it(session)).map(|(flow, _)| *flow).collect();
         for flow in flows {
             self.event(flow, Event::TgWayDead, Cause::Other, now);
         }

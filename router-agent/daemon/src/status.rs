@@ -117,6 +117,7 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "idle_displaced": node.idle_displaced,
         "opens_refused": node.opens_refused,
         "stacks_refused": node.stacks_refused,
+        "responses_refused": node.responses_refused,
         "answered_elsewhere": node.answered_elsewhere,
         "withheld": node.withheld,
         "rate_delayed": node.rate_delayed,

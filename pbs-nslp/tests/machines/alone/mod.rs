@@ -17,6 +17,7 @@ mod sender;
 mod words;
 
 use ::core::time::Duration;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
@@ -142,6 +143,16 @@ impl<C: Core> Alone<C> {
             self.settle();
         }
         self.now = end;
+    }
+
+    /// Nothing is left of its sessions but the last instant.
+    pub(crate) fn just_before_the_end(&self) -> Self {
+        let (mut last, mut probe) = (self.clone(), self.clone());
+        while let Some(at) = probe.core.wakes().filter(|_| !probe.core.states().is_empty()) {
+            last.passes(at.saturating_duration_since(last.now).saturating_sub(Duration::from_millis(1)));
+            probe.passes(at.saturating_duration_since(probe.now));
+        }
+        last
     }
 
     pub(crate) fn settle(&mut self) {
@@ -270,6 +281,11 @@ fn line(text: &mut String, when: &str, said: &[String], state: &str) {
     writeln!(text, "  {when}: {said}{state}").unwrap();
 }
 
+thread_local! {
+    /// Books and titles of the cases that there are, while this thread only lists them.
+    static LISTED: RefCell<Option<BTreeSet<(&'static str, String)>>> = const { RefCell::new(None) };
+}
+
 /// What is written down about a machine.
 pub(crate) struct Book {
     name: &'static str,
@@ -290,12 +306,16 @@ impl Book {
 
     /// Holds what comes of something against what is written down under the rule and the words.
     pub(crate) fn case<C: Core>(&mut self, title: &str, node: &Alone<C>, act: impl FnOnce(&mut Alone<C>)) {
+        let is_only_listed = LISTED.with_borrow_mut(|listed| listed.as_mut().map(|listed| listed.insert((self.name, title.to_owned()))));
+        if let Some(is_first) = is_only_listed {
+            return assert!(is_first, "{}.txt: two cases are called {title}", self.name);
+        }
         let effect = node.effect(act);
         if self.cases.get(title) != Some(&effect) {
             let kept = self.cases.get(title).map_or("nothing\n", String::as_str);
             self.wrong.push(format!("{title}\n{effect} written down is\n{kept}"));
             if std::env::var_os("UPDATE").is_some() {
-                write(self.name, title, &effect);
+                rewrite(self.name, title, Some(&effect));
             }
         }
     }
@@ -305,19 +325,63 @@ impl Book {
     }
 }
 
-/// Puts a case into the book, at its old place or at the end.
-fn write(name: &str, title: &str, effect: &str) {
+/// Every case that there is.
+fn all_cases() {
+    sender::invalid_messages_change_nothing_but_are_told();
+    sender::what_an_idle_flow_does();
+    sender::answers_while_one_is_awaited();
+    sender::an_algorithm_that_is_refused();
+    sender::nobody_answers();
+    sender::a_way_that_dies();
+    sender::notices();
+    sender::a_flow_that_waits_is_given_up_or_ends();
+    sender::refreshes_under_a_permission();
+    sender::repairs_and_what_ends_them();
+    sender::permissions_that_end();
+    sender::more_is_asked_for();
+    sender::releases();
+    receiver::invalid_messages_change_nothing_but_are_told();
+    receiver::what_a_query_leads_to();
+    receiver::every_end_of_a_permission();
+    receiver::every_clock_of_a_permission();
+    receiver::what_goes_on_in_every_state();
+    receiver::what_a_comparison_leads_to();
+    receiver::what_an_attack_leads_to();
+    receiver::what_the_end_of_an_epoch_leads_to();
+    receiver::nothing_is_left_for_another_epoch();
+    router::invalid_and_old_messages_change_nothing_but_are_told();
+    router::what_an_idle_router_does();
+    router::what_a_waiting_router_does();
+    router::a_newer_session_takes_over();
+    router::what_goes_on_under_a_permission();
+    router::every_end_of_a_permission();
+    router::what_repairs_do();
+}
+
+/// What is written down is held against something: each case of each book is one that a test makes, and [`all_cases`] knows all of these.
+#[test]
+fn no_case_is_written_down_that_there_is_not() {
+    LISTED.set(Some(BTreeSet::new()));
+    all_cases();
+    let listed = LISTED.take().unwrap();
+    for book in [sender::book(), receiver::book(), router::book()] {
+        let stale: Vec<_> = book.cases.keys().filter(|title| !listed.contains(&(book.name, (*title).clone()))).collect();
+        if std::env::var_os("UPDATE").is_some() {
+            stale.iter().for_each(|title| rewrite(book.name, title, None));
+        }
+        assert!(stale.is_empty(), "{}.txt has cases that no test makes: {stale:#?}", book.name);
+    }
+}
+
+/// Puts a case into the book, in the order of the titles, or takes it out.
+fn rewrite(name: &str, title: &str, effect: Option<&str>) {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap();
     let path = format!("{}/tests/machines/alone/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap();
-    let mut cases: Vec<String> = text.trim_end().split("\n\n").map(str::to_owned).collect();
-    let case = format!("{title}\n{}", effect.trim_end());
-    match cases.iter_mut().find(|case| case.split('\n').next() == Some(title)) {
-        Some(old) => *old = case,
-        None => cases.push(case),
-    }
-    cases.retain(|case| !case.trim().is_empty());
+    let mut cases: Vec<String> = text.trim_end().split("\n\n").filter(|case| !case.trim().is_empty()).map(str::to_owned).collect();
+    cases.retain(|case| case.split('\n').next() != Some(title));
+    cases.extend(effect.map(|effect| format!("{title}\n{}", effect.trim_end())));
     cases.sort();
     std::fs::write(path, cases.join("\n\n") + "\n").unwrap();
 }

@@ -21,7 +21,7 @@ const MB: u64 = 1_000_000;
 const PACKET: u64 = 50_000;
 const NEWER: SessionId = SessionId([9; 16]);
 
-fn book() -> Book {
+pub(super) fn book() -> Book {
     Book::open("receiver", include_str!("receiver.txt"))
 }
 
@@ -203,18 +203,6 @@ fn arrive_long(node: &mut Node, numbers: core::ops::Range<u32>, length: u64) {
     node.settle();
 }
 
-/// Nothing is left but the last instant.
-fn just_before_the_end(node: &Node) -> Node {
-    let mut last = node.clone();
-    let mut probe = node.clone();
-    while let Some(at) = probe.core.poll_timeout().filter(|_| !probe.core.sessions().is_empty()) {
-        let span = at.saturating_duration_since(last.now).saturating_sub(Duration::from_millis(1));
-        last.passes(span);
-        probe.passes(at.saturating_duration_since(probe.now));
-    }
-    last
-}
-
 /// The packet side cannot carry out the next change.
 fn fail(node: &mut Node, next: impl FnOnce(&mut Node)) {
     node.datapath.table.clear();
@@ -222,7 +210,7 @@ fn fail(node: &mut Node, next: impl FnOnce(&mut Node)) {
 }
 
 #[test]
-fn invalid_messages_change_nothing_but_are_told() {
+pub(super) fn invalid_messages_change_nothing_but_are_told() {
     let mut book = book();
     book.case("FR-00 | Idle", &idle(), hears_spoiled);
     book.case("FR-00 | Decision", &undecided(), hears_spoiled);
@@ -233,7 +221,7 @@ fn invalid_messages_change_nothing_but_are_told() {
 }
 
 #[test]
-fn what_a_query_leads_to() {
+pub(super) fn what_a_query_leads_to() {
     let mut book = book();
     book.case("FR-01 | a Query", &idle(), ask);
     book.case("FR-03 | a release", &idle(), |node| {
@@ -275,7 +263,7 @@ fn what_a_query_leads_to() {
 
 /// FR-12, FR-14, FR-15, FR-16, FR-24, FR-37, FR-50, FR-60, FR-70 in every state that has a permission.
 #[test]
-fn every_end_of_a_permission() {
+pub(super) fn every_end_of_a_permission() {
     let mut book = book();
     for (state, node) in everywhere() {
         book.case(&format!("end | {state}, release"), &node, |node| {
@@ -304,7 +292,7 @@ fn every_end_of_a_permission() {
 
 /// FR-14, FR-15, FR-19, FR-37: every clock in every state that has a permission, with all the others running.
 #[test]
-fn every_clock_of_a_permission() {
+pub(super) fn every_clock_of_a_permission() {
     let mut book = book();
     let patient = |ttl: u64| {
         let mut thresholds = Reactions::default().thresholds;
@@ -319,7 +307,7 @@ fn every_clock_of_a_permission() {
                 let node = patient(ttl);
                 // The old epoch drains until the new one ends.
                 let node = if drains { node.after(|node| node.passes(seconds(5))).after(rekey) } else { node };
-                let last = just_before_the_end(&into(&node));
+                let last = into(&node).just_before_the_end();
                 let with = if drains { ", draining" } else { "" };
                 book.case(&format!("end | {state}{with}, {clock}"), &last, |node| node.passes(seconds(1)));
             }
@@ -334,7 +322,7 @@ fn every_clock_of_a_permission() {
 
 /// FR-11, FR-13, FR-17, FR-18, FR-37, FR-38: what goes on in every state that has a permission.
 #[test]
-fn what_goes_on_in_every_state() {
+pub(super) fn what_goes_on_in_every_state() {
     let mut book = book();
     for (state, node) in everywhere() {
         let node = node.after(|node| node.passes(Duration::from_millis(500)));
@@ -400,7 +388,7 @@ fn what_goes_on_in_every_state() {
 
 /// FR-30 to FR-36, FR-39.
 #[test]
-fn what_a_comparison_leads_to() {
+pub(super) fn what_a_comparison_leads_to() {
     let mut book = book();
     let node = permitted();
     let counted = node.after(|node| arrive(node, 1..21));
@@ -460,7 +448,7 @@ fn what_a_comparison_leads_to() {
 
 /// FR-21, FR-25, FR-40 to FR-44.
 #[test]
-fn what_an_attack_leads_to() {
+pub(super) fn what_an_attack_leads_to() {
     let mut book = book();
     let plain = Reactions::default();
     for (name, reactions) in [
@@ -508,7 +496,7 @@ fn what_an_attack_leads_to() {
 
 /// FR-45, FR-46: what is missing at the end of the epoch before.
 #[test]
-fn what_the_end_of_an_epoch_leads_to() {
+pub(super) fn what_the_end_of_an_epoch_leads_to() {
     let mut book = book();
     let ended = |node: &Node| {
         node.after(|node| {
@@ -567,7 +555,7 @@ fn what_the_end_of_an_epoch_leads_to() {
 
 /// FR-71, FR-72: nothing is left of the volume.
 #[test]
-fn nothing_is_left_for_another_epoch() {
+pub(super) fn nothing_is_left_for_another_epoch() {
     let mut book = book();
     let tight = Terms { limit: Volume(10 * MB), ..terms() };
     let used = permitted_by(&idle(), tight).after(|node| arrive(node, 1..201));

@@ -1,8 +1,6 @@
 //! The router alone: the sender is on one side, the receiver on the other. T is 5 s, so that what is permitted ends after 17.5 s
 //! without a refresh; an old epoch drains for 10 s.
 
-use core::time::Duration;
-
 use gist::api::{NetworkEvent, ReceivedMessage};
 use gist::wire::SessionId;
 use pbs_nslp::router::{LimitRule, Limits, Router, RouterConfig, RouterPolicy};
@@ -19,7 +17,7 @@ type Node = Alone<Router>;
 const OTHER_SPI: u32 = 0x6000;
 const NEWER: SessionId = SessionId([9; 16]);
 
-fn book() -> Book {
+pub(super) fn book() -> Book {
     Book::open("router", include_str!("router.txt"))
 }
 
@@ -114,20 +112,8 @@ fn last_query_by(node: &mut Node, place: usize) {
     node.told(ReceivedMessage { peer: peer(place), peer_handle: handle(place), principal: principal(place), ..last });
 }
 
-/// Nothing is left but the last instant.
-fn just_before_the_end(node: &Node) -> Node {
-    let mut last = node.clone();
-    let mut probe = node.clone();
-    while let Some(at) = probe.core.poll_timeout().filter(|_| !probe.core.sessions().is_empty()) {
-        let span = at.saturating_duration_since(last.now).saturating_sub(Duration::from_millis(1));
-        last.passes(span);
-        probe.passes(at.saturating_duration_since(probe.now));
-    }
-    last
-}
-
 #[test]
-fn invalid_and_old_messages_change_nothing_but_are_told() {
+pub(super) fn invalid_and_old_messages_change_nothing_but_are_told() {
     let mut book = book();
     for (state, node) in [("Idle", idle()), ("WaitP", waiting()), ("Permitted", permitted())] {
         book.case(&format!("FN-00 | {state}"), &node, hears_spoiled);
@@ -142,7 +128,7 @@ fn invalid_and_old_messages_change_nothing_but_are_told() {
 }
 
 #[test]
-fn what_an_idle_router_does() {
+pub(super) fn what_an_idle_router_does() {
     let mut book = book();
     book.case("FN-01 | a Query", &idle(), ask);
     book.case("FN-02 | no room", &idle_with(|config| config.pending = 0), ask);
@@ -167,7 +153,7 @@ fn what_an_idle_router_does() {
 
 /// FN-05 to FN-11, FN-71, FN-72.
 #[test]
-fn what_a_waiting_router_does() {
+pub(super) fn what_a_waiting_router_does() {
     let mut book = book();
     let node = waiting();
     for (name, permission) in short(&permission(&mut node.clone())) {
@@ -202,7 +188,7 @@ fn what_a_waiting_router_does() {
 
 /// FN-05 (replaces), FN-71: the flow's newer session takes over.
 #[test]
-fn a_newer_session_takes_over() {
+pub(super) fn a_newer_session_takes_over() {
     let mut book = book();
     for (state, node) in [("Permitted", permitted()), ("Permitted, draining", draining())] {
         let asked = node.after(|node| ask_in(node, NEWER));
@@ -221,7 +207,7 @@ fn a_newer_session_takes_over() {
 
 /// FN-21 to FN-25, FN-06 and FN-72 under a permission.
 #[test]
-fn what_goes_on_under_a_permission() {
+pub(super) fn what_goes_on_under_a_permission() {
     let mut book = book();
     for (state, node) in [("Permitted", permitted()), ("Permitted, draining", draining())] {
         let live = if state == "Permitted" { SPI } else { OTHER_SPI };
@@ -260,7 +246,7 @@ fn what_goes_on_under_a_permission() {
 
 /// FN-26 to FN-28, FN-70.
 #[test]
-fn every_end_of_a_permission() {
+pub(super) fn every_end_of_a_permission() {
     let mut book = book();
     for (state, node) in [("Permitted", permitted()), ("Permitted, draining", draining())] {
         book.case(&format!("FN-26 | {state}, a denial"), &node, deny);
@@ -276,7 +262,7 @@ fn every_end_of_a_permission() {
             let permission = short(&permission(node)).into_iter().nth(number).unwrap().1;
             hears(node, &permission);
         });
-        book.case(&format!("{rule} | Permitted"), &just_before_the_end(&node), |node| node.passes(seconds(1)));
+        book.case(&format!("{rule} | Permitted"), &node.just_before_the_end(), |node| node.passes(seconds(1)));
         let node = node.after(|node| {
             node.passes(seconds(5));
             let permission = short(&permission(node)).into_iter().nth(number).unwrap().1;
@@ -289,14 +275,14 @@ fn every_end_of_a_permission() {
             let sa = Some(SaParameters { spi: 0x7000, drain: seconds(60), new_epoch: true });
             hears(node, &Permission { defense: Some(forge::key(9)), sa, ..permission });
         });
-        book.case(&format!("{rule} | Permitted, draining"), &just_before_the_end(&node), |node| node.passes(seconds(1)));
+        book.case(&format!("{rule} | Permitted, draining"), &node.just_before_the_end(), |node| node.passes(seconds(1)));
     }
     book.close();
 }
 
 /// FN-31 to FN-33.
 #[test]
-fn what_repairs_do() {
+pub(super) fn what_repairs_do() {
     let mut book = book();
     let node = permitted();
     book.case("FN-31 | the last Query by another peer", &node, |node| last_query_by(node, 5));

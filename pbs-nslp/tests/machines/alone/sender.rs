@@ -18,7 +18,7 @@ type Node = Alone<Sender>;
 
 const OTHER_SPI: u32 = 0x6000;
 
-fn book() -> Book {
+pub(super) fn book() -> Book {
     Book::open("sender", include_str!("sender.txt"))
 }
 
@@ -74,8 +74,33 @@ fn with_way(node: &Node) -> Node {
 }
 
 fn with_ways(node: &Node, paths: &[u8]) -> Node {
-    let way = |path: &u8| Way { path: PathId(*path), covers: Selector::default(), live: true, relay: None };
-    node.after(|node| node.host(|sender, _| sender.set_ways(paths.iter().map(way).collect())))
+    node.after(|node| node.host(|sender, _| sender.set_ways(paths.iter().map(|path| way(*path)).collect())))
+}
+
+fn way(path: u8) -> Way {
+    Way { path: PathId(path), covers: Selector::default(), live: true, relay: None }
+}
+
+/// The way that the flow has gone over to is dead, and another one is left.
+fn way_dies(node: &mut Node) {
+    node.host(|sender, now| {
+        sender.set_ways(vec![Way { live: false, ..way(2) }, way(3)]);
+        sender.way_is_dead(PathId(2), now);
+    });
+}
+
+/// The same, and no other is left.
+fn last_way_dies(node: &mut Node) {
+    node.host(|sender, now| {
+        sender.set_ways(vec![Way { live: false, ..way(2) }]);
+        sender.way_is_dead(PathId(2), now);
+    });
+}
+
+/// The host sleeps, and none of its clocks is looked at meanwhile.
+fn sleeps(node: &mut Node) {
+    node.now += seconds(40);
+    node.host(Sender::handle_timeout);
 }
 
 /// The Query has been called too old, so that it is repeated a second after the last one, which is not over.
@@ -231,7 +256,7 @@ fn packet_at_the_end(node: &mut Node) {
 }
 
 #[test]
-fn invalid_messages_change_nothing_but_are_told() {
+pub(super) fn invalid_messages_change_nothing_but_are_told() {
     let mut book = book();
     book.case("FS-00 | Idle", &denied(), |node| {
         let grant = grant(node);
@@ -245,7 +270,7 @@ fn invalid_messages_change_nothing_but_are_told() {
 }
 
 #[test]
-fn what_an_idle_flow_does() {
+pub(super) fn what_an_idle_flow_does() {
     let mut book = book();
     book.case("FS-01 | first wish", &idle(), want);
     let after_hold = denied().after(|node| node.passes(seconds(2)));
@@ -270,7 +295,7 @@ fn what_an_idle_flow_does() {
 }
 
 #[test]
-fn answers_while_one_is_awaited() {
+pub(super) fn answers_while_one_is_awaited() {
     let mut book = book();
     for (name, node) in [("first", asking()), ("moved", moved())] {
         for (terms, permission) in short(grant(&mut node.clone())) {
@@ -323,12 +348,17 @@ fn strict(node: &Node) -> Node {
 
 /// It is offered a key.
 #[test]
-fn an_algorithm_that_is_refused() {
+pub(super) fn an_algorithm_that_is_refused() {
     let mut book = book();
     for (name, node) in [("first", asking()), ("moved", moved())] {
         book.case(&format!("FS-07 | {name}"), &strict(&node), |node| {
             let grant = rekeyed(grant(node), true);
             hears(node, &grant);
+        });
+        book.case(&format!("FS-07 | {name}, and the host sleeps"), &strict(&node), |node| {
+            let grant = rekeyed(grant(node), true);
+            hears(node, &grant);
+            sleeps(node);
         });
     }
     book.case("FS-07 | of another attempt", &strict(&asking()), |node| {
@@ -343,7 +373,7 @@ fn an_algorithm_that_is_refused() {
 }
 
 #[test]
-fn nobody_answers() {
+pub(super) fn nobody_answers() {
     let mut book = book();
     let time = |node: &mut Node| node.passes(seconds(10));
     let first = |node: &mut Node| node.passes(seconds(5));
@@ -388,9 +418,34 @@ fn nobody_answers() {
     book.close();
 }
 
+#[test]
+pub(super) fn a_way_that_dies() {
+    let mut book = book();
+    let (waiting, again) = (moved(), moved_and_tried());
+    let anew = with_way(&asking_again()).after(|node| node.passes(seconds(10)));
+    for (name, node) in [("moved", &waiting), ("moved, second try", &again), ("nothing was granted", &anew)] {
+        book.case(&format!("FS-36 | WaitP, {name}"), node, way_dies);
+        book.case(&format!("FS-36 | WaitP, {name}, a repetition is due"), &due(node), way_dies);
+        // The routed path has been left already.
+        book.case(&format!("FS-36 | WaitP, {name}, no way is left"), node, last_way_dies);
+    }
+    let granted_there = waiting.after(|node| {
+        let grant = refreshed(grant(node));
+        hears(node, &grant);
+        node.passes(Duration::from_millis(1500));
+    });
+    let repairing = granted_there.after(|node| node.network(NetworkEvent::AssociationLost));
+    let nodes = [("nothing is asked", &granted_there), ("a Query is open", &granted_there.after(want)), ("repairing", &repairing)];
+    for (name, node) in nodes {
+        book.case(&format!("FS-36 | Permitted, {name}"), node, way_dies);
+        book.case(&format!("FS-36 | Permitted, {name}, no way is left"), node, last_way_dies);
+    }
+    book.close();
+}
+
 /// Notices, and the repetition a second after the last Query that was too old.
 #[test]
-fn notices() {
+pub(super) fn notices() {
     let mut book = book();
     let nodes = [("WaitP", asking()), ("Permitted", granted()), ("Permitted, asking", refreshing()), ("Releasing", releasing())];
     for (name, node) in nodes {
@@ -414,11 +469,15 @@ fn notices() {
 }
 
 #[test]
-fn a_flow_that_waits_is_given_up_or_ends() {
+pub(super) fn a_flow_that_waits_is_given_up_or_ends() {
     let mut book = book();
     book.case("FS-15 | a packet", &asking(), packet);
     book.case("FS-16 | first", &asking(), close);
     book.case("FS-16 | moved", &moved(), close);
+    book.case("FS-16 | and the host sleeps", &asking(), |node| {
+        close(node);
+        sleeps(node);
+    });
     book.case("FS-60 | WaitP", &asking(), stop);
     book.case("FS-60 | WaitP, moved", &moved(), stop);
     book.case("FS-60 | Releasing", &releasing(), stop);
@@ -429,7 +488,7 @@ fn a_flow_that_waits_is_given_up_or_ends() {
 }
 
 #[test]
-fn refreshes_under_a_permission() {
+pub(super) fn refreshes_under_a_permission() {
     let mut book = book();
     book.case("FS-20 | a packet", &granted(), packet);
     book.case("FS-21 | nothing is asked", &granted(), |node| node.passes(seconds(13)));
@@ -472,7 +531,7 @@ fn refreshes_under_a_permission() {
 
 /// The repetition of a repair runs while something else happens.
 #[test]
-fn repairs_and_what_ends_them() {
+pub(super) fn repairs_and_what_ends_them() {
     let mut book = book();
     let recent = |node: &Node| node.after(|node| node.now += Duration::from_millis(300));
     book.case("FS-34 | route changed, last Query long ago", &granted(), |node| node.network(NetworkEvent::PeerChanged));
@@ -519,7 +578,7 @@ fn asking_by_wish() -> Node {
 }
 
 #[test]
-fn permissions_that_end() {
+pub(super) fn permissions_that_end() {
     let mut book = book();
     for (name, node) in [("none is open", granted()), ("a Query is open", refreshing())] {
         book.case(&format!("FS-27 | {name}"), &node, |node| {
@@ -527,6 +586,10 @@ fn permissions_that_end() {
             hears(node, &denial);
         });
         book.case(&format!("FS-35 | {name}"), &node, close);
+        book.case(&format!("FS-35 | {name}, and the host sleeps"), &node, |node| {
+            close(node);
+            sleeps(node);
+        });
         book.case(&format!("FS-60 | Permitted, {name}"), &node, stop);
     }
     book.case("FS-27 | for 5 s", &granted(), |node| {
@@ -571,7 +634,7 @@ fn permissions_that_end() {
 }
 
 #[test]
-fn more_is_asked_for() {
+pub(super) fn more_is_asked_for() {
     let mut book = book();
     book.case("FS-30 | first try", &refreshing(), |node| node.passes(seconds(5)));
     book.case("FS-31 | second try, a way is left", &with_way(&refreshing_again()), |node| node.passes(seconds(10)));
@@ -615,7 +678,7 @@ fn more_is_asked_for() {
 }
 
 #[test]
-fn releases() {
+pub(super) fn releases() {
     let mut book = book();
     for (name, node) in [("first try", releasing()), ("second try", releasing_again())] {
         book.case(&format!("FS-50 | {name}"), &node, |node| {
@@ -630,5 +693,7 @@ fn releases() {
     }
     book.case("FS-51 | first try", &releasing(), |node| node.passes(seconds(5)));
     book.case("FS-53 | second try", &releasing_again(), |node| node.passes(seconds(10)));
+    // Both clocks are over before either is looked at, so that GiveUp ends what Answer has begun anew.
+    book.case("FS-53 | the host sleeps", &releasing(), sleeps);
     book.close();
 }

@@ -29,12 +29,20 @@ pub const LEAST_SCORE: f64 = 95.0;
 const SOURCES: [&str; 5] = ["fsm-specs/src", "fsm-specs/tables", "gist", "pbs-nslp", "router-agent/traffic"];
 
 /// What to try.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How many mutants; with none the tests run once, so that it is known what they take.
     pub mutants: usize,
     /// Which of them: the same seed draws the same of the same tables.
     pub seed: u64,
+    /// Only of the transitions whose name begins so ([`Transition::name`]); what comes of these alone is not kept.
+    pub of: Option<String>,
+}
+
+impl Options {
+    fn is_of(&self, transition: &Transition) -> bool {
+        self.of.as_ref().is_none_or(|of| transition.name().starts_with(of.as_str()))
+    }
 }
 
 /// What came of it.
@@ -88,17 +96,21 @@ pub(super) fn run(
     progress("copying the tree, and building all mutants of its tables");
     let copy = scratch.join("tree");
     copy::update(tree, &copy)?;
-    let tests: BTreeSet<String> = transitions.iter().flat_map(|transition| transition.tests.iter().cloned()).collect();
+    let tests = transitions.iter().filter(|transition| options.is_of(transition)).flat_map(|transition| transition.tests.iter().cloned());
+    let tests: BTreeSet<String> = tests.collect();
     let places = binaries::build(&copy, &scratch.join("build"), &tests)?;
     progress(&format!("running the {} tests that name a transition, without a mutant", places.len()));
     let taken = taken(tables, &places, &scratch)?;
     let places_of = tables.iter().enumerate().flat_map(|(number, table)| (0..table.transitions().len()).map(move |place| (number, place)));
-    for (transition, place) in transitions.iter_mut().zip(places_of) {
+    for (transition, place) in transitions.iter_mut().zip(places_of).filter(|(transition, _)| options.is_of(transition)) {
         let by = taken.get(&place).cloned().unwrap_or_default();
         transition.taken_by = Some(transition.tests.iter().filter(|test| by.contains(*test)).cloned().collect());
         transition.mutants = Some(Tried::default());
     }
-    let mutation = mutate(tables, transitions, &places, &excuses, options, progress)?;
+    let mutation = mutate(tables, transitions, &places, &excuses, &options, progress)?;
+    if options.of.is_some() {
+        return Ok(mutation);
+    }
     let kept = |transition: &Transition| {
         (transition.name(), (transition.taken_by.clone().unwrap_or_default(), transition.mutants.unwrap_or_default()))
     };
@@ -167,7 +179,7 @@ fn mutate(
     transitions: &mut [Transition],
     places: &BTreeMap<String, Place>,
     excuses: &[Excuse],
-    options: Options,
+    options: &Options,
     progress: &(impl Fn(&str) + Sync),
 ) -> io::Result<Mutation> {
     let (mut all, mut offset) = (Vec::new(), 0);
@@ -189,6 +201,7 @@ fn mutate(
         return Err(io::Error::other(format!("{excuse} excuses no mutant (or those before it excuse all of them)")));
     }
     let excused = of - all.len();
+    all.retain(|drawn| transitions.get(drawn.transition).is_some_and(|transition| options.is_of(transition)));
     let mut dice = Dice::new(options.seed);
     for left in (1..all.len()).rev() {
         all.swap(left, dice.below(left as u64 + 1) as usize);
