@@ -159,6 +159,6 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
     let verifier = Box::new(Verifier::new(inbound, parts.inbound_checks.clone(), counters.clone())?);
     let (verifier, relay) = relay::around(verifier, config)?;
     let inbound =
-        start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?.admitting(start.admitted());
+        start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?.admitting(start.admitted(), false);
     Ok((vec![outbound, inbound], relay))
 }

@@ -66,6 +66,8 @@ pub(crate) struct Datapath {
     pub observed_queue: u16,
     /// Permissions held at most.
     pub permissions: usize,
+    /// Whether only what belongs to one of them comes to the queue of data.
+    pub shield: bool,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
     /// How much of the kernel's memory for them each may take up.
@@ -81,6 +83,7 @@ impl Default for Datapath {
             data_queue: 2,
             observed_queue: 5,
             permissions: 65_536,
+            shield: false,
             fragments: Fragments::default(),
             reassembly: Reassembly::default(),
             signatures: Signatures::default(),

@@ -110,4 +110,8 @@ impl Settings for Config {
     fn gist(&self) -> &Gist {
         &self.gist
     }
+
+    fn permissions(&self) -> usize {
+        self.datapath.permissions
+    }
 }

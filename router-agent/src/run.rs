@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let observed = modes.observe().then_some(config.datapath.observed_queue);
     let queue = QueueConfig { modes: !modes.are_closed(), observed, ..QueueConfig::new(config.datapath.data_queue) };
-    let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted());
+    let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted(), config.datapath.shield);
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
     let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
@@ -65,7 +65,9 @@ fn rules(config: &Config, parts: &Parts) -> Install {
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let fragments = config.datapath.fragments;
     let observed_queue = config.datapath.observed_queue;
-    let rules = RouterRules { exempt: exempt::rules(&config.exempt), modes, fragments, observed_queue, ..rules };
+    let exempt = exempt::rules(&config.exempt);
+    let (permissions, shield) = (config.datapath.permissions, config.datapath.shield);
+    let rules = RouterRules { exempt, modes, fragments, observed_queue, permissions, shield, ..rules };
     let install = parts.install_rules;
     let install = move |reassembly, socket: &_| install(&RouterRules { reassembly, ..rules.clone() }, socket);
     config.datapath.reassembly.installing(fragments, install)

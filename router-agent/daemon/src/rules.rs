@@ -54,9 +54,11 @@ struct State {
 
 impl Rules {
     /// Puts the rules in place, in the network namespace of the calling thread, and watches over them from then on.
-    pub fn start(role: Role, install: Install, undo: Undo, threads: &Threads) -> Result<Self, RulesError> {
-        let admitted = Admitted::open(role)?;
-        let watch = Watch::start_beside(role, install, Some(admitted.port()?))?;
+    /// `permissions` are the most that it will tell them of.
+    pub fn start(role: Role, install: Install, undo: Undo, permissions: usize, threads: &Threads) -> Result<Self, RulesError> {
+        let admitted = Admitted::at_most(role, permissions)?;
+        // What a former daemon has left is gone with its table.
+        let watch = Watch::start_beside(role, install, Some(admitted.port()))?;
         let state = Arc::new(Mutex::new(State::default()));
         let (shared, refilled) = (Arc::clone(&state), admitted.clone());
         threads.spawn("rules", move || watch_over(watch, &shared, &refilled).to_string()).map_err(RulesError::Thread)?;
@@ -70,6 +72,7 @@ impl Rules {
         let failed = (self.undo)().err();
         traffic::rules::remove(self.role)?;
         state.opened = true;
+        self.admitted.open_up();
         tracing::warn!("opened by request: the filter rules are gone, traffic passes unverified until this daemon starts again");
         if let Some(error) = &failed {
             tracing::error!(%error, "not everything else could be undone");
@@ -82,7 +85,7 @@ impl Rules {
         lock(&self.state).opened
     }
 
-    /// The permissions whose fragments are made whole.
+    /// The permissions that the rules know.
     pub fn admitted(&self) -> &Admitted {
         &self.admitted
     }
@@ -237,7 +240,7 @@ impl Log {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use nix::sched::{CloneFlags, unshare};
@@ -256,21 +259,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_undone_keeps_nobody_from_opening_and_is_told() {
-        let work = || {
-            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                assert!(!in_ci(), "network tests must not be skipped in CI, and network namespaces need root ({error})");
-                let _ = writeln!(std::io::stderr(), "skipped: network namespaces need root ({error})");
-                return;
-            }
+        in_a_namespace(|| {
             let (threads, _ended) = Threads::new();
             let install: Install = Box::new(|socket| HostRules::new(3, 4, 30_270).install_through(socket));
             let undo: Undo = Box::new(|| Err(NetlinkError::NoAnswer("restore routes".into())));
-            let rules = Rules::start(Role::Host, install, undo, &threads).unwrap();
+            let rules = Rules::start(Role::Host, install, undo, 10, &threads).unwrap();
             assert_eq!(rules.open(), Ok(Some(NetlinkError::NoAnswer("restore routes".into()))));
             assert_eq!(traffic::rules::installed(Role::Host), Ok(Installed { ipv4: false, ipv6: false }));
             assert!(rules.is_opened());
+        });
+    }
+
+    /// Does something in a network namespace of its own, if there may be one.
+    pub(crate) fn in_a_namespace(work: impl FnOnce() + Send + 'static) {
+        let inside = || match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => work(),
+            Err(error) => {
+                assert!(!in_ci(), "network tests must not be skipped in CI, and network namespaces need root ({error})");
+                let _ = writeln!(std::io::stderr(), "skipped: network namespaces need root ({error})");
+            }
         };
-        std::thread::spawn(work).join().unwrap();
+        std::thread::spawn(inside).join().unwrap();
     }
 
     /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.

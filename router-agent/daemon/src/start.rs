@@ -38,6 +38,8 @@ pub trait Settings {
     fn identity(&self) -> &Identity;
     /// The signalling transport, with the peer database.
     fn gist(&self) -> &Gist;
+    /// Permissions at the most.
+    fn permissions(&self) -> usize;
 }
 
 /// What a daemon holds before it has queues and signalling.
@@ -80,7 +82,7 @@ impl Start {
         let (threads, ended) = Threads::new();
         // From here on nothing passes that no queue has accepted, whatever becomes of this process: an expired certificate must
         // not leave the node open.
-        let rules = Rules::start(role, install, undo, &threads)?;
+        let rules = Rules::start(role, install, undo, settings.permissions(), &threads)?;
         claim::gist_port_is_privileged()?;
         let credentials = Credentials::load(settings.identity(), settings.gist())?;
         let control = control::listen(settings.control_socket(), role).await?;
@@ -99,7 +101,7 @@ impl Start {
         Datapath::start(name, queue, processor, counters, self.clock, self.wake.clone(), self.credentials.packet_signer())
     }
 
-    /// The permissions whose fragments the rules have made whole: for the worker that judges what arrives.
+    /// The permissions that the rules know: for the worker that judges what arrives.
     pub fn admitted(&self) -> Admitted {
         self.rules.admitted().clone()
     }

@@ -129,13 +129,13 @@ pub fn instant(instant: Instant) -> smoltcp::time::Instant {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use pbs_nslp::wire::{SharedKey, SymmetricAlgorithm};
 
     use super::*;
 
     #[derive(Debug)]
-    struct NoSigner;
+    pub(crate) struct NoSigner;
 
     impl PacketSigner for NoSigner {
         fn algorithm(&self) -> SignatureAlgorithm {

@@ -44,7 +44,7 @@ DropReason {
     NoPermission = "no_permission",
     /// The permission's time is over (TTL, lifetime or drain, whichever ended first).
     Expired = "expired",
-    /// No security association under this destination and SPI.
+    /// No security association under this destination and SPI; before a router's queue, none between these addresses.
     UnknownSpi = "unknown_spi",
     /// The association exists, but for another address pair, protocol or ports (P-153, INV-16).
     FlowMismatch = "flow_mismatch",
@@ -82,7 +82,7 @@ DropReason {
     /// An ICMP error about a number that its flow has not used lately, or about a packet longer than any that it has sent, or with
     /// an MTU that cannot be true.
     ImplausibleError = "implausible_error",
-    /// More ICMP errors of one kind about one flow than are passed on.
+    /// More ICMP errors of one kind about one flow than are passed on, or about flows that a router does not know than it looks at.
     ErrorRate = "error_rate",
     /// An ICMP error longer than one has to be, or one that would still be long when it is cut.
     ErrorTooLarge = "error_too_large",

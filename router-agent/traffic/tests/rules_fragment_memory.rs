@@ -8,7 +8,7 @@ mod raw;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, add_route, address, eventually, link, pair, privileged, receive};
+use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, add_route, address, admit, eventually, flow_of, link, pair, privileged, receive};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 use raw::Raw;
@@ -35,7 +35,7 @@ fn bare_fragments_without_an_spi_take_no_memory_from_permitted_flows() {
     for (from, to, elsewhere) in [(A4, B4, "10.9"), (A6, B6, "fd99")] {
         let (sender, node, mut queue) = receiver();
         let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
-        admitted.admit(from.parse().unwrap(), to.parse().unwrap(), SPI, LASTING);
+        admit(&admitted, from.parse().unwrap(), to.parse().unwrap(), SPI, LASTING);
         let raw = sender.run(|| Raw::open(from));
         assert!(arrives(&mut queue, &raw, (from, to), SPI, 7), "{from}: without an attack");
         // From many, as permitted ones look, each of another datagram.
@@ -79,8 +79,8 @@ fn who_knows_an_spi_harms_datagrams_in_fragments_of_that_flow_alone() {
         assert_eq!(there.octets, if is_set { 64 << 20 } else { 4 << 20 }, "{from}");
         let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
         let destination = to.parse().unwrap();
-        (0..10).for_each(|flow| admitted.admit(from.parse().unwrap(), destination, SPI + flow, LASTING));
-        admitted.admit(other.parse().unwrap(), destination, SPI, LASTING);
+        (0..10).for_each(|flow| admit(&admitted, from.parse().unwrap(), destination, SPI + flow, LASTING));
+        admit(&admitted, other.parse().unwrap(), destination, SPI, LASTING);
         let raw = sender.run(|| Raw::open(from));
         let flood = |flow: u32, size: usize| {
             (0..FLOOD / 10).for_each(|id| raw.send(&first((from, to), 10_000 + id + FLOOD * flow, SPI + flow, size)));
@@ -128,7 +128,7 @@ fn permissions_of_many_sources_together_take_no_more_than_three_quarters_of_the_
         let raw = sender.run(|| Raw::open(from));
         for source in sources {
             for flow in 0..2 {
-                admitted.admit(source.parse().unwrap(), to.parse().unwrap(), SPI + flow, LASTING);
+                admit(&admitted, source.parse().unwrap(), to.parse().unwrap(), SPI + flow, LASTING);
                 (0..300).for_each(|id| raw.send(&bare((source, to), id + 300 * flow, SPI + flow)));
             }
         }
@@ -148,7 +148,7 @@ fn later_fragments_of_no_datagram_spend_no_bucket_of_a_permission() {
     for (from, to) in [(A4, B4), (A6, B6)] {
         let (sender, node, mut queue) = receiver();
         let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
-        admitted.admit(from.parse().unwrap(), to.parse().unwrap(), SPI, LASTING);
+        admit(&admitted, from.parse().unwrap(), to.parse().unwrap(), SPI, LASTING);
         let raw = sender.run(|| Raw::open(from));
         for id in 0..FILLING {
             raw.send(&split(&sealed((from, to), SPI, 400), 200, 10_000 + id).swap_remove(1));
@@ -240,11 +240,11 @@ fn a_permission_that_the_kernel_has_not_taken_is_told_again() {
     // Nobody has installed rules of this role.
     let admitted = node.run(|| Admitted::open(Role::Router).unwrap());
     let [source, destination] = [A4, B4].map(|address| address.parse().unwrap());
-    admitted.admit(source, destination, SPI, LASTING);
+    admit(&admitted, source, destination, SPI, LASTING);
     assert_eq!(admitted.counts(), (0, 1));
     let rules = RouterRules::new(3, DATA, 30_270);
     node.run(|| rules.install().unwrap());
-    admitted.admit(source, destination, SPI, LASTING);
+    admit(&admitted, source, destination, SPI, LASTING);
     assert_eq!(admitted.counts(), (1, 1));
 }
 
@@ -269,13 +269,14 @@ fn a_refresh_that_fails_does_not_have_a_permission_outlive_its_end() {
     };
     let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
     let [source, destination] = [A4, B4].map(|address| address.parse().unwrap());
-    admitted.admit(source, destination, SPI, LASTING);
+    admit(&admitted, source, destination, SPI, LASTING);
     assert!(is_known());
     // Longer than the kernel counts.
-    admitted.admit(source, destination, SPI, Duration::from_secs(20_000_000_000));
+    admit(&admitted, source, destination, SPI, Duration::from_secs(20_000_000_000));
     assert_eq!(admitted.counts(), (1, 1), "the kernel has refused, and keeps what it has");
     assert!(is_known());
-    admitted.forget(source, destination, SPI);
+    admitted.forget(flow_of(source, destination, SPI), SPI);
+    admitted.settled();
     assert!(!is_known());
     assert_eq!(admitted.counts(), (0, 1));
 }
@@ -289,7 +290,7 @@ fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {
     let (sender, node, mut queue) = receiver();
     let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
     let install = || Box::new(|socket: &_| HostRules::new(3, DATA, 30_270).install_through(socket));
-    let mut watch = node.run(|| Watch::start_beside(Role::Host, install(), Some(admitted.port().unwrap())).unwrap());
+    let mut watch = node.run(|| Watch::start_beside(Role::Host, install(), Some(admitted.port())).unwrap());
     let raw = sender.run(|| Raw::open(A4));
     let mut id = 0;
     // More than the buckets of others let in.
@@ -304,7 +305,7 @@ fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {
     let [source, destination] = [A4, B4].map(|address| address.parse().unwrap());
     assert!(!all_arrive(&mut queue));
     for _ in 0..3 {
-        admitted.admit(source, destination, SPI, LASTING);
+        admit(&admitted, source, destination, SPI, LASTING);
     }
     assert_eq!(admitted.counts(), (1, 0));
     assert!(!watch.is_disturbed().unwrap());
@@ -312,15 +313,21 @@ fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {
     watch.restore().unwrap();
     assert!(!all_arrive(&mut queue));
     admitted.refill();
+    admitted.settled();
     assert!(all_arrive(&mut queue) && !watch.is_disturbed().unwrap());
-    admitted.forget(source, destination, SPI);
+    admitted.forget(flow_of(source, destination, SPI), SPI);
+    admitted.settled();
     assert_eq!(admitted.counts(), (0, 0));
     assert!(!all_arrive(&mut queue));
     let start = Instant::now();
-    (0..1000).for_each(|spi| admitted.admit(source, destination, 4096 + spi, LASTING));
+    for spi in 4096..5096 {
+        admitted.admit(flow_of(source, destination, spi), spi, LASTING);
+    }
+    admitted.settled();
     eprintln!("1000 permissions are made known in {:?}", start.elapsed());
     assert_eq!(admitted.counts(), (1000, 0));
     admitted.refill();
+    admitted.settled();
     assert_eq!(admitted.counts(), (1000, 0));
 }
 

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::time::Instant;
 
-use namespace::{Namespace, QUIET, SOON, add_route, address, eventually, link, privileged, receive, seconds_since};
+use namespace::{Namespace, QUIET, SOON, add_route, address, admit, eventually, link, privileged, receive, seconds_since};
 use raw::Raw;
 use traffic::rules::{self, Admitted, At, Bucket, Exempt, Role, RouterRules};
 
@@ -107,8 +107,9 @@ fn large_packets_under_made_up_spis_do_not_use_up_what_is_said_of_the_size_of_pe
     let admitted = path.router.run(|| Admitted::open(Role::Router).unwrap());
     for [_, router, receiver, neighbour] in FAMILIES {
         path.router.run(|| RouterRules { own_errors: OWN_ERRORS, ..RouterRules::new(1, 2, PORT) }.install().unwrap());
-        admitted.admit(receiver.parse().unwrap(), neighbour.parse().unwrap(), SPI, SOON * 10);
+        admit(&admitted, receiver.parse().unwrap(), neighbour.parse().unwrap(), SPI, SOON * 10);
         admitted.refill();
+        admitted.settled();
         let raw = path.sender.run(|| Raw::open(router));
         let errors = |spis: &[u32], bucket: Bucket| {
             path.quiet();

@@ -65,6 +65,7 @@ fn datagrams_of_every_size_arrive_under_a_permission_and_none_without() {
     }
     // Each family's datagram before its permission, and the one after its removal.
     assert_eq!(path.sender.out_counters.dropped(DropReason::NotAsked).packets, 4);
+    assert_eq!(path.admitted[0].dropped(), Some(Vec::new()), "nothing without AH comes to the router");
     assert_eq!(path.router_counters.all_dropped().map(|(_, count)| count.packets).sum::<u64>(), 0);
 }
 
@@ -192,7 +193,7 @@ impl Path {
         }
         router.sysctl("net/ipv4/ip_forward", "1");
         router.sysctl("net/ipv6/conf/all/forwarding", "1");
-        router.run(|| RouterRules::new(1, DATA, 30_270).install().unwrap());
+        router.run(|| RouterRules { shield: true, ..RouterRules::new(1, DATA, 30_270) }.install().unwrap());
         let router_counters = Arc::new(Counters::default());
         let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
         let worker = worker(&router, DATA, Box::new(verifier), clock, &router_counters);
@@ -213,7 +214,8 @@ impl Path {
             expires_at: self.clock.now() + Duration::from_secs(600).into(),
         };
         for admitted in &self.admitted {
-            admitted.admit(from.ip(), to.ip(), grant.spi, Duration::from_secs(600));
+            admitted.admit(grant.flow, grant.spi, Duration::from_secs(600));
+            admitted.settled();
         }
         let install = || Update::Install { token: 1, grant: grant.clone() };
         for worker in self.workers(from) {

@@ -39,7 +39,7 @@ pub(super) fn chains(queue: u16, bucket: Bucket, table: &mut Table) -> &'static 
     const FIRST: &str = "out-flow";
     const OF_A_USER: &str = "out-asking";
     const OF_NOBODY: &str = "out-asking-others";
-    table.sets.push(Set { name: PERMITTED.into(), key: Key::Flow, is_map: false, timeout: PREFERRED });
+    table.sets.push(Set::new(PERMITTED.into(), Key::Flow, PREFERRED));
     table.add_bucket(OF_NOBODY, bucket, Interface::Leaving, Expression::Queue(queue));
     table.add_buckets(OF_A_USER, bucket, Key::Owner, Expression::Queue(queue), Some(OF_NOBODY));
     let family = table.family;

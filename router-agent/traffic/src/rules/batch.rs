@@ -115,7 +115,7 @@ fn new_set(batch: &mut Batch, role: Role, family: Family, set: &Set, id: u32) {
             writer.put_be32(6, INTEGER);
             writer.put_be32(7, 4);
         }
-        writer.nest(9, |description| description.put_be32(1, set.key.capacity()));
+        writer.nest(9, |description| description.put_be32(1, set.capacity));
         writer.put_be32(10, id);
         writer.put_be64(11, set.timeout);
     });

@@ -141,14 +141,20 @@ impl Exempt {
     /// Which forwarded packets it is: those to a service beyond this router if it `asks`, else those from it. The interface is that
     /// of whoever opens.
     pub(super) fn forwarded(&self, asks: bool, family: Family) -> Option<Vec<Expression>> {
+        let test = self.forwarded_before_routing(asks, family)?;
+        let leaving = self.interface.iter().filter(|_| !asks).flat_map(|name| interface(Interface::Leaving, name));
+        Some(test.into_iter().chain(leaving).collect())
+    }
+
+    /// The same as far as it can be told before it is known by which interface a packet leaves.
+    pub(super) fn forwarded_before_routing(&self, asks: bool, family: Family) -> Option<Vec<Expression>> {
         if self.at != At::Beyond || matches!((self.protocol, family), (ICMP, Family::Ipv6) | (ICMPV6, Family::Ipv4)) {
             return None;
         }
-        let (of_service, of_opener) =
-            if asks { (Interface::Leaving, Interface::Arriving) } else { (Interface::Arriving, Interface::Leaving) };
+        let of_service = if asks { Interface::Leaving } else { Interface::Arriving };
         let mut test = protocol(self.protocol);
         test.extend(remote(family, of_service, self.peer?)?);
-        test.extend(self.interface.iter().flat_map(|name| interface(of_opener, name)));
+        test.extend(self.interface.iter().filter(|_| asks).flat_map(|name| interface(Interface::Arriving, name)));
         test.extend(self.service(asks));
         Some(test)
     }

@@ -91,7 +91,7 @@ fn made_whole(reassembly: &Reassembly, observed: bool, table: &mut Table) -> Vec
 fn of_permissions(reassembly: &Reassembly, table: &mut Table) {
     let family = table.family;
     let rest = u64::from(reassembly.memory(family).wait.clamp(1, 5)).saturating_mul(1000);
-    table.sets.push(Set { name: BEGUN.into(), key: Key::Datagram, is_map: true, timeout: rest });
+    table.sets.push(Set { is_map: true, ..Set::new(BEGUN.into(), Key::Datagram, rest) });
     let mut within = |name: &'static str, key, bucket| {
         let set = Set::of_buckets(name.into(), key, bucket);
         let limit = Expression::Limit { set: name.into(), timeout: set.timeout, bucket, unit: Unit::Packets };

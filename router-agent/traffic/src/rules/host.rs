@@ -8,6 +8,7 @@ use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, fragmented, 
 use super::fragments;
 use super::peers;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use crate::table::DEFAULT_CAPACITY;
 
 /// Priority of the chain that queues what the host sends.
 pub(super) const OUTBOUND: i32 = -150;
@@ -19,7 +20,7 @@ const BACK: i32 = -310;
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let mut table = Table::new(family);
-    table.sets.push(admitted::set());
+    table.sets.push(admitted::set(DEFAULT_CAPACITY));
     table.sets.extend(peers::sets());
     let mut outbound = relayed(rules);
     outbound.push(Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()]));

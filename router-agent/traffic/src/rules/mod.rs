@@ -31,11 +31,13 @@ mod peers;
 mod plan;
 mod reassembly;
 mod router;
+mod shield;
 mod watch;
 
 use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::table::DEFAULT_CAPACITY;
 
-pub use admitted::Admitted;
+pub use admitted::{Admitted, Ticket};
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};
@@ -133,6 +135,11 @@ pub struct RouterRules {
     pub fragments: Fragments,
     /// How much of the kernel's memory for them each may take up.
     pub reassembly: Reassembly,
+    /// Permissions that the rules have room for at the least.
+    pub permissions: usize,
+    /// Whether only what belongs to one of the permissions ([`Admitted`]) comes to the data queue, and everything else is dropped before
+    /// it, or asks for its trickle. Otherwise whoever verifies judges everything. What is observed is judged in any case.
+    pub shield: bool,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -168,7 +175,8 @@ pub struct HostRules {
 }
 
 impl RouterRules {
-    /// Rules for these queues and this port of associations, with the default buckets. What is observed has no queue of its own.
+    /// Rules for these queues and this port of associations, with the default buckets and without a shield. What is observed has no queue of
+    /// its own.
     pub fn new(signalling_queue: u16, data_queue: u16, association_port: u16) -> Self {
         Self {
             signalling_queue,
@@ -183,6 +191,8 @@ impl RouterRules {
             modes: Modes::CLOSED,
             fragments: Fragments::Reassemble,
             reassembly: Reassembly::default(),
+            permissions: DEFAULT_CAPACITY,
+            shield: false,
         }
     }
 

@@ -4,10 +4,10 @@
 //! then measured in octets, for each source and for the interface. Observe: everything goes up, and passes also if nobody listens;
 //! what is too much to be judged passes unjudged, and is counted. Closed, and open without a daemon: nothing.
 
-use super::RouterRules;
 use super::expression::{Expression, host, interface, protocol};
 use super::key::Key;
 use super::plan::{Base, Bucket, Chain, Hook, Interface, Policy, Rule, Table};
+use super::{RouterRules, shield};
 use crate::mode::{BITS, OBSERVE, OPEN, TRICKLE};
 
 const AH: u8 = 51;
@@ -77,7 +77,10 @@ const TRICKLE_CHAIN: &str = "trickle";
 pub(super) fn forward(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
     let queue = rules.data_queue;
     if rules.modes.are_closed() {
-        return vec![Rule::new("data", [vec![Expression::Counter, Expression::Queue(queue)]])];
+        return match rules.shield {
+            true => shield::behind_routing(&Expression::Queue(queue), table),
+            false => vec![Rule::new("data", [vec![Expression::Counter, Expression::Queue(queue)]])],
+        };
     }
     let chain = |mode| match mode {
         Mode::Closed => CLOSED_CHAIN,
@@ -90,8 +93,11 @@ pub(super) fn forward(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
     };
     let mut list: Vec<Rule> = rules.modes.interfaces.iter().map(towards).collect();
     list.push(Rule::new("data", [vec![Expression::Counter, Expression::Jump(chain(rules.modes.others).into())]]));
-    closed(queue, table);
-    open(queue, table);
+    if rules.shield {
+        shield::add(&Expression::Queue(queue), table);
+    }
+    closed(rules, table);
+    open(rules, table);
     observe(rules.observed_queue, table);
     trickle(&rules.modes, table);
     table.chains.push(behind_the_queue());
@@ -119,22 +125,29 @@ fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain { name: name.into(), base: None, rules }
 }
 
-fn closed(queue: u16, table: &mut Table) {
-    let rules = vec![Rule::new("closed", [say(0)]), Rule::new("data", [vec![Expression::Counter, Expression::Queue(queue)]])];
-    table.chains.push(chain(CLOSED_CHAIN, rules));
+fn closed(rules: &RouterRules, table: &mut Table) {
+    let queue = Expression::Queue(rules.data_queue);
+    let mut list = vec![Rule::new("closed", [say(0)])];
+    match rules.shield {
+        true => list.extend([shield::permitted(queue, table.family), shield::not_permitted(), shield::without_permission()]),
+        false => list.push(Rule::new("data", [vec![Expression::Counter, queue]])),
+    }
+    table.chains.push(chain(CLOSED_CHAIN, list));
 }
 
-fn open(queue: u16, table: &mut Table) {
+fn open(rules: &RouterRules, table: &mut Table) {
+    let queue = || Expression::Queue(rules.data_queue);
     const OF_ALL: &str = "without-ah-all";
     const OF_EACH: &str = "without-ah";
-    table.add_bucket(OF_ALL, ALL_ASKING, Interface::Leaving, Expression::Queue(queue));
+    table.add_bucket(OF_ALL, ALL_ASKING, Interface::Leaving, queue());
     table.add_buckets(OF_EACH, ASKING, Key::Source(Interface::Leaving), Expression::Jump(OF_ALL.into()), None);
-    let rules = vec![
-        Rule::new("open", [say(OPEN)]),
-        Rule::new("data", [protocol(AH), vec![Expression::Counter, Expression::Queue(queue)]]),
-        Rule::new("without AH", [vec![Expression::Jump(OF_EACH.into())]]),
-    ];
-    table.chains.push(chain(OPEN_CHAIN, rules));
+    let mut list = vec![Rule::new("open", [say(OPEN)])];
+    match rules.shield {
+        true => list.extend([shield::permitted(queue(), table.family), shield::not_permitted()]),
+        false => list.push(Rule::new("data", [protocol(AH), vec![Expression::Counter, queue()]])),
+    }
+    list.push(Rule::new("without AH", [vec![Expression::Jump(OF_EACH.into())]]));
+    table.chains.push(chain(OPEN_CHAIN, list));
 }
 
 fn observe(queue: u16, table: &mut Table) {

@@ -30,12 +30,7 @@ pub(super) struct Openings {
 
 /// The sets themselves.
 pub(super) fn sets() -> [Set; 2] {
-    [(PEERS, PEER_KEPT), (WRITTEN_TO, WRITTEN_TO_KEPT)].map(|(name, timeout)| Set {
-        name: name.into(),
-        key: Key::SourceAddress,
-        is_map: false,
-        timeout,
-    })
+    [(PEERS, PEER_KEPT), (WRITTEN_TO, WRITTEN_TO_KEPT)].map(|(name, timeout)| Set::new(name.into(), Key::SourceAddress, timeout))
 }
 
 /// Keeps the source of a segment of an association, and goes on.

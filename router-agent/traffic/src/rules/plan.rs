@@ -160,7 +160,7 @@ pub(super) struct Table {
     pub(super) chains: Vec<Chain>,
 }
 
-/// A set that rules fill from packets.
+/// A set that rules fill from packets, or a daemon from what it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Set {
     pub(super) name: Cow<'static, str>,
@@ -169,6 +169,8 @@ pub(super) struct Set {
     pub(super) is_map: bool,
     /// How long an element is kept after it was used last, in milliseconds.
     pub(super) timeout: u64,
+    /// Elements at the most.
+    pub(super) capacity: u32,
 }
 
 impl Set {
@@ -176,12 +178,17 @@ impl Set {
     /// Anybody can make sources and ports up: their places are to be free soon.
     const LEAST_TIMEOUT_OF_A_SOURCE: u64 = 3000;
 
+    /// A set of keys alone.
+    pub(super) const fn new(name: Cow<'static, str>, key: Key, timeout: u64) -> Self {
+        Self { name, key, is_map: false, timeout, capacity: key.capacity() }
+    }
+
     /// A set that keeps buckets, each until it would be full again, so that forgetting it grants nothing.
     pub(super) fn of_buckets(name: Cow<'static, str>, key: Key, bucket: Bucket) -> Self {
         let full_again = u64::from(bucket.burst).saturating_mul(1000).div_ceil(u64::from(bucket.rate.max(1)));
         let made_up = matches!(key, Key::Source(_) | Key::SourceNetwork(_) | Key::Destination(_) | Key::Connection(_) | Key::Peer(_));
         let least = if made_up { Self::LEAST_TIMEOUT_OF_A_SOURCE } else { Self::LEAST_TIMEOUT };
-        Self { name, key, is_map: false, timeout: full_again.saturating_add(1000).max(least) }
+        Self::new(name, key, full_again.saturating_add(1000).max(least))
     }
 }
 

@@ -11,6 +11,7 @@ use super::mode;
 use super::observe;
 use super::peers;
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::shield;
 use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
 
 const ICMP: u8 = 1;
@@ -22,7 +23,7 @@ const NO_WAYS: u32 = 0;
 /// The router's table in one family.
 pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let mut table = Table::new(family);
-    table.sets.push(admitted::set());
+    table.sets.extend([admitted::set(rules.permissions), admitted::flows(rules.permissions)]);
     table.sets.extend(peers::sets());
     let to_queue = || Expression::Queue(rules.signalling_queue);
     table.add_bucket("signalling", rules.signalling, Interface::Arriving, to_queue());
@@ -35,7 +36,9 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let forward = forward(rules, &mut table);
     let output = output(rules, &mut table);
     fragments::chains(rules.fragments, &rules.reassembly, rules.modes.observe(), &mut table);
-    table.chains.extend([interception(family), reassembly_chain(), forward, input, output]);
+    table.chains.extend([interception(family), reassembly_chain()]);
+    table.chains.extend(shield::before_routing(rules, family));
+    table.chains.extend([forward, input, output]);
     observe::spare(&rules.modes, &mut table);
     table
 }

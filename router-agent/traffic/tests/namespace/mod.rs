@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
+use traffic::flow::Flow;
 use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, REPLACE, Socket, Writer};
 use traffic::processor::PacketId;
 use traffic::queue::{Delivery, Queue, ReceiveBuffer};
+use traffic::rules::Admitted;
 
 /// How long a test waits for something that is to come, however busy the machine is.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -196,6 +198,18 @@ mod option {
 
     sockopt_impl!(Ipv4PathMtuDiscovery, SetOnly, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int);
     sockopt_impl!(Ipv6PathMtuDiscovery, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int);
+}
+
+/// Has the rules know an SPI between two addresses, that of some flow.
+pub fn admit(admitted: &Admitted, source: IpAddr, destination: IpAddr, spi: u32, lasts: Duration) {
+    admitted.admit(flow_of(source, destination, spi), spi, lasts);
+    admitted.settled();
+}
+
+/// The flow that an SPI belongs to in these tests.
+pub fn flow_of(source: IpAddr, destination: IpAddr, spi: u32) -> Flow {
+    let [.., high, low] = spi.to_be_bytes();
+    Flow { source, destination, protocol: 17, source_port: u16::from_be_bytes([high, low]), destination_port: 9000 }
 }
 
 /// A packet with its own copy of the payload.

@@ -26,7 +26,7 @@ use super::generator::{self, Pace, SPI, Stock};
 use super::way::{Made, QUEUE, Way};
 use crate::bench::pairs::Sample;
 use crate::bench::processor::{self, Thread};
-use crate::network::namespace::Lifetime;
+use crate::network::namespace::{Lifetime, Namespace};
 use crate::remains::Remainder;
 
 /// One of those that are compared.
@@ -70,7 +70,7 @@ pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) 
     let packets = stock.sealed(algorithm)?;
     let flood = || {
         let took = made.sender.run(|| generator::send(packets, pace))?;
-        drained(made)?;
+        drained(&made.router)?;
         Ok(took)
     };
     let (done, took) = match consumer {
@@ -89,9 +89,9 @@ pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) 
 }
 
 /// Waits until nothing waits in the queue any more.
-fn drained(made: &Made) -> io::Result<()> {
+pub(super) fn drained(router: &Namespace) -> io::Result<()> {
     let limit = Wall::now() + Duration::from_secs(10);
-    while made.router.run(|| kernel_statistics(QUEUE))?.is_some_and(|queue| queue.waiting > 0) {
+    while router.run(|| kernel_statistics(QUEUE))?.is_some_and(|queue| queue.waiting > 0) {
         if Wall::now() > limit {
             return Err(io::Error::other("the queue does not get empty"));
         }
@@ -118,10 +118,10 @@ fn by_worker(made: &Made, processor: Box<dyn PacketProcessor>, flood: impl Fn() 
 
 /// What is known of a worker's thread from outside.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     /// It, and its time on a processor before the first packet.
     thread: OnceLock<(Thread, Duration)>,
-    packets: AtomicU64,
+    pub(super) packets: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -133,9 +133,9 @@ impl Told {
 }
 
 /// A processor whose thread keeps to the second processor, and whose packets are counted once a batch.
-struct Watched {
-    processor: Box<dyn PacketProcessor>,
-    told: Arc<Told>,
+pub(super) struct Watched {
+    pub(super) processor: Box<dyn PacketProcessor>,
+    pub(super) told: Arc<Told>,
 }
 
 impl PacketProcessor for Watched {

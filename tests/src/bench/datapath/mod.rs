@@ -7,6 +7,7 @@ mod compute;
 mod consumer;
 mod generator;
 mod look_up;
+mod shield;
 mod way;
 
 use std::sync::Arc;
@@ -73,6 +74,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     trials.extend(compute::trials());
     trials.extend(look_up::trials());
+    trials.extend(shield::trials());
     trials
 }
 

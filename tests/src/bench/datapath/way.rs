@@ -44,20 +44,26 @@ impl Way {
 
 impl Made {
     fn new() -> io::Result<Self> {
-        const MTU: u32 = 1500;
-        let [sender, router, sink] = [Namespace::create("sender")?, Namespace::create("router")?, Namespace::create("sink")?];
-        let at = |a, b, c, d| [(IpAddr::from([a, b, c, d]), 24)];
-        let (near, far) = (at(192, 168, 20, 254), at(192, 168, 21, 254));
-        let [source, destination] = [SOURCE, DESTINATION].map(|address| [(IpAddr::from(address), 24)]);
-        let end = |host, interface, addresses| End { host, interface, addresses };
-        link::join(end(&sender, "near0", &source), end(&router, "near1", &near), MTU)?;
-        // Both ends of a link are made in one host, so that no name may be there twice.
-        link::join(end(&router, "far0", &far), end(&sink, "far1", &destination), MTU)?;
-        link::add_default_route(&sender, IpAddr::from([192, 168, 20, 254]))?;
-        router.write_setting("net/ipv4/ip_forward", "1")?;
+        let [sender, router, sink] = namespaces()?;
         router.run(|| Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(rules())).map_err(io::Error::other))?;
         Ok(Self { sender, router, _sink: sink })
     }
+}
+
+/// Sender, router and sink, without any rules.
+pub(super) fn namespaces() -> io::Result<[Namespace; 3]> {
+    const MTU: u32 = 1500;
+    let [sender, router, sink] = [Namespace::create("sender")?, Namespace::create("router")?, Namespace::create("sink")?];
+    let at = |a, b, c, d| [(IpAddr::from([a, b, c, d]), 24)];
+    let (near, far) = (at(192, 168, 20, 254), at(192, 168, 21, 254));
+    let [source, destination] = [SOURCE, DESTINATION].map(|address| [(IpAddr::from(address), 24)]);
+    let end = |host, interface, addresses| End { host, interface, addresses };
+    link::join(end(&sender, "near0", &source), end(&router, "near1", &near), MTU)?;
+    // Both ends of a link are made in one host, so that no name may be there twice.
+    link::join(end(&router, "far0", &far), end(&sink, "far1", &destination), MTU)?;
+    link::add_default_route(&sender, IpAddr::from([192, 168, 20, 254]))?;
+    router.write_setting("net/ipv4/ip_forward", "1")?;
+    Ok([sender, router, sink])
 }
 
 /// AH that is forwarded goes to the queue, and is dropped if nobody listens.

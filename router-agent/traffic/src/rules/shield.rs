@@ -1,0 +1,158 @@
+//! What cannot be permitted does not reach user space: of what is forwarded only packets whose addresses and SPI belong to a live permission
+//! ([`Admitted`](super::Admitted)), and few ICMP errors that may be about such packets, go up to the data queue.
+//!
+//! If every interface is closed the shield stands in PREROUTING, behind reassembly, so that a fragment is judged with its datagram: what
+//! is dropped there costs least. Where what becomes of a packet depends on the interface by which it leaves it stands in FORWARD, before
+//! the queue. The exemptions of X-58 and what is for the router itself are let by.
+//!
+//! Each rule that drops is named by the reason ([`DropReason`]) by which the verifier would drop the packet, whose table has the same
+//! permissions; but under an SPI that lives between other addresses it is `unknown_spi` here.
+
+use super::admitted::{ADMITTED, FLOWS};
+use super::class;
+use super::expression::{ADDRESS_UNICAST, Expression, destination_port, host, interface, protocol};
+use super::key::{Key, flow_without_ports};
+use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
+use crate::counters::Count;
+use crate::reason::DropReason;
+use crate::rules::RuleCounter;
+
+const AH: u8 = 51;
+const UDP: u8 = 17;
+/// Whose headers begin with two ports (TCP, UDP, DCCP, SCTP, UDP-Lite), as the verifier tells flows apart.
+const WITH_PORTS: [u8; 5] = [6, UDP, 33, 132, 136];
+
+/// Behind reassembly, before connection tracking.
+const PRIORITY: i32 = -299;
+const BEFORE_ROUTING: &str = "shield-before-routing";
+const BEHIND_ROUTING: &str = "forward";
+const NOT_PERMITTED: &str = "shield";
+const ERRORS: &str = "shield-errors";
+const ERRORS_OF_ONE: &str = "shield-errors-permitted";
+const ERRORS_OF_OTHERS: &str = "shield-errors-others";
+/// What names packets that pass the shield.
+const PASSED: &str = "permitted";
+
+/// ICMP errors that quote packets of one permission: more than the verifier passes on of them.
+const OF_ONE: Bucket = Bucket::new(50, 50);
+/// Of others that arrive by one interface: AH may stand in a quote behind extension headers, or in a tunnel.
+const OF_OTHERS: Bucket = Bucket::new(200, 100);
+
+/// The chain for a router all of whose interfaces are closed.
+pub(super) fn before_routing(rules: &RouterRules, family: Family) -> Option<Chain> {
+    if !rules.shield || !rules.modes.are_closed() {
+        return None;
+    }
+    let pass = |test: Vec<Expression>| [test, vec![Expression::Accept]];
+    let mut list = vec![
+        permitted(Expression::Accept, family),
+        Rule::new("loopback", pass(interface(Interface::Arriving, "lo"))),
+        Rule::new("passed signalling", pass(passed_signalling())),
+    ];
+    list.extend(to_nodes_of_the_link(family).map(|test| Rule::new("for this node", pass(test))));
+    // Also what cannot be routed, which goes no further.
+    let not_forwarded = vec![Expression::LoadDestinationType, Expression::Unequal(host(ADDRESS_UNICAST))];
+    list.push(Rule::new("for this node", pass(not_forwarded)));
+    for exempt in &rules.exempt {
+        // Its bucket stands in FORWARD.
+        let tests = [true, false].into_iter().filter_map(|asks| exempt.forwarded_before_routing(asks, family));
+        list.extend(tests.map(|test| Rule::new(format!("exempt {}", exempt.name), pass(test))));
+    }
+    list.extend([not_permitted(), without_permission()]);
+    let base = Base { hook: Hook::Prerouting, priority: PRIORITY, kind: "filter", policy: Policy::Accept };
+    Some(Chain { name: BEFORE_ROUTING.into(), base: Some(base), rules: list })
+}
+
+/// The rules that end FORWARD behind [`before_routing`]: to the queue with what has passed the shield. What else comes so far, as
+/// multicast does where it is routed, goes no further.
+pub(super) fn behind_routing(queue: &Expression, table: &mut Table) -> Vec<Rule> {
+    add(&Expression::Accept, table);
+    let data = |test| Rule::new("data", [test, vec![Expression::Counter, queue.clone()]]);
+    let errors = errors(table.family);
+    std::iter::once(protocol(AH)).chain(errors).map(data).chain([without_permission()]).collect()
+}
+
+/// Packets of a live permission.
+pub(super) fn permitted(then: Expression, family: Family) -> Rule {
+    Rule::new(PASSED, [protocol(AH), Key::Association.load(family), vec![Expression::Known(ADMITTED.into()), Expression::Counter, then]])
+}
+
+/// Goes to [`add`]'s chain, and comes back with packets that claim no permission, belong to none, and are no ICMP errors.
+pub(super) fn not_permitted() -> Rule {
+    Rule::new("not permitted", [vec![Expression::Jump(NOT_PERMITTED.into())]])
+}
+
+/// Drops what [`not_permitted`] has left.
+pub(super) fn without_permission() -> Rule {
+    drops(DropReason::NoPermission, Vec::new())
+}
+
+/// Adds the chains for packets that are not [`permitted`]; `then` is what becomes of ICMP errors.
+pub(super) fn add(then: &Expression, table: &mut Table) {
+    let family = table.family;
+    // Its last rule is for what is above the bucket.
+    table.add_buckets(ERRORS_OF_ONE, OF_ONE, Key::QuotedAssociation, then.clone(), None);
+    table.add_bucket(ERRORS_OF_OTHERS, OF_OTHERS, Interface::Arriving, then.clone());
+    let quoted = [Key::QuotedAssociation.load(family), vec![Expression::Known(ADMITTED.into())]].concat();
+    let errors_by_quote = vec![
+        Rule::new("of a permission", [quoted, vec![Expression::Jump(ERRORS_OF_ONE.into())]]),
+        Rule::new("of others", [vec![Expression::Jump(ERRORS_OF_OTHERS.into())]]),
+    ];
+    table.chains.push(Chain { name: ERRORS.into(), base: None, rules: errors_by_quote });
+    let known = |load: Vec<Expression>| [load, vec![Expression::Known(FLOWS.into())]].concat();
+    let with_ports = |of| drops(DropReason::MissingAh, known([protocol(of), Key::Flow.load(family)].concat()));
+    let mut rules = vec![
+        drops(DropReason::UnknownSpi, [protocol(AH), Key::Association.load(family)].concat()),
+        // Too short for an SPI.
+        drops(DropReason::Malformed, protocol(AH)),
+    ];
+    rules.extend(errors(family).map(|test| Rule::new("icmp errors", [test, vec![Expression::Jump(ERRORS.into())]])));
+    rules.extend(WITH_PORTS.map(with_ports));
+    rules.push(drops(DropReason::MissingAh, known(flow_without_ports(family, false))));
+    table.chains.push(Chain { name: NOT_PERMITTED.into(), base: None, rules });
+}
+
+/// What the rules have dropped instead of the verifier, by reason.
+pub(super) fn dropped(counters: &[RuleCounter]) -> Vec<(DropReason, Count)> {
+    let reason = |counter: &RuleCounter| match (&*counter.chain, &*counter.rule) {
+        (ERRORS_OF_ONE | ERRORS_OF_OTHERS, "above the bucket") => Some(DropReason::ErrorRate),
+        (NOT_PERMITTED | BEFORE_ROUTING | BEHIND_ROUTING | "forward-closed", word) => {
+            DropReason::ALL.iter().copied().find(|reason| reason.word() == word)
+        }
+        _ => None,
+    };
+    let sum = |of: DropReason| {
+        let counted = counters.iter().filter(|counter| reason(counter) == Some(of));
+        counted.fold(Count::default(), |sum, counter| Count {
+            packets: sum.packets.saturating_add(counter.packets),
+            bytes: sum.bytes.saturating_add(counter.bytes),
+        })
+    };
+    DropReason::ALL.iter().map(|reason| (*reason, sum(*reason))).filter(|(_, count)| count.packets > 0).collect()
+}
+
+fn drops(reason: DropReason, test: Vec<Expression>) -> Rule {
+    Rule::new(reason.word(), [test, vec![Expression::Counter, Expression::Drop]])
+}
+
+fn passed_signalling() -> Vec<Expression> {
+    [vec![Expression::LoadMark, Expression::Equal(host(SIGNALLING_PASSED))], protocol(UDP), destination_port(GIST_PORT)].concat()
+}
+
+/// IPv6 link-local and multicast, without a look at the routing table.
+fn to_nodes_of_the_link(family: Family) -> impl Iterator<Item = Vec<Expression>> {
+    let prefix = |mask: [u8; 2], value: [u8; 2]| {
+        vec![Expression::LoadNetwork { offset: 24, len: 2 }, Expression::Mask(mask.to_vec()), Expression::Equal(value.to_vec())]
+    };
+    let tests = [prefix([0xff, 0xc0], [0xfe, 0x80]), prefix([0xff, 0], [0xff, 0])];
+    tests.into_iter().filter(move |_| family == Family::Ipv6)
+}
+
+fn errors(family: Family) -> impl Iterator<Item = Vec<Expression>> {
+    match family {
+        Family::Ipv4 => class::icmp_errors(),
+        Family::Ipv6 => class::icmpv6_errors(),
+    }
+    .into_iter()
+}
