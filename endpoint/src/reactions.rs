@@ -120,13 +120,14 @@ mod tests {
     fn each_threshold_and_choice_of_the_file_is_the_one_that_counts() {
         let file = serde_json::json!({
             "on_attack": "revoke", "on_overrun": "escalate", "path_changes": 1, "delay": "5s", "grace": "2s",
-            "in_flight": { "bytes": 1, "percent": 2 }, "missing": { "bytes": 3, "percent": 4 },
+            "in_flight": { "bytes": 1, "percent": 2 }, "missing": { "bytes": 3, "percent": 4 }, "in_a_row": 5,
         });
         let expected = Reactions {
             thresholds: Thresholds {
                 in_flight: Tolerance { floor: Volume(1), percent: 2 },
                 missing: Tolerance { floor: Volume(3), percent: 4 },
                 delay: Duration::from_secs(5),
+                in_a_row: 5,
                 grace: Duration::from_secs(2),
             },
             ladder: Ladder::Revoke,
