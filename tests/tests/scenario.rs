@@ -66,7 +66,7 @@ fn a_connection_whose_data_is_dropped_goes_on_by_another_way_though_it_sends_nex
     });
     for outcome in outcomes {
         let evidence = outcome["detected"]["evidence"].as_str().unwrap();
-        assert!(evidence.starts_with("T4"), "{evidence}");
+        assert!(evidence.contains("T4"), "{evidence}");
         assert!(
             outcome["figures"]["octets of the connection lost until the reaction"].as_u64().unwrap() < 2 * 65_536,
             "{}",

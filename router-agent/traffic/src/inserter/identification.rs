@@ -10,12 +10,11 @@
 
 use std::fmt;
 
-use ring::hmac;
 use smoltcp::wire::Ipv4Packet;
 use zeroize::Zeroize;
 
 use crate::ah::{InsertError, Number};
-use crate::algorithm::IcvKey;
+use crate::algorithm::{IcvKey, two_octets};
 use crate::checks::Checks;
 use crate::packet::IpPacket;
 
@@ -33,8 +32,7 @@ impl IdentificationKey {
     fn of(&self, spi: u32, number: u32) -> u16 {
         let [s0, s1, s2, s3] = spi.to_be_bytes();
         let [n0, n1, n2, n3] = number.to_be_bytes();
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), &[s0, s1, s2, s3, n0, n1, n2, n3]);
-        tag.as_ref().first_chunk().copied().map_or(1, u16::from_be_bytes).max(1)
+        u16::from_be_bytes(two_octets(&self.0, &[s0, s1, s2, s3, n0, n1, n2, n3])).max(1)
     }
 }
 
