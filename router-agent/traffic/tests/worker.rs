@@ -99,7 +99,7 @@ fn a_held_packet_gets_its_verdict_from_an_update_or_by_time() {
         return;
     }
     let mut scene = Scene::start(|_| {});
-    scene.sender.send_to(b"hold", address(B4, 5001)).unwrap();
+    scene.hold();
     assert_eq!(receive(&scene.receiver, QUIET), None);
     scene.worker.send(update(RELEASE)).unwrap();
     assert_eq!(receive(&scene.receiver, SOON).unwrap(), b"hold");
@@ -158,11 +158,15 @@ fn a_killed_process_leaves_packets_dropped() {
         eventually("the worker runs", || {
             rules::installed(Role::Host).unwrap() == Installed { ipv4: true, ipv6: true } && kernel_statistics(IN).unwrap().is_some()
         });
-        sender.send_to(b"alive", address(B4, 5001)).unwrap();
-        assert_eq!(receive(&receiver, SOON).unwrap(), b"alive");
+        // Until the worker has been told to accept, it drops.
+        eventually("a packet passes", || {
+            sender.send_to(b"alive", address(B4, 5001)).unwrap();
+            receive(&receiver, QUIET).is_some_and(|packet| packet == b"alive")
+        });
         child.kill().unwrap();
         child.wait().unwrap();
     });
+    while receive(&receiver, QUIET).is_some() {}
     sender.send_to(b"dead", address(B4, 5001)).unwrap();
     assert_eq!(receive(&receiver, QUIET), None);
     assert_eq!(b.run(|| rules::installed(Role::Host).unwrap()), Installed { ipv4: true, ipv6: true });
@@ -209,8 +213,8 @@ fn a_packet_whose_verdict_the_kernel_refuses_is_counted_as_dropped_and_not_as_ac
     }
     let counters = Arc::new(Counters::default());
     let mut scene = Scene::start(|config| config.counters = Arc::clone(&counters));
-    scene.sender.send_to(b"hold", address(B4, 5001)).unwrap();
-    eventually("the packet waits", || scene.b.run(|| kernel_statistics(IN).unwrap().unwrap().waiting) == 1);
+    scene.hold();
+    eventually("only that packet waits", || scene.b.run(|| kernel_statistics(IN).unwrap().unwrap().waiting) == 1);
     scene.b.run(|| set_link("right", false));
     // As a processor does before it gives its verdict.
     counters.count_accepted(20 + 8 + 4);
@@ -248,6 +252,14 @@ impl Scene {
         });
         let worker = Worker::spawn(queue, Box::new(processor), config, notify).unwrap();
         Self { b, sender, receiver, worker, blocked, unblock, notified }
+    }
+
+    /// Sends a packet that is held, and one behind it that tells when it is: the kernel counts packets that the worker has not seen yet.
+    fn hold(&mut self) {
+        for kind in [&b"hold"[..], b"event"] {
+            self.sender.send_to(kind, address(B4, 5001)).unwrap();
+        }
+        assert!(matches!(self.next_up(), Up::Event(Event::FirstPacket(_))));
     }
 
     fn wait_until_blocked(&self) {
