@@ -142,3 +142,24 @@ fn an_answer_to_the_query_of_the_former_route_is_still_good() {
         assert_eq!((counters.bad_responder_cookies, counters.flows_refused), (0, 0));
     }
 }
+
+/// G-194, G-251: once the answer to a later Query is taken, what answers one that went by the former route leads back nowhere, however
+/// often somebody repeats it.
+#[test]
+fn a_late_answer_to_the_query_of_the_former_route_does_not_lead_back() {
+    for datagrams in [false, true] {
+        let (mut world, first) = moving(datagrams);
+        world.run(secs(1));
+        assert_eq!(named_in(&world, MessageType::Confirm), [address(OTHER)]);
+        let refused = world.node(1).counters().bad_query_cookies;
+        for _ in 0..3 {
+            world.inject(1, first.clone());
+            world.run(Duration::from_millis(100));
+        }
+        world.send(1, gist::api::SendMessage { attributes: TransferAttributes::default(), ..text("more") });
+        world.run(Duration::from_millis(100));
+        assert_eq!(named_in(&world, MessageType::Confirm), [address(OTHER)]);
+        assert_eq!(world.node(1).counters().bad_query_cookies, refused + 3);
+        assert_eq!(world.payloads(2), ["down", "more"], "datagrams: {datagrams}");
+    }
+}

@@ -184,6 +184,7 @@ impl Node {
         if let Some(own) = accepted.own {
             machine.leave_from(self.addresses.share(own));
         }
+        machine.note_answer(&accepted.response.query_cookie);
         machine.validity = self.believed_validity(accepted).into();
         machine.valid_until = Some(since + machine.validity.span());
         // RFC 5971 §5.2.2: on an upstream message this is the distance the peer has measured; 0 says nothing.

@@ -87,6 +87,8 @@ pub(super) struct Found {
     cookies: Vec<(QueryCookie, Instant)>,
     /// What the node's own address was in Queries before, if the route has changed since; the oldest first.
     former: Vec<Former>,
+    /// The transmission whose Response was taken last, counted from 0.
+    answered: usize,
     /// Somebody says that nobody further on the path has the application.
     pub(super) endpoint: bool,
     /// Why somebody on the path says that it has refused a Query: nobody has proved it.
@@ -105,7 +107,8 @@ struct Former {
 }
 
 impl Found {
-    const NOTHING: Self = Self { cookies: Vec::new(), former: Vec::new(), endpoint: false, refusal: None, setback: None, opened: 0 };
+    const NOTHING: Self =
+        Self { cookies: Vec::new(), former: Vec::new(), answered: 0, endpoint: false, refusal: None, setback: None, opened: 0 };
 }
 
 impl Passing {
@@ -214,14 +217,35 @@ impl Querying {
     pub(super) fn leave_from(&mut self, own: Arc<IpAddr>) {
         let queries = self.transmissions();
         let old = self.own.replace(own).filter(|old| queries > 0 && self.own.as_ref() != Some(old));
-        if let Some(own) = old {
+        // Once for each transmission at most: what has named no Query in between is nothing to be remembered.
+        if let Some(own) = old
+            && self.passing().found.former.last().is_none_or(|former| former.queries < queries)
+        {
             self.passing_mut().found.former.push(Former { own, queries });
         }
     }
 
+    /// The Response to the Query with this cookie is taken.
+    pub(super) fn note_answer(&mut self, cookie: &Cookie) {
+        if let Some(number) = self.number_of(cookie).filter(|number| *number > self.passing().found.answered) {
+            self.passing_mut().found.answered = number;
+        }
+    }
+
+    /// Whether the Query with this cookie went by another route than the one whose Response was taken, and before it: its Response, late or
+    /// repeated by somebody, would lead back.
+    pub(super) fn is_outdated(&self, cookie: &Cookie) -> bool {
+        let is_before = self.number_of(cookie).is_some_and(|number| number < self.passing().found.answered);
+        is_before && self.own_for(cookie) != self.own()
+    }
+
+    fn number_of(&self, cookie: &Cookie) -> Option<usize> {
+        self.queries().position(|(own, _)| own == cookie.as_bytes())
+    }
+
     /// The address that the Query with this cookie has named.
     pub(super) fn own_for(&self, cookie: &Cookie) -> Option<IpAddr> {
-        let number = self.queries().position(|(own, _)| own == cookie.as_bytes())?;
+        let number = self.number_of(cookie)?;
         let former = self.passing().found.former.iter().find(|former| number < former.queries);
         former.map(|former| *former.own).or(self.own())
     }

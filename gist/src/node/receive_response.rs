@@ -44,6 +44,11 @@ impl Node {
             tracing::debug!(session = %key.session, "Response without a cookie of this handshake");
             return;
         };
+        if machine.is_outdated(&response.query_cookie) {
+            self.counters.bad_query_cookies += 1;
+            tracing::debug!(session = %key.session, "Response to a Query that went by a former route");
+            return;
+        }
         let is_own = self.is_own_identity(&response.nli.peer);
         if is_own || response.nat.is_some() && !self.config.behind_nats || !self.is_from_its_peer(&response, &received.origin) {
             self.counters.address_mismatch += 1;
