@@ -72,6 +72,8 @@ pub struct Claim {
     pub acknowledged: Option<Acknowledged>,
     /// Whether nothing has arrived for two periods (T4).
     pub unheard: bool,
+    /// The last number that went by another path than the present one, of whose packets it says nothing; 0 if none did.
+    pub path_from: u32,
 }
 
 /// What is carried from one comparison to the next. Volumes are totals of the epoch, but what is tolerated is a share of one
@@ -260,7 +262,7 @@ impl Thresholds {
 
     /// T4. A flow that has sent nothing since the last time only rests.
     fn silence(&self, claim: &Claim, count: &Count) -> Option<Finding> {
-        let packets = claim.highest?.saturating_sub(count.highest);
+        let packets = claim.highest?.saturating_sub(count.highest.max(claim.path_from));
         let found = claim.unheard && increment(claim) > 0 && packets > self.in_a_row;
         found.then_some(Finding::Silence { packets, tolerated: self.in_a_row })
     }
@@ -297,7 +299,7 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(60);
 
     fn claim(sent: u64, highest: Option<u32>) -> Claim {
-        Claim { sent: Volume(sent), before: Before::default(), elapsed: PERIOD, highest, acknowledged: None, unheard: false }
+        Claim { sent: Volume(sent), before: Before::default(), elapsed: PERIOD, highest, acknowledged: None, unheard: false, path_from: 0 }
     }
 
     fn count(counted: u64, at_least: u64, at_most: u64) -> Count {
@@ -423,6 +425,8 @@ mod tests {
         assert_eq!(finding, Finding::Silence { packets: 20, tolerated: 8 });
         assert_eq!(thresholds.compare(&unheard(1008, MIB + 8000), &count), Finding::Agreement, "loss alone does that");
         assert_eq!(thresholds.compare(&claim(MIB + 20_000, Some(1020)), &count), Finding::Agreement, "some arrived a period ago");
+        let moved = Claim { path_from: 1015, ..unheard(1020, MIB + 20_000) };
+        assert_eq!(thresholds.compare(&moved, &count), Finding::Agreement, "most were lost on the path of before");
         let before = Before { sent: Volume(MIB + 20_000), deficit: 20_000, late: 0 };
         let resting = Claim { before, ..unheard(1020, MIB + 20_000) };
         assert_eq!(thresholds.compare(&resting, &count), Finding::Agreement, "it sends nothing any more");
@@ -453,6 +457,7 @@ mod tests {
             highest: Some(u32::MAX),
             acknowledged: None,
             unheard: true,
+            path_from: 0,
         };
         let count = Count { counted: u64::MAX, late: u64::MAX, ..Count::default() };
         let _ = Thresholds::default().compare(&claim, &count);

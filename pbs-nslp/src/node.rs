@@ -259,6 +259,7 @@ impl Node {
             ReportEvent::Evidence(Attack::Overrun) => "overrun".to_owned(),
             ReportEvent::Compared { finding: Finding::Missing { .. }, .. } => Test::T2.to_string(),
             ReportEvent::Compared { finding: Finding::Suspicion { .. }, .. } => Test::T1.to_string(),
+            ReportEvent::Compared { finding: Finding::Silence { .. }, .. } => Test::T4.to_string(),
             _ => return,
         };
         let findings = self.counters.findings.entry(test).or_default();

@@ -61,7 +61,15 @@ impl Former {
     fn missing(&self, thresholds: &Thresholds) -> Option<(u64, u64)> {
         let (sent, highest) = self.claim.filter(|(_, highest)| self.is_over && !self.is_judged && *highest >= self.count.highest)?;
         let before = self.watch.before();
-        let claim = Claim { sent, before, elapsed: core::time::Duration::MAX, highest: Some(highest), acknowledged: None, unheard: false };
+        let claim = Claim {
+            sent,
+            before,
+            elapsed: core::time::Duration::MAX,
+            highest: Some(highest),
+            acknowledged: None,
+            unheard: false,
+            path_from: 0,
+        };
         let all = self.count.counted;
         let count = Count { counted: all, covered: Some(Covered { at_least: all, at_most: all }), ..Count::default() };
         match thresholds.compare(&claim, &count) {
@@ -127,6 +135,7 @@ impl Session {
             highest: Some(context.highest),
             acknowledged: if is_final { Some(last) } else { acknowledged },
             unheard: false,
+            path_from: 0,
         };
         let all = former.count.counted;
         let covered = match former.count.covered {

@@ -323,8 +323,15 @@ impl Receiver {
             let (counted, counted_highest) = (last.volume.into(), last.highest);
             let sent_highest = query.context.map(|context| context.highest);
             // The last word about the flow: nothing is left to react with, but more counted than sent is worth knowing.
-            let claim =
-                Claim { sent, before: Before::default(), elapsed: Duration::ZERO, highest: None, acknowledged: None, unheard: false };
+            let claim = Claim {
+                sent,
+                before: Before::default(),
+                elapsed: Duration::ZERO,
+                highest: None,
+                acknowledged: None,
+                unheard: false,
+                path_from: 0,
+            };
             let count = Count { counted: last.volume, highest: last.highest, ..Count::default() };
             let finding = self.config.reactions.thresholds.compare(&claim, &count);
             let event = ReportEvent::Compared { sent, counted, sent_highest, counted_highest, finding };

@@ -22,6 +22,10 @@ pub(super) struct Watch {
     pub(super) suspicious: bool,
     /// Since when nothing has arrived.
     heard: Option<Heard>,
+    /// The last number of which a Query has told.
+    named: u32,
+    /// What that was when the flow left its former path; 0 if it has not.
+    path_from: u32,
     /// How many times another path was asked for (INV-09).
     pub(super) paths_asked: u8,
     path_asked_at: Option<Instant>,
@@ -85,6 +89,7 @@ impl Watch {
         self.compared_at = Some(now);
         (self.before, self.latest, self.suspicious) = (Before::default(), None, false);
         self.heard = Some(Heard { counted: 0, silent: 0, sent: Volume::ZERO, at: now });
+        (self.named, self.path_from) = (0, 0);
     }
 
     /// What the former comparison of this epoch started the next one from.
@@ -135,8 +140,13 @@ impl Watch {
     pub(super) fn ask_path(&mut self, now: Instant) {
         self.paths_asked = self.paths_asked.saturating_add(1);
         self.path_asked_at = Some(now);
-        self.heard = None;
+        self.leave_path();
         self.settle(false, now);
+    }
+
+    /// The flow takes another path, or is to: of that one nothing has been heard or missed yet (T4).
+    fn leave_path(&mut self) {
+        (self.heard, self.path_from) = (None, self.named);
     }
 
     /// Whether the sender should ask at once, since its next Query tells what a suspicion is worth: once in a period.
@@ -173,19 +183,26 @@ impl Session {
             return;
         };
         let refresh = self.refresh();
+        let highest = context.map(|context| context.highest);
+        self.watch.named = highest.unwrap_or_default();
+        if self.moved {
+            self.watch.leave_path();
+        }
         let unheard = self.watch.is_unheard(sent, count.counted, refresh, now);
         let claim = Claim {
             unheard,
             sent,
             before: self.watch.before,
             elapsed: self.watch.compared_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
-            highest: context.map(|context| context.highest),
+            highest,
+            path_from: self.watch.path_from,
             acknowledged: self.acknowledged(),
         };
         let mut finding = thresholds.compare(&claim, count);
         // A sender without Vol-Context names nothing that E1 to E3 could rest on: two periods in a row have to do.
         if let Finding::Suspicion { excess, tolerated } = finding
             && claim.highest.is_none()
+            && !self.watch.is_early(refresh, now)
             && matches!(self.watch.finding(), Finding::Suspicion { .. })
         {
             finding = Finding::Injection { test: Test::T1, excess, tolerated };
