@@ -2,8 +2,8 @@
 //!
 //! Two sets of addresses, filled from packets: who has spoken over an association whose peer this node has called or authenticated, and
 //! to whom it has just sent a GIST datagram, as it does in the handshake that precedes an association. Each of their addresses has buckets
-//! of its own, which a flood in its very name takes and no other; the peers share none with anybody, those written to share theirs among
-//! themselves, since a Query in anybody's name has it answered. Full sets take in nobody else: who is in none goes by the buckets of
+//! of its own, which a flood in its very name takes and no other; the peers share theirs with nobody but, of datagrams, one beside with
+//! each other; those written to share theirs among themselves, since a Query in anybody's name has it answered. Full sets take in nobody else: who is in none goes by the buckets of
 //! strangers. The peers outlive their table ([`super::kept`]).
 
 use super::expression::{Expression, Unit};

@@ -201,7 +201,10 @@ impl Book {
             if let Some(known) = self.known.get_mut(&association) {
                 known.told = sent;
             }
-            self.drop_if_gone(&association);
+            // What was forgotten while it was told stands now: it goes with the change that waits.
+            if sent.is_none() {
+                self.drop_if_gone(&association);
+            }
         }
         for (flow, (_, sent)) in flows {
             if let Some((_, told)) = self.flows.get_mut(&flow) {
@@ -238,6 +241,10 @@ impl Book {
                 self.refuse(ticket, why.to_owned());
             } else {
                 self.refusals = self.refusals.saturating_add(1);
+            }
+            // What has been asked for since then is still to be told.
+            if self.changed.iter().any(|later| later.association == association) {
+                continue;
             }
             // The kernel takes a batch as a whole or not at all: what it has of before it keeps.
             if let Some(Known { flow, ends, told }) = self.known.get(&association).cloned() {
@@ -364,6 +371,39 @@ mod tests {
             transactions += 1;
         }
         transactions
+    }
+
+    /// a removal that comes while the kernel is told to admit is told too, and not taken for carried out before it is.
+    #[test]
+    fn what_is_forgotten_while_it_is_being_told_goes_with_the_next_transaction() {
+        let now = Instant::now();
+        let association = (flow(1).source, flow(1).destination, 7);
+        let mut book = Book::new(1000);
+        book.admit(flow(1), 7, now + HOUR, now);
+        book.take_changes(now).unwrap();
+        let ticket = book.forget(flow(1), 7, now);
+        book.settle();
+        assert_eq!(book.outcome(ticket), None, "it stands");
+        let changes = book.take_changes(now).unwrap();
+        assert_eq!(changes.associations[&association], (Some(now + HOUR), None));
+        assert_eq!(changes.flows[&flow(1)], (Some(now + HOUR), None));
+        book.settle();
+        assert_eq!((book.outcome(ticket), book.known.len(), book.flows.len()), (Some(Ok(())), 0, 0));
+        // The same with an update that the kernel refuses.
+        book.admit(flow(1), 7, now + HOUR, now);
+        tell_all(&mut book, now);
+        let update = book.admit(flow(1), 7, now + 2 * HOUR, now);
+        book.take_changes(now).unwrap();
+        let ticket = book.forget(flow(1), 7, now);
+        for _ in 0..8 {
+            if book.outcome(update).is_some() {
+                break;
+            }
+            book.fail(false, "refused", now);
+            book.take_changes(now);
+        }
+        book.settle();
+        assert_eq!((book.outcome(ticket), book.known.len(), book.flows.len()), (Some(Ok(())), 0, 0));
     }
 
     #[test]
