@@ -146,7 +146,6 @@ fn mixed_nodes(change: impl Fn(&mut ShellConfig)) -> (Node, Node) {
     (node("asker", ASKER), node("answerer", ANSWERER))
 }
 
-/// A node without certificate.
 /// G-009, G-010: while an application takes nothing, messages that come as datagrams are thrown away and counted; the next one after that arrives.
 #[test]
 fn datagrams_for_an_application_that_takes_nothing_are_thrown_away_and_counted() {

@@ -148,7 +148,9 @@ fn a_full_set_refuses_and_lets_nothing_in() {
     let tickets: Vec<Ticket> = (SPI..SPI + 1600).map(|spi| admitted.admit(flow_of(from, to, spi), spi, LASTING)).collect();
     let refused: Vec<String> = tickets.iter().filter_map(|ticket| settled(&admitted, *ticket).err()).collect();
     assert_eq!(refused.len(), 1600 - 1024, "{:?}", refused.first());
-    assert!(refused.iter().any(|why| why.contains("1500 permissions already")), "its own cap: {:?}", refused.last());
+    // Its own cap is met only as long as the kernel's refusals have not come.
+    let of_either = |why: &String| ["1500 permissions already", "refused to change set"].iter().any(|cap| why.contains(cap));
+    assert!(refused.iter().all(of_either), "{refused:?}");
     assert!(refused.iter().any(|why| why.contains("refused to change set")), "the kernel's: {:?}", refused.first());
     let mut come = |spi| {
         raw.send(&sealed((sender, receiver), spi, 100));
@@ -181,6 +183,10 @@ fn a_flood_dies_before_the_queue_and_a_permitted_flow_goes_on_also_when_neighbou
                     flooding.send(&sealed((sender, receiver), 1_000_000 + sent, 20));
                     flooding.send(&datagram((sender, receiver), (7, 7)));
                     sent += 2;
+                    // Many times the flow, and not so much that the kernel has to throw packets away before it looks at them.
+                    if sent % 32 == 0 {
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
                 }
                 u64::from(sent)
             });
@@ -397,8 +403,8 @@ impl Path {
     /// Length of the next packet that comes to the queue, which is dropped there; `None` if none comes.
     fn came(&mut self) -> Option<usize> {
         let never = EventFd::new().unwrap();
-        for _ in 0..5 {
-            self.queue.wait(never.as_fd(), Some(QUIET / 10)).unwrap();
+        for _ in 0..10 {
+            self.queue.wait(never.as_fd(), Some(QUIET / 4)).unwrap();
             let Ok(mut deliveries) = self.queue.receive(&mut self.buffer) else { continue };
             let Some(Delivery::Packet(packet)) = deliveries.next() else { continue };
             let (id, len) = (packet.id, packet.len);
