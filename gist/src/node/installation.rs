@@ -137,8 +137,9 @@ impl Node {
             _ => self.early.awaited.get(key).map(|awaited| awaited.asked.clone()),
         };
         let Some(asked) = asked else { return };
-        // What nobody has confirmed takes no turn from what somebody has.
-        let in_turn = !is_unconfirmed && machine.take_answer(asked.arrival.interface, self.config.query_timer, now);
+        // What nobody has confirmed takes no turn from what somebody has, nor does a Response that goes once more.
+        let is_first = matches!(input, RespondingInput::Query(_));
+        let in_turn = is_first && !is_unconfirmed && machine.take_answer(asked.arrival.interface, self.config.query_timer, now);
         let existing = Existing { route: machine.hop.route, in_turn, confirm: self.requires_confirm(key) };
         self.send_response(&asked, Some(existing), now);
     }
