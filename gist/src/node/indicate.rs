@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use super::association::Association;
 use super::machines::{querying, responding};
 use super::receive_data::Delivery;
-use super::routing_state::{Hop, HopName, Origin, Peer, Route, RoutingKey};
+use super::routing_state::{Clocks, Hop, HopName, Origin, Peer, Route, RoutingKey};
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
 use crate::api::{
     AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage, Transport,

@@ -7,7 +7,7 @@ use super::Node;
 use super::machines::querying::{Event, Guards, Outcome, step};
 use super::querying_state::Querying;
 use super::receive_data::Delivery;
-use super::routing_state::{Expired, Origin, Peer, RoutingKey, User};
+use super::routing_state::{Clocks, Expired, Origin, Peer, RoutingKey, User};
 use crate::api::{AssociationId, PathId, RoutingStatus, SendMessage};
 use crate::time::Instant;
 use crate::wire::Response;

@@ -7,7 +7,7 @@ use super::machines::querying::{Action, Event, Timer};
 use super::querying::{AcceptedResponse, Plan, QueryingInput};
 use super::querying_state::{Found, Passing, Querying};
 use super::receive_data::Delivery;
-use super::routing_state::{Origin, Peer, Route, RoutingKey, User};
+use super::routing_state::{Clocks, Origin, Peer, Route, RoutingKey, User};
 use super::task::Task;
 use super::{MOST_UNPROVED_VALIDITY, Node};
 use crate::api::{NetworkEvent, PeerHandle, SendError, SendMessage};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::candidates::Candidate;
 use super::machines::querying::{State, Timer};
-use super::routing_state::{Expired, Hop, Peer, Route, Validity};
+use super::routing_state::{Clocks, Hop, Peer, Route, Validity};
 use super::transmit::HOP_COUNT;
 use super::waiting::Waiting;
 use crate::api::{PathId, PeerHandle, Principal, SendError};
@@ -308,10 +308,11 @@ impl Querying {
     }
 }
 
-/// Timers.
-impl Querying {
-    /// When a timer expires; `None` if it does not run.
-    pub(super) fn expiry(&self, timer: Timer) -> Option<Instant> {
+impl Clocks for Querying {
+    type Timer = Timer;
+    const TIMERS: &'static [Timer] = Timer::ALL;
+
+    fn expiry(&self, timer: Timer) -> Option<Instant> {
         match timer {
             Timer::NoResponse => self.passing().no_response,
             Timer::RefreshQNode => self.refresh,
@@ -320,8 +321,7 @@ impl Querying {
         }
     }
 
-    /// Starts a timer, afresh if it runs, or stops it.
-    pub(super) fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
+    fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
         if self.expiry(timer) == at {
             return;
         }
@@ -333,32 +333,14 @@ impl Querying {
         }
     }
 
-    /// When the first message has waited too long for the peer to take more.
-    pub(super) fn set_waits(&mut self, at: Option<Instant>) {
+    fn waits(&self) -> Option<Instant> {
+        self.passing().waits
+    }
+
+    fn set_waits(&mut self, at: Option<Instant>) {
         if self.passing().waits != at {
             self.passing_mut().waits = at;
         }
-    }
-
-    /// When the first timer expires.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.first_timer().map(|(at, _)| at)
-    }
-
-    /// Stops the timer that expires first.
-    pub(super) fn take_due(&mut self) -> Option<Expired<Timer>> {
-        let (_, expired) = self.first_timer()?;
-        match expired {
-            Expired::Timer(timer) => self.set_timer(timer, None),
-            Expired::Waits => self.set_waits(None),
-        }
-        Some(expired)
-    }
-
-    fn first_timer(&self) -> Option<(Instant, Expired<Timer>)> {
-        let of_machine = Timer::ALL.iter().filter_map(|timer| Some((self.expiry(*timer)?, Expired::Timer(*timer))));
-        let of_message = self.passing().waits.map(|at| (at, Expired::Waits));
-        of_machine.chain(of_message).min_by_key(|(at, _)| *at)
     }
 }
 

@@ -7,7 +7,7 @@ use super::machines::responding::{Event, Guards, Outcome, State, Timer, step};
 use super::receive::Received;
 use super::receive_data::Delivery;
 use super::receive_query::Asked;
-use super::routing_state::{Expired, Hop, Peer, Route, RoutingKey, User, Validity};
+use super::routing_state::{Clocks, Expired, Hop, Peer, Route, RoutingKey, User, Validity};
 use super::waiting::Waiting;
 use super::{Installation, Node};
 use crate::api::{AssociationId, PeerHandle, SendMessage};
@@ -161,10 +161,11 @@ impl Responding {
     }
 }
 
-/// Timers.
-impl Responding {
-    /// When a timer expires; `None` if it does not run.
-    pub(super) fn expiry(&self, timer: Timer) -> Option<Instant> {
+impl Clocks for Responding {
+    type Timer = Timer;
+    const TIMERS: &'static [Timer] = Timer::ALL;
+
+    fn expiry(&self, timer: Timer) -> Option<Instant> {
         match timer {
             Timer::ExpireRNode => self.expire,
             Timer::NoConfirm => self.passing().no_confirm,
@@ -172,8 +173,7 @@ impl Responding {
         }
     }
 
-    /// Starts a timer, afresh if it runs, or stops it.
-    pub(super) fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
+    fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
         if self.expiry(timer) == at {
             return;
         }
@@ -184,32 +184,14 @@ impl Responding {
         }
     }
 
-    /// When the first message has waited too long for the peer to take more.
-    pub(super) fn set_waits(&mut self, at: Option<Instant>) {
+    fn waits(&self) -> Option<Instant> {
+        self.passing().waits
+    }
+
+    fn set_waits(&mut self, at: Option<Instant>) {
         if self.passing().waits != at {
             self.passing_mut().waits = at;
         }
-    }
-
-    /// When the first timer expires.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.first_timer().map(|(at, _)| at)
-    }
-
-    /// Stops the timer that expires first.
-    fn take_due(&mut self) -> Option<Expired<Timer>> {
-        let (_, expired) = self.first_timer()?;
-        match expired {
-            Expired::Timer(timer) => self.set_timer(timer, None),
-            Expired::Waits => self.set_waits(None),
-        }
-        Some(expired)
-    }
-
-    fn first_timer(&self) -> Option<(Instant, Expired<Timer>)> {
-        let of_machine = Timer::ALL.iter().filter_map(|timer| Some((self.expiry(*timer)?, Expired::Timer(*timer))));
-        let of_message = self.passing().waits.map(|at| (at, Expired::Waits));
-        of_machine.chain(of_message).min_by_key(|(at, _)| *at)
     }
 }
 

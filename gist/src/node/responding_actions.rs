@@ -5,7 +5,7 @@ use super::indicate::Sender;
 use super::machines::responding::{Action, Timer};
 use super::receive_data::Delivery;
 use super::responding::{AcceptedConfirm, Path, Responding, RespondingInput};
-use super::routing_state::{Hop, Origin, Peer, Route, RoutingKey, User};
+use super::routing_state::{Clocks, Hop, Origin, Peer, Route, RoutingKey, User};
 use crate::api::{NetworkEvent, PathId, SendError, SendMessage};
 use crate::time::Instant;
 use crate::wire::ErrorCause;

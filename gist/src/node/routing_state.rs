@@ -13,6 +13,7 @@ use super::querying::QueryingInput;
 use super::responding::RespondingInput;
 use super::task::Task;
 use crate::api::{AssociationId, PeerHandle};
+use crate::time::Instant;
 use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
 
 /// Names a routing state (G-002). A table, its timers and its association share one copy of the name.
@@ -219,6 +220,48 @@ pub(super) enum Expired<Timer> {
     Timer(Timer),
     /// That of a message that waits until the peer takes more.
     Waits,
+}
+
+/// The moments that a routing state keeps itself: of its machine's timers, and of the message that waits longest.
+pub(super) trait Clocks {
+    /// The machine's timers.
+    type Timer: Copy + 'static;
+    /// All of them.
+    const TIMERS: &'static [Self::Timer];
+
+    /// When a timer expires; `None` if it does not run.
+    fn expiry(&self, timer: Self::Timer) -> Option<Instant>;
+
+    /// Starts a timer, afresh if it runs, or stops it.
+    fn set_timer(&mut self, timer: Self::Timer, at: Option<Instant>);
+
+    /// When the first message has waited too long for the peer to take more.
+    fn waits(&self) -> Option<Instant>;
+
+    /// Says that it is then, or that none waits.
+    fn set_waits(&mut self, at: Option<Instant>);
+
+    /// What expires first, and when.
+    fn first_timer(&self) -> Option<(Instant, Expired<Self::Timer>)> {
+        let of_machine = Self::TIMERS.iter().filter_map(|timer| Some((self.expiry(*timer)?, Expired::Timer(*timer))));
+        let of_message = self.waits().map(|at| (at, Expired::Waits));
+        of_machine.chain(of_message).min_by_key(|(at, _)| *at)
+    }
+
+    /// When the first timer expires.
+    fn due(&self) -> Option<Instant> {
+        self.first_timer().map(|(at, _)| at)
+    }
+
+    /// Stops the timer that expires first.
+    fn take_due(&mut self) -> Option<Expired<Self::Timer>> {
+        let (_, expired) = self.first_timer()?;
+        match expired {
+            Expired::Timer(timer) => self.set_timer(timer, None),
+            Expired::Waits => self.set_waits(None),
+        }
+        Some(expired)
+    }
 }
 
 /// How messages reach the peer (G-022).

@@ -13,7 +13,7 @@ use super::machines::querying::{State, Timer};
 use super::querying::Stored;
 use super::querying_state::{Passing, Querying};
 use super::responding::Responding;
-use super::routing_state::{Route, RoutingKey, User};
+use super::routing_state::{Clocks, Route, RoutingKey, User};
 use crate::api::{AssociationId, PathId, SendError, SendMessage};
 use crate::time::Instant;
 
