@@ -139,7 +139,7 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
         path_marks: Paths::marks(&config.path, config.datapath.path_mark),
         capacity,
         room,
-        identifications: Some(IdentificationKey::new(identity::seed()?)),
+        identifications: Some(IdentificationKey::new(&identity::seed()?)?),
         ..InserterConfig::default()
     };
     let inserter = Box::new(Inserter::new(outbound, parts.outbound_checks.clone(), counters.clone()));

@@ -139,7 +139,7 @@ fn identified(identification: u16, flags: u8) -> Vec<u8> {
 #[test]
 fn nobody_can_tell_the_next_identification_of_what_may_be_fragmented() {
     let with_key = |octet| {
-        let identifications = Some(IdentificationKey::new([octet; 32]));
+        let identifications = Some(IdentificationKey::new(&[octet; 32]).unwrap());
         let mut fixture = Fixture::with(InserterConfig { mark: Some(MARK), identifications, ..InserterConfig::default() });
         fixture.apply(install(SPI, 1 << 20)).unwrap();
         (1..=1000)

@@ -57,7 +57,7 @@ impl MacValue {
     }
 
     /// The same, with zeros behind it.
-    pub(super) const fn padded(&self) -> [u8; LONGEST] {
+    pub(crate) const fn padded(&self) -> [u8; LONGEST] {
         self.value
     }
 

@@ -19,8 +19,8 @@ use integrity::LONGEST;
 pub use integrity::{Integrity, Iv, MacValue};
 pub use mac::{KeyLengthError, MacAlgorithm, MacKey};
 pub use signature::{LONGEST_SIGNATURE, PacketSigner, SignatureAlgorithm, VerifyingKey};
+pub(crate) use standard::Input;
 pub use standard::Standard;
-pub(crate) use standard::{Input, two_octets};
 
 /// An integrity algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,12 +14,6 @@ use super::{KeyLengthError, MacAlgorithm, MacKey, SignatureAlgorithm, VerifyingK
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Standard;
 
-/// Two octets that only who has the key can tell (HMAC-SHA-256).
-pub(crate) fn two_octets(key: &[u8; 32], message: &[u8]) -> [u8; 2] {
-    let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message);
-    tag.as_ref().first_chunk().copied().unwrap_or_default()
-}
-
 /// The states of the hash function behind the two padded keys (RFC 2104 §4), or what GMAC prepares. Wiped when it is dropped.
 pub(super) struct Prepared(State);
 

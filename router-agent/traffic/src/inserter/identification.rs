@@ -8,43 +8,34 @@
 //! None leaves with 0, a number like any other (RFC 6864 §4) until somebody sends the datagram on by a raw socket, as a relay does: to a
 //! kernel there 0 means that it has to choose one, and AH, which protects the field (RFC 4302 §3.3.3.1.1), is wrong from then on.
 
-use std::fmt;
-
 use smoltcp::wire::Ipv4Packet;
-use zeroize::Zeroize;
 
 use crate::ah::{InsertError, Number};
-use crate::algorithm::{IcvKey, two_octets};
+use crate::algorithm::{IcvKey, Integrity, KeyLengthError, MacAlgorithm, MacKey, Standard};
 use crate::checks::Checks;
 use crate::packet::IpPacket;
 
-/// What the identifications of a host are made of.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct IdentificationKey([u8; 32]);
+/// What the identifications of a host are made of; prepared once, since each such packet asks for one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdentificationKey(MacKey);
 
 impl IdentificationKey {
     /// Of octets that nobody can guess.
-    pub const fn new(octets: [u8; 32]) -> Self {
-        Self(octets)
+    ///
+    /// # Errors
+    ///
+    /// As many as [`MacAlgorithm::HmacSha256_128`] does not take: it takes 32.
+    pub fn new(octets: &[u8]) -> Result<Self, KeyLengthError> {
+        MacKey::new(MacAlgorithm::HmacSha256_128, octets).map(Self)
     }
 
     /// That of a packet, by its SPI and number, of which no two are alike.
     fn of(&self, spi: u32, number: u32) -> u16 {
-        let [s0, s1, s2, s3] = spi.to_be_bytes();
-        let [n0, n1, n2, n3] = number.to_be_bytes();
-        u16::from_be_bytes(two_octets(&self.0, &[s0, s1, s2, s3, n0, n1, n2, n3])).max(1)
-    }
-}
-
-impl Drop for IdentificationKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl fmt::Debug for IdentificationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IdentificationKey")
+        let mut mac = Standard::begin(&self.0, [0; 8]);
+        Standard::update(&mut mac, &spi.to_be_bytes());
+        Standard::update(&mut mac, &number.to_be_bytes());
+        let [high, low, ..] = Standard::finish(mac).padded();
+        u16::from_be_bytes([high, low]).max(1)
     }
 }
 
