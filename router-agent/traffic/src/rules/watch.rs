@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::netlink::{Errno, Malformed, Message, NetlinkError, Protocol, Socket, attributes, messages};
 
-use super::batch::{SUBSYSTEM, fixed};
+use super::batch::{NEW_ELEMENT, SUBSYSTEM, fixed};
 use super::plan::Family;
 use super::{Install, Role};
 
@@ -208,6 +208,8 @@ impl News {
         }
         // The first attribute names the table, whatever the message is about.
         match attributes.clone().find(1)?.map(|table| table.text()).transpose()? {
+            // The peers of before are put back after the table is installed: that mends nothing which somebody has done in between.
+            Some(table) if table == role.table() && message.port == own_port && message.kind == NEW_ELEMENT => Ok(Self::Irrelevant),
             Some(table) if table == role.table() && message.port == own_port => Ok(Self::Installed),
             Some(table) if table == role.table() => Ok(Self::Disturbed),
             _ => Ok(Self::Irrelevant),
@@ -282,6 +284,8 @@ mod tests {
         let of = |table: &'static str| move |writer: &mut Writer| writer.put_text(1, table);
         assert_eq!(news(DELETE_TABLE, 5, of("pbs-router")), News::Disturbed);
         assert_eq!(news(DELETE_TABLE, OWN, of("pbs-router")), News::Installed);
+        assert_eq!(news(NEW_ELEMENT, OWN, of("pbs-router")), News::Irrelevant, "peers put back");
+        assert_eq!(news(NEW_ELEMENT, 5, of("pbs-router")), News::Disturbed);
         assert_eq!(news(DELETE_TABLE, 5, of("pbs-host")), News::Irrelevant);
         assert_eq!(news(DELETE_TABLE, 5, |_| {}), News::Irrelevant);
         assert_eq!(news(2, 5, of("pbs-router")), News::Irrelevant, "another subsystem");

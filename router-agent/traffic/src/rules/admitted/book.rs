@@ -144,6 +144,8 @@ impl Book {
         self.put_back();
         self.sent = Changes::default();
         let ticket = self.settled;
+        // Of an earlier time something may be left, where the kernel is slow and tables come and go.
+        self.changed.retain(|changed| changed.ticket > ticket);
         for (association, known) in &mut self.known {
             known.told = None;
             self.changed.push_front(Changed { ticket, association: *association, flow: known.flow });

@@ -20,6 +20,24 @@ fn tell_all(book: &mut Book, now: Instant) -> usize {
     transactions
 }
 
+#[test]
+fn tables_that_come_and_go_faster_than_the_kernel_is_told_leave_no_more_to_be_told() {
+    let now = Instant::now();
+    let mut book = Book::new(1000);
+    for port in 0..500 {
+        book.admit(flow(port), port.into(), now + HOUR, now);
+    }
+    tell_all(&mut book, now);
+    let waiting = book.admit(flow(500), 500, now + HOUR, now);
+    for _ in 0..100 {
+        book.refill(now);
+        book.take_changes(now);
+    }
+    assert!(book.changed.len() + book.under_way.len() <= 502, "{}", book.changed.len());
+    tell_all(&mut book, now);
+    assert_eq!((book.outcome(waiting), book.counts().0), (Some(Ok(())), 501));
+}
+
 /// a removal that comes while the kernel is told to admit is told too, and not taken for carried out before it is.
 #[test]
 fn what_is_forgotten_while_it_is_being_told_goes_with_the_next_transaction() {
