@@ -1,10 +1,10 @@
 //! Revocation lists that are read again while a daemon runs.
 //!
-//! A list that has changed counts as soon as it is seen: associations of those that it names end, permissions that
-//! they have signed end, and what they sign is refused. A file that cannot be used, being unreadable or out of date already, leaves what it held before in force until that is out of
-//! date itself; from then on everybody is refused whom its issuer has certified. What other files hold counts nevertheless: the list of
-//! one authority that nobody renews must not keep out another's that revokes. At the start there is nothing of before, so that every
-//! file must hold current lists.
+//! A list that has changed counts as soon as it is seen: associations of those that it names end, permissions that they have signed end,
+//! and what they sign is refused. A file that cannot be used, being unreadable or out of date already, leaves what it held before in force
+//! until that is out of date itself; from then on everybody is refused whom its issuer has certified. What other files hold counts
+//! nevertheless: the list of one authority that nobody renews must not keep out another's that revokes. At the start there is nothing of
+//! before, so that every file must hold current lists.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
