@@ -124,6 +124,38 @@ fn a_peer_that_vanishes_or_talks_nonsense_loses_its_association() {
     });
 }
 
+/// What of a stream is no message, and what never becomes one, each has its count: neither comes as far as the node's own counters.
+#[test]
+fn streams_that_cannot_be_read_and_messages_that_never_end_are_counted() {
+    in_own_network(|| async {
+        let authority = Authority::new("ours");
+        let node = Node::start(ANSWERER, answerer(&authority).tls(&authority), "*.pbs.test");
+        let counted = async || {
+            let shell = node.handle.snapshot().await.unwrap().shell;
+            (shell.streams_unreadable, shell.messages_unfinished)
+        };
+        let mut expected = (0, 0);
+        // Another version, more than any message has, half a header, a header and nothing more, and nothing at all.
+        for (octets, unreadable, unfinished) in [
+            (&[9; 16][..], 1, 0),
+            (&[1, 9, 0xff, 0xff, 0, 0, 5, 0], 1, 0),
+            (&[1, 9, 0], 0, 1),
+            (&[1, 9, 0, 9, 0, 0, 5, 0], 0, 1),
+            (&[], 0, 0),
+        ] {
+            let identity = authority.issue(&PKCS_ED25519, &["asker.pbs.test"]);
+            let stream = TcpStream::connect((ANSWERER, PORT)).await.unwrap();
+            let connector = TlsConnector::from(client(&authority, Some(identity)));
+            let mut stream = connector.connect(ServerName::IpAddress(ANSWERER.into()), stream).await.unwrap();
+            stream.write_all(octets).await.unwrap();
+            stream.flush().await.unwrap();
+            let _ = stream.shutdown().await;
+            expected = (expected.0 + unreadable, expected.1 + unfinished);
+            until(async || node.handle.snapshot().await.unwrap().associations.is_empty() && counted().await == expected).await;
+        }
+    });
+}
+
 #[test]
 fn a_stopping_shell_says_goodbye_in_tls() {
     in_own_network(|| async {

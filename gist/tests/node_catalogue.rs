@@ -78,6 +78,10 @@ fn refused_with(datagram: Datagram, change: impl Fn(usize, &mut NodeConfig)) -> 
     router.handle_datagram(datagram, now);
     let Some(Output::Transmit(transmit)) = router.poll_output() else { panic!("an Error") };
     assert_eq!(router.poll_output(), None, "one answer");
+    // One count, under the very entry.
+    let counted: Vec<(String, u64)> = router.counters().refused.by_word().filter(|(_, count)| *count > 0).collect();
+    let Body::Error(body) = message_in(&transmit).body else { panic!("an Error") };
+    assert_eq!(counted, [(body.error.cause().expect("an entry of the catalogue").word(), 1)]);
     // G-214: nothing is kept for it, nothing repeated.
     assert!(router.routing_table().is_empty() && router.associations().is_empty());
     assert_eq!(router.poll_timeout(), None);

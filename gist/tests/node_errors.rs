@@ -484,6 +484,36 @@ fn a_malformed_message_on_an_association_is_answered_and_survived() {
     assert_eq!(world.payloads(1), ["down", "more"]);
 }
 
+/// G-340: an Error has more octets than what is wrong, and whoever has an association may say as much that is wrong as it takes.
+#[test]
+fn whoever_goes_on_saying_what_is_refused_over_an_association_is_answered_at_the_rate_of_errors() {
+    let mut world = World::chain();
+    world.send(0, text("down"));
+    world.run(secs(1));
+    let id = world.node(1).associations().iter().find(|entry| !entry.opened_here).unwrap().association;
+    let mut wrong = data(None).to_bytes().unwrap().to_vec();
+    wrong[6] |= 0x3f;
+    let say = |world: &mut World, times: usize| {
+        let before = world.node(1).counters().errors_sent;
+        for _ in 0..times {
+            let event = AssociationEvent::Received(wrong.clone().into());
+            let now = world.now;
+            world.members[1].node.handle_association(id, event, now);
+        }
+        // What it has said is taken by its peer.
+        world.run(secs(1));
+        world.node(1).counters().errors_sent - before
+    };
+    assert_eq!(say(&mut world, 1000), 32);
+    assert_eq!(world.node(1).counters().rate_dropped, 968);
+    assert_eq!(say(&mut world, 1000), 32, "and so in every moment");
+    assert_eq!(world.node(1).counters().malformed, 2000);
+    assert_eq!(world.node(1).counters().refused.of(ErrorCause::CommonHeaderParse(HeaderFault::UnknownType)), 2000);
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!(world.payloads(1), ["down", "more"]);
+}
+
 /// G-337: the debugging switch.
 #[test]
 fn a_bad_cookie_is_answered_only_on_demand() {

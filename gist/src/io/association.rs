@@ -274,7 +274,8 @@ where
 
 /// Reads until the stream ends. While reports are not taken nothing is read, and TCP slows the peer down (G-011).
 async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: AssociationId, context: &Associations) -> AssociationEvent {
-    let mut framer = Framer::new(context.longest_message);
+    let mut incoming = Incoming { framer: Framer::new(context.longest_message), progress: &context.progress };
+    let framer = &mut incoming.framer;
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         let length = match reader.read(&mut buffer).await {
@@ -291,12 +292,30 @@ async fn read_messages(reader: &mut (impl AsyncRead + Unpin), association: Assoc
             let message = match framer.next_message() {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(error) => return AssociationEvent::Failed(error.to_string()),
+                Err(error) => {
+                    context.progress.note_unreadable();
+                    return AssociationEvent::Failed(error.to_string());
+                }
             };
             let event = AssociationEvent::Received(message);
             if context.reports.send(Report { association, event }).await.is_err() {
                 return AssociationEvent::Closed;
             }
+        }
+    }
+}
+
+/// What has come of an association's stream and is no whole message yet; counted if the rest never comes, whoever ends the association.
+struct Incoming<'a> {
+    framer: Framer,
+    progress: &'a Progress,
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        // What cannot be read is counted as that.
+        if self.framer.is_within_message() {
+            self.progress.note_unfinished();
         }
     }
 }

@@ -73,6 +73,11 @@ pub struct ShellCounters {
     pub indications_dropped: u64,
     /// Associations that failed because the peer took nothing for [`Limits::write_timeout`](super::Limits::write_timeout).
     pub writes_stalled: u64,
+    /// Associations that failed because what came is no message, of another version, or longer than
+    /// [`Limits::longest_message`](super::Limits::longest_message).
+    pub streams_unreadable: u64,
+    /// Associations that ended, for whatever reason and by whichever end, while the peer had said part of a message and not the rest.
+    pub messages_unfinished: u64,
     /// Connections closed because their source had too many handshakes under way.
     pub handshakes_refused: u64,
     /// Unfinished handshakes ended to make room for newer ones.

@@ -14,6 +14,8 @@ pub(super) struct Progress {
     written: Mutex<BTreeMap<AssociationId, usize>>,
     news: Notify,
     stalled: AtomicU64,
+    unreadable: AtomicU64,
+    unfinished: AtomicU64,
 }
 
 impl Progress {
@@ -28,7 +30,27 @@ impl Progress {
         self.stalled.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many have failed for that reason.
+    /// An association fails because what comes cannot be taken apart into messages.
+    pub(super) fn note_unreadable(&self) {
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An association ends within a message of its peer's.
+    pub(super) fn note_unfinished(&self) {
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have failed because no message could be found in them any more.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// How many have ended within a message.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
+    /// How many have failed because nothing was taken.
     pub(super) fn stalled(&self) -> u64 {
         self.stalled.load(Ordering::Relaxed)
     }

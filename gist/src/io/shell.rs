@@ -302,6 +302,8 @@ impl Shell {
     fn snapshot(&self, from: usize, most: usize, now: Instant) -> Snapshot {
         let shell = ShellCounters {
             writes_stalled: self.progress.stalled(),
+            streams_unreadable: self.progress.unreadable(),
+            messages_unfinished: self.progress.unfinished(),
             handshakes_refused: self.gate_counters.refused.load(Ordering::Relaxed),
             handshakes_displaced: self.gate_counters.displaced.load(Ordering::Relaxed),
             handshakes_failed: self.gate_counters.failed.load(Ordering::Relaxed),

@@ -62,6 +62,8 @@ pub(super) struct Association {
     last_turn: Option<User>,
     /// Bounds Responses to Queries that name its peer.
     pub(super) allowance: Allowance,
+    /// Bounds Errors about what it says.
+    pub(super) errors: Allowance,
 }
 
 impl Association {
@@ -89,6 +91,7 @@ impl Association {
             turns: BTreeSet::new(),
             last_turn: None,
             allowance: Allowance::default(),
+            errors: Allowance::default(),
         }
     }
 
@@ -342,6 +345,7 @@ impl Node {
                     tracing::warn!(%id, subject, remote = %association.remote, "peer is not authorised");
                     self.counters.not_authorised += 1;
                 }
+                self.counters.unconfirmed_ended += u64::from(event == Event::ToUnconfirmed && transition.next == State::Dead);
                 Self::taken("gist-association", state, event, transition.rule, transition.next);
                 for action in transition.actions {
                     self.association_action(id, *action, &input, now);

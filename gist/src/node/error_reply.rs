@@ -8,6 +8,7 @@ use super::Node;
 use super::rate::Purpose;
 use super::receive::Received;
 use super::routing_state::{DatagramOrigin, Origin};
+use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{
     Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, NslpId, ObjectType,
@@ -17,6 +18,7 @@ use crate::wire::{
 impl Node {
     /// Answers a message that decodes. Errors are never answered (G-129); nothing is stored and nothing repeated (G-214).
     pub(super) fn answer(&mut self, received: &Received, cause: ErrorCause, info: Vec<ErrorInfo>, now: Instant) {
+        self.counters.refused.count(Some(cause));
         let message = &received.message;
         if message.message_type() == MessageType::Error {
             return;
@@ -36,10 +38,11 @@ impl Node {
 
     /// A NAT that does not know GIST is on the way (G-317, G-318); anything but a Query is dropped (G-319).
     pub(super) fn answer_untranslated(&mut self, received: &Received, origin: &DatagramOrigin, now: Instant) {
+        let cause = ErrorCause::ObjectType(ObjectTypeFault::Untranslated);
+        self.counters.refused.count(Some(cause));
         if received.message.message_type() != MessageType::Query {
             return;
         }
-        let cause = ErrorCause::ObjectType(ObjectTypeFault::Untranslated);
         let mut error = received.message.refused_for(cause, received.header());
         error.info.push(ErrorInfo::ObjectType(ObjectType::MessageRoutingInformation.number()));
         (error.datagram_mode, error.query_mode) = (true, origin.query_mode);
@@ -50,6 +53,7 @@ impl Node {
     /// Answers a message that does not decode.
     pub(super) fn answer_undecodable(&mut self, fault: &DecodeError, origin: Origin, now: Instant) {
         self.counters.malformed += 1;
+        self.counters.refused.count(fault.cause());
         tracing::debug!(%fault, "malformed message");
         let Some(mut error) = fault.to_gist_error() else { return };
         let destination = match &origin {
@@ -73,6 +77,7 @@ impl Node {
         origin: &DatagramOrigin,
         now: Instant,
     ) {
+        self.counters.refused.count(Some(cause));
         let context = &fault.context;
         let Some(header) = context.header else { return };
         let mut error = GistError::new(cause, header);
@@ -107,6 +112,10 @@ impl Node {
             unknown: Vec::new(),
         };
         let sent = match (origin, destination, own) {
+            (Origin::Association(id), _, _) if !self.takes_error(*id, now) => {
+                self.counters.rate_dropped += 1;
+                return;
+            }
             (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
             (Origin::Datagram(origin), Some(to), Some(own)) => {
                 self.send_normal(to, Some(own), &message, Purpose::Error(origin.asker(to.ip())), now)
@@ -119,6 +128,13 @@ impl Node {
             // G-218.
             tracing::info!(code, "Error message cannot be sent");
         }
+    }
+
+    /// Whoever says over an association what is refused has it refused without a word from some number on: an Error takes more octets than
+    /// what can be wrong.
+    fn takes_error(&mut self, id: AssociationId, now: Instant) -> bool {
+        let rate = self.config.datagram_rate;
+        self.associations.get_mut(id).is_some_and(|association| association.errors.take_error(rate, now))
     }
 }
 

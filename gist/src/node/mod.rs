@@ -33,6 +33,7 @@ mod receive_data;
 mod receive_error;
 mod receive_query;
 mod receive_response;
+mod refused;
 mod reply;
 mod request;
 mod responding;
@@ -63,6 +64,7 @@ pub use config::{
 };
 pub use input::{AssociationEvent, Backend, Datagram, PeerCredentials};
 pub use output::{Output, Transmit};
+pub use refused::Refused;
 pub use transmit::SMALLEST_PATH_MTU;
 pub use view::{AssociationEntry, Counters, RoutingEntry, Side};
 

@@ -17,7 +17,7 @@
 //!
 //! A source may be forged, an interface may not, so a flood costs others on its own link at most. Outside of the limit, since
 //! they are no datagrams, are Responses over an association: a flow that exists gets one for each T1 whatever else arrives,
-//! and beyond that each association has an [`Allowance`].
+//! and beyond that each association has an [`Allowance`]; Errors about what came over it have one too.
 
 use core::hash::{Hash, Hasher};
 use core::net::IpAddr;
@@ -148,14 +148,23 @@ impl Bucket {
 /// What one association gets in Responses to Queries that name its peer, for flows that do not exist yet or ask too often:
 /// Queries are not authenticated, and without a bound forged ones would fill it.
 ///
-/// As many as a node like this one can ask at most, so that a true peer never meets the bound.
+/// As many as a node like this one can ask at most, so that a true peer never meets the bound. Of Errors about what its peer says it has
+/// another one, a sixteenth as large: none of them is needed for long, since a routing state that is gone at one end is asked for again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Allowance(Option<Bucket>);
 
 impl Allowance {
     pub(super) fn take(&mut self, rate: DatagramRate, now: Instant) -> bool {
+        self.take_part(rate, 16, now)
+    }
+
+    pub(super) fn take_error(&mut self, rate: DatagramRate, now: Instant) -> bool {
+        self.take_part(rate, ERRORS, now)
+    }
+
+    fn take_part(&mut self, rate: DatagramRate, sixteenths: u64, now: Instant) -> bool {
         let whole = DatagramRate { per_second: rate.most_per_second.max(rate.per_second), ..rate };
-        let flow = Flow::part(whole, 16, 1);
+        let flow = Flow::part(whole, sixteenths, 1);
         self.0.get_or_insert_with(|| Bucket::new(flow, now)).take(flow, now)
     }
 }

@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use super::Refused;
 use crate::api::{AssociationId, Transport};
 use crate::time::Instant;
 use crate::wire::{Mri, NslpId, PeerIdentity, SessionId};
@@ -95,6 +96,8 @@ pub struct Counters {
     pub no_magic: u64,
     /// Messages that do not decode.
     pub malformed: u64,
+    /// These and all others that the error catalogue has an entry for, by that entry.
+    pub refused: Refused,
     /// Messages with hop count 0 (G-032).
     pub hop_count_zero: u64,
     /// Messages in an encapsulation their type, or what they lack for it, does not allow (G-210).
@@ -137,6 +140,8 @@ pub struct Counters {
     pub upstream_queries_refused: u64,
     /// Endpoint Found about a Query of ours: a hint that nobody has to be right about.
     pub endpoints_found: u64,
+    /// Associations ended because the peer that had opened them confirmed nothing over them in time.
+    pub unconfirmed_ended: u64,
     /// What a full table or queue refused.
     pub refused_when_full: u64,
     /// Associations that no flow used, ended to make room in a full table.
@@ -156,7 +161,7 @@ pub struct Counters {
     pub withheld: u64,
     /// Datagrams that waited for the rate limiter.
     pub rate_delayed: u64,
-    /// Datagrams the rate limiter dropped.
+    /// Datagrams the rate limiter dropped, and Responses and Errors that an association's peer drew too many of.
     pub rate_dropped: u64,
     /// Events a machine's table has no row for (G-282).
     pub events_ignored: u64,

@@ -158,6 +158,14 @@ impl ErrorCause {
         }
     }
 
+    /// The entry's name as one word, for counters: in lower case, with `_` for everything that is no letter.
+    #[must_use]
+    pub fn word(self) -> String {
+        let name = self.to_string().to_ascii_lowercase();
+        let parts: Vec<&str> = name.split(|letter: char| !letter.is_ascii_lowercase()).filter(|part| !part.is_empty()).collect();
+        parts.join("_")
+    }
+
     /// The catalogue's entry for a received code and subcode; `None` if the catalogue has none.
     #[must_use]
     pub fn from_codes(code: u16, subcode: u8) -> Option<Self> {

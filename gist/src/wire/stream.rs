@@ -87,6 +87,12 @@ impl Framer {
         Ok((self.buffer.len() >= length).then(|| self.buffer.split_to(length).freeze()))
     }
 
+    /// Whether a message has begun that may yet become whole.
+    #[must_use]
+    pub fn is_within_message(&mut self) -> bool {
+        self.buffered() > 0 && matches!(self.next_message(), Ok(None))
+    }
+
     /// Bytes held that are not yet a whole message; not 0 at the stream's end means the last message was cut off.
     #[must_use]
     pub fn buffered(&self) -> usize {

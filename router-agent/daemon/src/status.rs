@@ -1,5 +1,7 @@
 //! What a daemon shows of itself, as JSON with stable names.
 
+use std::collections::BTreeMap;
+
 use gist::io::Snapshot;
 use gist::time::Instant;
 use pbs_nslp::fair_queue::FairQueue;
@@ -92,6 +94,7 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "messages_delivered": node.messages_delivered,
         "no_magic": node.no_magic,
         "malformed": node.malformed,
+        "refused": node.refused.by_word().collect::<BTreeMap<_, _>>(),
         "hop_count_zero": node.hop_count_zero,
         "wrong_encapsulation": node.wrong_encapsulation,
         "unknown_nslp_id": node.unknown_nslp_id,
@@ -115,6 +118,8 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "endpoints_found": node.endpoints_found,
         "refused_when_full": node.refused_when_full,
         "idle_displaced": node.idle_displaced,
+        "unconfirmed_displaced": node.unconfirmed_displaced,
+        "unconfirmed_ended": node.unconfirmed_ended,
         "opens_refused": node.opens_refused,
         "stacks_refused": node.stacks_refused,
         "responses_refused": node.responses_refused,
@@ -129,6 +134,8 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "query_mode_errors": shell.query_mode_errors,
         "indications_dropped": shell.indications_dropped,
         "writes_stalled": shell.writes_stalled,
+        "streams_unreadable": shell.streams_unreadable,
+        "messages_unfinished": shell.messages_unfinished,
         "handshakes_refused": shell.handshakes_refused,
         "handshakes_displaced": shell.handshakes_displaced,
         "handshakes_failed": shell.handshakes_failed,
