@@ -112,7 +112,7 @@ impl Default for Datapath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LargestProtection {
-    /// HMAC-SHA-256-128: 28 bytes on IPv4, 32 on IPv6.
+    /// HMAC-SHA-256-128: 28 bytes on IPv4, 32 on IPv6. Too little for AES-GMAC, which takes 36 and 40.
     Symmetric,
     /// A 64-byte signature: 76 bytes on IPv4, 80 on IPv6.
     PublicKey,
@@ -140,6 +140,19 @@ pub(crate) struct Ask {
     /// Whether only a permission with signed packets is accepted.
     #[serde(default)]
     pub signed: bool,
+    /// Which code is asked for where packets are not signed; HMAC-SHA-256-128 if left out.
+    pub mac: Option<Mac>,
+}
+
+/// An authentication code under a key that the path shares, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum Mac {
+    #[serde(rename = "hmac-sha-256-128")]
+    HmacSha256,
+    #[serde(rename = "aes-128-gmac")]
+    Aes128Gmac,
+    #[serde(rename = "aes-256-gmac")]
+    Aes256Gmac,
 }
 
 /// One entry `[[grant]]`: what this host grants.
@@ -158,6 +171,8 @@ pub(crate) struct Grant {
     /// Whether the sender signs each packet from the first one on.
     #[serde(default)]
     pub signed: bool,
+    /// Which code authenticates packets that are not signed, if their sender accepts it; the sender's choice if left out.
+    pub mac: Option<Mac>,
     /// Bytes that the flow may have in all within `ttl`, over all permissions; `volume` if left out, so that nothing is extended.
     pub limit: Option<u64>,
     /// How long a permission lasts at most.
@@ -237,6 +252,9 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     for (place, ask) in config.ask.iter().enumerate() {
         if ask.signed && config.datapath.largest_protection == LargestProtection::Symmetric {
             return Err(source.wrong(&format!("ask.{place}.signed"), "needs datapath.largest_protection to leave room for signatures"));
+        }
+        if config.datapath.largest_protection == LargestProtection::Symmetric && !matches!(ask.mac, None | Some(Mac::HmacSha256)) {
+            return Err(source.wrong(&format!("ask.{place}.mac"), "needs datapath.largest_protection to leave room for AES-GMAC"));
         }
         if ask.volume == 0 {
             return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
@@ -366,6 +384,11 @@ mod tests {
                 "[datapath]\nlargest_protection = \"symmetric\"\n[[ask]]\ndestination = \"::/0\"\nvolume = 1\nsigned = true\n",
                 "12: ask.signed: needs datapath.largest_protection to leave room",
             ),
+            (
+                "[datapath]\nlargest_protection = \"symmetric\"\n[[ask]]\ndestination = \"::/0\"\nvolume = 1\nmac = \"aes-128-gmac\"\n",
+                "12: ask.mac: needs datapath.largest_protection to leave room",
+            ),
+            ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nmac = \"hmac-md5-96\"\n", "10: unknown variant `hmac-md5-96`"),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected one of `symmetric`, `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),

@@ -4,10 +4,10 @@ use ipnet::IpNet;
 use pbs_nslp::receiver::{GrantPolicy, GrantRule, Terms};
 use pbs_nslp::selector::{Prefix, Selector};
 use pbs_nslp::sender;
-use pbs_nslp::wire::Volume;
+use pbs_nslp::wire::{SymmetricAlgorithm, Volume};
 use traffic::inserter::AskRule;
 
-use crate::config::{Ask, Grant};
+use crate::config::{Ask, Grant, LargestProtection, Mac};
 use crate::relay;
 
 /// Which traffic the packet side holds and asks for.
@@ -32,6 +32,7 @@ pub(crate) fn asks(asks: &[Ask]) -> Vec<sender::AskRule> {
         },
         volume: Volume(ask.volume),
         signed: ask.signed,
+        mac: ask.mac.map(mac),
     };
     asks.iter().map(rule).collect()
 }
@@ -53,8 +54,25 @@ pub(crate) fn grant_policy(grants: &[Grant], relay: Option<&relay::Section>) -> 
             refresh: grant.refresh.0,
         },
         signed: grant.signed,
+        mac: grant.mac.map(mac),
     };
     GrantPolicy { rules: admitted.iter().chain(grants).map(rule).collect(), ask: false }
+}
+
+/// The codes that the routes of this host leave room for.
+pub(crate) fn macs(largest: LargestProtection) -> Vec<SymmetricAlgorithm> {
+    match largest {
+        LargestProtection::Symmetric => vec![SymmetricAlgorithm::HmacSha256],
+        LargestProtection::PublicKey | LargestProtection::Rsa2048 | LargestProtection::Rsa4096 => SymmetricAlgorithm::OFFERED.to_vec(),
+    }
+}
+
+const fn mac(mac: Mac) -> SymmetricAlgorithm {
+    match mac {
+        Mac::HmacSha256 => SymmetricAlgorithm::HmacSha256,
+        Mac::Aes128Gmac => SymmetricAlgorithm::Aes128Gmac,
+        Mac::Aes256Gmac => SymmetricAlgorithm::Aes256Gmac,
+    }
 }
 
 /// The flows to these addresses.

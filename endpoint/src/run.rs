@@ -88,7 +88,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     clock::next_second().await;
     let (unix, now) = (clock::unix_seconds(), start.clock.now());
     let sessions = config.datapath.permissions;
-    let sender = SenderConfig { sessions, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&asks(&config))) };
+    let macs = policy::macs(config.datapath.largest_protection);
+    let sender = SenderConfig { sessions, macs, ..SenderConfig::new(node.clone(), addresses.clone(), policy::asks(&asks(&config))) };
     let sender = Sender::new(sender, signer.clone(), authority.clone(), entropy()?, unix, now);
     let receiver = ReceiverConfig {
         sessions,

@@ -2,7 +2,7 @@
 
 use crate::credentials::SignatureScheme;
 use crate::datapath::{Protection, SourceKey};
-use crate::wire::{Defense, Permission, PublicKeyAlgorithm, SaParameters, SymmetricAlgorithm};
+use crate::wire::{AlgorithmStanding, Defense, Permission, PublicKeyAlgorithm, SaParameters};
 
 /// SPI, algorithm and key, with what the Permission says about the change to them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +25,9 @@ impl Association {
     pub(crate) fn of(permission: &Permission, source: Source<'_>) -> Option<Self> {
         let parameters = permission.sa?;
         let protection = match permission.defense.as_ref()? {
-            Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key } => Protection::HmacSha256(key.clone()),
+            Defense::SymmetricKey { algorithm, key } if algorithm.standing() == AlgorithmStanding::Supported => {
+                Protection::Shared { algorithm: *algorithm, key: key.clone() }
+            }
             Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate } => source.protection()?,
             // The same by its own number, if that is what the certificate's key is (P-083).
             Defense::PublicKey { algorithm: PublicKeyAlgorithm::Rsa2048 } if source.signs_with_rsa_2048() => source.protection()?,
@@ -69,7 +71,7 @@ impl Protection {
     /// The algorithm's name.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::HmacSha256(_) => "hmac-sha-256-128",
+            Self::Shared { algorithm, .. } => algorithm.name(),
             Self::Signing => "public key",
             Self::SignedBy(key) => match key.scheme {
                 SignatureScheme::Ed25519 => "ed25519",

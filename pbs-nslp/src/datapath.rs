@@ -12,7 +12,7 @@ use gist::time::Instant;
 use crate::credentials::{SignatureScheme, VerifiedKey, rsa_octets};
 use crate::detection::Count;
 use crate::flow::FlowId;
-use crate::wire::SharedKey;
+use crate::wire::{SharedKey, SymmetricAlgorithm};
 
 /// Names one command; never used twice by a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,8 +176,13 @@ pub struct Grant {
 /// How a flow's packets are authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Protection {
-    /// Authentication Header with HMAC-SHA-256-128 (RFC 4868).
-    HmacSha256(SharedKey),
+    /// Authentication Header with a code under a key that sender, routers and receiver share (Solution 2).
+    Shared {
+        /// Which code.
+        algorithm: SymmetricAlgorithm,
+        /// Its key.
+        key: SharedKey,
+    },
     /// Authentication Header with a signature by the flow's source, whose public key this is (Solution 3, X-70).
     SignedBy(SourceKey),
     /// The same at the source itself: its own private key signs.

@@ -8,7 +8,7 @@ use core::hash::{Hash, Hasher};
 use core::time::Duration;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::opaque::Opaque;
 
@@ -40,9 +40,18 @@ impl Entropy {
         block
     }
 
-    /// A key of 32 bytes.
-    pub(crate) fn key(&mut self) -> Vec<u8> {
-        self.block().to_vec()
+    /// A key of so many bytes.
+    pub(crate) fn key(&mut self, length: usize) -> Vec<u8> {
+        // In one allocation: what is left behind by one that grows would not be wiped.
+        let mut key = Vec::with_capacity(length.next_multiple_of(32));
+        while key.len() < length {
+            key.extend_from_slice(&*self.block());
+        }
+        if let Some(rest) = key.get_mut(length..) {
+            rest.zeroize();
+        }
+        key.truncate(length);
+        key
     }
 
     /// 16 bytes, for a session identifier.

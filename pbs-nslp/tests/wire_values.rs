@@ -109,11 +109,13 @@ fn solution_algorithm_and_key_length_must_fit() {
         (2, 1) => Some(20),
         (2, 2) => Some(32),
         (2, 3) => Some(16),
+        (2, 224) => Some(20),
+        (2, 225) => Some(36),
         _ => None,
     };
     for solution in [0, 1, 2, 3, 4, 5, 255] {
-        for algorithm in (0..=12).chain([255]) {
-            for length in [0, 1, 15, 16, 17, 19, 20, 21, 31, 32, 33, 64_usize] {
+        for algorithm in (0..=12).chain([223, 224, 225, 226, 255]) {
+            for length in [0, 1, 15, 16, 17, 19, 20, 21, 31, 32, 33, 35, 36, 37, 64_usize] {
                 let defense = format!("0090 {:04x} {solution:02x}{algorithm:02x} 0000 {}", 4 + length, "5a".repeat(length));
                 let padded = format!("{defense}{}", "00".repeat(length.next_multiple_of(4) - length));
                 let sa = if matches!(solution, 2 | 3) { SA_PARAMS } else { "" };
@@ -138,7 +140,7 @@ fn algorithms_have_their_standing() {
         let public = PublicKeyAlgorithm::ALL.into_iter().filter(|one| one.standing() == refused).map(PublicKeyAlgorithm::number);
         symmetric.chain(public).collect::<Vec<_>>()
     };
-    assert_eq!(standing(AlgorithmStanding::Supported), [2, 5, 10]);
+    assert_eq!(standing(AlgorithmStanding::Supported), [2, 224, 225, 5, 10]);
     assert_eq!(standing(AlgorithmStanding::ByConfiguration), [1, 7, 9]);
     assert_eq!(standing(AlgorithmStanding::Refused), [3, 4, 6, 8]);
     assert_eq!(Defense::NoAction.standing(), AlgorithmStanding::Supported);

@@ -48,7 +48,7 @@ pub(crate) fn newest(config: &Path, destination_port: u16) -> io::Result<Leaked>
 }
 
 fn write(file: &Path, grant: &Grant) -> io::Result<()> {
-    let Protection::HmacSha256(key) = &grant.protection else { return Ok(()) };
+    let Protection::Shared { key, .. } = &grant.protection else { return Ok(()) };
     let mut file = File::options().create(true).append(true).mode(0o600).open(file)?;
     writeln!(file, "{} {} {}", grant.flow.destination_port, grant.spi, hex::encode(key.expose()))
 }

@@ -66,8 +66,8 @@ pub(crate) fn asks(paths: &[Path]) -> Vec<Ask> {
     let ask = |path: &Path| match path.lead()? {
         Lead::Relay { address, volume } => {
             let protocol = if address.is_ipv4() { IPV4_INSIDE } else { IPV6_INSIDE };
-            let (destination_ports, signed) = (Ports::ANY, false);
-            Some(Ask { destination: address.into(), protocol: Some(Protocol(protocol)), destination_ports, volume, signed })
+            let (destination_ports, signed, mac) = (Ports::ANY, false, None);
+            Some(Ask { destination: address.into(), protocol: Some(Protocol(protocol)), destination_ports, volume, signed, mac })
         }
         Lead::Link { .. } => None,
     };

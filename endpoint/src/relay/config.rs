@@ -65,6 +65,7 @@ impl Admit {
             ttl: self.ttl,
             refresh: self.refresh,
             signed: self.signed,
+            mac: None,
         }
     }
 }

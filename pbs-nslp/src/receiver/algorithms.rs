@@ -12,11 +12,13 @@ use crate::node::{Notice, SessionKey};
 use crate::report::Denial;
 use crate::wire::{PublicKeyAlgorithm, Query, SymmetricAlgorithm};
 
-/// What a sender accepts of what this receiver can do: HMAC-SHA-256 and signatures by the key of its certificate. Both are mandatory,
-/// so that a sender says something by leaving one out, or by its order. Codes of other algorithms are passed over.
+/// What a sender accepts of what this receiver can do: authentication codes under shared keys, and signatures by the key of its
+/// certificate. HMAC-SHA-256 and signatures are mandatory, so that a sender says something by leaving one out, or by its order. Codes of
+/// other algorithms are passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Accepted {
-    symmetric: bool,
+    /// In the sender's order.
+    shared: [Option<SymmetricAlgorithm>; SymmetricAlgorithm::OFFERED.len()],
     signatures: bool,
     signatures_first: bool,
 }
@@ -25,22 +27,34 @@ pub(super) struct Accepted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// By a key that the path knows (Solution 2).
-    Symmetric,
+    Symmetric(SymmetricAlgorithm),
     /// By the sender's own (Solution 3).
     Signatures,
 }
 
 impl Accepted {
-    /// What a Query says; one without the object accepts both.
+    /// What a Query says; one without the object accepts what is mandatory.
     pub(super) fn of(query: &Query) -> Self {
-        let Some(codes) = &query.algorithms else {
-            return Self { symmetric: true, signatures: true, signatures_first: false };
-        };
-        let place = |code| codes.iter().position(|found| *found == code);
-        let symmetric = place(SymmetricAlgorithm::HmacSha256.number());
-        let signatures = place(PublicKeyAlgorithm::FromCertificate.number());
-        let signatures_first = signatures.is_some_and(|at| symmetric.is_none_or(|other| at < other));
-        Self { symmetric: symmetric.is_some(), signatures: signatures.is_some(), signatures_first }
+        let mandatory = [SymmetricAlgorithm::HmacSha256.number(), PublicKeyAlgorithm::FromCertificate.number()];
+        let codes = query.algorithms.as_deref().unwrap_or(&mandatory);
+        let mut accepted = Self { shared: [None; SymmetricAlgorithm::OFFERED.len()], signatures: false, signatures_first: false };
+        for code in codes {
+            if *code == PublicKeyAlgorithm::FromCertificate.number() {
+                accepted.signatures = true;
+                accepted.signatures_first |= accepted.first().is_none();
+            }
+            let usable = SymmetricAlgorithm::OFFERED.into_iter().find(|algorithm| algorithm.number() == *code);
+            if let Some(algorithm) = usable.filter(|algorithm| !accepted.shared.contains(&Some(*algorithm)))
+                && let Some(place) = accepted.shared.iter_mut().find(|place| place.is_none())
+            {
+                *place = Some(algorithm);
+            }
+        }
+        accepted
+    }
+
+    fn first(&self) -> Option<SymmetricAlgorithm> {
+        self.shared.first().copied().flatten()
     }
 }
 
@@ -52,17 +66,20 @@ impl Session {
 }
 
 impl Receiver {
-    /// The authentication of the session's next epoch: what must be signed is signed or not permitted at all, else the sender's order
-    /// decides. `None`: nothing that both ends agree to.
+    /// The authentication of the session's next epoch: what must be signed is signed or not permitted at all, a code that the rule
+    /// prefers is taken if the sender accepts it, else the sender's order decides. `None`: nothing that both ends agree to.
     pub(super) fn choose(&self, key: SessionKey, now: Instant) -> Option<Choice> {
         let session = self.sessions.get(&key)?;
-        let Accepted { symmetric, signatures_first, .. } = session.query.accepted;
-        let by_rule = self.config.policy.rule(&key.flow).is_some_and(|rule| rule.signed);
-        let must_sign = by_rule || self.signed.get(&key.flow).is_some_and(|until| *until > now);
-        if session.can_sign() && (must_sign || signatures_first || !symmetric) {
+        let accepted = session.query.accepted;
+        let rule = self.config.policy.rule(&key.flow);
+        let preferred = rule.and_then(|rule| rule.mac).filter(|mac| accepted.shared.contains(&Some(*mac)));
+        let shared = preferred.or_else(|| accepted.first());
+        let signatures_first = accepted.signatures_first && preferred.is_none();
+        let must_sign = rule.is_some_and(|rule| rule.signed) || self.signed.get(&key.flow).is_some_and(|until| *until > now);
+        if session.can_sign() && (must_sign || signatures_first || shared.is_none()) {
             Some(Choice::Signatures)
         } else {
-            (symmetric && !must_sign).then_some(Choice::Symmetric)
+            shared.filter(|_| !must_sign).map(Choice::Symmetric)
         }
     }
 

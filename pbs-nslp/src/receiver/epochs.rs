@@ -13,7 +13,7 @@ use super::session::{Epoch, Session, Then};
 use super::table::{Event, Guards, State, Timer};
 use crate::datapath::{Command, Protection, Token};
 use crate::node::SessionKey;
-use crate::wire::{SharedKey, SymmetricAlgorithm, Volume, number};
+use crate::wire::{SharedKey, Volume, number};
 
 impl Receiver {
     /// Begins an epoch. What former epochs of the flow may still count is not given twice: if that leaves too little for the
@@ -81,8 +81,8 @@ impl Receiver {
         let protection = match (choice, session.source.clone()) {
             (Some(Choice::Signatures), Some(source)) => Protection::SignedBy(source),
             // The key always has the algorithm's length: without one no epoch begins and no Permission can leave.
-            (Some(Choice::Symmetric), _) => match SharedKey::new(SymmetricAlgorithm::HmacSha256, self.entropy.key()) {
-                Ok(shared) => Protection::HmacSha256(shared),
+            (Some(Choice::Symmetric(algorithm)), _) => match SharedKey::new(algorithm, self.entropy.key(algorithm.key_length())) {
+                Ok(key) => Protection::Shared { algorithm, key },
                 Err(_) => return,
             },
             // Its sender has changed its mind, or its key, in the middle of a permission.

@@ -13,7 +13,7 @@ use crate::datapath::Protection;
 use crate::node::{ANSWER_TIMEOUT, Envelope, Notice, SessionKey};
 use crate::output::Output;
 use crate::report::ReportEvent;
-use crate::wire::{self, Credential, Defense, NotifyCode, Permission, PublicKeyAlgorithm, SaParameters, SymmetricAlgorithm, Volume};
+use crate::wire::{self, Credential, Defense, NotifyCode, Permission, PublicKeyAlgorithm, SaParameters, Volume};
 
 /// Detail of Notify 14: refresh needed.
 const REFRESH_NEEDED: u16 = 1;
@@ -68,7 +68,7 @@ impl Receiver {
         let defense = match &epoch.protection {
             // One Defense a Permission; this one leaves the association as it is.
             _ if session.other_path => Defense::ChangePath,
-            Protection::HmacSha256(key) => Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key: key.clone() },
+            Protection::Shared { algorithm, key } => Defense::SymmetricKey { algorithm: *algorithm, key: key.clone() },
             Protection::SignedBy(_) | Protection::Signing => Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate },
         };
         session.other_path = false;

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::flow::FlowId;
 use crate::selector::Selector;
-use crate::wire::Volume;
+use crate::wire::{SymmetricAlgorithm, Volume};
 
 /// The content of a permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +110,8 @@ pub struct GrantRule {
     pub terms: Terms,
     /// Whether their senders sign each packet from the first one on (Solution 3, P-134, X-83). Whose key cannot is declined.
     pub signed: bool,
+    /// Which code authenticates packets that are not signed, if their senders accept it; `None` leaves it to them.
+    pub mac: Option<SymmetricAlgorithm>,
 }
 
 /// The rules, the first that matches decides.

@@ -31,7 +31,7 @@ use crate::removal::Removals;
 use crate::selector::Selector;
 use crate::status::{PermissionStatus, SessionStatus};
 use crate::timers::Timers;
-use crate::wire::Volume;
+use crate::wire::{SymmetricAlgorithm, Volume};
 
 use effects::{Awaited, Farewell};
 use holds::Holds;
@@ -59,12 +59,14 @@ pub struct SenderConfig {
     pub sessions: usize,
     /// How many times a session may change its path (N of X-47).
     pub path_changes: u8,
+    /// The codes under shared keys that this host's packets have room for; a Permission for another is refused (FS-07, X-33).
+    pub macs: Vec<SymmetricAlgorithm>,
 }
 
 impl SenderConfig {
     /// The profile's constants.
     pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, ask: Vec<AskRule>) -> Self {
-        Self { node, addresses, ask, sessions: 65_536, path_changes: 2 }
+        Self { node, addresses, ask, sessions: 65_536, path_changes: 2, macs: SymmetricAlgorithm::OFFERED.to_vec() }
     }
 }
 
@@ -77,6 +79,8 @@ pub struct AskRule {
     pub volume: Volume,
     /// Whether only signed packets will do (Solution 3): the Query says so, and a Permission for anything else is refused (FS-07, X-33).
     pub signed: bool,
+    /// Which code the Query puts first for packets that are not signed; `None`: HMAC-SHA-256.
+    pub mac: Option<SymmetricAlgorithm>,
 }
 
 /// Why a wish to send is not taken up.

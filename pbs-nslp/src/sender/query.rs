@@ -180,19 +180,31 @@ impl Sender {
     /// What this host accepts for packets of a flow, best first.
     fn algorithms(&self, flow: &FlowId) -> Vec<u8> {
         let signatures = PublicKeyAlgorithm::FromCertificate.number();
-        let shared = (!self.asks_signed(flow)).then_some(SymmetricAlgorithm::HmacSha256.number());
+        let shared = self.macs(flow).into_iter().map(SymmetricAlgorithm::number);
         // Another number for the same.
         let by_name = is_of_rsa_2048(self.signer.signature_length()).then_some(PublicKeyAlgorithm::Rsa2048.number());
-        shared.into_iter().chain([signatures]).chain(by_name).collect()
+        shared.chain([signatures]).chain(by_name).collect()
     }
 
-    fn asks_signed(&self, flow: &FlowId) -> bool {
-        self.config.ask.iter().find(|rule| rule.selector.matches(flow)).is_some_and(|rule| rule.signed)
+    /// The codes under shared keys among them.
+    fn macs(&self, flow: &FlowId) -> Vec<SymmetricAlgorithm> {
+        let rule = self.config.ask.iter().find(|rule| rule.selector.matches(flow));
+        if rule.is_some_and(|rule| rule.signed) {
+            return Vec::new();
+        }
+        let mut macs = self.config.macs.clone();
+        let preferred = rule.and_then(|rule| rule.mac);
+        macs.sort_by_key(|mac| Some(*mac) != preferred);
+        macs
     }
 
     /// Whether what a Permission says fits what the Query has said: no receiver, and nobody in its name, gets less.
     pub(super) fn accepts(&self, flow: &FlowId, protection: &Protection) -> bool {
-        !self.asks_signed(flow) || matches!(protection, Protection::Signing)
+        match protection {
+            Protection::Shared { algorithm, .. } => self.macs(flow).contains(algorithm),
+            Protection::Signing => true,
+            Protection::SignedBy(_) => false,
+        }
     }
 
     fn emit(&mut self, key: SessionKey, query: &Query, rule: &'static str) -> Option<MessageHandle> {

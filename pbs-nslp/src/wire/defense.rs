@@ -86,11 +86,18 @@ pub enum SymmetricAlgorithm {
     HmacSha256,
     /// HMAC-MD5-96 (RFC 2403).
     HmacMd5,
+    /// AES-GMAC with a key of 128 bits and a salt behind it (RFC 4543 §5.4); a number of this implementation's.
+    Aes128Gmac,
+    /// The same with a key of 256 bits.
+    Aes256Gmac,
 }
 
 impl SymmetricAlgorithm {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::HmacSha1, Self::HmacSha256, Self::HmacMd5];
+    pub const ALL: [Self; 5] = [Self::HmacSha1, Self::HmacSha256, Self::HmacMd5, Self::Aes128Gmac, Self::Aes256Gmac];
+
+    /// Those that may be used without further ado, in the order in which they are offered where nothing else is asked for.
+    pub const OFFERED: [Self; 3] = [Self::HmacSha256, Self::Aes128Gmac, Self::Aes256Gmac];
 
     /// The algorithm byte.
     pub fn number(self) -> u8 {
@@ -98,26 +105,42 @@ impl SymmetricAlgorithm {
             Self::HmacSha1 => 1,
             Self::HmacSha256 => 2,
             Self::HmacMd5 => 3,
+            Self::Aes128Gmac => 224,
+            Self::Aes256Gmac => 225,
         }
     }
 
-    pub(super) fn from_number(number: u8) -> Option<Self> {
+    /// The algorithm of an algorithm byte.
+    pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.number() == number)
     }
 
-    /// Key length in bytes.
+    /// Key length in bytes, with the salt.
     pub fn key_length(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
             Self::HmacSha256 => 32,
             Self::HmacMd5 => 16,
+            Self::Aes128Gmac => 20,
+            Self::Aes256Gmac => 36,
+        }
+    }
+
+    /// The name in configuration and status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac-sha-1-96",
+            Self::HmacSha256 => "hmac-sha-256-128",
+            Self::HmacMd5 => "hmac-md5-96",
+            Self::Aes128Gmac => "aes-128-gmac",
+            Self::Aes256Gmac => "aes-256-gmac",
         }
     }
 
     /// Whether it may be used.
     pub fn standing(self) -> AlgorithmStanding {
         match self {
-            Self::HmacSha256 => AlgorithmStanding::Supported,
+            Self::HmacSha256 | Self::Aes128Gmac | Self::Aes256Gmac => AlgorithmStanding::Supported,
             Self::HmacSha1 => AlgorithmStanding::ByConfiguration,
             Self::HmacMd5 => AlgorithmStanding::Refused,
         }

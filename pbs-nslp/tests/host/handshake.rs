@@ -73,7 +73,7 @@ fn only_connections_have_a_reverse() {
         let flow = flow_of(protocol);
         let selector = Selector { protocol: Some(protocol), ..Selector::default() };
         let terms = Terms { volume: Volume(VOLUME), limit: Volume(VOLUME), ttl: TTL, refresh: T };
-        let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false }], ask: false };
+        let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false, mac: None }], ask: false };
         world.hosts[1] = host(granting_address(), Vec::new(), policy, 9, START_UNIX, world.now);
         world.hosts[0].want(flow, Volume(1000), world.now).unwrap();
         world.run(seconds(1));
@@ -131,7 +131,7 @@ fn a_reverse_query_that_waits_is_declined_when_the_flow_is() {
 fn a_reverse_query_that_waits_is_for_people_to_decide_when_the_flow_is_refused_and_they_decide_at_all() {
     let mut world = World::new(0);
     let policy = GrantPolicy { rules: Vec::new(), ask: true };
-    let rule = AskRule { selector: Selector::default(), volume: Volume(VOLUME), signed: false };
+    let rule = AskRule { selector: Selector::default(), volume: Volume(VOLUME), signed: false, mac: None };
     world.hosts[0] = host(forward().source, vec![rule], policy, 8, START_UNIX, world.now);
     refused_while_the_reverse_waits(&mut world);
     let [ask] = world.asked[..] else { panic!("{}", world.story()) };
@@ -167,7 +167,7 @@ fn without_a_flow_of_its_own_a_host_declines_the_reverse() {
 fn without_a_flow_of_its_own_a_hosts_policy_decides_as_about_any_flow() {
     let mut world = World::new(1);
     let terms = Terms { volume: Volume(5000), limit: Volume(5000), ttl: TTL, refresh: T };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }], ask: false };
     world.hosts[0] = host(forward().source, Vec::new(), policy, 9, START_UNIX, world.now);
     let now = world.now;
     world.want_reverse(1000);
@@ -186,7 +186,7 @@ fn both_ends_may_begin_at_once() {
     // TCP's simultaneous open: each host asks for its direction itself, and each grants the other by its policy.
     let mut world = World::new(1);
     let terms = Terms { volume: Volume(VOLUME), limit: Volume(VOLUME), ttl: TTL, refresh: T };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }], ask: false };
     world.hosts[0] = host(forward().source, Vec::new(), policy.clone(), 7, START_UNIX, world.now);
     world.hosts[1] = host(granting_address(), Vec::new(), policy, 8, START_UNIX, world.now);
     let now = world.now;

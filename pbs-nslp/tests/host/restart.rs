@@ -68,7 +68,7 @@ fn a_flow_that_is_replaced_only_after_its_old_permission_has_ended_keeps_its_rev
     // The policy has no room for the old permission and the new one at once.
     let mut world = World::new(1);
     let terms = Terms { volume: Volume(VOLUME), limit: Volume(VOLUME), ttl: TTL, refresh: T };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }], ask: false };
     world.hosts[1] = host(granting_address(), Vec::new(), policy, 9, START_UNIX, world.now);
     world.send(forward(), 60);
     world.run(seconds(1));

@@ -457,7 +457,7 @@ fn router(unix: u64, now: Instant) -> Router {
 /// Asks for the port, and grants nothing by any rule.
 fn asking_host(seed: u8, unix: u64, now: Instant) -> Host {
     let selector = Selector { destination_ports: Some(PORT..=PORT), ..Selector::default() };
-    let ask = AskRule { selector, volume: Volume(VOLUME), signed: false };
+    let ask = AskRule { selector, volume: Volume(VOLUME), signed: false, mac: None };
     host(asking_address(), vec![ask], GrantPolicy::default(), seed, unix, now)
 }
 
@@ -465,7 +465,7 @@ fn asking_host(seed: u8, unix: u64, now: Instant) -> Host {
 fn granting_host(seed: u8, unix: u64, now: Instant) -> Host {
     let selector = Selector { destination: None, destination_ports: Some(PORT..=PORT), ..Selector::default() };
     let terms = Terms { volume: Volume(VOLUME), limit: Volume(LIMIT), ttl: TTL, refresh: T };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false, mac: None }], ask: false };
     host(granting_address(), Vec::new(), policy, seed, unix, now)
 }
 

@@ -5,25 +5,31 @@ use std::sync::Arc;
 
 use pbs_nslp::credentials::Signer;
 use pbs_nslp::datapath::Protection;
-use pbs_nslp::receiver::Receiver;
+use pbs_nslp::receiver::{GrantRule, Receiver};
 use pbs_nslp::report::{Denial, ReportEvent};
 use pbs_nslp::sender::AskRule;
-use pbs_nslp::wire::{Defense, MessageKind, Query};
+use pbs_nslp::wire::{Defense, MessageKind, Query, SharedKey, SymmetricAlgorithm};
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::forge::{self, query_from};
-use crate::setting::{START_UNIX, receiver_address, receiver_config, seconds, sender_config};
+use crate::setting::{START_UNIX, receiver_address, receiver_config, seconds, sender_address, sender_config};
 use crate::world::{SENDER, World, entropy};
 
 const HMAC: u8 = 2;
 const FROM_CERTIFICATE: u8 = 10;
+const GMAC_128: u8 = 224;
+const GMAC_256: u8 = 225;
 const NUMBER: u32 = START_UNIX as u32;
 
 /// A receiver whose rule wants signatures or not.
 fn world_with_rule(signed: bool) -> World {
+    world_where(|rule| rule.signed = signed)
+}
+
+fn world_where(change: impl FnOnce(&mut GrantRule)) -> World {
     let mut world = World::new(1);
     let mut config = receiver_config();
-    config.policy.rules[0].signed = signed;
+    change(&mut config.policy.rules[0]);
     let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
     world.receiver = Receiver::new(config, signer, Arc::new(ToyAuthority::default()), entropy(9), START_UNIX, world.now);
     world
@@ -38,6 +44,17 @@ fn sender_that_wants_signatures(world: &mut World) {
 fn is_signed(world: &World) -> Option<bool> {
     let table = &world.datapaths[world.end()].table;
     table.values().next().map(|entry| matches!(entry.grant.protection, Protection::SignedBy(_)))
+}
+
+/// The code that authenticates the packets of the only permission, at the receiver; `None` if they are signed.
+fn code(world: &World) -> Option<u8> {
+    match &world.datapaths[world.end()].table.values().next()?.grant.protection {
+        Protection::Shared { algorithm, key } => {
+            assert_eq!(key.expose().len(), algorithm.key_length(), "X-16");
+            Some(algorithm.number())
+        }
+        Protection::SignedBy(_) | Protection::Signing => None,
+    }
 }
 
 /// What becomes of a Query with these codes.
@@ -56,8 +73,8 @@ fn a_query_says_which_algorithms_its_sender_accepts_and_the_first_that_both_can_
     // X-33, P-083.
     let world = World::granted(1);
     let query = world.sent(SENDER, MessageKind::Query)[0].query().unwrap();
-    assert_eq!(query.algorithms, Some(vec![HMAC, FROM_CERTIFICATE]));
-    assert_eq!(is_signed(&world), Some(false));
+    assert_eq!(query.algorithms, Some(vec![HMAC, GMAC_128, GMAC_256, FROM_CERTIFICATE]));
+    assert_eq!((is_signed(&world), code(&world)), (Some(false), Some(HMAC)));
     let cases = [
         (None, false),
         (Some(vec![HMAC]), false),
@@ -69,6 +86,69 @@ fn a_query_says_which_algorithms_its_sender_accepts_and_the_first_that_both_can_
         let world = asked_with(World::new(1), algorithms.clone());
         assert_eq!(is_signed(&world), Some(signed), "{algorithms:?}");
     }
+}
+
+#[test]
+fn aes_gmac_is_taken_where_the_rule_prefers_it_and_the_sender_accepts_it_or_where_the_sender_puts_it_first() {
+    // P-134, X-33: never a code that the Query does not name.
+    let prefers = |algorithm| move |rule: &mut GrantRule| rule.mac = Some(algorithm);
+    let all = || Some(vec![HMAC, GMAC_128, GMAC_256, FROM_CERTIFICATE]);
+    let cases = [
+        (SymmetricAlgorithm::Aes128Gmac, all(), Some(GMAC_128)),
+        (SymmetricAlgorithm::Aes256Gmac, all(), Some(GMAC_256)),
+        (SymmetricAlgorithm::Aes128Gmac, Some(vec![HMAC, FROM_CERTIFICATE]), Some(HMAC)),
+        (SymmetricAlgorithm::Aes128Gmac, None, Some(HMAC)),
+        (SymmetricAlgorithm::HmacSha256, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), Some(HMAC)),
+        (SymmetricAlgorithm::Aes256Gmac, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), None),
+        // No rule may have what is refused everywhere.
+        (SymmetricAlgorithm::HmacMd5, Some(vec![3, GMAC_128]), Some(GMAC_128)),
+        (SymmetricAlgorithm::HmacSha1, Some(vec![1, HMAC]), Some(HMAC)),
+    ];
+    for (preferred, algorithms, taken) in cases {
+        let world = asked_with(world_where(prefers(preferred)), algorithms.clone());
+        assert_eq!(code(&world), taken, "{preferred:?} of {algorithms:?}");
+    }
+    for (order, taken) in [(vec![GMAC_256, GMAC_128, HMAC], GMAC_256), (vec![GMAC_128, GMAC_128, GMAC_128, GMAC_128, HMAC], GMAC_128)] {
+        assert_eq!(code(&asked_with(World::new(1), Some(order))), Some(taken));
+    }
+}
+
+#[test]
+fn packets_pass_under_aes_gmac_on_the_whole_path_and_a_new_key_has_the_same_code() {
+    //
+    let mut world = world_where(|rule| rule.mac = Some(SymmetricAlgorithm::Aes256Gmac));
+    world.want();
+    world.run(seconds(1));
+    assert_eq!((world.sender_state().as_str(), code(&world), world.packet(100)), ("Permitted", Some(GMAC_256), Some(2)));
+    for datapath in &world.datapaths {
+        let protection = datapath.table.values().map(|entry| entry.grant.protection.name());
+        assert!(protection.eq(["aes-256-gmac"]));
+    }
+    let flow = *world.datapaths[SENDER].table.keys().map(|(flow, _)| flow).next().unwrap();
+    assert!(world.receiver.rekey(flow, pbs_nslp::receiver::Strength::Same, world.now));
+    world.run(seconds(5));
+    assert_eq!((code(&world), world.datapaths[SENDER].table.len(), world.packet(100)), (Some(GMAC_256), 1, Some(2)));
+}
+
+#[test]
+fn a_sender_refuses_a_permission_for_a_code_that_its_packets_have_no_room_for() {
+    // FS-07, X-33.
+    let mut world = World::new(0);
+    world.stable = false;
+    let config = pbs_nslp::sender::SenderConfig { macs: vec![SymmetricAlgorithm::HmacSha256], ..sender_config() };
+    let signer: Arc<dyn Signer> = ToySigner::new(sender_address(), 1);
+    world.sender = pbs_nslp::sender::Sender::new(config, signer, Arc::new(ToyAuthority::default()), entropy(8), START_UNIX, world.now);
+    world.want();
+    let query = world.sent(SENDER, MessageKind::Query)[0].query().unwrap();
+    assert_eq!(query.algorithms, Some(vec![HMAC, FROM_CERTIFICATE]));
+    let key = SharedKey::new(SymmetricAlgorithm::Aes128Gmac, vec![7; 20]).unwrap();
+    let defense = Some(Defense::SymmetricKey { algorithm: SymmetricAlgorithm::Aes128Gmac, key });
+    let wide = pbs_nslp::wire::Permission { echo: Some(query.number), defense, ..forge::permission(NUMBER) };
+    let received = forge::permission_from(1, world.session(), &wide, &forge::receiver());
+    world.tell(SENDER, gist::api::Indication::Received(received));
+    world.settle();
+    world.took(SENDER, &["FS-07"]);
+    assert!(world.datapaths[SENDER].table.is_empty());
 }
 
 #[test]

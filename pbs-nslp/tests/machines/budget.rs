@@ -67,7 +67,7 @@ fn a_restarted_sender_gets_what_is_left() {
     // of an epoch that may still count all there is, half of what it has not counted; when it is gone, the rest.
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { limit: Volume(VOLUME), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false, mac: None };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     world.want();
     world.run(seconds(1));
@@ -96,7 +96,7 @@ fn a_restarted_sender_waits_for_no_more_than_packets_in_flight_may_need() {
     const IN_FLIGHT: u64 = 256 * 1024;
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { volume: Volume(40 * MB), limit: Volume(40 * MB), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false, mac: None };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     let want = |world: &mut World| {
         let now = world.now;
@@ -132,7 +132,7 @@ fn a_session_ends_for_a_newer_one_if_it_has_nothing_left_to_divide() {
     // FR-72, FR-71: and then the newer one has nothing either.
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { limit: Volume(VOLUME), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false, mac: None };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     world.want();
     world.run(seconds(1));
@@ -225,7 +225,7 @@ fn a_new_epoch_waits_until_the_packet_side_tells_what_the_old_one_counted() {
     // X-56, P-144; a refresh meanwhile is answered with the first Permission.
     let mut world = World::new(1);
     let only = pbs_nslp::receiver::Terms { limit: Volume(VOLUME), ..terms() };
-    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false };
+    let rule = pbs_nslp::receiver::GrantRule { selector: pbs_nslp::selector::Selector::default(), terms: only, signed: false, mac: None };
     world.receiver.set_policy(pbs_nslp::receiver::GrantPolicy { rules: vec![rule], ask: false });
     world.want();
     world.run(seconds(1));

@@ -21,7 +21,9 @@ fn granted(refresh: Duration, config: impl Fn(RouterConfig) -> RouterConfig) -> 
         *router = Router::new(config(router_config()), world.authority.clone(), unix, now);
     }
     let terms = Terms { refresh, ..terms() };
-    world.receiver.set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false });
+    world
+        .receiver
+        .set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }], ask: false });
     world.want();
     world.run(seconds(2));
     assert_eq!(world.states(), ["Permitted"; 4]);

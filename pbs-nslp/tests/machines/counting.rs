@@ -29,7 +29,7 @@ fn counting_under(terms: Terms) -> World {
 }
 
 fn set_rule(world: &mut World, terms: Terms) {
-    let rule = GrantRule { selector: Selector::default(), terms, signed: false };
+    let rule = GrantRule { selector: Selector::default(), terms, signed: false, mac: None };
     world.receiver.set_policy(GrantPolicy { rules: vec![rule], ask: false });
 }
 

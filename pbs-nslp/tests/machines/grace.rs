@@ -25,7 +25,7 @@ fn generous() -> Terms {
 /// A world whose flow has many bytes.
 fn granted(reactions: Reactions, terms: Terms) -> World {
     let mut world = World::new(1);
-    let rule = GrantRule { selector: Selector::default(), terms, signed: false };
+    let rule = GrantRule { selector: Selector::default(), terms, signed: false, mac: None };
     let config = ReceiverConfig { reactions, policy: GrantPolicy { rules: vec![rule], ask: false }, ..receiver_config() };
     let signer = ToySigner::new(receiver_address(), 2);
     world.receiver = Receiver::new(config, signer, world.authority.clone(), entropy(9), START_UNIX, world.now);

@@ -20,7 +20,9 @@ const PACKET: u64 = 50_000;
 fn granted() -> World {
     let mut world = World::new(1);
     let terms = Terms { volume: Volume(10 * MB), limit: Volume(100 * MB), ttl: TTL, refresh: T };
-    world.receiver.set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false });
+    world
+        .receiver
+        .set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }], ask: false });
     world.sender.want(flow(), Volume(10 * MB), world.now).unwrap();
     world.run(seconds(2));
     assert_eq!(world.states(), ["Permitted"; 3]);

@@ -341,9 +341,10 @@ fn refreshes_that_come_more_often_than_gists_make_every_node_ask_who_is_next_on_
     for (refresh, asks) in [(T, true), (seconds(29), true), (seconds(30), false), (seconds(60), false)] {
         let mut world = World::new(2);
         let terms = pbs_nslp::receiver::Terms { refresh, ..terms() };
-        world
-            .receiver
-            .set_policy(GrantPolicy { rules: vec![GrantRule { selector: Selector::default(), terms, signed: false }], ask: false });
+        world.receiver.set_policy(GrantPolicy {
+            rules: vec![GrantRule { selector: Selector::default(), terms, signed: false, mac: None }],
+            ask: false,
+        });
         world.want();
         world.run(seconds(1));
         assert!(world.doubted.is_empty(), "GIST has just asked");

@@ -51,7 +51,8 @@ pub(crate) fn node_config(address: IpAddr) -> NodeConfig {
 }
 
 pub(crate) fn sender_config() -> SenderConfig {
-    let rule = AskRule { selector: Selector { protocol: Some(17), ..Selector::default() }, volume: Volume(VOLUME), signed: false };
+    let rule =
+        AskRule { selector: Selector { protocol: Some(17), ..Selector::default() }, volume: Volume(VOLUME), signed: false, mac: None };
     SenderConfig::new(node_config(sender_address()), vec![sender_address()], vec![rule])
 }
 
@@ -61,6 +62,6 @@ pub(crate) fn router_config() -> RouterConfig {
 
 pub(crate) fn receiver_config() -> ReceiverConfig {
     let selector = Selector { destination_ports: Some(9000..=9099), ..Selector::default() };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms: terms(), signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms: terms(), signed: false, mac: None }], ask: false };
     ReceiverConfig::new(node_config(receiver_address()), vec![receiver_address()], policy)
 }

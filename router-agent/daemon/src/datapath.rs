@@ -399,7 +399,10 @@ mod tests {
     /// Of a flow from the host of this number.
     fn grant(host: u8, spi: u32) -> Grant {
         let flow = FlowId::new([192, 0, 2, host].into(), [198, 51, 100, 1].into(), 17, 5000, 9000).unwrap();
-        let protection = Protection::HmacSha256(SharedKey::new(SymmetricAlgorithm::HmacSha256, vec![7; 32]).unwrap());
+        let protection = Protection::Shared {
+            algorithm: SymmetricAlgorithm::HmacSha256,
+            key: SharedKey::new(SymmetricAlgorithm::HmacSha256, vec![7; 32]).unwrap(),
+        };
         Grant { flow, spi, protection, allowed: 1000, counted: 0, highest: 0, expires_at: Instant::from_micros(600_000_000) }
     }
 

@@ -8,6 +8,7 @@ use pbs_nslp::credentials::SignatureScheme;
 use pbs_nslp::datapath::{Command, Event, Grant, Protection, SourceKey, Token};
 use pbs_nslp::detection::{Count, Covered};
 use pbs_nslp::flow::FlowId;
+use pbs_nslp::wire::SymmetricAlgorithm;
 use traffic::algorithm::{IcvKey, KeyLengthError, MacAlgorithm, PacketSigner, SignatureAlgorithm, VerifyingKey};
 use traffic::flow::Flow;
 use traffic::update::{self, Applied, Tally, Update};
@@ -67,6 +68,20 @@ pub enum KeyError {
     /// Its signatures do not fit into an AH.
     #[error("packets cannot carry signatures of this key ({0:?})")]
     Signature(SignatureScheme),
+    /// The packet side does not have the code.
+    #[error("packets are not authenticated by {}", .0.name())]
+    Refused(SymmetricAlgorithm),
+}
+
+/// How packets are authenticated with a shared key.
+const fn mac_algorithm(algorithm: SymmetricAlgorithm) -> Option<MacAlgorithm> {
+    match algorithm {
+        SymmetricAlgorithm::HmacSha256 => Some(MacAlgorithm::HmacSha256_128),
+        SymmetricAlgorithm::HmacSha1 => Some(MacAlgorithm::HmacSha1_96),
+        SymmetricAlgorithm::Aes128Gmac => Some(MacAlgorithm::Aes128Gmac),
+        SymmetricAlgorithm::Aes256Gmac => Some(MacAlgorithm::Aes256Gmac),
+        SymmetricAlgorithm::HmacMd5 => None,
+    }
 }
 
 /// How packets are signed with a key of a certificate.
@@ -81,7 +96,9 @@ fn signature_algorithm(key: &SourceKey) -> Option<SignatureAlgorithm> {
 
 fn grant(grant: &Grant, own: &Arc<dyn PacketSigner>) -> Result<update::Grant, KeyError> {
     let key = match &grant.protection {
-        Protection::HmacSha256(key) => IcvKey::new(MacAlgorithm::HmacSha256_128, key.expose())?,
+        Protection::Shared { algorithm, key } => {
+            IcvKey::new(mac_algorithm(*algorithm).ok_or(KeyError::Refused(*algorithm))?, key.expose())?
+        }
         Protection::Signing => IcvKey::Signing(own.clone()),
         Protection::SignedBy(key) => {
             let algorithm = signature_algorithm(key).ok_or(KeyError::Signature(key.scheme))?;
@@ -175,10 +192,31 @@ pub(crate) mod tests {
         assert_eq!(refused.to_string(), "packets cannot carry signatures of this key (RsaPss)");
     }
 
+    fn shared(algorithm: SymmetricAlgorithm) -> Protection {
+        Protection::Shared { algorithm, key: SharedKey::new(algorithm, vec![7; algorithm.key_length()]).unwrap() }
+    }
+
+    #[test]
+    fn packets_are_authenticated_by_the_code_that_the_permission_names() {
+        // each with the length of its key and its AH.
+        let cases = [
+            (SymmetricAlgorithm::HmacSha256, MacAlgorithm::HmacSha256_128, 16),
+            (SymmetricAlgorithm::Aes128Gmac, MacAlgorithm::Aes128Gmac, 24),
+            (SymmetricAlgorithm::Aes256Gmac, MacAlgorithm::Aes256Gmac, 24),
+        ];
+        for (algorithm, mac, icv_len) in cases {
+            let key = installed(shared(algorithm)).unwrap();
+            assert_eq!(key, IcvKey::new(mac, &vec![7; mac.key_len()]).unwrap());
+            assert_eq!(key.algorithm().icv_len(), icv_len, "{mac}");
+        }
+        let refused = installed(shared(SymmetricAlgorithm::HmacMd5)).unwrap_err();
+        assert_eq!(refused.to_string(), "packets are not authenticated by hmac-md5-96");
+    }
+
     #[test]
     fn a_grant_reaches_the_packet_side_with_every_figure() {
         let flow = FlowId::new([192, 0, 2, 1].into(), [198, 51, 100, 1].into(), 17, 5000, 9000).unwrap();
-        let protection = Protection::HmacSha256(SharedKey::new(SymmetricAlgorithm::HmacSha256, vec![7; 32]).unwrap());
+        let protection = shared(SymmetricAlgorithm::HmacSha256);
         let expires_at = Instant::from_micros(5);
         let grant = Grant { flow, spi: 300, protection, allowed: 1, counted: 2, highest: 3, expires_at };
         let Ok(Update::Install { token: 9, grant }) =

@@ -136,7 +136,7 @@ impl Node {
 
     fn learn(&mut self, command: &Command) {
         if let Command::Install { grant, .. } = command
-            && let Protection::HmacSha256(key) = &grant.protection
+            && let Protection::Shared { key, .. } = &grant.protection
             && let Ok(key) = IcvKey::new(MacAlgorithm::HmacSha256_128, key.expose())
         {
             self.known = Some((grant.spi, key));

@@ -390,13 +390,13 @@ fn nodes(people: &People, seed: u64, threshold: u8, now: Instant) -> io::Result<
         Entropy::new(Arc::new(HmacGenerator), bytes)
     };
     let selector = Selector { protocol: Some(UDP), ..Selector::default() };
-    let ask = vec![AskRule { selector: selector.clone(), volume: Volume(VOLUME), signed: false }];
+    let ask = vec![AskRule { selector: selector.clone(), volume: Volume(VOLUME), signed: false, mac: None }];
     let sender = SenderConfig::new(node(SOURCE), vec![SOURCE], ask);
     let sender = Sender::new(sender, people.sender.clone(), people.authority.clone(), entropy(1), START_UNIX, now);
     let terms = Terms { volume: Volume(VOLUME), limit: Volume(1 << 30), ttl: Duration::from_secs(600), refresh: REFRESH };
     let missing = Tolerance { floor: Volume(2048), percent: threshold };
     let reactions = Reactions { thresholds: Thresholds { missing, ..Thresholds::default() }, ..Reactions::default() };
-    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false }], ask: false };
+    let policy = GrantPolicy { rules: vec![GrantRule { selector, terms, signed: false, mac: None }], ask: false };
     let receiver = ReceiverConfig { reactions, ..ReceiverConfig::new(node(DESTINATION), vec![DESTINATION], policy) };
     let receiver = Receiver::new(receiver, people.receiver.clone(), people.authority.clone(), entropy(2), START_UNIX, now);
     let router = |last| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gist::api::ReceivedMessage;
 use gist::wire::SessionId;
 use pbs_nslp::datapath::Protection;
-use pbs_nslp::wire::{Defense, NotifyCode, Permission, PublicKeyAlgorithm, Query, SaParameters, SymmetricAlgorithm, Volume, VolumeContext};
+use pbs_nslp::wire::{Defense, NotifyCode, Permission, PublicKeyAlgorithm, Query, SaParameters, Volume, VolumeContext};
 
 use super::settings::{RECEIVER, ROUTER, Setting, bystander, sessions_of};
 use crate::forge::{self, denial, notice_from, permission, permission_from, query, query_from};
@@ -102,9 +102,7 @@ fn live(world: &World) -> (u32, Defense) {
     let entry = world.datapaths.iter().rev().flat_map(|datapath| &datapath.table);
     let entry = entry.filter(|((of, _), entry)| *of == flow() && !entry.draining).map(|((_, spi), entry)| (*spi, &entry.grant.protection));
     match entry.take(1).next() {
-        Some((spi, Protection::HmacSha256(key))) => {
-            (spi, Defense::SymmetricKey { algorithm: SymmetricAlgorithm::HmacSha256, key: key.clone() })
-        }
+        Some((spi, Protection::Shared { algorithm, key })) => (spi, Defense::SymmetricKey { algorithm: *algorithm, key: key.clone() }),
         Some((spi, Protection::SignedBy(_) | Protection::Signing)) => {
             (spi, Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate })
         }

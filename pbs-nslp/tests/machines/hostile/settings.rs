@@ -89,7 +89,7 @@ fn generous() -> Terms {
 /// Nobody has asked for the flow; another one of the same hosts is permitted.
 fn quiet() -> World {
     let mut world = World::new(1);
-    let rule = GrantRule { selector: Selector::default(), terms: generous(), signed: false };
+    let rule = GrantRule { selector: Selector::default(), terms: generous(), signed: false, mac: None };
     let config = ReceiverConfig { policy: GrantPolicy { rules: vec![rule], ask: false }, ..receiver_config() };
     let signer = ToySigner::new(receiver_address(), 2);
     world.receiver = Receiver::new(config, signer, world.authority.clone(), entropy(9), START_UNIX, world.now);
