@@ -89,6 +89,8 @@ pub(crate) struct Datapath {
     pub reassembly: Reassembly,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
+    /// Whether packets may be authenticated by HMAC-SHA-1-96.
+    pub hmac_sha1: bool,
 }
 
 impl Default for Datapath {
@@ -104,6 +106,7 @@ impl Default for Datapath {
             path_mark: MASK,
             largest_protection,
             signatures,
+            hmac_sha1: false,
         }
     }
 }
@@ -147,6 +150,8 @@ pub(crate) struct Ask {
 /// An authentication code under a key that the path shares, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Mac {
+    #[serde(rename = "hmac-sha-1-96")]
+    HmacSha1,
     #[serde(rename = "hmac-sha-256-128")]
     HmacSha256,
     #[serde(rename = "aes-128-gmac")]
@@ -253,8 +258,12 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
         if ask.signed && config.datapath.largest_protection == LargestProtection::Symmetric {
             return Err(source.wrong(&format!("ask.{place}.signed"), "needs datapath.largest_protection to leave room for signatures"));
         }
-        if config.datapath.largest_protection == LargestProtection::Symmetric && !matches!(ask.mac, None | Some(Mac::HmacSha256)) {
+        if config.datapath.largest_protection == LargestProtection::Symmetric && matches!(ask.mac, Some(Mac::Aes128Gmac | Mac::Aes256Gmac))
+        {
             return Err(source.wrong(&format!("ask.{place}.mac"), "needs datapath.largest_protection to leave room for AES-GMAC"));
+        }
+        if ask.mac == Some(Mac::HmacSha1) && !config.datapath.hmac_sha1 {
+            return Err(source.wrong(&format!("ask.{place}.mac"), MAC_NOT_ALLOWED));
         }
         if ask.volume == 0 {
             return Err(source.wrong(&format!("ask.{place}.volume"), "0 asks for nothing"));
@@ -263,6 +272,9 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
         config::check_ports(&format!("ask.{place}.destination_ports"), ask.protocol, ask.destination_ports, source)?;
     }
     for (place, grant) in config.grant.iter().enumerate() {
+        if grant.mac == Some(Mac::HmacSha1) && !config.datapath.hmac_sha1 {
+            return Err(source.wrong(&format!("grant.{place}.mac"), MAC_NOT_ALLOWED));
+        }
         check_grant(grant).map_err(|(key, message)| source.wrong(&format!("grant.{place}.{key}"), message))?;
         config::check_network(&format!("grant.{place}.source"), &grant.source, source)?;
         config::check_ports(&format!("grant.{place}.destination_ports"), grant.protocol, grant.destination_ports, source)?;
@@ -272,6 +284,8 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     config.identity.resolve(source);
     Ok(config)
 }
+
+const MAC_NOT_ALLOWED: &str = "needs datapath.hmac_sha1 = true";
 
 pub(crate) fn check_grant(grant: &Grant) -> Result<(), (&'static str, &'static str)> {
     if grant.volume == 0 {
@@ -388,6 +402,7 @@ mod tests {
                 "[datapath]\nlargest_protection = \"symmetric\"\n[[ask]]\ndestination = \"::/0\"\nvolume = 1\nmac = \"aes-128-gmac\"\n",
                 "12: ask.mac: needs datapath.largest_protection to leave room",
             ),
+            ("[[grant]]\nsource = \"::/0\"\nvolume = 1\nmac = \"hmac-sha-1-96\"\n", "10: grant.mac: needs datapath.hmac_sha1 = true"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nmac = \"hmac-md5-96\"\n", "10: unknown variant `hmac-md5-96`"),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected one of `symmetric`, `public-key`"),

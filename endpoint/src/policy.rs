@@ -62,13 +62,14 @@ pub(crate) fn grant_policy(grants: &[Grant], relay: Option<&relay::Section>) -> 
 /// The codes that the routes of this host leave room for.
 pub(crate) fn macs(largest: LargestProtection) -> Vec<SymmetricAlgorithm> {
     match largest {
-        LargestProtection::Symmetric => vec![SymmetricAlgorithm::HmacSha256],
-        LargestProtection::PublicKey | LargestProtection::Rsa2048 | LargestProtection::Rsa4096 => SymmetricAlgorithm::OFFERED.to_vec(),
+        LargestProtection::Symmetric => vec![SymmetricAlgorithm::HmacSha256, SymmetricAlgorithm::HmacSha1],
+        LargestProtection::PublicKey | LargestProtection::Rsa2048 | LargestProtection::Rsa4096 => SymmetricAlgorithm::USABLE.to_vec(),
     }
 }
 
 const fn mac(mac: Mac) -> SymmetricAlgorithm {
     match mac {
+        Mac::HmacSha1 => SymmetricAlgorithm::HmacSha1,
         Mac::HmacSha256 => SymmetricAlgorithm::HmacSha256,
         Mac::Aes128Gmac => SymmetricAlgorithm::Aes128Gmac,
         Mac::Aes256Gmac => SymmetricAlgorithm::Aes256Gmac,

@@ -15,6 +15,7 @@ use pbs_nslp::credentials::Signer;
 use pbs_nslp::entropy::Entropy;
 use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::host::Host;
+use pbs_nslp::node::NodeConfig;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
 use traffic::counters::Counters;
@@ -83,6 +84,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let paths = Paths::open(&config.path, mask, room(&config), &start.threads)?;
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Host, marks)?;
+    let node = NodeConfig { hmac_sha1: config.datapath.hmac_sha1, ..node };
     let (signer, authority) = (start.credentials.signer.clone(), start.credentials.revocation.authority());
     // GIST listens meanwhile: what it hears waits.
     clock::next_second().await;

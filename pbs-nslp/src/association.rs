@@ -2,7 +2,8 @@
 
 use crate::credentials::SignatureScheme;
 use crate::datapath::{Protection, SourceKey};
-use crate::wire::{AlgorithmStanding, Defense, Permission, PublicKeyAlgorithm, SaParameters};
+use crate::node::NodeConfig;
+use crate::wire::{Defense, Permission, PublicKeyAlgorithm, SaParameters};
 
 /// SPI, algorithm and key, with what the Permission says about the change to them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,11 +22,11 @@ pub(crate) enum Source<'a> {
 }
 
 impl Association {
-    /// The association of a Permission; `None` if it has none that the packet side can do.
-    pub(crate) fn of(permission: &Permission, source: Source<'_>) -> Option<Self> {
+    /// The association of a Permission; `None` if it has none that the packet side of this node can do, or may.
+    pub(crate) fn of(permission: &Permission, source: Source<'_>, node: &NodeConfig) -> Option<Self> {
         let parameters = permission.sa?;
         let protection = match permission.defense.as_ref()? {
-            Defense::SymmetricKey { algorithm, key } if algorithm.standing() == AlgorithmStanding::Supported => {
+            Defense::SymmetricKey { algorithm, key } if node.may_use(*algorithm) => {
                 Protection::Shared { algorithm: *algorithm, key: key.clone() }
             }
             Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate } => source.protection()?,
@@ -88,6 +89,7 @@ mod tests {
     use core::time::Duration;
 
     use bytes::Bytes;
+    use gist::wire::NslpId;
 
     use super::*;
     use crate::flow::FlowId;
@@ -107,6 +109,10 @@ mod tests {
         }
     }
 
+    fn of(permission: &Permission, source: Source<'_>) -> Option<Association> {
+        Association::of(permission, source, &NodeConfig::new(NslpId(1), [192, 0, 2, 2].into()))
+    }
+
     fn key(scheme: SignatureScheme, signature_length: u16) -> SourceKey {
         SourceKey { scheme, public_key: Bytes::new(), signature_length }
     }
@@ -117,15 +123,15 @@ mod tests {
         let rsa = key(SignatureScheme::RsaPss, 256);
         let others = [key(SignatureScheme::Ed25519, 64), key(SignatureScheme::EcdsaP256, 64), key(SignatureScheme::RsaPss, 512)];
         let asked = asking_for(PublicKeyAlgorithm::Rsa2048);
-        assert_eq!(Association::of(&asked, Source::Other(Some(&rsa))).unwrap().protection, Protection::SignedBy(rsa.clone()));
-        assert_eq!(Association::of(&asked, Source::Own(256)).unwrap().protection, Protection::Signing);
-        assert!(Association::of(&asked, Source::Own(64)).is_none() && Association::of(&asked, Source::Other(None)).is_none());
+        assert_eq!(of(&asked, Source::Other(Some(&rsa))).unwrap().protection, Protection::SignedBy(rsa.clone()));
+        assert_eq!(of(&asked, Source::Own(256)).unwrap().protection, Protection::Signing);
+        assert!(of(&asked, Source::Own(64)).is_none() && of(&asked, Source::Other(None)).is_none());
         for other in &others {
-            assert!(Association::of(&asked, Source::Other(Some(other))).is_none(), "{other:?}");
-            assert!(Association::of(&asking_for(PublicKeyAlgorithm::FromCertificate), Source::Other(Some(other))).is_some());
+            assert!(of(&asked, Source::Other(Some(other))).is_none(), "{other:?}");
+            assert!(of(&asking_for(PublicKeyAlgorithm::FromCertificate), Source::Other(Some(other))).is_some());
         }
         for weak in [PublicKeyAlgorithm::Rsa1024, PublicKeyAlgorithm::Dsa2048] {
-            assert!(Association::of(&asking_for(weak), Source::Other(Some(&rsa))).is_none(), "P-082");
+            assert!(of(&asking_for(weak), Source::Other(Some(&rsa))).is_none(), "P-082");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::fair_queue::{MESSAGE_COST, SIGNATURE_COST};
 use crate::flow::FlowId;
 use crate::output::Output;
 use crate::report::{Attack, Report, ReportEvent};
-use crate::wire::{self, Notify, NotifyCode, number};
+use crate::wire::{self, AlgorithmStanding, Notify, NotifyCode, SymmetricAlgorithm, number};
 
 /// Names a session at one node: one session has one flow, but a flow may have an old and a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,13 +49,24 @@ pub struct NodeConfig {
     pub admission: AdmissionLimits,
     /// Notices for one peer (appendix A). Those about one source behind it may be half as many.
     pub notify_rate: Rate,
+    /// Whether packets may be authenticated by HMAC-SHA-1-96; not by default.
+    pub hmac_sha1: bool,
 }
 
 impl NodeConfig {
     /// The profile's constants.
     pub fn new(nslp_id: NslpId, address: IpAddr) -> Self {
         let notify_rate = Rate { per_second: 10, burst: 20 };
-        Self { nslp_id, address, admission: AdmissionLimits::default(), notify_rate }
+        Self { nslp_id, address, admission: AdmissionLimits::default(), notify_rate, hmac_sha1: false }
+    }
+
+    /// Whether packets may be authenticated by this code here.
+    pub fn may_use(&self, mac: SymmetricAlgorithm) -> bool {
+        match mac.standing() {
+            AlgorithmStanding::Supported => true,
+            AlgorithmStanding::ByConfiguration => self.hmac_sha1,
+            AlgorithmStanding::Refused => false,
+        }
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) struct Datapath {
     pub reassembly: Reassembly,
     /// Signatures of packets verified a second.
     pub signatures: Signatures,
+    /// Whether packets may be authenticated by HMAC-SHA-1-96.
+    pub hmac_sha1: bool,
 }
 
 impl Default for Datapath {
@@ -87,6 +89,7 @@ impl Default for Datapath {
             fragments: Fragments::default(),
             reassembly: Reassembly::default(),
             signatures: Signatures::default(),
+            hmac_sha1: false,
         }
     }
 }

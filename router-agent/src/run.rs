@@ -10,6 +10,7 @@ use daemon::{clock, exempt};
 use gist::node;
 use gist::wire::NslpId;
 use pbs_nslp::fair_queue::FairQueue;
+use pbs_nslp::node::NodeConfig;
 use pbs_nslp::router::{Router, RouterConfig};
 use traffic::counters::Counters;
 use traffic::queue::QueueConfig;
@@ -43,6 +44,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted(), config.datapath.shield);
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
+    let node = NodeConfig { hmac_sha1: config.datapath.hmac_sha1, ..node };
     let foreign = config.gist.foreign_nslp_ids.iter().copied().map(NslpId).collect();
     let applications = Applications { own: NslpId(config.gist.nslp_id), foreign };
     let signalling = signalling::start(config.datapath.signalling_queue, applications, gist.clone(), &start.threads)?;

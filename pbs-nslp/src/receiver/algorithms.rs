@@ -18,7 +18,7 @@ use crate::wire::{PublicKeyAlgorithm, Query, SymmetricAlgorithm};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Accepted {
     /// In the sender's order.
-    shared: [Option<SymmetricAlgorithm>; SymmetricAlgorithm::OFFERED.len()],
+    shared: [Option<SymmetricAlgorithm>; SymmetricAlgorithm::USABLE.len()],
     signatures: bool,
     signatures_first: bool,
 }
@@ -37,13 +37,13 @@ impl Accepted {
     pub(super) fn of(query: &Query) -> Self {
         let mandatory = [SymmetricAlgorithm::HmacSha256.number(), PublicKeyAlgorithm::FromCertificate.number()];
         let codes = query.algorithms.as_deref().unwrap_or(&mandatory);
-        let mut accepted = Self { shared: [None; SymmetricAlgorithm::OFFERED.len()], signatures: false, signatures_first: false };
+        let mut accepted = Self { shared: [None; SymmetricAlgorithm::USABLE.len()], signatures: false, signatures_first: false };
         for code in codes {
             if *code == PublicKeyAlgorithm::FromCertificate.number() {
                 accepted.signatures = true;
-                accepted.signatures_first |= accepted.first().is_none();
+                accepted.signatures_first |= !accepted.has_shared();
             }
-            let usable = SymmetricAlgorithm::OFFERED.into_iter().find(|algorithm| algorithm.number() == *code);
+            let usable = SymmetricAlgorithm::USABLE.into_iter().find(|algorithm| algorithm.number() == *code);
             if let Some(algorithm) = usable.filter(|algorithm| !accepted.shared.contains(&Some(*algorithm)))
                 && let Some(place) = accepted.shared.iter_mut().find(|place| place.is_none())
             {
@@ -53,8 +53,8 @@ impl Accepted {
         accepted
     }
 
-    fn first(&self) -> Option<SymmetricAlgorithm> {
-        self.shared.first().copied().flatten()
+    fn has_shared(&self) -> bool {
+        self.shared.iter().any(Option::is_some)
     }
 }
 
@@ -72,8 +72,9 @@ impl Receiver {
         let session = self.sessions.get(&key)?;
         let accepted = session.query.accepted;
         let rule = self.config.policy.rule(&key.flow);
-        let preferred = rule.and_then(|rule| rule.mac).filter(|mac| accepted.shared.contains(&Some(*mac)));
-        let shared = preferred.or_else(|| accepted.first());
+        let usable = accepted.shared.iter().flatten().filter(|mac| self.config.node.may_use(**mac));
+        let preferred = rule.and_then(|rule| rule.mac).filter(|mac| usable.clone().any(|usable| usable == mac));
+        let shared = preferred.or_else(|| usable.clone().next().copied());
         let signatures_first = accepted.signatures_first && preferred.is_none();
         let must_sign = rule.is_some_and(|rule| rule.signed) || self.signed.get(&key.flow).is_some_and(|until| *until > now);
         if session.can_sign() && (must_sign || signatures_first || shared.is_none()) {

@@ -133,7 +133,7 @@ impl Router {
             Err(refusal) => return self.refuse(received, refusal, now),
         };
         let source = self.sessions.get(&key).and_then(|session| session.asked.as_ref()).and_then(|asked| asked.source.as_ref());
-        let association = Association::of(permission, Source::Other(source));
+        let association = Association::of(permission, Source::Other(source), &self.config.node);
         let event = if permission.is_removal() {
             Event::RxDenial
         } else if permission.defense == Some(Defense::ChangePath) {

@@ -212,7 +212,7 @@ impl Sender {
     fn permission(&mut self, received: &ReceivedMessage, signed: &Signed<Permission>, now: Instant) {
         let permission = &signed.message;
         let flow = permission.flow;
-        let association = Association::of(permission, Source::Own(self.signer.signature_length()));
+        let association = Association::of(permission, Source::Own(self.signer.signature_length()), &self.config.node);
         let event = if permission.is_removal() {
             Event::RxDenial
         } else if permission.defense == Some(Defense::ChangePath) {

@@ -66,7 +66,7 @@ pub struct SenderConfig {
 impl SenderConfig {
     /// The profile's constants.
     pub fn new(node: NodeConfig, addresses: Vec<IpAddr>, ask: Vec<AskRule>) -> Self {
-        Self { node, addresses, ask, sessions: 65_536, path_changes: 2, macs: SymmetricAlgorithm::OFFERED.to_vec() }
+        Self { node, addresses, ask, sessions: 65_536, path_changes: 2, macs: SymmetricAlgorithm::USABLE.to_vec() }
     }
 }
 

@@ -96,8 +96,8 @@ impl SymmetricAlgorithm {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::HmacSha1, Self::HmacSha256, Self::HmacMd5, Self::Aes128Gmac, Self::Aes256Gmac];
 
-    /// Those that may be used without further ado, in the order in which they are offered where nothing else is asked for.
-    pub const OFFERED: [Self; 3] = [Self::HmacSha256, Self::Aes128Gmac, Self::Aes256Gmac];
+    /// All that a node may use or be told to use, in the order in which they are offered where nothing else is asked for.
+    pub const USABLE: [Self; 4] = [Self::HmacSha256, Self::Aes128Gmac, Self::Aes256Gmac, Self::HmacSha1];
 
     /// The algorithm byte.
     pub fn number(self) -> u8 {

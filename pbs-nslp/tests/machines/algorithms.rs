@@ -12,7 +12,7 @@ use pbs_nslp::wire::{Defense, MessageKind, Query, SharedKey, SymmetricAlgorithm}
 
 use crate::credentials::{ToyAuthority, ToySigner};
 use crate::forge::{self, query_from};
-use crate::setting::{START_UNIX, receiver_address, receiver_config, seconds, sender_address, sender_config};
+use crate::setting::{START_UNIX, receiver_address, receiver_config, router_config, seconds, sender_address, sender_config};
 use crate::world::{SENDER, World, entropy};
 
 const HMAC: u8 = 2;
@@ -102,6 +102,7 @@ fn aes_gmac_is_taken_where_the_rule_prefers_it_and_the_sender_accepts_it_or_wher
         (SymmetricAlgorithm::Aes256Gmac, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), None),
         // No rule may have what is refused everywhere.
         (SymmetricAlgorithm::HmacMd5, Some(vec![3, GMAC_128]), Some(GMAC_128)),
+        // Nor, without being told, what is on its way out.
         (SymmetricAlgorithm::HmacSha1, Some(vec![1, HMAC]), Some(HMAC)),
     ];
     for (preferred, algorithms, taken) in cases {
@@ -128,6 +129,40 @@ fn packets_pass_under_aes_gmac_on_the_whole_path_and_a_new_key_has_the_same_code
     assert!(world.receiver.rekey(flow, pbs_nslp::receiver::Strength::Same, world.now));
     world.run(seconds(5));
     assert_eq!((code(&world), world.datapaths[SENDER].table.len(), world.packet(100)), (Some(GMAC_256), 1, Some(2)));
+}
+
+#[test]
+fn hmac_sha_1_authenticates_packets_only_where_every_node_on_the_path_is_told_that_it_may() {
+    // X-67, P-082: by configuration.
+    let world = |at_router: bool, at_receiver: bool| {
+        let mut world = World::new(1);
+        let mut config = sender_config();
+        config.node.hmac_sha1 = true;
+        config.ask[0].mac = Some(SymmetricAlgorithm::HmacSha1);
+        let signer: Arc<dyn Signer> = ToySigner::new(sender_address(), 1);
+        let authority = || Arc::new(ToyAuthority::default());
+        world.sender = pbs_nslp::sender::Sender::new(config, signer, authority(), entropy(8), START_UNIX, world.now);
+        let mut config = receiver_config();
+        config.node.hmac_sha1 = at_receiver;
+        let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
+        world.receiver = Receiver::new(config, signer, authority(), entropy(9), START_UNIX, world.now);
+        let mut config = router_config();
+        config.node.hmac_sha1 = at_router;
+        world.routers[0] = pbs_nslp::router::Router::new(config, authority(), START_UNIX, world.now);
+        world.stable = false;
+        world.want();
+        world.run(seconds(1));
+        world
+    };
+    let all = world(true, true);
+    assert_eq!(
+        all.sent(SENDER, MessageKind::Query)[0].query().unwrap().algorithms,
+        Some(vec![1, HMAC, GMAC_128, GMAC_256, FROM_CERTIFICATE])
+    );
+    assert_eq!((code(&all), all.sender_state().as_str()), (Some(1), "Permitted"));
+    assert_eq!(code(&world(true, false)), Some(HMAC), "the receiver may not");
+    let refused = world(false, true);
+    assert!(refused.datapaths[SENDER].table.is_empty() && refused.datapaths[1].table.is_empty(), "a router refuses it (Notify 12)");
 }
 
 #[test]

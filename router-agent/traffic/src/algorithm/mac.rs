@@ -14,7 +14,7 @@ use super::standard::{self, Prepared};
 pub enum MacAlgorithm {
     /// HMAC-SHA-256 cut to 128 bits, 256-bit key (RFC 4868 §2.3).
     HmacSha256_128,
-    /// HMAC-SHA-1 cut to 96 bits, 160-bit key (RFC 2404). For known answers and old peers; PBS does not negotiate it.
+    /// HMAC-SHA-1 cut to 96 bits, 160-bit key (RFC 2404). For known answers and where a node is told to allow it.
     HmacSha1_96,
     /// AES-GMAC with a 128-bit key and a salt of 32 bits behind it: AUTH_AES_128_GMAC (RFC 4543 §5.4).
     Aes128Gmac,
