@@ -63,6 +63,8 @@ pub struct ShellCounters {
     pub intercepted: u64,
     /// Datagrams longer than 9216 bytes, or without the addresses that the kernel should have given.
     pub datagrams_unusable: u64,
+    /// Datagrams that found the socket's buffer full, as far as the kernel has said: it does with the next one.
+    pub datagrams_overflowed: u64,
     /// Errors when reading a datagram.
     pub receive_errors: u64,
     /// Datagrams that the kernel did not take.

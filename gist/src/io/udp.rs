@@ -28,6 +28,8 @@ pub(super) struct UdpSockets {
     ipv4: Option<UdpSocket>,
     ipv6: Option<UdpSocket>,
     buffer: Vec<u8>,
+    /// What the kernel has dropped at either socket, as it said last.
+    overflowed: [u32; 2],
 }
 
 impl UdpSockets {
@@ -37,6 +39,7 @@ impl UdpSockets {
             ipv4: bind.ipv4.map(|address| socket(address.into())).transpose()?,
             ipv6: bind.ipv6.map(|address| socket(address.into())).transpose()?,
             buffer: vec![0; LARGEST_DATAGRAM],
+            overflowed: [0; 2],
         })
     }
 
@@ -52,9 +55,17 @@ impl UdpSockets {
     ///
     /// One call reads one socket, and the sockets take turns by the caller's `turn`.
     pub(super) fn receive(&mut self, turn: usize, counters: &mut ShellCounters) -> Option<Datagram> {
-        let sockets = if turn.is_multiple_of(2) { [&self.ipv4, &self.ipv6] } else { [&self.ipv6, &self.ipv4] };
-        for socket in sockets.into_iter().flatten() {
-            match socket.try_io(Interest::READABLE, || receive(socket, &mut self.buffer)) {
+        let [of_ipv4, of_ipv6] = &mut self.overflowed;
+        let mut sockets = [(&self.ipv4, of_ipv4), (&self.ipv6, of_ipv6)];
+        if !turn.is_multiple_of(2) {
+            sockets.reverse();
+        }
+        for (socket, overflowed) in sockets {
+            let Some(socket) = socket else { continue };
+            let before = *overflowed;
+            let received = socket.try_io(Interest::READABLE, || receive(socket, &mut self.buffer, overflowed));
+            counters.datagrams_overflowed += u64::from(overflowed.wrapping_sub(before));
+            match received {
                 Ok(Some(datagram)) => return Some(datagram),
                 Ok(None) => counters.datagrams_unusable += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -99,13 +110,15 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
         setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
         socket.set_ttl_v4(IP_TTL)?;
     }
+    setsockopt(&socket, sockopt::RxqOvfl, &1)?;
     path_mtu::ignore(&socket, address.ip())?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
 }
 
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
-    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::c_int);
+/// `overflowed` becomes what the kernel has dropped for want of room until this datagram came.
+fn receive(socket: &UdpSocket, buffer: &mut [u8], overflowed: &mut u32) -> io::Result<Option<Datagram>> {
+    let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::c_int, u32);
     let mut destination = None;
     let mut ip_ttl = None;
     let mut interface = 0;
@@ -125,6 +138,7 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Datagram>
                     destination = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
                     interface = info.ipi6_ifindex;
                 }
+                ControlMessageOwned::RxqOvfl(dropped) => *overflowed = dropped,
                 ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => ip_ttl = u8::try_from(ttl).ok(),
                 _ => {}
             }

@@ -129,6 +129,7 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "rate_dropped": node.rate_dropped,
         "intercepted": shell.intercepted,
         "datagrams_unusable": shell.datagrams_unusable,
+        "datagrams_overflowed": shell.datagrams_overflowed,
         "receive_errors": shell.receive_errors,
         "send_errors": shell.send_errors,
         "query_mode_errors": shell.query_mode_errors,

@@ -11,13 +11,15 @@ use gist::io::tls;
 use gist::wire::{
     Body, Confirm, Cookie, Data, ErrorBody, ErrorCause, GistError, HEADER_LENGTH, Hello, Message, NslpId, Response, datagram,
 };
+use pbs_lab::network::namespace::Namespace;
 use pbs_lab::network::topology::ROUTER_LEFT;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::ClientConnection;
+use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::{ServerName, UnixTime};
 
 use crate::garbage::{Living, connect_privileged};
 use crate::support::daemon::{Daemon, wait_until};
+use crate::support::files::Files;
 use crate::support::site::ASSOCIATION_PORT;
 
 /// The host's own address, which its certificate names.
@@ -131,22 +133,25 @@ fn inputs(query: &[u8]) -> Vec<(bool, Vec<u8>)> {
 
 /// Says so over a new association, and waits a moment for what the router does about it.
 fn say(living: &Living, octets: &[u8]) {
-    let files = &living.site.files;
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds()));
-    let certificate = tls::read_certificates(&files.path("stranger.crt"), now).unwrap();
-    let anchors = tls::read_anchors(&files.path("ca.crt"), now).unwrap();
-    let tls = tls::configs(certificate, tls::read_key(&files.path("stranger.key")).unwrap(), anchors).unwrap();
-    let remote = SocketAddr::new(ROUTER_LEFT, ASSOCIATION_PORT);
-    let mut stream: TcpStream = living.site.chain.sender.run(|| connect_privileged(remote)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut connection = ClientConnection::new(tls.client, ServerName::IpAddress(ROUTER_LEFT.into())).unwrap();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).unwrap();
-    }
-    let mut over = rustls::Stream::new(&mut connection, &mut stream);
+    let mut over = associate(&living.site.files, &living.site.chain.sender, ROUTER_LEFT);
+    over.sock.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     // The router may close it before everything is written.
     let _ = over.write_all(octets);
     let _ = over.flush();
     let mut answer = [0; 4096];
     while over.read(&mut answer).is_ok_and(|length| length > 0) {}
+}
+
+/// Opens an association under the stranger's certificate, from the namespace to a node's address.
+pub(crate) fn associate(files: &Files, from: &Namespace, to: IpAddr) -> StreamOwned<ClientConnection, TcpStream> {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds()));
+    let certificate = tls::read_certificates(&files.path("stranger.crt"), now).unwrap();
+    let anchors = tls::read_anchors(&files.path("ca.crt"), now).unwrap();
+    let tls = tls::configs(certificate, tls::read_key(&files.path("stranger.key")).unwrap(), anchors).unwrap();
+    let mut stream: TcpStream = from.run(|| connect_privileged(SocketAddr::new(to, ASSOCIATION_PORT))).unwrap();
+    let mut connection = ClientConnection::new(tls.client, ServerName::IpAddress(to.into())).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).unwrap();
+    }
+    StreamOwned::new(connection, stream)
 }

@@ -27,16 +27,20 @@ const PAUSE: Duration = Duration::from_micros(2500);
 /// A site with a living permission, and the Query by which the sender's daemon began it.
 pub(crate) struct Living {
     pub(crate) site: Site,
-    application: Application,
-    sender: Daemon,
+    pub(crate) application: Application,
+    pub(crate) sender: Daemon,
     pub(crate) router: Daemon,
-    receiver: Daemon,
+    pub(crate) receiver: Daemon,
     pub(crate) query: Vec<u8>,
 }
 
 impl Living {
     pub(crate) fn build() -> Self {
-        let site = Site::build();
+        Self::on(Site::build())
+    }
+
+    /// The same where somebody has put something to the site.
+    pub(crate) fn on(site: Site) -> Self {
         let capture = Capture::start(&site.chain.router, LEFT_LINK, Instant::now()).unwrap();
         let application = site.application(RECEIVER);
         let (receiver, router, sender) = (site.start_receiver(), site.start_router(), site.start_sender());

@@ -4,6 +4,7 @@
 
 mod association;
 mod authenticated;
+mod beside;
 mod certificates;
 mod command_line;
 mod configuration;
