@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use daemon::claim;
 use daemon::config::{self, Gist, Identity};
 use daemon::exempt::{self, Exempt};
+use daemon::identity::{self, IdentityError};
 use daemon::logging::Form;
 use daemon::reassembly::Reassembly;
 use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
-use traffic::rules::{Fragments, Role};
+use traffic::queue::MAX_PACKET_LEN;
+use traffic::rules::{FURTHER_QUEUES, Fragments, Role};
+use traffic::spread::{MOST_WORKERS, Spread};
 
 use crate::limits::{self, Limit};
 use crate::modes::{self, Interface, Mode};
@@ -64,6 +67,14 @@ pub(crate) struct Datapath {
     pub data_queue: u16,
     /// NFQUEUE number of forwarded data that leaves by observed interfaces.
     pub observed_queue: u16,
+    /// Threads that judge forwarded data.
+    pub workers: u16,
+    /// First NFQUEUE number of the workers behind the first: two each.
+    pub further_queues: u16,
+    /// Packets that may wait in each data queue.
+    pub queue_length: u32,
+    /// Octets of a packet that the kernel hands over; a longer packet is dropped.
+    pub copy_range: usize,
     /// Permissions held at most.
     pub permissions: usize,
     /// Whether only what belongs to one of them comes to the queue of data.
@@ -78,12 +89,73 @@ pub(crate) struct Datapath {
     pub hmac_sha1: bool,
 }
 
+/// A longer queue makes a flood wait longer, and holds as many packets of the kernel's memory.
+const LONGEST_QUEUE: u32 = 65_536;
+/// What one call may bring.
+const SHORTEST_QUEUE: u32 = 64;
+/// What every IPv6 link carries (RFC 8200 §5).
+const LEAST_COPY: usize = 1280;
+
+impl Datapath {
+    /// How packets are shared among the workers.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no random numbers.
+    pub(crate) fn spread(&self) -> Result<Spread, IdentityError> {
+        if self.workers == 1 {
+            return Ok(Spread::ALONE);
+        }
+        let [a, b, c, d, ..] = identity::seed()?;
+        Ok(Spread::new(self.workers, u32::from_be_bytes([a, b, c, d])))
+    }
+
+    fn check(&self, source: &Source) -> Result<(), ConfigError> {
+        let Self { signalling_queue, data_queue, observed_queue, further_queues, workers, .. } = *self;
+        if signalling_queue == data_queue {
+            return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
+        }
+        if [signalling_queue, data_queue].contains(&observed_queue) {
+            return Err(source.wrong("datapath.observed_queue", "is another queue's number too"));
+        }
+        let named = [
+            ("datapath.signalling_queue", signalling_queue),
+            ("datapath.data_queue", data_queue),
+            ("datapath.observed_queue", observed_queue),
+        ];
+        if let Some((key, _)) = named.iter().find(|(_, number)| *number == claim::QUEUE) {
+            return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));
+        }
+        if !(1..=MOST_WORKERS).contains(&workers) {
+            return Err(source.wrong("datapath.workers", format!("must be 1 to {MOST_WORKERS}")));
+        }
+        let further = u32::from(further_queues)..u32::from(further_queues) + 2 * u32::from(workers - 1);
+        if further.end > u32::from(claim::QUEUE) || named.iter().any(|(_, number)| further.contains(&u32::from(*number))) {
+            return Err(source.wrong("datapath.further_queues", "two numbers for each worker behind the first are not free from here on"));
+        }
+        if !(SHORTEST_QUEUE..=LONGEST_QUEUE).contains(&self.queue_length) {
+            return Err(source.wrong("datapath.queue_length", format!("must be {SHORTEST_QUEUE} to {LONGEST_QUEUE} packets")));
+        }
+        if !(LEAST_COPY..=MAX_PACKET_LEN).contains(&self.copy_range) {
+            return Err(source.wrong("datapath.copy_range", format!("must be {LEAST_COPY} to {MAX_PACKET_LEN} octets")));
+        }
+        if self.permissions == 0 {
+            return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Datapath {
     fn default() -> Self {
         Self {
             signalling_queue: 1,
             data_queue: 2,
             observed_queue: 5,
+            workers: 1,
+            further_queues: FURTHER_QUEUES,
+            queue_length: 1024,
+            copy_range: MAX_PACKET_LEN,
             permissions: 65_536,
             shield: false,
             fragments: Fragments::default(),
@@ -115,23 +187,7 @@ fn parse(source: &Source) -> Result<Config, ConfigError> {
     exempt::check(&config.exempt, Role::Router, config.gist.association_port, source)?;
     limits::check(&config.limit, source)?;
     modes::check(config.egress_rate, &config.interface, source)?;
-    let Datapath { signalling_queue, data_queue, observed_queue, .. } = config.datapath;
-    if signalling_queue == data_queue {
-        return Err(source.wrong("datapath.data_queue", "is the signalling queue's number too"));
-    }
-    if [signalling_queue, data_queue].contains(&observed_queue) {
-        return Err(source.wrong("datapath.observed_queue", "is another queue's number too"));
-    }
-    for (key, number) in
-        [("datapath.signalling_queue", signalling_queue), ("datapath.data_queue", data_queue), ("datapath.observed_queue", observed_queue)]
-    {
-        if number == claim::QUEUE {
-            return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));
-        }
-    }
-    if config.datapath.permissions == 0 {
-        return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
-    }
+    config.datapath.check(source)?;
     config.datapath.signatures.check(source)?;
     config.datapath.reassembly.check(source)?;
     config.control_socket = source.beside(&config.control_socket);
@@ -224,6 +280,13 @@ mod tests {
             ("[datapath]\nsignalling_queue = 5\n", "/etc/pbs/r.toml:7: datapath.observed_queue: is another queue's number too"),
             ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:8: datapath.signalling_queue: is the queue by which daemons"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),
+            ("[datapath]\nworkers = 0\n", "/etc/pbs/r.toml:8: datapath.workers: must be 1 to 16"),
+            ("[datapath]\nworkers = 17\n", "/etc/pbs/r.toml:8: datapath.workers: must be 1 to 16"),
+            ("[datapath]\nworkers = 2\nfurther_queues = 1\n", "/etc/pbs/r.toml:9: datapath.further_queues: two numbers for each"),
+            ("[datapath]\nworkers = 2\nfurther_queues = 65534\n", "/etc/pbs/r.toml:9: datapath.further_queues: two numbers for each"),
+            ("[datapath]\nqueue_length = 63\n", "/etc/pbs/r.toml:8: datapath.queue_length: must be 64 to 65536 packets"),
+            ("[datapath]\ncopy_range = 1279\n", "/etc/pbs/r.toml:8: datapath.copy_range: must be 1280 to 65531 octets"),
+            ("[datapath]\ncopy_range = 65532\n", "/etc/pbs/r.toml:8: datapath.copy_range: must be 1280 to 65531 octets"),
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:8: invalid value: integer `65536`, expected u16"),
             ("[datapath]\ndata_queue = \"2\"\n", "/etc/pbs/r.toml:8: invalid type: string \"2\", expected u16"),
             ("[gist]\nnslp_id = 7\n", "/etc/pbs/r.toml:8: gist.nslp_id: 7 is outside the private range 32704-32767"),

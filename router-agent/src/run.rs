@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use daemon::datapath::Lead;
 use daemon::drive::WAITING_OCTETS;
 use daemon::routing::Routing;
 use daemon::start::{Signalling, Start};
@@ -12,24 +13,27 @@ use gist::wire::NslpId;
 use pbs_nslp::fair_queue::FairQueue;
 use pbs_nslp::node::NodeConfig;
 use pbs_nslp::router::{Router, RouterConfig};
+use traffic::common::Common;
 use traffic::counters::Counters;
 use traffic::queue::QueueConfig;
+use traffic::replay::SizeError;
 use traffic::rules::{Install, Role, RouterRules};
+use traffic::spread::Spread;
 use traffic::verifier::{self, Verifier, VerifierConfig};
 
 use crate::Parts;
-use crate::config::Config;
+use crate::config::{Config, Datapath};
 use crate::core::RouterCore;
 use crate::signalling::{self, Applications};
 use crate::{limits, modes};
 
 /// Runs the router until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
-    let start = Start::begin(&config, Role::Router, rules(&config, parts), Box::new(|| Ok(()))).await?;
+    let spread = config.datapath.spread()?;
+    let start = Start::begin(&config, Role::Router, rules(&config, parts, spread), Box::new(|| Ok(()))).await?;
     let routing = Routing::new(None).follow(&start.threads)?;
 
     let capacity = config.datapath.permissions;
-    let counters = Arc::new(Counters::default());
     let signatures = config.datapath.signatures;
     let verifier = VerifierConfig {
         capacity,
@@ -37,11 +41,9 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         node_signatures: signatures.node(),
         ..VerifierConfig::new(verifier::Role::Router)
     };
-    let verifier = Box::new(Verifier::new(verifier, parts.checks.clone(), counters.clone())?);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let observed = modes.observe().then_some(config.datapath.observed_queue);
-    let queue = QueueConfig { modes: !modes.are_closed(), observed, ..QueueConfig::new(config.datapath.data_queue) };
-    let data = start.datapath("data", queue, verifier, counters)?.admitting(start.admitted(), config.datapath.shield);
+    let leads = leads(&config, parts, verifier, spread)?;
+    let data = start.datapaths("data", leads, spread)?.admitting(start.admitted(), config.datapath.shield);
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
     let node = NodeConfig { hmac_sha1: config.datapath.hmac_sha1, ..node };
@@ -62,15 +64,33 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     start.run(core, gist, indications, vec![data], routing).await
 }
 
-fn rules(config: &Config, parts: &Parts) -> Install {
+/// A verifier for each worker, with the queues that the rules lead its packets to.
+fn leads(config: &Config, parts: &Parts, verifier: VerifierConfig, spread: Spread) -> Result<Vec<Lead>, SizeError> {
+    let rules = router_rules(config, spread);
+    let common = Common::new(verifier.node_signatures);
+    let Datapath { queue_length: capacity, copy_range, .. } = config.datapath;
+    let lead = |worker| {
+        let counters = Arc::new(Counters::default());
+        let processor = Verifier::new(verifier, parts.checks.clone(), counters.clone())?;
+        let processor = Box::new(if spread.workers() == 1 { processor } else { processor.sharing(&common) });
+        let (modes, observed) = (!rules.modes.are_closed(), rules.modes.observe().then(|| rules.observed_queue_of(worker)));
+        let queue = QueueConfig { modes, observed, capacity, copy_range, ..QueueConfig::new(rules.data_queue_of(worker)) };
+        Ok(Lead { queue, processor, counters })
+    };
+    (0..spread.workers()).map(lead).collect()
+}
+
+fn rules(config: &Config, parts: &Parts, spread: Spread) -> Install {
+    let (rules, install) = (router_rules(config, spread), parts.install_rules);
+    let install = move |reassembly, socket: &_| install(&RouterRules { reassembly, ..rules.clone() }, socket);
+    config.datapath.reassembly.installing(config.datapath.fragments, install)
+}
+
+/// All but how much of the kernel's memory each may take up, which depends on what the kernel has.
+fn router_rules(config: &Config, spread: Spread) -> RouterRules {
     let rules = RouterRules::new(config.datapath.signalling_queue, config.datapath.data_queue, config.gist.association_port);
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let fragments = config.datapath.fragments;
-    let observed_queue = config.datapath.observed_queue;
+    let Datapath { fragments, observed_queue, further_queues, permissions, shield, .. } = config.datapath;
     let exempt = exempt::rules(&config.exempt);
-    let (permissions, shield) = (config.datapath.permissions, config.datapath.shield);
-    let rules = RouterRules { exempt, modes, fragments, observed_queue, permissions, shield, ..rules };
-    let install = parts.install_rules;
-    let install = move |reassembly, socket: &_| install(&RouterRules { reassembly, ..rules.clone() }, socket);
-    config.datapath.reassembly.installing(fragments, install)
+    RouterRules { exempt, modes, fragments, observed_queue, spread, further_queues, permissions, shield, ..rules }
 }

@@ -23,7 +23,7 @@ use self::farewell::Wishes;
 use crate::claim::PortWatch;
 use crate::clock::{self, Clock};
 use crate::control::{Control, Request};
-use crate::datapath::{Datapath, NarrowPath};
+use crate::datapath::{Datapath, NarrowPath, WorkerEnded};
 use crate::expiry::Finding;
 use crate::flows::{Flows, Row};
 use crate::identity::Credentials;
@@ -85,13 +85,8 @@ pub trait Core {
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     /// A packet worker has ended.
-    #[error("packet worker `{name}` ended: {why}")]
-    Worker {
-        /// Name of the direction.
-        name: &'static str,
-        /// Why.
-        why: traffic::worker::Stopped,
-    },
+    #[error(transparent)]
+    Worker(#[from] WorkerEnded),
     /// Another thread has ended without which the daemon would go on half dead.
     #[error("thread `{}` ended: {}", .0.name, .0.why)]
     Thread(Ended),
@@ -351,7 +346,7 @@ impl Drive {
 
     fn hear_workers(&mut self) -> Result<(), DriveError> {
         for (direction, datapath) in self.datapaths.iter_mut().enumerate() {
-            while let Some(event) = datapath.receive().map_err(|why| DriveError::Worker { name: datapath.name(), why })? {
+            while let Some(event) = datapath.receive()? {
                 if let Some(event) = self.flows.hear(event) {
                     self.core.handle_datapath(direction, event, self.clock.now());
                 }
@@ -415,7 +410,7 @@ impl Drive {
 
     /// A core's status with what the daemon knows besides: whether the rules stand, what has become of routes, and which threads run.
     fn with_status(&self, mut status: Value) -> Value {
-        let workers = self.datapaths.iter().map(|datapath| (datapath.name().to_owned(), datapath.runs().into()));
+        let workers = self.datapaths.iter().flat_map(Datapath::threads).map(|(name, runs)| (name, runs.into()));
         let threads: serde_json::Map<String, Value> = self.threads.show().into_iter().chain(workers).collect();
         if let Some(fields) = status.as_object_mut() {
             let expiry = &self.credentials.expiry;

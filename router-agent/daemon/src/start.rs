@@ -15,12 +15,13 @@ use traffic::counters::Counters;
 use traffic::processor::PacketProcessor;
 use traffic::queue::QueueConfig;
 use traffic::rules::{ASSOCIATION_MARK, Admitted, Install, LISTENER_MARK, Role};
+use traffic::spread::Spread;
 
 use crate::claim::{self, Claim, ClaimError};
 use crate::clock::Clock;
 use crate::config::{Gist, Identity};
 use crate::control::{self, Control};
-use crate::datapath::{Datapath, DatapathError};
+use crate::datapath::{Datapath, DatapathError, Lead};
 use crate::drive::{Core, Drive, Parts};
 use crate::identity::{self, Credentials};
 use crate::logging::Form;
@@ -98,7 +99,16 @@ impl Start {
         processor: Box<dyn PacketProcessor>,
         counters: Arc<Counters>,
     ) -> Result<Datapath, DatapathError> {
-        Datapath::start(name, queue, processor, counters, self.clock, self.wake.clone(), self.credentials.packet_signer())
+        self.datapaths(name, vec![Lead { queue, processor, counters }], Spread::ALONE)
+    }
+
+    /// The same with several workers.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatapathError`].
+    pub fn datapaths(&self, name: &'static str, leads: Vec<Lead>, spread: Spread) -> Result<Datapath, DatapathError> {
+        Datapath::start(name, leads, spread, self.clock, &self.wake, self.credentials.packet_signer())
     }
 
     /// The permissions that the rules know: for the worker that judges what arrives.

@@ -10,10 +10,12 @@
 //! The node verifies no more than its bound a second, and once its burst twice, or one for each flow if that is more.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
-use crate::state::Micros;
+use crate::common::Common;
+use crate::state::{Aside, Micros};
 
 /// How many signatures are verified. One is about what an elliptic curve or an RSA key of 2048 bits costs; longer RSA keys count for
 /// more ([`SignatureAlgorithm::weight`](crate::algorithm::SignatureAlgorithm::weight)).
@@ -81,11 +83,18 @@ pub(crate) struct Signatures {
     flow: SignatureBudget,
     node: SignatureBudget,
     level: Level,
+    /// Where several workers take from the node's: what is left is there, and not here.
+    common: Option<Aside<Arc<Common>>>,
 }
 
 impl Signatures {
     pub(crate) const fn new(flow: SignatureBudget, node: SignatureBudget) -> Self {
-        Self { flow, node, level: Level(None) }
+        Self { flow, node, level: Level(None), common: None }
+    }
+
+    /// The same for one of several workers.
+    pub(crate) fn sharing(self, common: Arc<Common>) -> Self {
+        Self { common: Some(Aside(common)), ..self }
     }
 
     /// Whether a signature of this weight may be verified for a flow, one of `flows` whose packets are signed; if so, it is taken off.
@@ -94,18 +103,24 @@ impl Signatures {
         let cost = i128::from(weight) * ONE;
         let own = of_flow.own.refill(self.flow, 1, cost, now);
         let share = of_flow.share.refill(self.node, flows, cost, now);
-        let node = self.level.refill(self.node, 1, cost, now);
         if *own < cost {
             return false;
         }
-        if *share >= cost {
-            *share -= cost;
-        } else if *node < cost {
-            return false;
+        let in_share = *share >= cost;
+        let taken = match &self.common {
+            Some(common) => common.0.take(weight, in_share, now),
+            None => {
+                let node = self.level.refill(self.node, 1, cost, now);
+                let enough = in_share || *node >= cost;
+                *node -= if enough { cost } else { 0 };
+                enough
+            }
+        };
+        if taken {
+            *own -= cost;
+            *share -= if in_share { cost } else { 0 };
         }
-        *own -= cost;
-        *node -= cost;
-        true
+        taken
     }
 }
 
@@ -137,7 +152,14 @@ mod tests {
 
     #[test]
     fn ten_flooded_flows_cost_no_more_than_the_nodes_bound_and_one_that_uses_its_share_gets_all_of_it() {
-        let mut signatures = Signatures::new(FLOW, NODE);
+        let common = Common::new(NODE);
+        let of_three = [(); 3].map(|()| Signatures::new(FLOW, NODE).sharing(Arc::clone(&common)));
+        share_the_nodes_bound(&mut [Signatures::new(FLOW, NODE)]);
+        share_the_nodes_bound(&mut of_three.clone());
+    }
+
+    /// With one worker, or with several that have the flows in turn.
+    fn share_the_nodes_bound(workers: &mut [Signatures]) {
         let mut flows = vec![FlowLevels::default(); 10];
         // Nine flooded ones come first in each millisecond; the tenth wants 90 a second, somewhat less than a tenth.
         for round in 0..5 {
@@ -145,11 +167,12 @@ mod tests {
             let mut all = 0;
             for milli in 0..1000 {
                 let now = Instant::from_millis(round * 1000 + milli);
-                for flooded in flows.iter_mut().take(9) {
-                    all += (0..6).filter(|_| signatures.take(flooded, 1, 10, now)).count();
+                let several = workers.len();
+                for (place, flooded) in flows.iter_mut().take(9).enumerate() {
+                    all += (0..6).filter(|_| workers[place % several].take(flooded, 1, 10, now)).count();
                 }
                 if milli % 11 == 0 {
-                    honest += usize::from(signatures.take(&mut flows[9], 1, 10, now));
+                    honest += usize::from(workers[9 % several].take(&mut flows[9], 1, 10, now));
                 }
             }
             assert_eq!(honest, 91, "round {round}");

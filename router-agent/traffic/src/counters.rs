@@ -111,6 +111,11 @@ impl Counters {
         self.accepted.read()
     }
 
+    /// What went on although it would have been dropped for `reason`, so far.
+    pub fn would_drop(&self, reason: DropReason) -> Count {
+        self.would_drop.get(reason.index()).map(Pair::read).unwrap_or_default()
+    }
+
     /// What was dropped for `reason` so far.
     pub fn dropped(&self, reason: DropReason) -> Count {
         self.dropped.get(reason.index()).map(Pair::read).unwrap_or_default()

@@ -120,6 +120,19 @@ pub enum Update {
 }
 
 impl Update {
+    /// The association that it is about, or none if it is about a flow before its packets have any.
+    pub const fn association(&self) -> Option<(&Flow, u32)> {
+        match self {
+            Update::Install { grant, .. } => Some((&grant.flow, grant.spi)),
+            Update::Update { flow, spi, .. }
+            | Update::Remove { flow, spi, .. }
+            | Update::Drain { flow, spi, .. }
+            | Update::Compare { flow, spi, .. }
+            | Update::Snapshot { flow, spi, .. } => Some((flow, *spi)),
+            Update::Expect { .. } | Update::ReleaseHeld { .. } | Update::Route { .. } | Update::DropHeld { .. } => None,
+        }
+    }
+
     /// The caller's token.
     pub const fn token(&self) -> u64 {
         match self {

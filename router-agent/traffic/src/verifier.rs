@@ -11,6 +11,7 @@ use crate::ah::{self, BATCH, Verified, policy};
 pub use crate::budget::SignatureBudget;
 use crate::budget::Signatures;
 use crate::checks::Checks;
+use crate::common::Common;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
@@ -96,6 +97,12 @@ impl Verifier {
         let (checks, counters, out) = (Aside(checks), Aside(counters), Aside(Vec::new()));
         let signatures = Signatures::new(config.signatures, config.node_signatures);
         Ok(Self { config, table, signatures, checks, counters, events: VecDeque::new(), out })
+    }
+
+    /// The same, before it has any permission, as that of one of several workers of a node.
+    #[must_use]
+    pub fn sharing(self, common: &Arc<Common>) -> Self {
+        Self { table: self.table.sharing(Arc::clone(common)), signatures: self.signatures.sharing(Arc::clone(common)), ..self }
     }
 
     /// The permissions.

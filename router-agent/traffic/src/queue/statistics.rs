@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 /// The kernel's counters of a queue since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KernelStatistics {
     /// Packets that wait for a verdict now.
     pub waiting: u64,
@@ -12,6 +12,23 @@ pub struct KernelStatistics {
     pub dropped_queue_full: u64,
     /// Packets dropped because the socket buffer was full.
     pub dropped_socket_full: u64,
+}
+
+impl KernelStatistics {
+    /// Packets dropped for want of room, whichever.
+    pub const fn dropped(&self) -> u64 {
+        self.dropped_queue_full.saturating_add(self.dropped_socket_full)
+    }
+
+    /// Those of two queues.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting.saturating_add(other.waiting),
+            dropped_queue_full: self.dropped_queue_full.saturating_add(other.dropped_queue_full),
+            dropped_socket_full: self.dropped_socket_full.saturating_add(other.dropped_socket_full),
+        }
+    }
 }
 
 /// Reads the counters of queue `number` in the calling thread's network namespace; `None` if nobody listens to it.

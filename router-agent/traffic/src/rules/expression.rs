@@ -58,6 +58,8 @@ pub(super) enum Expression {
     Mask(Vec<u8>),
     /// The same, and then turns over the bits of `flip`.
     Change { mask: Vec<u8>, flip: Vec<u8> },
+    /// Puts the number of the loaded key's bucket in its place, of so many that `jhash` with this seed tells apart.
+    Hash { len: u32, buckets: u32, seed: u32 },
     /// Makes the register the packet's mark.
     SetMark,
     /// Makes the register the packet's class for the queues of links.
@@ -151,6 +153,7 @@ impl Expression {
             Self::LoadSocketMark | Self::LoadSocketTransparent => Some("the kernel's CONFIG_NFT_SOCKET"),
             Self::LoadSocketWildcard => Some("the kernel's CONFIG_NFT_SOCKET, of Linux 5.10 or later"),
             Self::LeaveAsItIs => Some("the kernel's CONFIG_NFT_CT"),
+            Self::Hash { .. } => Some("the kernel's CONFIG_NFT_HASH"),
             _ => None,
         }
     }
@@ -172,6 +175,7 @@ impl Expression {
             Self::LoadNetwork { .. } | Self::LoadTransport { .. } => "payload",
             Self::LoadHasExtension(_) | Self::LoadExtension { .. } => "exthdr",
             Self::Mask(_) | Self::Change { .. } => "bitwise",
+            Self::Hash { .. } => "hash",
             Self::Equal(_) | Self::Unequal(_) => "cmp",
             Self::Between(..) => "range",
             Self::Limit { .. } | Self::Remember { .. } | Self::RememberWith { .. } => "dynset",
@@ -228,6 +232,9 @@ impl Expression {
             }
             Self::Mask(mask) => bitwise(data, mask, &vec![0; mask.len()]),
             Self::Change { mask, flip } => bitwise(data, mask, flip),
+            Self::Hash { len, buckets, seed } => {
+                (1..).zip([REGISTER, REGISTER, *len, *buckets, *seed]).for_each(|(kind, value)| data.put_be32(kind, value));
+            }
             Self::SetMark => set_meta(data, META_MARK),
             Self::SetPriority => set_meta(data, META_PRIORITY),
             Self::Equal(wanted) => compare(data, 0, wanted),

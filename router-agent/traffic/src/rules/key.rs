@@ -32,6 +32,10 @@ pub(super) enum Key {
     Association,
     /// The same of the packet that an ICMP error quotes, if AH stands there just behind the IP header.
     QuotedAssociation,
+    /// Destination and SPI of a packet with AH, by which workers share them ([`crate::spread`]).
+    Recipient,
+    /// The same of the packet that an ICMP error quotes, if AH stands there just behind the IP header.
+    QuotedRecipient,
     /// Addresses and identification of a datagram in fragments.
     Datagram,
     /// Nothing: one bucket for whatever comes, in several rules.
@@ -55,6 +59,8 @@ impl Key {
             Self::Flow
             | Self::Association
             | Self::QuotedAssociation
+            | Self::Recipient
+            | Self::QuotedRecipient
             | Self::Datagram
             | Self::SourceAddress
             | Self::DestinationAddress
@@ -135,15 +141,14 @@ impl Key {
                 let [source, destination] = addresses(family);
                 vec![source, destination, Part::new(INTEGER, 4, LOAD_SPI)]
             }
-            Self::QuotedAssociation => {
-                let [source, destination] = addresses(family);
-                let quoted = |part: Part, offset| Part { load: Expression::LoadTransport { offset, len: part.octets }, ..part };
-                let (source_at, destination_at, behind) = match family {
-                    Family::Ipv4 => (12, 16, 20),
-                    Family::Ipv6 => (8, 24, 40),
-                };
-                let spi = Expression::LoadTransport { offset: QUOTE + behind + SPI, len: 4 };
-                vec![quoted(source, QUOTE + source_at), quoted(destination, QUOTE + destination_at), Part::new(INTEGER, 4, spi)]
+            Self::QuotedAssociation => quoted(family).into(),
+            Self::Recipient => {
+                let [_, destination] = addresses(family);
+                vec![destination, Part::new(INTEGER, 4, LOAD_SPI)]
+            }
+            Self::QuotedRecipient => {
+                let [_, destination, spi] = quoted(family);
+                vec![destination, spi]
             }
             Self::Datagram => {
                 let [source, destination] = addresses(family);
@@ -212,6 +217,18 @@ impl Part {
     const fn new(kind: u32, octets: u32, load: Expression) -> Self {
         Self { kind, octets, load }
     }
+}
+
+/// Source, destination and SPI of a packet with AH that an ICMP error quotes.
+fn quoted(family: Family) -> [Part; 3] {
+    let [source, destination] = addresses(family);
+    let part = |part: Part, offset| Part { load: Expression::LoadTransport { offset: QUOTE + offset, len: part.octets }, ..part };
+    let (source_at, destination_at, behind) = match family {
+        Family::Ipv4 => (12, 16, 20),
+        Family::Ipv6 => (8, 24, 40),
+    };
+    let spi = Part::new(INTEGER, 4, LOAD_SPI);
+    [part(source, source_at), part(destination, destination_at), part(spi, behind + SPI)]
 }
 
 /// Source and destination.

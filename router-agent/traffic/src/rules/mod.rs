@@ -32,9 +32,11 @@ mod plan;
 mod reassembly;
 mod router;
 mod shield;
+mod spread;
 mod watch;
 
 use crate::netlink::{NetlinkError, Protocol, Socket};
+use crate::spread::Spread;
 use crate::table::DEFAULT_CAPACITY;
 
 pub use admitted::{Admitted, Ticket};
@@ -90,6 +92,9 @@ pub const LISTENER_MARK: u32 = 0x5042_0002;
 /// the whole of each link.
 pub const RELAYED_MARK: u32 = 0x5042_0004;
 
+/// First number of the queues of workers behind the first, unless told otherwise.
+pub const FURTHER_QUEUES: u16 = 1024;
+
 /// UDP port of GIST (RFC 5971 §9).
 const GIST_PORT: u16 = 270;
 
@@ -116,6 +121,10 @@ pub struct RouterRules {
     /// The same for what leaves by interfaces that are observed: these packets pass if nobody listens to it, and if it is full where
     /// whoever listens has it so ([`QueueConfig::observed`](crate::queue::QueueConfig::observed)).
     pub observed_queue: u16,
+    /// How packets are shared among workers. The first has the queues above.
+    pub spread: Spread,
+    /// Two queues for each of the others, one behind the other from this number on: for data, and for what is observed.
+    pub further_queues: u16,
     /// Packets a second that may ask for the signalling queue; the excess is dropped.
     pub signalling: Bucket,
     /// Packets a second that the signalling queue may pass on.
@@ -182,6 +191,8 @@ impl RouterRules {
             signalling_queue,
             data_queue,
             observed_queue: data_queue,
+            spread: Spread::ALONE,
+            further_queues: FURTHER_QUEUES,
             signalling: Bucket::new(2000, 500),
             passed_signalling: Bucket::new(200, 100),
             own_errors: Bucket::new(100, 50),
@@ -193,6 +204,22 @@ impl RouterRules {
             reassembly: Reassembly::default(),
             permissions: DEFAULT_CAPACITY,
             shield: false,
+        }
+    }
+
+    /// The data queue of a worker.
+    pub const fn data_queue_of(&self, worker: u16) -> u16 {
+        match worker {
+            0 => self.data_queue,
+            _ => self.further_queues.saturating_add((worker - 1).saturating_mul(2)),
+        }
+    }
+
+    /// The queue of a worker for what is observed.
+    pub const fn observed_queue_of(&self, worker: u16) -> u16 {
+        match worker {
+            0 => self.observed_queue,
+            _ => self.data_queue_of(worker).saturating_add(1),
         }
     }
 

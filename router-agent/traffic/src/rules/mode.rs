@@ -7,6 +7,7 @@
 use super::expression::{Expression, host, interface, protocol};
 use super::key::Key;
 use super::plan::{Base, Bucket, Chain, Hook, Interface, Policy, Rule, Table};
+use super::spread::{self, Towards};
 use super::{RouterRules, shield};
 use crate::mode::{BITS, OBSERVE, OPEN, TRICKLE};
 
@@ -75,13 +76,14 @@ const TRICKLE_CHAIN: &str = "trickle";
 
 /// The rules by which forwarded packets get to the queue. Chains that they need are added to `table`.
 pub(super) fn forward(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
-    let queue = rules.data_queue;
+    spread::chains(Towards::Data, rules, table);
     if rules.modes.are_closed() {
         return match rules.shield {
-            true => shield::behind_routing(&Expression::Queue(queue), table),
-            false => vec![Rule::new("data", [vec![Expression::Counter, Expression::Queue(queue)]])],
+            true => shield::behind_routing(&Towards::Data.expression(rules), table),
+            false => vec![Rule::new("data", [vec![Expression::Counter, Towards::Data.expression(rules)]])],
         };
     }
+    spread::chains(Towards::Observed, rules, table);
     let chain = |mode| match mode {
         Mode::Closed => CLOSED_CHAIN,
         Mode::Open { .. } => OPEN_CHAIN,
@@ -94,11 +96,11 @@ pub(super) fn forward(rules: &RouterRules, table: &mut Table) -> Vec<Rule> {
     let mut list: Vec<Rule> = rules.modes.interfaces.iter().map(towards).collect();
     list.push(Rule::new("data", [vec![Expression::Counter, Expression::Jump(chain(rules.modes.others).into())]]));
     if rules.shield {
-        shield::add(&Expression::Queue(queue), table);
+        shield::add(&Towards::Data.expression(rules), table);
     }
     closed(rules, table);
     open(rules, table);
-    observe(rules.observed_queue, table);
+    observe(rules, table);
     trickle(&rules.modes, table);
     table.chains.push(behind_the_queue());
     list
@@ -126,7 +128,7 @@ fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
 }
 
 fn closed(rules: &RouterRules, table: &mut Table) {
-    let queue = Expression::Queue(rules.data_queue);
+    let queue = Towards::Data.expression(rules);
     let mut list = vec![Rule::new("closed", [say(0)])];
     match rules.shield {
         true => list.extend([shield::permitted(queue, table.family), shield::not_permitted(), shield::without_permission()]),
@@ -136,7 +138,7 @@ fn closed(rules: &RouterRules, table: &mut Table) {
 }
 
 fn open(rules: &RouterRules, table: &mut Table) {
-    let queue = || Expression::Queue(rules.data_queue);
+    let queue = || Towards::Data.expression(rules);
     const OF_ALL: &str = "without-ah-all";
     const OF_EACH: &str = "without-ah";
     table.add_bucket(OF_ALL, ALL_ASKING, Interface::Leaving, queue());
@@ -150,9 +152,9 @@ fn open(rules: &RouterRules, table: &mut Table) {
     table.chains.push(chain(OPEN_CHAIN, list));
 }
 
-fn observe(queue: u16, table: &mut Table) {
+fn observe(rules: &RouterRules, table: &mut Table) {
     const JUDGED: &str = "observed";
-    table.add_bucket(JUDGED, OBSERVED, Interface::Leaving, Expression::QueueOrPass(queue));
+    table.add_bucket(JUDGED, OBSERVED, Interface::Leaving, Towards::Observed.expression(rules));
     // What is above the bucket is not dropped: the bucket's own rule for it gives way.
     if let Some(above) = table.chains.last_mut().and_then(|chain| chain.rules.last_mut()) {
         *above = Rule::new("above the bucket", [vec![Expression::Counter, Expression::Accept]]);

@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
@@ -10,11 +11,12 @@ use super::ended::{Ended, Last};
 use super::{Deadlines, report_due};
 use crate::ah::InboundAssociation;
 use crate::budget::FlowLevels;
+use crate::common::Common;
 use crate::flow::Flow;
 use crate::icmp::{Kind, Rates};
 use crate::ledger::Ledger;
 use crate::replay::{Numbering, Window};
-use crate::state::{Map, Micros};
+use crate::state::{Aside, Map, Micros};
 use crate::update::{Applied, Grant, Refusal, Refused, Tally, Update};
 
 /// At most one active and one draining association a flow (INV-09).
@@ -137,12 +139,14 @@ pub struct InboundTable {
     tunnels: Tunnels,
     deadlines: Deadlines<Key>,
     ended: Ended,
+    /// What it has in common with the tables of other workers.
+    common: Option<Aside<Arc<Common>>>,
 }
 
 impl Hash for InboundTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // When an entry is to be deleted, and whether it is one of those signed, says the entry.
-        let Self { capacity, window, ledger, entries, signed: _, by_flow, tunnels, deadlines: _, ended } = self;
+        let Self { capacity, window, ledger, entries, signed: _, by_flow, tunnels, deadlines: _, ended, common: _ } = self;
         (capacity, window, ledger, entries, by_flow, tunnels, ended).hash(state);
     }
 }
@@ -152,7 +156,14 @@ impl InboundTable {
     /// end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
         let (entries, by_flow, tunnels) = (Map::new(), Map::new(), Tunnels::new(capacity));
-        Self { capacity, window, ledger, entries, signed: 0, by_flow, tunnels, deadlines: Deadlines::new(), ended: Ended::new(capacity) }
+        let (deadlines, ended) = (Deadlines::new(), Ended::new(capacity));
+        Self { capacity, window, ledger, entries, signed: 0, by_flow, tunnels, deadlines, ended, common: None }
+    }
+
+    /// The same empty table as that of one of several workers. A clone of it would count its permissions twice: none is made.
+    #[must_use]
+    pub fn sharing(self, common: Arc<Common>) -> Self {
+        Self { common: Some(Aside(common)), ..self }
     }
 
     /// Number of permissions, ended ones that linger included.
@@ -160,9 +171,9 @@ impl InboundTable {
         self.entries.len()
     }
 
-    /// Number of those whose packets are signed.
-    pub const fn signed(&self) -> usize {
-        self.signed
+    /// Number of those whose packets are signed; with those of other workers.
+    pub fn signed(&self) -> usize {
+        self.common.as_ref().map_or(self.signed, |common| common.signed())
     }
 
     /// Whether there is none.
@@ -197,9 +208,9 @@ impl InboundTable {
             || self.entries.get_mut(&key).is_some_and(|entry| entry.errors.take(kind, now))
     }
 
-    /// Whether any association belongs to this flow.
+    /// Whether any association belongs to this flow; be it another worker's.
     pub fn covers(&self, flow: &Flow) -> bool {
-        self.by_flow.contains_key(flow)
+        self.by_flow.contains_key(flow) || self.common.as_ref().is_some_and(|common| common.covers(flow))
     }
 
     /// Carries out an update. What only senders know (held packets) is accepted and does nothing.
@@ -278,9 +289,19 @@ impl InboundTable {
             warned_at: None,
         };
         let applied = entry.applied(token);
-        self.signed += usize::from(entry.association.key().weight().is_some());
+        let is_signed = entry.association.key().weight().is_some();
+        self.signed += usize::from(is_signed);
         self.entries.insert(at, entry);
-        self.by_flow.entry(flow).or_default().push(spi);
+        let spis = self.by_flow.entry(flow).or_default();
+        spis.push(spi);
+        if let Some(common) = &self.common {
+            if spis.len() == 1 {
+                common.cover(flow);
+            }
+            if is_signed {
+                common.add_signed();
+            }
+        }
         if is_tunnel(flow.protocol) {
             self.tunnels.open(flow.source, at);
         }
@@ -319,13 +340,20 @@ impl InboundTable {
 
     fn remove(&mut self, key: Key, now: Instant) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
-        self.signed -= usize::from(entry.association.key().weight().is_some());
+        let is_signed = entry.association.key().weight().is_some();
+        self.signed -= usize::from(is_signed);
+        if let Some(common) = self.common.as_ref().filter(|_| is_signed) {
+            common.remove_signed();
+        }
         self.ended.remember(key, entry.association.key(), entry.last(), now);
         self.deadlines.clear(key, entry.expires_at);
         if let Some(spis) = self.by_flow.get_mut(&entry.flow) {
             spis.retain(|spi| *spi != key.1);
             if spis.is_empty() {
                 self.by_flow.remove(&entry.flow);
+                if let Some(common) = &self.common {
+                    common.uncover(&entry.flow);
+                }
             }
         }
         if is_tunnel(entry.flow.protocol) {

@@ -10,6 +10,9 @@
 //! Updates are carried out before the next packet is judged. There is room for an answer to every update that was taken:
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
+//!
+//! There may be several, each with its queue and its table ([`crate::spread`]). When one ends the daemon ends with it, and is started anew as
+//! a whole: windows and counters have ended with the thread's table, and without them another could not take over.
 
 mod gathering;
 mod leniency;
@@ -22,7 +25,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::Pid;
 use smoltcp::time::Instant;
 
 use crate::counters::Counters;
@@ -66,6 +71,23 @@ pub struct WorkerConfig {
     /// How long the thread lets packets gather where more than 20,000 a second come, instead of waking for each: so much later each may
     /// go on. Updates wait no longer than that. Zero: never.
     pub rest: std::time::Duration,
+    /// The only processor that the thread runs on, by the kernel's number; any if there is none, or it may not be used.
+    pub processor: Option<usize>,
+}
+
+/// The processors that this process may use, by the kernel's numbers, the lowest first. None if the kernel does not tell.
+pub fn processors() -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap_or(false)).collect()
+}
+
+/// Keeps the calling thread on a processor.
+fn keep_to(processor: usize) {
+    let mut one = CpuSet::new();
+    let kept = one.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &one));
+    if let Err(errno) = kept {
+        tracing::warn!(processor, %errno, "a packet worker cannot be kept on its processor");
+    }
 }
 
 /// How long packets gather, unless told otherwise.
@@ -74,7 +96,7 @@ pub const REST: std::time::Duration = std::time::Duration::from_micros(100);
 impl WorkerConfig {
     /// Room for 256 updates and 1024 events, and rests of [`REST`].
     pub const fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false, rest: REST }
+        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false, rest: REST, processor: None }
     }
 }
 
@@ -137,6 +159,19 @@ struct FaultCounters {
     unreadable: AtomicU64,
     verdicts: AtomicU64,
     events_lost: AtomicU64,
+}
+
+impl Faults {
+    /// Those of two threads.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            overruns: self.overruns.saturating_add(other.overruns),
+            unreadable: self.unreadable.saturating_add(other.unreadable),
+            verdicts: self.verdicts.saturating_add(other.verdicts),
+            events_lost: self.events_lost.saturating_add(other.events_lost),
+        }
+    }
 }
 
 impl FaultCounters {
@@ -216,6 +251,7 @@ impl Worker {
             passed: passed::Passed::new(),
             clock: config.clock,
             gathering: gathering::Gathering::new(config.rest),
+            on: config.processor,
             counters: config.counters,
             leniency: config.modes.then(leniency::Leniency::default),
             updates: incoming,

@@ -19,7 +19,7 @@ use crate::update::Update;
 use super::gathering::Gathering;
 use super::leniency::{self, Leniency};
 use super::passed::Passed;
-use super::{Answer, Clock, Notify, Shared, Stopped, count};
+use super::{Answer, Clock, Notify, Shared, Stopped, count, keep_to};
 
 /// How late the kernel may wake the thread, in nanoseconds (`PR_SET_TIMERSLACK`).
 const TIMER_SLACK: u64 = 1000;
@@ -34,6 +34,8 @@ pub(super) struct Work {
     pub(super) passed: Passed,
     pub(super) clock: Clock,
     pub(super) gathering: Gathering,
+    /// The processor that the thread keeps to.
+    pub(super) on: Option<usize>,
     pub(super) counters: Arc<Counters>,
     /// How packets are treated that would be dropped, if not all alike.
     pub(super) leniency: Option<Leniency>,
@@ -48,6 +50,9 @@ impl Work {
     /// Runs until the handle is gone or asks for the end, or the queue fails.
     pub(super) fn run(&mut self) -> Stopped {
         let mut buffer = self.queue.room_for_many();
+        if let Some(processor) = self.on {
+            keep_to(processor);
+        }
         // A rest is to be as long as it says, and not 50 µs longer. Where the kernel refuses, it is longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
         loop {
