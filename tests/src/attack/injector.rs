@@ -33,14 +33,33 @@ impl Injector {
     /// Sends each IP packet once, a little apart so that no queue is blamed for a loss. Returns how many went out.
     pub fn send(&self, packets: &[Vec<u8>]) -> io::Result<u64> {
         for packet in packets {
-            let mut frame = self.header.to_vec();
-            if packet.first().is_some_and(|byte| byte >> 4 == 6) {
-                frame.splice(12..14, [0x86, 0xdd]);
-            }
-            frame.extend_from_slice(packet);
-            self.socket.send(&frame)?;
+            self.put(packet)?;
             std::thread::sleep(Duration::from_micros(200));
         }
         Ok(packets.len() as u64)
+    }
+
+    /// The same as fast as it goes; what the link has no room for is lost.
+    pub fn flood(&self, packets: &[Vec<u8>]) -> io::Result<u64> {
+        let mut sent = 0;
+        for packet in packets {
+            match self.put(packet) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+                put => {
+                    put?;
+                    sent += 1;
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    fn put(&self, packet: &[u8]) -> io::Result<()> {
+        let mut frame = self.header.to_vec();
+        if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+            frame.splice(12..14, [0x86, 0xdd]);
+        }
+        frame.extend_from_slice(packet);
+        self.socket.send(&frame).map(drop)
     }
 }

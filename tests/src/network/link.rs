@@ -114,6 +114,11 @@ pub fn take_down(host: &Namespace, interface: &str) -> io::Result<()> {
     set(host, LinkUnspec::new_with_name(interface).down())
 }
 
+/// Changes what an interface carries.
+pub fn set_mtu(host: &Namespace, interface: &str, mtu: u32) -> io::Result<()> {
+    set(host, LinkUnspec::new_with_name(interface).mtu(mtu))
+}
+
 /// Lets an interface send every packet as it would be on a wire: with its checksum, and no longer than the MTU. Otherwise captures show
 /// what the kernel would have segmented later.
 pub fn finish_packets(host: &Namespace, interface: &str) -> io::Result<()> {

@@ -23,3 +23,4 @@ mod relay;
 mod revocation;
 mod support;
 mod tampering;
+mod under_load;

@@ -66,8 +66,12 @@ pub(crate) struct Application {
 
 impl Application {
     pub(crate) fn send(&self) {
+        self.send_octets(b"application");
+    }
+
+    pub(crate) fn send_octets(&self, octets: &[u8]) {
         // What the host drops on the way out may come back as an error; that is not an arrival.
-        let _ = self.sender.send(b"application");
+        let _ = self.sender.send(octets);
     }
 
     /// Whether a datagram comes within `patience`.
@@ -112,6 +116,11 @@ impl Application {
 }
 
 impl Running {
+    /// How many have arrived so far.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::SeqCst)
+    }
+
     /// Everything that was sent up to now arrives.
     #[track_caller]
     pub(crate) fn must_lose_nothing(&self, during: &str) {
