@@ -32,6 +32,8 @@ pub(super) struct Association {
     pub(super) source: Option<IpAddr>,
     /// The NLI it is known by, from the first handshake on it (RFC 5971 §4.4.3).
     pub(super) peer: Option<Peer>,
+    /// The address that this node has named in that handshake, by which the peer knows it; `None` if that cannot be told.
+    pub(super) own: Option<IpAddr>,
     pub(super) credentials: Option<PeerCredentials>,
     /// Over TLS, or to be; else over TCP alone.
     pub(super) protected: bool,
@@ -75,6 +77,7 @@ impl Association {
             path: PathId::ROUTED,
             source: None,
             peer: None,
+            own: None,
             credentials: None,
             protected: true,
             peer_hold_time: hold_time,
@@ -100,6 +103,11 @@ impl Association {
         Self { path, source, ..self }
     }
 
+    /// The same for a handshake in which this node has named this address.
+    pub(super) fn named(self, own: Option<IpAddr>) -> Self {
+        Self { own, ..self }
+    }
+
     /// The same over TLS or not.
     pub(super) fn over_tls(self, protected: bool) -> Self {
         Self { protected, ..self }
@@ -122,6 +130,11 @@ impl Association {
 
     fn is_used(&self) -> bool {
         !self.querying.is_empty() || !self.responding.is_empty()
+    }
+
+    /// Whether a peer that hears this address of this node finds the association: it has to match what it was made with (§4.4.3).
+    pub(super) fn is_known_by(&self, own: Option<IpAddr>) -> bool {
+        self.own.is_none() || own.is_none() || self.own == own
     }
 
     /// Open, and the peer authenticated and authorised.

@@ -78,12 +78,12 @@ impl Node {
             Some(Plan::Reuse(_) | Plan::Open { .. }) if machine.passing().candidates.len() >= MOST_CANDIDATES => {
                 return self.refuse_open(key);
             }
-            Some(_) if machine.passing().found.opened >= MOST_CANDIDATES => return self.refuse_open(key),
+            Some(_) if usize::from(machine.opened) >= MOST_CANDIDATES => return self.refuse_open(key),
             Some(Plan::Reuse(id)) => id,
             Some(Plan::Open { remote, protected }) => self.open_association(machine, accepted, (remote, protected), now),
             Some(Plan::Datagram(_)) | None => return,
         };
-        machine.passing_mut().found.opened += 1;
+        machine.opened = machine.opened.saturating_add(1);
         self.associations.add_user(id, User::Querying(key.clone()));
         let candidate = Candidate { association: id, accepted: accepted.clone(), proof: None, confirmed: None };
         machine.passing_mut().candidates.push(candidate);
@@ -152,7 +152,8 @@ impl Node {
         let hold_time = announced.map_or(self.config.hold_time, |stack| stack.configuration.hold_time);
         let path = machine.path;
         let source = accepted.own.filter(|_| path != PathId::ROUTED);
-        self.associations.insert(id, Association::new(true, remote, hold_time, now).by(path, source).over_tls(protected));
+        self.associations
+            .insert(id, Association::new(true, remote, hold_time, now).by(path, source).named(accepted.own).over_tls(protected));
         self.associations.name(id, &Peer::from(&accepted.response.nli));
         self.tasks.push_back(Task::Association(id, Event::TgConnect, AssociationInput::None));
         id
@@ -164,7 +165,7 @@ impl Node {
         let Some(place) = machine.passing().candidates.iter().position(|candidate| candidate.association == id) else { return };
         let candidate = machine.passing_mut().candidates.remove(place);
         self.let_go(key, &candidate);
-        machine.passing_mut().found.setback = Some(match input {
+        machine.note_setback(match input {
             QueryingInput::Ended { reason, .. } if !reason.is_empty() => association_failed(input),
             _ => SendError::NotAuthorised,
         });

@@ -19,6 +19,7 @@ mod indicate;
 mod input;
 mod installation;
 mod machines;
+mod neighbours;
 mod node_machine;
 mod output;
 mod protection;

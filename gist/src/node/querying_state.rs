@@ -39,6 +39,8 @@ pub(super) struct Querying {
     pub(super) ip_distance: Option<u8>,
     /// How often the Query has gone; at most 8 times, by the backoff.
     transmissions: u8,
+    /// Peers that answered this process of asking and were heard so far, each for a connection or a Confirm.
+    pub(super) opened: u8,
     /// How long the Queries are, in 32-bit words after the common header: what an Error about one echoes.
     pub(super) words: u16,
     pub(super) validity: Validity,
@@ -95,8 +97,6 @@ pub(super) struct Found {
     pub(super) refusal: Option<ErrorCause>,
     /// Why the last peer that answered was not taken.
     pub(super) setback: Option<SendError>,
-    /// Peers that answered and were heard so far, each for a connection or a Confirm.
-    pub(super) opened: usize,
 }
 
 /// The address that the first `queries` transmissions named, but for those that had another one even before.
@@ -107,8 +107,7 @@ struct Former {
 }
 
 impl Found {
-    const NOTHING: Self =
-        Self { cookies: Vec::new(), former: Vec::new(), answered: 0, endpoint: false, refusal: None, setback: None, opened: 0 };
+    const NOTHING: Self = Self { cookies: Vec::new(), former: Vec::new(), answered: 0, endpoint: false, refusal: None, setback: None };
 }
 
 impl Passing {
@@ -133,6 +132,7 @@ impl Querying {
             left: false,
             ip_distance: None,
             transmissions: 0,
+            opened: 0,
             words: 0,
             validity: Duration::ZERO.into(),
             hop: None,
@@ -201,10 +201,29 @@ impl Querying {
 
     /// A new process of asking.
     pub(super) fn start_handshake(&mut self, started: Instant) {
-        (self.started, self.transmissions, self.words) = (started, 0, 0);
+        (self.started, self.transmissions, self.opened, self.words) = (started, 0, 0, 0);
         self.first_cookie = [0; COOKIE_LENGTH];
         if let Some(passing) = &mut self.passing {
             passing.found = Found::NOTHING;
+        }
+    }
+
+    /// Whether an answer is awaited. What anybody says when none is makes no difference, and is not kept.
+    fn is_asking(&self) -> bool {
+        matches!(self.state, State::AwaitingResponse | State::AwaitingRefresh)
+    }
+
+    /// Why somebody on the path says that it has refused a Query.
+    pub(super) fn note_refusal(&mut self, cause: ErrorCause) {
+        if self.is_asking() {
+            self.passing_mut().found.refusal = Some(cause);
+        }
+    }
+
+    /// Why a peer that answered was not taken: what waits hears of it.
+    pub(super) fn note_setback(&mut self, error: SendError) {
+        if self.is_asking() || !self.passing().stored.is_empty() {
+            self.passing_mut().found.setback = Some(error);
         }
     }
 

@@ -6,7 +6,8 @@
 //! ```text
 //!            guaranteed                     for
 //!  own       half, and more with the flows  Queries and all else this node begins; refreshes first. Waits if it must.
-//!  answers   seven sixteenths               Responses to strangers: 3 for all, 3 split by interface, 1 by interface and source
+//!  answers   six sixteenths                 Responses to strangers: 2 for all, 3 split by interface, 1 by interface and source
+//!  kept      a sixteenth                    Responses to refreshes of neighbours that have shown to be there, half of it for each
 //!  errors    a sixteenth                    Errors, which go where a datagram only says that it came from
 //! ```
 //!
@@ -36,10 +37,14 @@ const TOKEN: u64 = PARTS * 1_000_000;
 
 /// Sixteenths of the limit for each purpose.
 const OWN: u64 = 8;
-const ANSWERS: u64 = 3;
+const ANSWERS: u64 = 2;
 const INTERFACES: u64 = 3;
 const SOURCES: u64 = 1;
+const KEPT: u64 = 1;
 const ERRORS: u64 = 1;
+
+/// One neighbour gets one part in so many of what is for all.
+const NEIGHBOURS: u64 = 2;
 
 /// Interfaces told apart; further ones share the part of interface 0.
 const MOST_INTERFACES: usize = 16;
@@ -65,6 +70,8 @@ pub(super) enum Purpose {
     Own,
     /// The Response to a stranger. It never waits, since whoever asked asks again.
     Answer(Asker),
+    /// The Response to the refresh of a neighbour, whose own account has paid for it: a stranger's when there is nothing left for neighbours.
+    Neighbour(Asker),
     /// An Error. It never waits, and is never repeated.
     Error(Asker),
 }
@@ -165,7 +172,25 @@ impl Allowance {
     fn take_part(&mut self, rate: DatagramRate, sixteenths: u64, now: Instant) -> bool {
         let whole = DatagramRate { per_second: rate.most_per_second.max(rate.per_second), ..rate };
         let flow = Flow::part(whole, sixteenths, 1);
-        self.0.get_or_insert_with(|| Bucket::new(flow, now)).take(flow, now)
+        self.of(flow, now).take(flow, now)
+    }
+
+    /// The same of a neighbour that is reached by datagrams, for refreshes of states that nobody confirms.
+    pub(super) fn take_turn_of_neighbour(&mut self, rate: DatagramRate, now: Instant) -> bool {
+        let flow = Flow::part(rate, KEPT, NEIGHBOURS);
+        self.of(flow, now).take(flow, now)
+    }
+
+    /// Whether it could.
+    pub(super) fn has_turn_of_neighbour(&mut self, rate: DatagramRate, now: Instant) -> bool {
+        let flow = Flow::part(rate, KEPT, NEIGHBOURS);
+        let bucket = self.of(flow, now);
+        bucket.fill(flow, now);
+        bucket.filled >= TOKEN
+    }
+
+    fn of(&mut self, flow: Flow, now: Instant) -> &mut Bucket {
+        self.0.get_or_insert_with(|| Bucket::new(flow, now))
     }
 }
 
@@ -180,12 +205,17 @@ struct Destinations {
 
 impl Destinations {
     fn has_room(&mut self, asker: Asker, is_error: bool, now: Instant) -> bool {
+        self.has_room_within(1, asker, is_error, now)
+    }
+
+    /// Whether less than one part in so many of what may go there has gone.
+    fn has_room_within(&mut self, part: u32, asker: Asker, is_error: bool, now: Instant) -> bool {
         let window = now.micros() / (WINDOW * 1_000_000);
         if window != self.window {
             *self = Self { window, ..Self::default() };
         }
-        self.sent.get(&(asker, is_error)).is_none_or(|sent| *sent < MOST_TO_ONE)
-            && self.to_networks.get(&(asker.network(), is_error)).is_none_or(|sent| *sent < MOST_TO_A_NETWORK)
+        self.sent.get(&(asker, is_error)).is_none_or(|sent| *sent < MOST_TO_ONE / part)
+            && self.to_networks.get(&(asker.network(), is_error)).is_none_or(|sent| *sent < MOST_TO_A_NETWORK / part)
     }
 
     fn count(&mut self, asker: Asker, is_error: bool) {
@@ -206,6 +236,7 @@ pub(super) struct RateLimiter {
     answers: Bucket,
     interfaces: BTreeMap<u32, Bucket>,
     sources: BTreeMap<(u32, u64), Bucket>,
+    kept: Bucket,
     errors: Bucket,
     destinations: Destinations,
     refreshes: VecDeque<Transmit>,
@@ -228,6 +259,7 @@ impl RateLimiter {
             answers: full(ANSWERS),
             interfaces: BTreeMap::new(),
             sources: BTreeMap::new(),
+            kept: full(KEPT),
             errors: full(ERRORS),
             destinations: Destinations::default(),
             refreshes: VecDeque::new(),
@@ -251,6 +283,8 @@ impl RateLimiter {
             Purpose::Refresh => &mut self.refreshes,
             Purpose::Own => &mut self.waiting,
             Purpose::Answer(asker) => return if self.admits(asker, false, now) { Admission::Send(datagram) } else { Admission::Drop },
+            Purpose::Neighbour(_) if self.kept.take(Flow::part(self.rate, KEPT, 1), now) => return Admission::Send(datagram),
+            Purpose::Neighbour(asker) => return self.submit(datagram, Purpose::Answer(asker), now),
             Purpose::Error(asker) => return if self.admits(asker, true, now) { Admission::Send(datagram) } else { Admission::Drop },
         };
         if queue.len() >= self.cap {
@@ -264,6 +298,13 @@ impl RateLimiter {
             return Admission::Send(datagram);
         }
         Admission::Wait
+    }
+
+    /// Whether half of what strangers get in this name has gone already, or half of what is there for all of them.
+    pub(super) fn is_short(&mut self, asker: Asker, now: Instant) -> bool {
+        let flow = Flow::part(self.rate, ANSWERS, 1);
+        self.answers.fill(flow, now);
+        self.answers.filled < flow.most() / 2 || !self.destinations.has_room_within(2, asker, false, now)
     }
 
     /// What does not leave counts for no destination, so that a flood of them fills nothing.
@@ -380,10 +421,10 @@ mod tests {
         };
         assert_eq!(count(&mut limiter, Purpose::Own), 32);
         assert_eq!(count(&mut limiter, Purpose::Error(asker(1, 1))), 4);
-        // Each group of sources (one, at least), the interface's three sixteenths, and the three for all.
+        // Each group of sources (one, at least), the interface's three sixteenths, and the two for all.
         assert_eq!(count(&mut limiter, from(1, 1)), 16, "all that goes to one");
         let others = (2..40).map(|last| count(&mut limiter, from(1, last))).sum::<usize>();
-        assert_eq!(16 + others, 8 + 12 + 12);
+        assert_eq!(16 + others, 8 + 12 + 8);
         assert_eq!(count(&mut limiter, from(2, 1)), 1 + 6, "another interface, of two now");
     }
 

@@ -36,15 +36,15 @@ impl Node {
             core::mem::replace(&mut confirm.mri, local)
         });
         let key = RoutingKey::along(nslp_id, confirm.session, &confirm.mri);
+        // G-145: a handshake that sets up an association confirms on it, and one of datagrams in a datagram: no cookie of that says which
+        // association its state may hang on.
+        let has_associations = self.registration(nslp_id).is_some_and(|registration| !registration.offer.is_empty());
         let route = match received.origin {
-            Origin::Association(id) => Route::Association(id),
-            Origin::Datagram(origin) => {
-                // G-145: a handshake that sets up an association confirms on it.
-                if self.registration(nslp_id).is_some_and(|registration| !registration.offer.is_empty()) {
-                    self.counters.wrong_encapsulation += 1;
-                    return self.answer(&received, ErrorCause::IncorrectEncapsulation, Vec::new(), now);
-                }
-                Route::Datagram(origin.source)
+            Origin::Association(id) if has_associations => Route::Association(id),
+            Origin::Datagram(origin) if !has_associations => Route::Datagram(origin.source),
+            Origin::Association(_) | Origin::Datagram(_) => {
+                self.counters.wrong_encapsulation += 1;
+                return self.answer(&received, ErrorCause::IncorrectEncapsulation, Vec::new(), now);
             }
         };
         if self.lacks_hold_time(&confirm, &received.origin) {
@@ -58,6 +58,7 @@ impl Node {
             Ok(arrival) => {
                 self.note_confirmed(&confirm, &received.origin, now);
                 let accepted = Box::new(AcceptedConfirm { confirm, route, received, arrival });
+                self.note_neighbour(&accepted, now);
                 if self.responding.contains_key(&key) {
                     self.responding_event(&key, responding::Event::RxConfirm, RespondingInput::Confirm(accepted), now);
                 } else {
@@ -113,8 +114,11 @@ impl Node {
     fn note_confirmed(&mut self, confirm: &Confirm, origin: &Origin, now: Instant) {
         let Some(id) = origin.association() else { return };
         self.associations.name(id, &Peer::from(&confirm.nli));
+        let own = self.backend.0.egress_address(confirm.nli.address);
         let Some(association) = self.associations.get_mut(id) else { return };
         let is_first = association.confirmed.is_none();
+        // What the Response has named.
+        association.own = if is_first { own } else { association.own };
         association.confirmed = association.confirmed.or(Some(now));
         if let Some(configuration) = &confirm.configuration {
             association.peer_hold_time = configuration.hold_time;

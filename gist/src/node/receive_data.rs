@@ -44,6 +44,9 @@ impl Node {
         let ours = RoutingKey::against(nslp_id, data.session, &data.mri);
         let responding = self.responding.get(&theirs);
         let is_theirs = responding.map(|machine| machine.hop_by(|route| is_from(route, &received, &data)).is_some());
+        // What only a Query says of the session keeps nothing from whom this node has found, nor from going up without any state.
+        let is_shown = self.is_shown(&theirs);
+        let is_stray = takes_unvalidated && data.context_free;
         let is_early = responding.is_some_and(|machine| machine.state == responding::State::AwaitingConfirm);
         let querying = self.querying.get(&ours).and_then(|machine| machine.route());
         let delivery = Delivery {
@@ -53,16 +56,18 @@ impl Node {
             mri: data.mri.clone(),
             explicit: data.explicit,
         };
-        if is_theirs == Some(true) && is_early {
-            self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Early(Box::new(received)), now);
-        } else if is_theirs == Some(true) {
+        if is_theirs == Some(true) && is_shown {
             self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
         } else if querying.is_some_and(|route| is_from(&route, &received, &data)) {
             self.querying_event(&ours, querying::Event::RxData, QueryingInput::Data(delivery), now);
-        } else if is_theirs.is_some() || querying.is_some() {
+        } else if is_theirs == Some(true) && is_early && !is_stray {
+            self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Early(Box::new(received)), now);
+        } else if is_theirs == Some(true) && !is_early {
+            self.responding_event(&theirs, responding::Event::RxData, RespondingInput::Data(delivery), now);
+        } else if is_shown || querying.is_some() {
             self.refuse_misdelivered(&received, now);
         } else {
-            let guards = Guards { stateless_data: takes_unvalidated && data.context_free, ..Guards::default() };
+            let guards = Guards { stateless_data: is_stray, ..Guards::default() };
             self.node_event(Event::RxData, guards, &NodeInput::Stray(Box::new(received)), now);
         }
     }

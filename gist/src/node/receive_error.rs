@@ -72,7 +72,7 @@ impl Node {
     /// A Query of this node was refused, somebody says. The handshake goes on, since another may take it; if nobody does, this is why.
     fn note_refusal(&mut self, along: &RoutingKey, header: &CommonHeader, translated: bool, cause: ErrorCause) {
         if let Some(machine) = self.querying.get_mut(along).filter(|machine| machine.has_sent(header, translated)) {
-            machine.passing_mut().found.refusal = Some(cause);
+            machine.note_refusal(cause);
         }
     }
 

@@ -24,8 +24,8 @@ use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, Nli, NslpId, ObjectType, ObjectTypeFault, Profile, Query,
-    ResponderPart, Response,
+    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NatTraversal, Nli, NslpId, ObjectType, ObjectTypeFault,
+    Profile, Query, ResponderPart, Response,
 };
 
 /// Below this an upstream Query has crossed more than one link (G-261).
@@ -35,10 +35,21 @@ const MIN_UPSTREAM_TTL: u8 = 254;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Existing {
     pub(super) route: Route,
-    /// Whether the state has an answer to give, whatever else asks; see [`super::responding::Responding::take_answer`].
-    pub(super) in_turn: bool,
+    /// What the Response counts against.
+    pub(super) account: Account,
     /// Whether a Confirm is asked for.
     pub(super) confirm: bool,
+}
+
+/// What a Response counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Account {
+    /// The state has an answer to give, whatever else asks; see [`super::responding::Responding::take_answer`].
+    State,
+    /// The state is that of a neighbour that has shown to be there.
+    Neighbour,
+    /// Anybody's.
+    Strangers,
 }
 
 /// A Query, and what its way here showed.
@@ -56,7 +67,8 @@ impl Asked {
         let query = &self.query;
         let cookie = Cookie::new(query.cookie.as_bytes().to_vec()).unwrap_or_else(|| query.cookie.clone());
         let nli = Nli { peer: Peer::from(&query.nli).detached().identity.clone(), ..query.nli.clone() };
-        let query = Query { nat: None, mri: query.mri.clone(), session: query.session, nli, cookie, stack: None, payload: None };
+        let nat = query.nat.as_ref().map(NatTraversal::detached);
+        let query = Query { nat, mri: query.mri.clone(), session: query.session, nli, cookie, stack: None, payload: None };
         Self { query, ..self.clone() }
     }
 }
@@ -101,7 +113,7 @@ impl Node {
             self.responding_event(&key, responding::Event::RxQuery, RespondingInput::Query(accepted), now);
         } else {
             // Somebody else's Query about a state that there is makes no second one.
-            let state_on_query = !self.responding.contains_key(&key) && self.installs_on_query(&accepted.asked);
+            let state_on_query = !self.responding.contains_key(&key) && self.installs_on_query(&accepted.asked, now);
             let guards = Guards { peering, state_on_query, ..Guards::default() };
             self.node_event(Event::RxQuery, guards, &NodeInput::Query(accepted), now);
         }
@@ -131,7 +143,7 @@ impl Node {
         let nslp_id = *nslp_id;
         let Some(registration) = self.registration(nslp_id) else { return };
         let full_offer = registration.response_offer(self.config.hold_time, self.ports());
-        let in_turn = existing.is_some_and(|existing| existing.in_turn);
+        let account = existing.map_or(Account::Strangers, |existing| existing.account);
         let reused = existing
             .map(|existing| existing.route)
             .filter(|route| !self.falls_short(nslp_id, query, *route) && !self.is_suspect_route(*route, now))
@@ -157,12 +169,12 @@ impl Node {
             None
         };
         let route = reused.unwrap_or_else(|| Route::Datagram(origin.reply_to(query.nli.address)));
-        self.respond(Existing { route, in_turn, confirm }, asked, responder, now);
+        self.respond(Existing { route, account, confirm }, asked, responder, now);
     }
 
     fn respond(
         &mut self,
-        Existing { route, in_turn, confirm }: Existing,
+        Existing { route, account, confirm }: Existing,
         Asked { nslp_id, query, origin, arrival }: &Asked,
         responder: Option<ResponderPart>,
         now: Instant,
@@ -191,7 +203,7 @@ impl Node {
         };
         self.counters.responses_sent += 1;
         match route {
-            Route::Association(id) if !in_turn && !self.takes_allowance(id, now) => self.counters.rate_dropped += 1,
+            Route::Association(id) if account != Account::State && !self.takes_allowance(id, now) => self.counters.rate_dropped += 1,
             Route::Association(id) => {
                 if let Some(association) = self.associations.get_mut(id) {
                     association.doubt.note_response(now);
@@ -200,7 +212,11 @@ impl Node {
             }
             Route::Datagram(destination) => {
                 let asker = origin.asker(query.nli.address);
-                let purpose = if in_turn { Purpose::Refresh } else { Purpose::Answer(asker) };
+                let purpose = match account {
+                    Account::State => Purpose::Refresh,
+                    Account::Neighbour => Purpose::Neighbour(asker),
+                    Account::Strangers => Purpose::Answer(asker),
+                };
                 self.send_normal(destination, Some(own), &message, purpose, now);
             }
         }

@@ -1,6 +1,6 @@
 //! Responses: the querying node's part of the handshake after the Query (RFC 5971 §4.4.1, §4.4.3).
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use super::Node;
 use super::association::Association;
@@ -21,6 +21,8 @@ use crate::wire::{MaProtocol, Response};
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     path: PathId,
+    /// By which address of this node the peer finds it.
+    named: Option<IpAddr>,
     /// Over TLS.
     protected: bool,
     /// Whether the peer would have answered over one of TCP alone, had it known one.
@@ -56,7 +58,9 @@ impl Node {
         }
         let named = machine.own_for(&response.query_cookie);
         let own = machine.route().and_then(|route| route.association()).filter(|_| machine.peer() == Some(&Peer::from(&response.nli)));
-        let plan = self.plan(&key, &response, &received.origin, (asked_at, now), own);
+        // Its peer does not know it by another address (G-105), and has answered by datagram because of that.
+        let own = own.filter(|id| self.associations.get(*id).is_some_and(|association| association.is_known_by(named)));
+        let plan = self.plan(&key, &response, &received.origin, (asked_at, now), own, named);
         let accepted = AcceptedResponse { response, origin: received.origin, hop_count: received.message.hop_count, plan, own: named };
         self.querying_event(&key, querying::Event::RxResponse, QueryingInput::Response(Box::new(accepted)), now);
     }
@@ -98,14 +102,15 @@ impl Node {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
             if let Some(machine) = self.querying.get_mut(key) {
-                machine.passing_mut().found.setback = Some(SendError::NotAuthorised);
+                machine.note_setback(SendError::NotAuthorised);
             }
             return None;
         }
         Some(Plan::Reuse(id))
     }
 
-    /// How to reach the peer; `None` if there is no acceptable way. `own` is the association that the state has to it.
+    /// How to reach the peer; `None` if there is no acceptable way. `own` is the association that the state has to it, and `named` the address
+    /// that this node has named in the Query.
     fn plan(
         &mut self,
         key: &RoutingKey,
@@ -113,9 +118,15 @@ impl Node {
         origin: &Origin,
         (asked_at, now): (Instant, Instant),
         own: Option<AssociationId>,
+        named: Option<IpAddr>,
     ) -> Option<Plan> {
         let registration = self.registration(key.nslp_id)?;
         let origin = match origin {
+            // Nor does a peer of this application have an association for it.
+            Origin::Association(_) if registration.offer.is_empty() => {
+                self.counters.wrong_encapsulation += 1;
+                return None;
+            }
             Origin::Association(id) => return self.answered_over(key, *id, now),
             Origin::Datagram(origin) => origin,
         };
@@ -137,7 +148,7 @@ impl Node {
         // It answers over what stands, unless that is less than it offers.
         let answers_over_plain =
             !offer.is_some_and(|offer| offer.proposal.profiles.iter().any(|profile| profile.contains(MaProtocol::Tls)));
-        let wanted = Wanted { path, protected, answers_over_plain };
+        let wanted = Wanted { path, named, protected, answers_over_plain };
         let common = self.common_association(&Peer::from(&response.nli), remote, wanted, (asked_at, now));
         let is_good =
             |association: &Association| association.is_open() && association.protected >= protected && !self.is_suspect(association, now);
@@ -164,7 +175,7 @@ impl Node {
     ///
     /// One that is still being opened proves nothing yet: it counts only if it goes to the same place.
     ///
-    /// One that leaves by another way out than the Query did is none of either.
+    /// One that leaves by another way out than the Query did, or whose peer knows this node by another address, is none of either.
     ///
     /// One that protects less than what would be opened is none either (G-228), and one that protects more is taken first.
     fn common_association(
@@ -174,7 +185,7 @@ impl Node {
         wanted: Wanted,
         (asked_at, now): (Instant, Instant),
     ) -> Option<AssociationId> {
-        let Wanted { path, protected, answers_over_plain } = wanted;
+        let Wanted { path, named, protected, answers_over_plain } = wanted;
         let grace = self.config.query_timer.saturating_mul(2);
         let is_young = |association: &Association| {
             let is_unused = !association.is_open() || association.confirmed.is_none_or(|at| at + grace >= asked_at);
@@ -182,7 +193,8 @@ impl Node {
         };
         let usable = |association: &Association| {
             let opens = association.state == association::State::AwaitingConnection && association.remote == remote;
-            association.path == path && association.protected >= protected && (association.is_open() || opens)
+            let is_fit = association.path == path && association.is_known_by(named) && association.protected >= protected;
+            is_fit && (association.is_open() || opens)
         };
         let usable = self.associations.of_peer(peer).filter(|(_, association)| usable(association));
         let (young, old): (Vec<_>, Vec<_>) = usable.partition(|(_, association)| is_young(association));

@@ -45,8 +45,8 @@ impl Node {
             Routing::Stateless => return self.send_without_state(along, message, now),
             Routing::Peer(peer) => return self.send_explicitly(peer, message, now),
         }
-        // G-258: state that a Query along the flow has made counts more than state of one against it.
-        let has_better = message.mri.direction() == Direction::Upstream && self.responding.contains_key(&against);
+        // G-258: state that a Query along the flow has made counts more than state of one against it, once somebody has confirmed it.
+        let has_better = message.mri.direction() == Direction::Upstream && self.is_shown(&against);
         if has_better {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
         } else if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
@@ -66,8 +66,16 @@ impl Node {
     /// only where such Queries are wanted, and for what its peer is good enough for.
     fn may_use_responding(&self, key: &RoutingKey, message: &SendMessage) -> bool {
         let Some(route) = self.responding.get(key).map(|machine| machine.hop.route) else { return false };
-        message.mri.direction() == Direction::Upstream
-            || self.takes_upstream_queries(message.nslp_id) && !self.asks_for_more(message, route)
+        if message.mri.direction() == Direction::Upstream {
+            // A peer that this node asks for itself goes before one of whom there is only a Query.
+            return self.is_shown(key) || !self.has_query_mode(key.nslp_id, &message.mri);
+        }
+        self.takes_upstream_queries(message.nslp_id) && !self.asks_for_more(message, route)
+    }
+
+    /// Whether there is a responding state that a Confirm has shown to be somebody's.
+    pub(super) fn is_shown(&self, key: &RoutingKey) -> bool {
+        self.responding.contains_key(key) && !self.early.is_unconfirmed(key)
     }
 
     /// What speaks against sending the message at all.

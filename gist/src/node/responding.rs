@@ -200,9 +200,10 @@ impl Node {
     pub(super) fn responding_event(&mut self, key: &RoutingKey, event: Event, input: RespondingInput, now: Instant) {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         let due = machine.due();
+        let asked = if let RespondingInput::Query(accepted) = &input { Some(&accepted.asked) } else { None };
         let guards = Guards {
             // A Query proves nothing, whomever it names (note 1 of the table).
-            confirm_required: self.requires_confirm(&key),
+            confirm_required: self.requires_confirm(&key, asked, now),
             state_on_query: self.installation(key.nslp_id) == Installation::OnQuery,
             nconf_reached: matches!(input, RespondingInput::Displaced) || self.early.has_waited(&key, self.config.query_timer, now),
             same_path: matches!(&input, RespondingInput::Confirm(accepted) if machine.is_of(accepted)),

@@ -114,7 +114,7 @@ impl Node {
             Timer::ExpireRNode => machine.validity.span(),
             Timer::NoConfirm => {
                 let at = self.early.next_repetition(key, self.config.query_timer, now);
-                return machine.set_timer(timer, Some(at));
+                return machine.set_timer(timer, at);
             }
             // There may have been no room for a second peer.
             Timer::Tentative => match machine.second() {

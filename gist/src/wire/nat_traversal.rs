@@ -41,6 +41,12 @@ impl NatTraversal {
             .find(|kind| is_present(*kind) && !self.translates(*kind))
     }
 
+    /// The same in memory of its own: what came in a message is a part of that, and keeps it as long as it is kept.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { opaque: self.opaque.iter().map(|note| Bytes::copy_from_slice(note)).collect(), ..self.clone() }
+    }
+
     /// Reads an object's value.
     ///
     /// # Errors

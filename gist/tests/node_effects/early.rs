@@ -81,14 +81,14 @@ fn lifetime(world: &mut World, seconds: u64) {
     world.request(ROUTER, Request::SetStateLifetime { nslp_id: NSLP, session: session(1), mri: up(), lifetime: secs(seconds) });
 }
 
-/// Who asked says no more.
+/// Who asked says no more; the Response has been repeated once.
 fn worlds() -> Vec<(&'static str, World)> {
     let asked = |installation: Installation| {
         let mut world = world(installation);
         world.send(0, open("down"));
         world.run(Duration::from_micros(1500));
         world.members[0].alive = false;
-        world.run(secs(2));
+        world.run(Duration::from_millis(700));
         world
     };
     let confirmed = || {
@@ -102,7 +102,7 @@ fn worlds() -> Vec<(&'static str, World)> {
         let mut world = confirmed();
         let query = query(&world);
         world.inject(ROUTER, asks(&query, PEER, 1));
-        world.run(secs(2));
+        world.run(Duration::from_millis(700));
         world
     };
     vec![
