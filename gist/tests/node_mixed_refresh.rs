@@ -114,6 +114,39 @@ fn who_authenticates_itself_after_the_peers_answer_replaces_it() {
     assert_eq!(world.node(0).routing_table()[0].peer, Some(identity(1)));
 }
 
+/// The other router, over TCP alone like the peer, proves that it has heard the refresh: it waits for whoever may yet authenticate itself, and
+/// the state and its peer stay as they are meanwhile.
+/// Takes: querying G-306, 4c.
+#[test]
+fn who_proves_itself_over_tcp_alone_moves_no_state_while_somebody_may_authenticate_itself() {
+    let mut world = World::fork_with(|number, config| {
+        let both = vec![Profile::tls_over_tcp(), Profile::tcp()];
+        config.registrations[0].offer = if number == 0 { both } else { vec![Profile::tcp()] };
+    });
+    world.members[1].relays = false;
+    world.members[BYPASS].relays = false;
+    world.send(0, open("open"));
+    world.run(secs(2));
+    // The peer does not hear the refresh.
+    world.tap(|_, parcel| if matches!(parcel, Parcel::Datagram { from: 0, .. }) { Fate::Lose } else { Fate::Pass });
+    let status = gist::api::RoutingStatus::Tentative;
+    world.request(0, Request::InvalidateRoutingState { nslp_id: NSLP, session: session(1), mri: down(), status, urgent: true });
+    let (_, _, query) = world.datagrams_of(0, MessageType::Query).pop().unwrap();
+    world.inject(0, forged_answer(query));
+    also_ask_the_rival(&mut world);
+    world.run(Duration::from_millis(400));
+    let confirmed = world.on_associations.iter().filter(|(_, from, message)| *from == 0 && message.message_type() == MessageType::Confirm);
+    assert_eq!(confirmed.count(), 2, "the rival has had its Confirm, and says so");
+    let entry = world.node(0).routing_table().remove(0);
+    assert_eq!((entry.state.as_str(), entry.peer), ("Awaiting Refresh", Some(identity(1))));
+    assert!(entry.association.is_some());
+    assert_eq!(told(&world, 0), []);
+    // Twice T1 is what a connection over TLS gets.
+    world.run(secs(2));
+    assert_eq!(told(&world, 0), [(NetworkEvent::PeerChanged, false)]);
+    assert_eq!(world.node(0).routing_table()[0].peer, Some(identity(BYPASS)));
+}
+
 /// In a first handshake too: a connection over TLS is waited for, but not for as long as it likes.
 #[test]
 fn who_proves_itself_over_tcp_alone_waits_no_longer_than_twice_t1() {

@@ -163,3 +163,43 @@ fn a_late_answer_to_the_query_of_the_former_route_does_not_lead_back() {
         assert_eq!(world.payloads(2), ["down", "more"], "datagrams: {datagrams}");
     }
 }
+
+/// Querying rule 4 in Awaiting Refresh, G-105: the peer answers over another association than the state's, made since by the node's other address:
+/// what waits for the old one goes over the new one.
+#[test]
+fn what_waits_goes_over_the_association_that_the_peer_answers_on() {
+    let mut world = World::chain_with(|number, config| {
+        if number == 1 {
+            config.local_addresses.push(address(OTHER));
+            config.caps.unwritten_bytes = 1;
+        }
+    });
+    world.members[1].credentials.addresses.push(address(OTHER));
+    world.members[1].relays = false;
+    world.send(1, text("one."));
+    world.run(secs(1));
+    world.leaves_by(1, "10.0.2.0/24", OTHER);
+    world.send(1, text_for(session(2), b"two."));
+    world.run(secs(1));
+    assert_eq!(world.node(1).associations().len(), 2);
+    let of_first = |world: &World| {
+        let table = world.node(1).routing_table();
+        let entry = table.into_iter().find(|entry| entry.session == session(1)).unwrap();
+        (entry.state, entry.association, entry.queued)
+    };
+    let (_, old, _) = of_first(&world);
+    world.stall(1, true);
+    for payload in ["gone", "wait", "last"] {
+        world.send(1, text(payload));
+    }
+    let (mri, status) = (down(), gist::api::RoutingStatus::Tentative);
+    world.request(1, gist::api::Request::InvalidateRoutingState { nslp_id: NSLP, session: session(1), mri, status, urgent: true });
+    assert_eq!(of_first(&world), ("Awaiting Refresh".to_owned(), old, 2));
+    world.run(Duration::from_millis(10));
+    let (state, new, queued) = of_first(&world);
+    assert_eq!((state.as_str(), queued, world.connects), ("Established", 2, 2));
+    assert_ne!(new, old);
+    world.stall(1, false);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.payloads(2), ["one.", "two.", "gone", "wait", "last"]);
+}

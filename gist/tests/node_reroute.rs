@@ -418,7 +418,8 @@ fn a_change_of_the_next_peer_names_both() {
     assert_eq!(handles, [new, new]);
 }
 
-/// G-306 (responding): the Queries come in by another interface.
+/// The Queries come in by another interface.
+/// Takes: responding G-306.
 #[test]
 fn another_interface_is_told_to_the_application() {
     let mut world = World::fork();

@@ -45,6 +45,11 @@ fn asks(message: &Message, address: &str, interface: u32) -> Datagram {
     Datagram { interface, ..passing(&format!("{address}:270"), &Message { body: Body::Query(query), ..message.clone() }) }
 }
 
+fn asks_by(world: &mut World, address: &str, interface: u32) {
+    let query = query(world);
+    world.inject(ROUTER, asks(&query, address, interface));
+}
+
 /// The Confirm of a Query that another world's router has answered: it is the same node.
 fn confirms(world: &mut World, address: &str, interface: u32) {
     let query = query(world);
@@ -118,19 +123,20 @@ fn worlds() -> Vec<(&'static str, World)> {
 pub(super) fn what_a_query_makes() {
     let mut book = Book::open("responding", include_str!("responding.txt"));
     type Act = fn(&mut World);
-    let asks_again = |world: &mut World, address: &str, interface: u32| {
-        let query = query(world);
-        world.inject(ROUTER, asks(&query, address, interface));
-    };
     let again: [(&str, &str, u32); 3] = [("asks again", PEER, 1), ("asks by another interface", PEER, 2), ("another asks", OTHER, 1)];
     for (name, address, interface) in again {
         for (with, world) in worlds() {
-            book.case(&format!("{name} | {with}"), world, ROUTER, |world| asks_again(world, address, interface));
+            book.case(&format!("{name} | {with}"), world, ROUTER, |world| asks_by(world, address, interface));
         }
     }
-    let acts: [(&str, Act); 8] = [
+    let acts: [(&str, Act); 9] = [
         ("confirms", |world| confirms(world, PEER, 1)),
         ("confirms by another interface", |world| confirms(world, PEER, 2)),
+        ("confirms by another interface, twice", |world| {
+            confirms(world, PEER, 2);
+            asks_by(world, PEER, 2);
+            confirms(world, PEER, 2);
+        }),
         ("another confirms", |world| confirms(world, OTHER, 1)),
         ("data", says),
         ("message upstream, then a Confirm", |world| {

@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use gist::api::Indication;
-use gist::node::Output;
+use gist::api::{Indication, PathId};
+use gist::node::{Output, Transmit};
 use gist::wire::{Body, Message, PeerIdentity};
 use node_world::*;
 
@@ -36,7 +36,10 @@ const LONGEST: Duration = Duration::from_secs(400);
 /// What an output says.
 fn words(output: &Output) -> String {
     match output {
-        Output::Transmit(transmit) => message(&message_in(transmit)),
+        Output::Transmit(transmit) => match transmit {
+            Transmit::QueryMode { path, .. } if *path != PathId::ROUTED => format!("{} by way {}", message(&message_in(transmit)), path.0),
+            _ => message(&message_in(transmit)),
+        },
         Output::Connect { .. } => "connect".to_owned(),
         Output::SendOnAssociation { message: bytes, .. } => format!("{} on it", message(&Message::decode(bytes.clone()).unwrap())),
         Output::CloseAssociation { .. } => "close".to_owned(),

@@ -178,6 +178,10 @@ fn bar_everybody(world: &mut World) {
     let now = world.now;
     let nobody = vec![ApdEntry { pattern: IdentityPattern::Any, role: PeerRole::Host, allow: false }];
     world.members[0].node.set_authorised_peers(nobody, now);
+    // What follows is done with the next input.
+    world.drain(0);
+    let table = world.node(0).routing_table();
+    assert!(table.iter().all(|entry| entry.association.is_none()), "nothing goes to anybody any more: {table:?}");
 }
 
 fn fails(world: &mut World, id: AssociationId) {

@@ -106,6 +106,9 @@ fn whatever_a_receiver_does_with_a_flow_ends_when_its_sender_is_believed_no_more
         world.datapaths[2].resume();
         world.run(seconds(1));
         assert_eq!((world.receiver_state().as_str(), world.datapaths[2].table.len()), ("Idle", 0), "from {state}: {}", world.story());
+        // It says so, whatever it was about to do: the sender neither waits nor sends any longer.
+        assert_eq!(world.sender_state(), "Idle", "from {state}: {}", world.story());
+        world.took(SENDER, &[if state == "Decision" { "FS-06" } else { "FS-27" }]);
     }
 }
 

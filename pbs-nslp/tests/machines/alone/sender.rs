@@ -1,6 +1,7 @@
 //! The sender alone. What is granted lives for 30 s, so that the next Query is due after 15 s; T is 20 s, unless said otherwise.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use gist::api::{NetworkEvent, PathId, ReceivedMessage};
 use gist::wire::SessionId;
@@ -23,9 +24,26 @@ pub(super) fn book() -> Book {
 }
 
 fn idle() -> Node {
+    idle_with(Arc::new(ToyAuthority::default()))
+}
+
+/// Believing whom this authority does.
+fn idle_with(authority: Arc<ToyAuthority>) -> Node {
     let now = gist::time::Instant::from_micros(1_000_000);
-    let authority = std::sync::Arc::new(ToyAuthority::default());
     Alone::new(Sender::new(sender_config(), ToySigner::new(sender_address(), 1), authority, entropy(1), START_UNIX, now))
+}
+
+/// The receiver's key.
+const RECEIVERS: u8 = 2;
+
+fn granted_by_one_who_may_be_believed_no_more() -> (Arc<ToyAuthority>, Node) {
+    let authority = Arc::new(ToyAuthority::default());
+    let node = idle_with(Arc::clone(&authority)).after(want).after(|node| {
+        let grant = grant(node);
+        hears(node, &grant);
+        node.passes(seconds(2));
+    });
+    (authority, node)
 }
 
 fn asking() -> Node {
@@ -605,12 +623,25 @@ pub(super) fn permissions_that_end() {
         let until = if terms == 0 { seconds(12) } else { seconds(21) };
         let node = node.after(|node| node.passes(until - Duration::from_millis(1)));
         book.case(&format!("{rule} | no packet waits"), &node, |node| node.passes(seconds(1)));
+        // Nothing of what has ended disturbs what is asked for then.
+        book.case(&format!("{rule} | no packet waits, and the flow asks anew"), &node, |node| {
+            node.passes(seconds(1));
+            want(node);
+        });
         let waiting = node.after(over_budget);
         book.case(&format!("{rule} | a packet waits"), &waiting, |node| node.passes(seconds(1)));
         let repairing = node.after(|node| node.network(NetworkEvent::AssociationLost));
         book.case(&format!("{rule} | no packet waits, repairing"), &repairing, |node| node.passes(Duration::from_millis(2)));
         let both = repairing.after(over_budget);
         book.case(&format!("{rule} | a packet waits, repairing"), &both, |node| node.passes(Duration::from_millis(2)));
+    }
+    for (name, waits) in [("nothing waits", false), ("a packet waits", true)] {
+        let (authority, node) = granted_by_one_who_may_be_believed_no_more();
+        let node = if waits { node.after(over_budget) } else { node };
+        book.case(&format!("FS-72 | {name}"), &node, |node| {
+            authority.revoked.lock().unwrap().insert(RECEIVERS);
+            node.host(Sender::reconsider_certificates);
+        });
     }
     let last = granted().after(|node| node.passes(seconds(27)));
     book.case("FS-28 | a packet at the end", &last, packet_at_the_end);
