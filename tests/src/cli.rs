@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::network::topology::Family;
 use crate::sabotage::Sabotage;
-use crate::{audit, bench, coverage, demo, fuzz, gist_node, honest, latency, query_flood, remains, sabotage, scenario, standing};
+use crate::{audit, bench, coverage, demo, fuzz, gist_node, honest, latency, query_flood, remains, sabotage, scenario, soak, standing};
 
 /// What went on well, what did not hold, what could not be done.
 const YES: u8 = 0;
@@ -124,6 +124,22 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         connections: usize,
         /// The result as JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has a router work for a while: permissions come and go under traffic that has them and traffic that has none. Exit code 0 only if no
+    /// packet is unaccounted for, its counters add up, and in a run of a minute or more its memory does not grow. Needs root.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 10, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// Packet workers of the router.
+        #[arg(long, default_value_t = 2, value_name = "N")]
+        workers: u16,
+        /// With a shield.
+        #[arg(long)]
+        shield: bool,
+        /// The result as JSON instead of text, with the router's memory of each second.
         #[arg(long)]
         json: bool,
     },
@@ -252,6 +268,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Scenario { name: None, .. } => list_scenarios(),
         Command::Honest { sessions, seed, inject, json } => run_honest(json, honest::Options { sessions, seed, injecting: inject }),
         Command::QueryFlood { rounds, json } => run_query_flood(json, query_flood::Options { rounds }),
+        Command::Soak { minutes, workers, shield, json } => {
+            run_soak(json, soak::Options { lasts: Duration::from_secs(minutes * 60), workers, shield })
+        }
         Command::Latency { flows, cold, connections, json } => run_latency(json, latency::Options { flows, cold, connections }),
         Command::Bench { subject, pairs, only, keep, json } => run_bench(json, &bench::Options { subject, pairs, only, keep }),
         Command::Gist(options) => gist_node::run(&options),
@@ -316,6 +335,20 @@ fn run_query_flood(json: bool, options: query_flood::Options) -> std::io::Result
     }
     remains::remove_on_signals()?;
     let outcome = query_flood::run(options, |what| eprintln!("  {what}"))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print!("{}", outcome.text());
+    }
+    Ok(outcome.holds)
+}
+
+fn run_soak(json: bool, options: soak::Options) -> std::io::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(std::io::Error::other("the soak makes network namespaces and needs root"));
+    }
+    remains::remove_on_signals()?;
+    let outcome = soak::run(options, |what| eprintln!("  {what}"))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {

@@ -25,6 +25,7 @@ pub mod remains;
 mod rogue;
 pub mod sabotage;
 pub mod scenario;
+pub mod soak;
 pub mod standing;
 mod tampering;
 pub mod transfer;

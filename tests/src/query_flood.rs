@@ -280,7 +280,7 @@ fn sent(flooder: &Daemon) -> io::Result<u64> {
 }
 
 /// Memory in use by a process, in octets.
-fn memory(process: u32) -> io::Result<u64> {
+pub(crate) fn memory(process: u32) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -40,6 +40,52 @@ fn an_accepted_datagram_arrives_and_a_dropped_one_does_not() {
     }
 }
 
+/// Each verdict is of one packet and names it: none says anything of those before it, whatever order they come in, and what has none yet
+/// goes on waiting.
+#[test]
+fn verdicts_in_any_order_and_on_numbers_that_nobody_has_let_only_their_own_packets_pass() {
+    if !privileged() {
+        return;
+    }
+    let (a, b) = pair(1500);
+    b.run(|| host_rules().install().unwrap());
+    let mut queue = b.run(|| Queue::open(QueueConfig::new(IN)).unwrap());
+    let (sender, receiver) = (a.udp(address(A4, 5000)), b.udp(address(B4, 5001)));
+    let waiting: Vec<PacketId> = (0..32_u8)
+        .map(|number| {
+            sender.send_to(&[number], address(B4, 5001)).unwrap();
+            next(&queue).id
+        })
+        .collect();
+    // The last first; of every four one is let pass, one is dropped twice, one is answered twice, and one not at all.
+    for (number, id) in waiting.iter().enumerate().rev() {
+        match number % 4 {
+            0 => queue.add_verdict(*id, Decision::Accept).unwrap(),
+            1 => {
+                queue.add_verdict(*id, Decision::Drop).unwrap();
+                queue.add_verdict(*id, Decision::Accept).unwrap();
+            }
+            2 => {
+                queue.add_verdict(*id, Decision::Accept).unwrap();
+                queue.add_verdict(*id, Decision::Drop).unwrap();
+            }
+            _ => queue.add_verdict(PacketId(id.0 + 1000), Decision::Accept).unwrap(),
+        }
+    }
+    assert!(queue.send_verdicts().is_empty());
+    let arrived: Vec<u8> = std::iter::from_fn(|| receive(&receiver, QUIET)).map(|octets| octets[0]).collect();
+    let expected: Vec<u8> = (0..32).rev().filter(|number| number % 4 == 0 || number % 4 == 2).collect();
+    assert_eq!(arrived, expected);
+    let statistics = b.run(|| kernel_statistics(IN).unwrap().unwrap());
+    assert_eq!(statistics.waiting, 8, "what has no verdict waits");
+    let mut buffer = ReceiveBuffer::default();
+    let mut refused = 0;
+    while let Ok(deliveries) = queue.receive(&mut buffer) {
+        refused += deliveries.filter(|delivery| matches!(delivery, Delivery::Refused { .. })).count();
+    }
+    assert_eq!(refused, 24, "each said of a packet that does not wait is told");
+}
+
 #[test]
 fn a_replaced_payload_arrives_instead_longer_or_shorter() {
     if !privileged() {

@@ -101,6 +101,13 @@ impl Capture {
         at(&intake.frames)
     }
 
+    /// Takes every frame out that was on the link before the call: for captures that go on for long.
+    pub fn take(&self) -> Vec<Frame> {
+        let mut intake = lock(&self.intake);
+        intake.take_in();
+        std::mem::take(&mut intake.frames)
+    }
+
     /// Frames that the capture could not keep. A figure taken from a capture that lost frames is not to be believed.
     pub fn lost(&self) -> u32 {
         let mut intake = lock(&self.intake);

@@ -92,6 +92,20 @@ fn links_that_go_down_and_carry_less_under_a_flood_cost_packets_that_are_counted
     assert_eq!((&status["rules"]["restored"], &status["rules"]["stand"]), (&0.into(), &true.into()));
 }
 
+/// A soak that is too short to say anything of memory: `pbs-lab soak` makes longer ones.
+#[test]
+fn of_what_comes_while_permissions_come_and_go_every_packet_goes_on_or_is_counted() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    pbs_lab::process::laboratory_is(env!("CARGO_BIN_EXE_pbs-lab"));
+    for (workers, shield) in [(2, false), (1, true)] {
+        let lasts = Duration::from_secs(4);
+        let outcome = pbs_lab::soak::run(pbs_lab::soak::Options { lasts, workers, shield }, |_| {}).unwrap();
+        assert!(outcome.holds, "{}", outcome.text());
+    }
+}
+
 /// A permitted flow that runs, and a flood beside it.
 struct Scene {
     flood: Flood,
