@@ -184,6 +184,15 @@ fn a_confirm_over_an_association_is_none_for_an_application_of_datagrams() {
         let causes: Vec<_> = world.errors_of(1).iter().map(|error| error.cause()).collect();
         assert_eq!(causes, [Some(ErrorCause::IncorrectEncapsulation)], "{installation:?}");
         assert_eq!(world.node(1).routing_table(), states, "{installation:?}");
+        // Nor is a Response over one taken for an answer.
+        let (_, _, response) = world.datagrams_of(1, MessageType::Response).pop().unwrap();
+        world.members[0].alive = true;
+        let id = world.node(0).associations()[0].association;
+        world.inject_on(0, id, &response);
+        let table = world.node(0).routing_table();
+        let entry = table.iter().find(|entry| entry.session == session(2)).unwrap();
+        assert_eq!((entry.state.as_str(), entry.association), ("Awaiting Response", None), "{installation:?}");
+        assert_eq!(world.node(0).counters().wrong_encapsulation, 1, "{installation:?}");
     }
 }
 

@@ -9,6 +9,7 @@ mod association;
 mod association_actions;
 mod authorised_peers;
 mod authority;
+mod bucket;
 mod bypass;
 mod candidates;
 mod config;

@@ -26,14 +26,9 @@ use core::time::Duration;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::bucket::{Bucket, Flow, PARTS, TOKEN};
 use super::{DatagramRate, Transmit};
 use crate::time::Instant;
-
-/// What a bucket counts in, so that small parts of small limits are not lost in rounding: parts of a datagram.
-const PARTS: u64 = 1024;
-
-/// One datagram, in what one part a second gives in a microsecond.
-const TOKEN: u64 = PARTS * 1_000_000;
 
 /// Sixteenths of the limit for each purpose.
 const OWN: u64 = 8;
@@ -104,52 +99,6 @@ pub(super) enum Admission {
     Send(Transmit),
     Wait,
     Drop,
-}
-
-/// How fast a bucket fills and how much it holds, in parts of a datagram.
-#[derive(Debug, Clone, Copy)]
-struct Flow {
-    per_second: u64,
-    burst: u64,
-}
-
-impl Flow {
-    /// One of `of` equal pieces of so many sixteenths of the limit.
-    fn part(rate: DatagramRate, sixteenths: u64, of: u64) -> Self {
-        let share = |whole: u32| u64::from(whole).saturating_mul(PARTS / 16 * sixteenths) / of.max(1);
-        Self { per_second: share(rate.per_second), burst: share(rate.burst) }
-    }
-
-    /// At least one datagram, or nothing would ever leave.
-    fn most(self) -> u64 {
-        self.burst.saturating_mul(TOKEN / PARTS).max(TOKEN)
-    }
-}
-
-/// A token bucket (G-204); full when it is made.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Bucket {
-    filled: u64,
-    updated: Instant,
-}
-
-impl Bucket {
-    fn new(flow: Flow, now: Instant) -> Self {
-        Self { filled: flow.most(), updated: now }
-    }
-
-    fn fill(&mut self, flow: Flow, now: Instant) {
-        let elapsed = u64::try_from(now.saturating_duration_since(self.updated).as_micros()).unwrap_or(u64::MAX);
-        self.filled = self.filled.saturating_add(elapsed.saturating_mul(flow.per_second)).min(flow.most());
-        self.updated = self.updated.max(now);
-    }
-
-    fn take(&mut self, flow: Flow, now: Instant) -> bool {
-        self.fill(flow, now);
-        let left = self.filled.checked_sub(TOKEN);
-        self.filled = left.unwrap_or(self.filled);
-        left.is_some()
-    }
 }
 
 /// What one association gets in Responses to Queries that name its peer, for flows that do not exist yet or ask too often:
@@ -459,6 +408,26 @@ mod tests {
         assert_eq!(count(&mut (0..1000_u16).map(|host| [10, 0, (host / 250) as u8, host as u8].into())), 1000);
         assert_eq!(count(&mut (0..1000_u16).map(|host| [0x2001, 0xdb8, 1, host, 0, 0, 0, 1].into())), 256);
         assert_eq!(count(&mut (0..1000_u16).map(|site| [0x2001, 0xdb8, site, 0, 0, 0, 0, 1].into())), 1000);
+    }
+
+    /// G-341: what strangers use up neighbours have all the same, within a part of their own.
+    #[test]
+    fn refreshes_of_neighbours_have_a_part_that_strangers_do_not_take() {
+        let mut limiter = RateLimiter::new(DatagramRate::default(), 1, 7);
+        let count = |limiter: &mut RateLimiter, purpose: Purpose| {
+            (0..1000).filter(|_| matches!(limiter.submit(datagram(0), purpose, Instant::ZERO), Admission::Send(_))).count()
+        };
+        assert!(!limiter.is_short(asker(1, 1), Instant::ZERO));
+        assert_eq!(count(&mut limiter, from(1, 1)), 16);
+        assert!(limiter.is_short(asker(1, 1), Instant::ZERO) && !limiter.is_short(asker(1, 2), Instant::ZERO));
+        assert_eq!(count(&mut limiter, Purpose::Neighbour(asker(1, 1))), 32, "a sixteenth of the burst, and nothing of the strangers'");
+        for last in 2..=20 {
+            count(&mut limiter, from(1, last));
+        }
+        assert!(limiter.is_short(asker(2, 1), Instant::ZERO), "half of what is for all has gone");
+        let mut account = Allowance::default();
+        let turns = (0..100).filter(|_| account.take_turn_of_neighbour(DatagramRate::default(), Instant::ZERO)).count();
+        assert_eq!((turns, account.has_turn_of_neighbour(DatagramRate::default(), Instant::ZERO)), (16, false));
     }
 
     #[test]
