@@ -491,12 +491,12 @@ fn whoever_goes_on_saying_what_is_refused_over_an_association_is_answered_at_the
     world.send(0, text("down"));
     world.run(secs(1));
     let id = world.node(1).associations().iter().find(|entry| !entry.opened_here).unwrap().association;
-    let mut wrong = data(None).to_bytes().unwrap().to_vec();
-    wrong[6] |= 0x3f;
+    // Of no session that there is.
+    let wrong = data(None).to_bytes().unwrap();
     let say = |world: &mut World, times: usize| {
         let before = world.node(1).counters().errors_sent;
         for _ in 0..times {
-            let event = AssociationEvent::Received(wrong.clone().into());
+            let event = AssociationEvent::Received(wrong.clone());
             let now = world.now;
             world.members[1].node.handle_association(id, event, now);
         }
@@ -507,8 +507,36 @@ fn whoever_goes_on_saying_what_is_refused_over_an_association_is_answered_at_the
     assert_eq!(say(&mut world, 1000), 32);
     assert_eq!(world.node(1).counters().rate_dropped, 968);
     assert_eq!(say(&mut world, 1000), 32, "and so in every moment");
-    assert_eq!(world.node(1).counters().malformed, 2000);
-    assert_eq!(world.node(1).counters().refused.of(ErrorCause::CommonHeaderParse(HeaderFault::UnknownType)), 2000);
+    assert_eq!(world.node(1).counters().no_routing_state, 2000);
+    assert_eq!(world.node(1).counters().refused.of(ErrorCause::NoRoutingState), 2000);
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!(world.payloads(1), ["down", "more"]);
+}
+
+/// Association 8 (er_Unreadable): what cannot be read costs its sender nothing, so that it has to pay for another association; nobody
+/// else's suffers.
+#[test]
+fn whoever_goes_on_saying_what_cannot_be_read_loses_its_association() {
+    let mut world = World::chain();
+    world.send(0, text("down"));
+    world.run(secs(1));
+    let other = PeerCredentials { dns_names: vec!["other.pbs.test".to_owned()], ..PeerCredentials::default() };
+    let id = world.accept(1, "10.0.1.9:40000", other);
+    let associations = world.node(1).associations().len();
+    // An Error is never answered, and must cost as much as anything else.
+    for kind in [0x3f, 4] {
+        let mut wrong = data(None).to_bytes().unwrap().to_vec();
+        wrong[6] = kind;
+        let now = world.now;
+        for _ in 0..144 {
+            assert_eq!(world.node(1).associations().len(), associations);
+            world.members[1].node.handle_association(id, AssociationEvent::Received(wrong.clone().into()), now);
+        }
+    }
+    let counters = *world.node(1).counters();
+    assert_eq!((counters.malformed, counters.rate_dropped, counters.unreadable_ended), (288, 256, 1));
+    assert_eq!(world.node(1).associations().len(), associations - 1);
     world.send(0, text("more"));
     world.run(secs(1));
     assert_eq!(world.payloads(1), ["down", "more"]);

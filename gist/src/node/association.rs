@@ -66,6 +66,8 @@ pub(super) struct Association {
     pub(super) allowance: Allowance,
     /// Bounds Errors about what it says.
     pub(super) errors: Allowance,
+    /// What of it could not be read and was not answered.
+    pub(super) unanswered: u32,
 }
 
 impl Association {
@@ -95,6 +97,7 @@ impl Association {
             last_turn: None,
             allowance: Allowance::default(),
             errors: Allowance::default(),
+            unanswered: 0,
         }
     }
 

@@ -5,9 +5,12 @@ use core::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use super::Node;
+use super::association::AssociationInput;
+use super::machines::association::Event;
 use super::rate::Purpose;
 use super::receive::Received;
 use super::routing_state::{DatagramOrigin, Origin};
+use super::task::Task;
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{
@@ -15,12 +18,18 @@ use crate::wire::{
     ObjectTypeFault, ObjectValueInfo,
 };
 
+/// Messages that cannot be read and are not answered any more, at which their association ends.
+const MOST_UNANSWERED: u32 = 256;
+
 impl Node {
     /// Answers a message that decodes. Errors are never answered (G-129); nothing is stored and nothing repeated (G-214).
     pub(super) fn answer(&mut self, received: &Received, cause: ErrorCause, info: Vec<ErrorInfo>, now: Instant) {
         self.counters.refused.count(Some(cause));
         let message = &received.message;
         if message.message_type() == MessageType::Error {
+            return;
+        }
+        if received.origin.association().is_some_and(|id| !self.takes_error(id, now)) {
             return;
         }
         let mut error = GistError { info, ..message.refused_for(cause, received.header()) };
@@ -55,6 +64,11 @@ impl Node {
         self.counters.malformed += 1;
         self.counters.refused.count(fault.cause());
         tracing::debug!(%fault, "malformed message");
+        if let Origin::Association(id) = origin
+            && !self.takes_error(id, now)
+        {
+            return self.note_unanswered(id);
+        }
         let Some(mut error) = fault.to_gist_error() else { return };
         let destination = match &origin {
             Origin::Association(_) => None,
@@ -112,10 +126,6 @@ impl Node {
             unknown: Vec::new(),
         };
         let sent = match (origin, destination, own) {
-            (Origin::Association(id), _, _) if !self.takes_error(*id, now) => {
-                self.counters.rate_dropped += 1;
-                return;
-            }
             (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
             (Origin::Datagram(origin), Some(to), Some(own)) => {
                 self.send_normal(to, Some(own), &message, Purpose::Error(origin.asker(to.ip())), now)
@@ -130,11 +140,24 @@ impl Node {
         }
     }
 
-    /// Whoever says over an association what is refused has it refused without a word from some number on: an Error takes more octets than
-    /// what can be wrong.
+    /// Whoever says over an association what is refused has it refused without a word from some number on: an Error may take more octets
+    /// than what is wrong.
     fn takes_error(&mut self, id: AssociationId, now: Instant) -> bool {
         let rate = self.config.datagram_rate;
-        self.associations.get_mut(id).is_some_and(|association| association.errors.take_error(rate, now))
+        let takes = self.associations.get_mut(id).is_some_and(|association| association.errors.take_error(rate, now));
+        self.counters.rate_dropped += u64::from(!takes);
+        takes
+    }
+
+    /// The peer says what cannot be read more often than it is answered. No third party can make it.
+    fn note_unanswered(&mut self, id: AssociationId) {
+        let Some(association) = self.associations.get_mut(id) else { return };
+        association.unanswered += 1;
+        if association.unanswered == MOST_UNANSWERED {
+            self.counters.unreadable_ended += 1;
+            let input = AssociationInput::Reason("its peer goes on saying what cannot be read".to_owned());
+            self.tasks.push_back(Task::Association(id, Event::ErUnreadable, input));
+        }
     }
 }
 

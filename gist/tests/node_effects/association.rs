@@ -120,12 +120,17 @@ fn event(world: &mut World, number: usize, event: AssociationEvent) {
     world.members[number].node.handle_association(id, event, now);
 }
 
+/// An Error without its objects, which is not answered.
+fn unreadable(world: &mut World, number: usize) {
+    event(world, number, AssociationEvent::Received(vec![1, 9, 0, 0, 0, 0, 4, 0].into()));
+}
+
 fn bar(world: &mut World, number: usize) {
     let now = world.now;
     world.members[number].node.set_authorised_peers(Vec::new(), now);
 }
 
-/// Association rules 1, 2, 3, 4, 4s, 4t, 7, 8, 9, 4.4.2 at both ends in each state.
+/// Association rules 1, 2, 3, 4, 4s, 4t, 7, 8 (er_Unreadable too), 9, 4.4.2 at both ends in each state.
 #[test]
 pub(super) fn what_happens_to_an_open_association() {
     let mut book = book();
@@ -192,6 +197,13 @@ pub(super) fn what_happens_to_an_open_association() {
                 }
             });
         }
+        if ["Connected, opened here", "Idle, opened here", "Connected, opened by the peer", "Idle, opened by the peer"].contains(&name) {
+            let mut world = later();
+            (0..287).for_each(|_| unreadable(&mut world, number));
+            world.run(Duration::ZERO);
+            book.case(&format!("once more what cannot be read | {name}"), world, number, |world| unreadable(world, number));
+        }
+        let mut case = |what: &str, act: &dyn Fn(&mut World)| book.case(&format!("{what} | {name}"), later(), number, act);
         if number == 1 && name.starts_with("Connected") {
             case("message", &|world| world.send(1, SendMessage { mri: up(), ..text("back") }));
             case("data of the peer", &|world| {
