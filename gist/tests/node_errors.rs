@@ -514,28 +514,30 @@ fn whoever_goes_on_saying_what_is_refused_over_an_association_is_answered_at_the
     assert_eq!(world.payloads(1), ["down", "more"]);
 }
 
-/// Association 8 (er_Unreadable): what cannot be read costs its sender nothing, so that it has to pay for another association; nobody
+/// Association 8 (er_Misused): what cannot be read costs its sender nothing, so that it has to pay for another association; nobody
 /// else's suffers.
 #[test]
-fn whoever_goes_on_saying_what_cannot_be_read_loses_its_association() {
+fn whoever_goes_on_saying_what_only_it_can_be_blamed_for_loses_its_association() {
     let mut world = World::chain();
     world.send(0, text("down"));
     world.run(secs(1));
     let other = PeerCredentials { dns_names: vec!["other.pbs.test".to_owned()], ..PeerCredentials::default() };
     let id = world.accept(1, "10.0.1.9:40000", other);
     let associations = world.node(1).associations().len();
-    // An Error is never answered, and must cost as much as anything else.
-    for kind in [0x3f, 4] {
+    // Of another type than there are; an Error, which is never answered and must cost as much as anything else; and Data of no session, from
+    // who has confirmed nothing.
+    for kind in [0x3f, 4, 3] {
         let mut wrong = data(None).to_bytes().unwrap().to_vec();
         wrong[6] = kind;
         let now = world.now;
-        for _ in 0..144 {
+        for _ in 0..96 {
             assert_eq!(world.node(1).associations().len(), associations);
             world.members[1].node.handle_association(id, AssociationEvent::Received(wrong.clone().into()), now);
         }
     }
     let counters = *world.node(1).counters();
-    assert_eq!((counters.malformed, counters.rate_dropped, counters.unreadable_ended), (288, 256, 1));
+    assert_eq!((counters.malformed, counters.no_routing_state), (192, 96));
+    assert_eq!((counters.rate_dropped, counters.misused_ended), (256, 1));
     assert_eq!(world.node(1).associations().len(), associations - 1);
     world.send(0, text("more"));
     world.run(secs(1));

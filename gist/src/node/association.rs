@@ -66,7 +66,7 @@ pub(super) struct Association {
     pub(super) allowance: Allowance,
     /// Bounds Errors about what it says.
     pub(super) errors: Allowance,
-    /// What of it could not be read and was not answered.
+    /// How much of what only its peer can be blamed for was not answered.
     pub(super) unanswered: u32,
 }
 

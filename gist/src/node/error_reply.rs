@@ -9,6 +9,7 @@ use super::association::AssociationInput;
 use super::machines::association::Event;
 use super::rate::Purpose;
 use super::receive::Received;
+use super::receive_confirm::is_new;
 use super::routing_state::{DatagramOrigin, Origin};
 use super::task::Task;
 use crate::api::AssociationId;
@@ -18,7 +19,7 @@ use crate::wire::{
     ObjectTypeFault, ObjectValueInfo,
 };
 
-/// Messages that cannot be read and are not answered any more, at which their association ends.
+/// Messages that only their sender can be blamed for and that are not answered any more, at which their association ends.
 const MOST_UNANSWERED: u32 = 256;
 
 impl Node {
@@ -29,7 +30,11 @@ impl Node {
         if message.message_type() == MessageType::Error {
             return;
         }
-        if received.origin.association().is_some_and(|id| !self.takes_error(id, now)) {
+        if let Some(id) = received.origin.association().filter(|id| !self.takes_error(*id, now)) {
+            // Before its first Confirm a peer has nothing to say. Afterwards what it says may be refused for what has happened here.
+            if self.associations.get(id).is_some_and(is_new) {
+                self.note_unanswered(id);
+            }
             return;
         }
         let mut error = GistError { info, ..message.refused_for(cause, received.header()) };
@@ -149,14 +154,14 @@ impl Node {
         takes
     }
 
-    /// The peer says what cannot be read more often than it is answered. No third party can make it.
+    /// The peer says what only it can be blamed for more often than it is answered.
     fn note_unanswered(&mut self, id: AssociationId) {
         let Some(association) = self.associations.get_mut(id) else { return };
         association.unanswered += 1;
         if association.unanswered == MOST_UNANSWERED {
-            self.counters.unreadable_ended += 1;
-            let input = AssociationInput::Reason("its peer goes on saying what cannot be read".to_owned());
-            self.tasks.push_back(Task::Association(id, Event::ErUnreadable, input));
+            self.counters.misused_ended += 1;
+            let input = AssociationInput::Reason("its peer goes on saying what is refused".to_owned());
+            self.tasks.push_back(Task::Association(id, Event::ErMisused, input));
         }
     }
 }

@@ -191,6 +191,6 @@ impl Node {
 }
 
 /// Opened by the peer, and nothing confirmed on it yet.
-fn is_new(association: &super::association::Association) -> bool {
+pub(super) fn is_new(association: &super::association::Association) -> bool {
     !association.opened_here && association.confirmed.is_none()
 }

@@ -142,8 +142,8 @@ pub struct Counters {
     pub endpoints_found: u64,
     /// Associations ended because the peer that had opened them confirmed nothing over them in time.
     pub unconfirmed_ended: u64,
-    /// Associations ended because their peer went on saying what cannot be read.
-    pub unreadable_ended: u64,
+    /// Associations ended because their peer went on saying what cannot be read, or what is refused before it had confirmed anything.
+    pub misused_ended: u64,
     /// What a full table or queue refused.
     pub refused_when_full: u64,
     /// Associations that no flow used, ended to make room in a full table.

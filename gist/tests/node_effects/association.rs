@@ -130,7 +130,7 @@ fn bar(world: &mut World, number: usize) {
     world.members[number].node.set_authorised_peers(Vec::new(), now);
 }
 
-/// Association rules 1, 2, 3, 4, 4s, 4t, 7, 8 (er_Unreadable too), 9, 4.4.2 at both ends in each state.
+/// Association rules 1, 2, 3, 4, 4s, 4t, 7, 8 (er_Misused too), 9, 4.4.2 at both ends in each state.
 #[test]
 pub(super) fn what_happens_to_an_open_association() {
     let mut book = book();

@@ -120,7 +120,7 @@ fn gist_counters(snapshot: &Snapshot) -> Value {
         "idle_displaced": node.idle_displaced,
         "unconfirmed_displaced": node.unconfirmed_displaced,
         "unconfirmed_ended": node.unconfirmed_ended,
-        "unreadable_ended": node.unreadable_ended,
+        "misused_ended": node.misused_ended,
         "opens_refused": node.opens_refused,
         "stacks_refused": node.stacks_refused,
         "responses_refused": node.responses_refused,
