@@ -112,24 +112,24 @@ fn ipv6(icv: &mut impl Sink, header: &Ipv6Header<'_>) -> Option<()> {
     let mut visiting = header.destination;
     let mut rest = header.extensions();
     while let Some(extension) = rest.next() {
-        let next = following(extension.next(), rest.clone());
+        let next = following(extension.next(), rest);
         match extension {
             Extension::AtomicFragment { .. } => {}
             Extension::Options { len, options, .. } => {
-                icv.update(&[next, *len]);
+                icv.update(&[next, len]);
                 ipv6_options(icv, options);
             }
-            Extension::Routing(routing) => visiting = routing_header(icv, routing, next, visiting)?,
+            Extension::Routing(routing) => visiting = routing_header(icv, &routing, next, visiting)?,
         }
     }
     Some(())
 }
 
 /// What follows a header that names `next`, once the Fragment headers right behind it are taken out.
-fn following<'a>(mut next: u8, behind: impl Iterator<Item = &'a Extension<'a>>) -> u8 {
+fn following<'a>(mut next: u8, behind: impl Iterator<Item = Extension<'a>>) -> u8 {
     for extension in behind {
         match extension {
-            Extension::AtomicFragment { next: named } => next = *named,
+            Extension::AtomicFragment { next: named } => next = named,
             Extension::Options { .. } | Extension::Routing(_) => break,
         }
     }

@@ -1,45 +1,73 @@
 //! AES-GMAC (RFC 4543; NIST SP 800-38D): GCM that encrypts nothing.
 
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
-use aes::{Aes128, Aes256, Block};
+use aes::{Aes128Enc, Aes256Enc};
 use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Iv;
+use super::carryless::{self, BLOCK, Block, Level, Powers};
 
-const BLOCK: usize = 16;
 /// Octets of the salt that the end of a key is (RFC 4543 §3.2).
 const SALT: usize = 4;
 
-/// A key prepared for many packets: the block cipher's round keys, the hash's powers of its key, and the salt. All are wiped when it
-/// is dropped.
-#[derive(Clone)]
+/// A key prepared for many packets: the block cipher's round keys, the hash's key, and the salt. All are wiped when it is dropped.
 pub(super) struct Key {
-    cipher: Cipher,
-    hash: GHash,
+    prepared: Prepared,
     salt: [u8; SALT],
 }
 
-#[derive(Clone)]
+enum Prepared {
+    /// By the processor's instructions for four blocks at a time.
+    Wide {
+        level: Level,
+        rounds: Box<[Block]>,
+        /// The first power of the hash's key. The others are made for each packet, which takes less than to fetch them from memory.
+        hash: u128,
+    },
+    /// By the libraries, who choose among other instructions.
+    Library(Box<Library>),
+}
+
+struct Library {
+    cipher: Cipher,
+    hash: GHash,
+}
+
+#[expect(clippy::large_enum_variant, reason = "the smaller one, like the larger, lies in a box of its own")]
 enum Cipher {
-    Aes128(Aes128),
-    Aes256(Aes256),
+    Aes128(Aes128Enc),
+    Aes256(Aes256Enc),
 }
 
 impl Key {
     /// A key of 16 or 32 octets with its salt behind it; `None` for any other length.
     pub(super) fn new(octets: &[u8]) -> Option<Self> {
+        Self::by(Level::detect(), octets)
+    }
+
+    fn by(level: Option<Level>, octets: &[u8]) -> Option<Self> {
         let (key, salt) = octets.split_last_chunk::<SALT>()?;
-        let cipher = match key.len() {
-            16 => Cipher::Aes128(Aes128::new_from_slice(key).ok()?),
-            32 => Cipher::Aes256(Aes256::new_from_slice(key).ok()?),
-            _ => return None,
+        let prepared = match level {
+            Some(level) => {
+                let rounds = level.round_keys(key)?;
+                let hash = carryless::hash_key(level.encrypt(&rounds, [0; BLOCK]));
+                Prepared::Wide { level, rounds, hash }
+            }
+            None => {
+                let cipher = match key.len() {
+                    16 => Cipher::Aes128(Aes128Enc::new_from_slice(key).ok()?),
+                    32 => Cipher::Aes256(Aes256Enc::new_from_slice(key).ok()?),
+                    _ => return None,
+                };
+                let mut hash_key = cipher.encrypted([0; BLOCK]);
+                let hash = GHash::new(&Array(hash_key));
+                hash_key.zeroize();
+                Prepared::Library(Box::new(Library { cipher, hash }))
+            }
         };
-        let mut hash_key = cipher.encrypted([0; BLOCK]);
-        let hash = GHash::new(&hash_key);
-        hash_key.zeroize();
-        Some(Self { cipher, hash, salt: *salt })
+        Some(Self { prepared, salt: *salt })
     }
 
     /// Begins a MAC under the nonce that salt and vector make together.
@@ -50,33 +78,43 @@ impl Key {
         rest.iter_mut().zip(iv).for_each(|(to, from)| *to = from);
         // SP 800-38D §7.1: the first counter of a nonce of 96 bits.
         counter[BLOCK - 1] = 1;
-        let mask = self.cipher.encrypted(counter);
-        Context { hash: self.hash.clone(), mask, open: Block::default(), open_len: 0, len: 0 }
+        let (mask, hash) = match &self.prepared {
+            Prepared::Wide { level, rounds, hash } => {
+                (level.encrypt(rounds, counter), Hash::Wide { level: *level, powers: level.powers(*hash), value: [0; BLOCK] })
+            }
+            Prepared::Library(library) => (library.cipher.encrypted(counter), Hash::Library(library.hash.clone())),
+        };
+        Context { hash, mask, open: [0; BLOCK], open_len: 0, len: 0 }
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
         self.salt.zeroize();
+        // What the libraries have they wipe themselves.
+        if let Prepared::Wide { rounds, hash, .. } = &mut self.prepared {
+            rounds.as_flattened_mut().zeroize();
+            hash.zeroize();
+        }
     }
 }
 
 impl ZeroizeOnDrop for Key {}
 
 impl Cipher {
-    fn encrypted(&self, block: [u8; BLOCK]) -> Block {
+    fn encrypted(&self, block: Block) -> Block {
         let mut block = Array(block);
         match self {
             Self::Aes128(cipher) => cipher.encrypt_block(&mut block),
             Self::Aes256(cipher) => cipher.encrypt_block(&mut block),
         }
-        block
+        block.0
     }
 }
 
 /// A MAC under way; wiped when it is dropped.
 pub(super) struct Context {
-    hash: GHash,
+    hash: Hash,
     /// What the hash is encrypted with.
     mask: Block,
     /// The last block, as long as it is not whole.
@@ -84,6 +122,27 @@ pub(super) struct Context {
     open_len: usize,
     /// Octets up to now.
     len: u64,
+}
+
+enum Hash {
+    Wide { level: Level, powers: Powers, value: Block },
+    Library(GHash),
+}
+
+impl Hash {
+    fn absorb(&mut self, blocks: &[Block]) {
+        match self {
+            Self::Wide { level, powers, value } => level.absorb(powers, value, blocks),
+            Self::Library(hash) => hash.update(Array::cast_slice_from_core(blocks)),
+        }
+    }
+
+    fn value(&self) -> Block {
+        match self {
+            Self::Wide { value, .. } => *value,
+            Self::Library(hash) => hash.clone().finalize().0,
+        }
+    }
 }
 
 impl Context {
@@ -98,11 +157,11 @@ impl Context {
             if self.open_len < BLOCK {
                 return;
             }
-            self.hash.update(&[self.open]);
+            self.hash.absorb(&[self.open]);
         }
-        let (whole, rest) = Array::slice_as_chunks(piece);
+        let (whole, rest) = piece.as_chunks();
         if !whole.is_empty() {
-            self.hash.update(whole);
+            self.hash.absorb(whole);
         }
         self.open.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         self.open_len = rest.len();
@@ -110,23 +169,79 @@ impl Context {
 
     /// Ends the computation.
     pub(super) fn finish(mut self) -> [u8; BLOCK] {
+        // All of it is additional data, and the length of what is encrypted is 0; both in bits (SP 800-38D §6.4).
+        let mut lengths = [0; BLOCK];
+        lengths.iter_mut().zip((self.len * 8).to_be_bytes()).for_each(|(to, from)| *to = from);
         if self.open_len > 0 {
             self.open.iter_mut().skip(self.open_len).for_each(|octet| *octet = 0);
-            self.hash.update(&[self.open]);
+            self.hash.absorb(&[self.open, lengths]);
+        } else {
+            self.hash.absorb(&[lengths]);
         }
-        // All of it is additional data, and the length of what is encrypted is 0; both in bits (SP 800-38D §6.4).
-        let mut lengths = Block::default();
-        lengths.iter_mut().zip((self.len * 8).to_be_bytes()).for_each(|(to, from)| *to = from);
-        self.hash.update(&[lengths]);
-        let mut value = self.hash.clone().finalize();
+        let mut value = self.hash.value();
         value.iter_mut().zip(&self.mask).for_each(|(octet, mask)| *octet ^= mask);
-        value.0
+        value
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.mask.zeroize();
-        self.open.zeroize();
+        (self.mask, self.open) = ([0; BLOCK], [0; BLOCK]);
+        if let Hash::Wide { powers, value, .. } = &mut self.hash {
+            (*powers, *value) = (Powers::ZERO, [0; BLOCK]);
+        }
+        zeroize::optimization_barrier(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The value of a message in pieces, by the processor's instructions if it has them, and by the libraries.
+    fn values(key: &[u8], iv: Iv, message: &[u8], size: usize) -> Vec<Block> {
+        let levels = Level::detect().map(Some).into_iter().chain([None]);
+        levels
+            .map(|level| {
+                let mut context = Key::by(level, key).unwrap().begin(iv);
+                message.chunks(size).for_each(|piece| context.update(piece));
+                context.finish()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_length_gives_the_libraries_value_in_whatever_pieces() {
+        for (len, size) in (0..=600).zip([1500, 1, 56, 16, 77].into_iter().cycle()) {
+            let message: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
+            for key_len in [20, 36] {
+                let key: Vec<u8> = (0..key_len).map(|at| (at * 31 + len) as u8).collect();
+                let values = values(&key, [len as u8; 8], &message, size);
+                assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "{len} {size} {key_len}: {values:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_key_all_give_one_value(
+            key in proptest::collection::vec(any::<u8>(), 36),
+            short in any::<bool>(),
+            iv in any::<[u8; 8]>(),
+            message in proptest::collection::vec(any::<u8>(), 0..2000),
+            size in 1_usize..2000,
+        ) {
+            let values = values(&key[if short { 16 } else { 0 }..], iv, &message, size);
+            prop_assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "{:?}", values);
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_none() {
+        for level in Level::detect().map(Some).into_iter().chain([None]) {
+            assert!([0, 4, 16, 28, 32, 40].into_iter().all(|len| Key::by(level, &vec![0; len]).is_none()));
+        }
     }
 }

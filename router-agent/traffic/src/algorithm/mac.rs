@@ -7,7 +7,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use super::integrity::{Iv, LONGEST};
-use super::standard::{self, Prepared};
+use super::standard::Prepared;
 
 /// A message authentication code that this crate computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,14 +82,11 @@ impl fmt::Display for MacAlgorithm {
 /// them. `Debug` shows the algorithm alone. As a value it is its algorithm and its fingerprint, a MAC of a fixed text: by
 /// that keys are compared, in constant time, and hashed, and it tells nothing of the key.
 ///
-/// What is not wiped: copies that the compiler leaves on the stack while a key is prepared (the library's padded key block
-/// among them), until other calls write over them. The state of an ICV under way is wiped when it ends.
+/// What is not wiped: copies that the compiler leaves on the stack while a key is prepared, until other calls write over them. The state of an ICV under way is wiped when it ends.
 #[derive(Clone)]
 pub struct MacKey {
     prepared: Arc<Prepared>,
     algorithm: MacAlgorithm,
-    /// A MAC of a fixed text: tells two keys apart without keeping either.
-    fingerprint: [u8; LONGEST],
 }
 
 /// A key whose length its algorithm does not allow.
@@ -109,11 +106,7 @@ impl MacKey {
     ///
     /// Fails if the length is not the one that the algorithm's RFC fixes (RFC 4868 §2.1.1, RFC 2404 §3, RFC 4543 §5.4).
     pub fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
-        if octets.len() != algorithm.key_len() {
-            return Err(KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() });
-        }
-        let prepared = Arc::new(Prepared::new(algorithm, octets)?);
-        Ok(Self { prepared, algorithm, fingerprint: standard::fingerprint(algorithm, octets)? })
+        Ok(Self { prepared: Arc::new(Prepared::new(algorithm, octets)?), algorithm })
     }
 
     /// The algorithm the key is for.
@@ -122,8 +115,8 @@ impl MacKey {
     }
 
     /// The first octets of a MAC of a fixed text: tells, with the algorithm, whether a key is this one, and nothing of the key.
-    pub const fn fingerprint(&self) -> [u8; LONGEST] {
-        self.fingerprint
+    pub fn fingerprint(&self) -> [u8; LONGEST] {
+        self.prepared.fingerprint()
     }
 
     /// What the standard computation begins with.
@@ -134,7 +127,7 @@ impl MacKey {
 
 impl PartialEq for MacKey {
     fn eq(&self, other: &Self) -> bool {
-        self.algorithm == other.algorithm && bool::from(self.fingerprint.ct_eq(&other.fingerprint))
+        self.algorithm == other.algorithm && bool::from(self.fingerprint().ct_eq(&other.fingerprint()))
     }
 }
 
@@ -142,7 +135,7 @@ impl Eq for MacKey {}
 
 impl Hash for MacKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.algorithm, self.fingerprint).hash(state);
+        (self.algorithm, self.fingerprint()).hash(state);
     }
 }
 

@@ -1,60 +1,68 @@
-//! The cryptography of daemons: HMAC and GMAC by RustCrypto, signatures by ring. No other module of the packet side names either.
+//! The cryptography of daemons: HMAC by RustCrypto's hash functions or in lanes of our own, GMAC by the processor's instructions or RustCrypto's,
+//! signatures by ring.
 
-use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::gmac;
 use super::integrity::{Integrity, Iv, LONGEST, MacValue};
-use super::lanes::{self, HmacKey, LONGEST_HEAD, Message};
+use super::lanes::{self, HashFunction, HmacKey, LONGEST_HEAD, Message, Stream};
 use super::{KeyLengthError, MacAlgorithm, MacKey, SignatureAlgorithm, VerifyingKey};
 
 /// MACs and signatures as the RFCs have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Standard;
 
-/// The states of the hash function behind the two padded keys (RFC 2104 §4), or what GMAC prepares. Wiped when it is dropped.
-pub(super) struct Prepared(State);
+/// What a key's MACs begin with, and what tells it from others. Wiped when it is dropped.
+pub(super) struct Prepared {
+    state: State,
+    fingerprint: [u8; LONGEST],
+}
 
-#[derive(Clone)]
+/// The states of the hash function behind the two padded keys (RFC 2104 §4), or what GMAC prepares.
 enum State {
-    Sha256(Hmac<Sha256>, HmacKey<8>),
-    Sha1(Hmac<Sha1>, HmacKey<5>),
-    Gmac(Box<gmac::Key>),
+    Sha256(HmacKey<8>),
+    Sha1(HmacKey<5>),
+    Gmac(gmac::Key),
 }
 
 impl Prepared {
     pub(super) fn new(algorithm: MacAlgorithm, octets: &[u8]) -> Result<Self, KeyLengthError> {
-        let wrong_length = || KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
-        Ok(Self(match algorithm {
-            MacAlgorithm::HmacSha256_128 => {
-                State::Sha256(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?, HmacKey::new(&lanes::SHA256, octets))
-            }
-            MacAlgorithm::HmacSha1_96 => {
-                State::Sha1(Hmac::new_from_slice(octets).map_err(|_| wrong_length())?, HmacKey::new(&lanes::SHA1, octets))
-            }
-            MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => State::Gmac(Box::new(gmac::Key::new(octets).ok_or_else(wrong_length)?)),
-        }))
+        let wrong_length = KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
+        if octets.len() != algorithm.key_len() {
+            return Err(wrong_length);
+        }
+        let state = match algorithm {
+            MacAlgorithm::HmacSha256_128 => State::Sha256(HmacKey::new(&lanes::SHA256, octets)),
+            MacAlgorithm::HmacSha1_96 => State::Sha1(HmacKey::new(&lanes::SHA1, octets)),
+            MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => State::Gmac(gmac::Key::new(octets).ok_or(wrong_length)?),
+        };
+        Ok(Self { state, fingerprint: fingerprint(algorithm, octets) })
+    }
+
+    /// A MAC of a fixed text: tells two keys apart without keeping either.
+    pub(super) const fn fingerprint(&self) -> [u8; LONGEST] {
+        self.fingerprint
     }
 }
 
 /// A MAC of a fixed text, to tell keys apart: that of the algorithm itself if it is an HMAC. GMAC would use up an initialization
 /// vector, and has HMAC-SHA-256 do it.
-pub(super) fn fingerprint(algorithm: MacAlgorithm, octets: &[u8]) -> Result<[u8; LONGEST], KeyLengthError> {
-    let wrong_length = |_| KeyLengthError { algorithm, expected: algorithm.key_len(), given: octets.len() };
+fn fingerprint(algorithm: MacAlgorithm, octets: &[u8]) -> [u8; LONGEST] {
     const TEXT: &[u8] = b"which key is this";
     let value = match algorithm {
-        MacAlgorithm::HmacSha1_96 => {
-            let hmac = Hmac::<Sha1>::new_from_slice(octets).map_err(wrong_length)?;
-            MacValue::cut(algorithm, &hmac.chain_update(TEXT).finalize().into_bytes())
-        }
+        MacAlgorithm::HmacSha1_96 => value_of(algorithm, of_text(&lanes::SHA1, octets, TEXT)),
         MacAlgorithm::HmacSha256_128 | MacAlgorithm::Aes128Gmac | MacAlgorithm::Aes256Gmac => {
-            let hmac = Hmac::<Sha256>::new_from_slice(octets).map_err(wrong_length)?;
-            MacValue::cut(algorithm, &hmac.chain_update(TEXT).finalize().into_bytes())
+            value_of(algorithm, of_text(&lanes::SHA256, octets, TEXT))
         }
     };
-    Ok(value.padded())
+    value.padded()
+}
+
+fn of_text<const WORDS: usize>(function: &'static HashFunction<WORDS>, octets: &[u8], text: &[u8]) -> [u32; WORDS] {
+    let mut stream = Stream::new(function, &HmacKey::new(function, octets));
+    stream.update(text);
+    stream.finish()
 }
 
 /// What one of many MACs is computed over: all that stands before the payload, and the payload where it lies.
@@ -73,18 +81,18 @@ impl Standard {
     /// Computes many MACs, and tells each with its input's number, in any order. The same as one by one, but HMACs go side by side.
     pub(crate) fn compute_many<'a>(inputs: impl Iterator<Item = (usize, Input<'a>)> + Clone, done: &mut dyn FnMut(usize, MacValue)) {
         let level = lanes::best();
-        let sha256 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().0 {
-            State::Sha256(_, key) => Some((at, Message { key, head, body })),
+        let sha256 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().state {
+            State::Sha256(key) => Some((at, Message { key, head, body })),
             State::Sha1(..) | State::Gmac(_) => None,
         });
         lanes::hmac(&lanes::SHA256, level, sha256, |at, state| done(at, value_of(MacAlgorithm::HmacSha256_128, state)));
-        let sha1 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().0 {
-            State::Sha1(_, key) => Some((at, Message { key, head, body })),
+        let sha1 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().state {
+            State::Sha1(key) => Some((at, Message { key, head, body })),
             State::Sha256(..) | State::Gmac(_) => None,
         });
         lanes::hmac(&lanes::SHA1, level, sha1, |at, state| done(at, value_of(MacAlgorithm::HmacSha1_96, state)));
         for (at, Input { key, iv, head, body }) in inputs {
-            if let State::Gmac(prepared) = &key.prepared().0 {
+            if let State::Gmac(prepared) = &key.prepared().state {
                 let mut context = prepared.begin(iv);
                 context.update(head);
                 context.update(body);
@@ -104,8 +112,8 @@ fn value_of<const WORDS: usize>(algorithm: MacAlgorithm, state: [u32; WORDS]) ->
 pub struct Context(Open);
 
 enum Open {
-    Sha256(Hmac<Sha256>),
-    Sha1(Hmac<Sha1>),
+    Sha256(Stream<8>),
+    Sha1(Stream<5>),
     Gmac(MacAlgorithm, gmac::Context),
 }
 
@@ -113,17 +121,17 @@ impl Integrity for Standard {
     type Context = Context;
 
     fn begin(key: &MacKey, iv: Iv) -> Context {
-        Context(match &key.prepared().0 {
-            State::Sha256(state, _) => Open::Sha256(state.clone()),
-            State::Sha1(state, _) => Open::Sha1(state.clone()),
+        Context(match &key.prepared().state {
+            State::Sha256(key) => Open::Sha256(Stream::new(&lanes::SHA256, key)),
+            State::Sha1(key) => Open::Sha1(Stream::new(&lanes::SHA1, key)),
             State::Gmac(prepared) => Open::Gmac(key.algorithm(), prepared.begin(iv)),
         })
     }
 
     fn update(context: &mut Context, piece: &[u8]) {
         match &mut context.0 {
-            Open::Sha256(state) => state.update(piece),
-            Open::Sha1(state) => state.update(piece),
+            Open::Sha256(stream) => stream.update(piece),
+            Open::Sha1(stream) => stream.update(piece),
             Open::Gmac(_, state) => state.update(piece),
         }
     }
@@ -131,8 +139,8 @@ impl Integrity for Standard {
     /// None of the RFCs asks for implicit padding of the input.
     fn finish(context: Context) -> MacValue {
         match context.0 {
-            Open::Sha256(state) => MacValue::cut(MacAlgorithm::HmacSha256_128, &state.finalize().into_bytes()),
-            Open::Sha1(state) => MacValue::cut(MacAlgorithm::HmacSha1_96, &state.finalize().into_bytes()),
+            Open::Sha256(stream) => value_of(MacAlgorithm::HmacSha256_128, stream.finish()),
+            Open::Sha1(stream) => value_of(MacAlgorithm::HmacSha1_96, stream.finish()),
             Open::Gmac(algorithm, state) => MacValue::cut(algorithm, &state.finish()),
         }
     }

@@ -19,7 +19,11 @@ const MAX_EXTENSIONS: usize = 12;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+/// Length of a Fragment header.
+const FRAGMENT_LEN: usize = 8;
 const DESTINATION_OPTIONS: u8 = 60;
+
+const CUT_SHORT: &str = "extension header is cut short";
 
 /// An IPv6 header with the extension headers that precede AH, or precede the place where it would stand.
 #[derive(Debug, Clone)]
@@ -28,15 +32,36 @@ pub(crate) struct Ipv6Header<'a> {
     pub(crate) base: &'a [u8; BASE],
     /// Destination address as it is now.
     pub(crate) destination: Ipv6Addr,
-    chain: [Option<Extension<'a>>; MAX_EXTENSIONS],
+    /// The extension headers, read again whenever somebody asks: kept as they were read they would make every packet, of IPv4 too, five
+    /// times as large to carry about.
+    chain: Chain<'a>,
     /// Where the packet will be when its routing headers are used up.
     pub(crate) final_destination: Ipv6Addr,
 }
 
 impl<'a> Ipv6Header<'a> {
     /// The extension headers in order; together they are exactly the octets between base header and AH.
-    pub(crate) fn extensions(&self) -> impl Iterator<Item = &Extension<'a>> + Clone {
-        self.chain.iter().flatten()
+    pub(crate) const fn extensions(&self) -> Chain<'a> {
+        self.chain
+    }
+}
+
+/// Extension headers one behind the other, up to something that is none or ends too early.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chain<'a> {
+    /// What the first is, by the header before it.
+    next: u8,
+    octets: &'a [u8],
+}
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = Extension<'a>;
+
+    fn next(&mut self) -> Option<Extension<'a>> {
+        // `parse` has walked the same octets to the end, so that no error is left to be found here.
+        let (extension, len) = Extension::read(self.next, self.octets).ok()??;
+        (self.next, self.octets) = (extension.next(), self.octets.get(len..)?);
+        Some(extension)
     }
 }
 
@@ -62,6 +87,46 @@ pub(crate) enum Extension<'a> {
 }
 
 impl<'a> Extension<'a> {
+    /// Reads a header of this protocol at the beginning of `octets`, and gives its length; `None` for what is no extension header.
+    fn read(protocol: u8, octets: &'a [u8]) -> Result<Option<(Self, usize)>, &'static str> {
+        match protocol {
+            HOP_BY_HOP | DESTINATION_OPTIONS => Self::options(octets).map(Some),
+            ROUTING => Self::routing(octets).map(Some),
+            FRAGMENT => {
+                let [next, ..] = *octets.first_chunk::<FRAGMENT_LEN>().ok_or("Fragment header is cut short")?;
+                Ok(Some((Extension::AtomicFragment { next }, FRAGMENT_LEN)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn options(octets: &'a [u8]) -> Result<(Self, usize), &'static str> {
+        let (head, _, len) = sized(octets)?;
+        let options = octets.get(2..len).ok_or(CUT_SHORT)?;
+        for option in Ipv6Options::of(options) {
+            option?;
+        }
+        let [next, units, ..] = *head;
+        Ok((Extension::Options { next, len: units, options }, len))
+    }
+
+    fn routing(octets: &'a [u8]) -> Result<(Self, usize), &'static str> {
+        let (head, tail, len) = sized(octets)?;
+        let rest = octets.get(4..len).ok_or(CUT_SHORT)?;
+        let [next, units, kind, segments_left, ..] = *head;
+        let addresses: &[[u8; 16]] = match (kind, tail.as_chunks::<16>()) {
+            (0, (addresses, [])) => addresses,
+            (2, (addresses @ [_], [])) => addresses,
+            (0 | 2, _) => return Err("length of a routing header"),
+            _ => &[],
+        };
+        if matches!(kind, 0 | 2) && usize::from(segments_left) > addresses.len() {
+            return Err("more segments left than addresses");
+        }
+        let routing = Routing { next, len_and_type: [units, kind], segments_left, rest, addresses };
+        Ok((Extension::Routing(routing), len))
+    }
+
     /// Next Header.
     pub(crate) const fn next(&self) -> u8 {
         match self {
@@ -69,6 +134,15 @@ impl<'a> Extension<'a> {
             Extension::Routing(routing) => routing.next,
         }
     }
+}
+
+/// The first 8 octets of a header whose second octet is its length in units of 8 octets without the first 8, the rest of it, and its
+/// length.
+fn sized(octets: &[u8]) -> Result<(&[u8; 8], &[u8], usize), &'static str> {
+    let len = 8 * (usize::from(*octets.get(1).ok_or(CUT_SHORT)?) + 1);
+    let (header, _) = octets.split_at_checked(len).ok_or(CUT_SHORT)?;
+    let (head, tail) = header.split_first_chunk::<8>().ok_or(CUT_SHORT)?;
+    Ok((head, tail, len))
 }
 
 /// A routing header.
@@ -143,9 +217,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
         bytes,
         at: BASE,
         link: Link { at: NEXT_HEADER, protocol: u8::from(view.next_header()) },
-        chain: [None; MAX_EXTENSIONS],
         count: 0,
-        place: Place { count: 0, end: BASE, link: Link { at: NEXT_HEADER, protocol: u8::from(view.next_header()) } },
+        place: Place { end: BASE, link: Link { at: NEXT_HEADER, protocol: u8::from(view.next_header()) } },
         final_destination: destination,
         source_routed: false,
         fragment: None,
@@ -157,10 +230,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
         None => Upper::read(walk.link.protocol, walk.rest()),
     };
     // With AH, everything walked stands before it. Without, AH would go behind the last header that routers look at.
-    let place = if ends_at_ah { Place { count: walk.count, end: walk.at, link: walk.link } } else { walk.place };
-    let mut chain = walk.chain;
-    chain.iter_mut().skip(place.count).for_each(|slot| *slot = None);
+    let place = if ends_at_ah { Place { end: walk.at, link: walk.link } } else { walk.place };
     let (before, rest) = bytes.split_at_checked(place.end).ok_or(short)?;
+    let chain = Chain { next: u8::from(view.next_header()), octets: before.get(BASE..).ok_or(short)? };
     let (ah, after, upper) = if ends_at_ah {
         let (ah, after) = AhView::split(rest, place.end)?;
         (Some(ah), after, behind_ah(ah.next_header(), after))
@@ -201,9 +273,7 @@ pub(crate) fn behind_ah(mut protocol: u8, mut rest: &[u8]) -> Upper {
 /// Where AH would stand.
 #[derive(Clone, Copy)]
 struct Place {
-    /// How many extension headers precede it.
-    count: usize,
-    /// Where they end.
+    /// Where the extension headers end that precede it.
     end: usize,
     link: Link,
 }
@@ -214,7 +284,7 @@ struct Walk<'a> {
     at: usize,
     /// What names the header at `at`.
     link: Link,
-    chain: [Option<Extension<'a>>; MAX_EXTENSIONS],
+    /// Extension headers up to now.
     count: usize,
     place: Place,
     final_destination: Ipv6Addr,
@@ -235,22 +305,25 @@ impl<'a> Walk<'a> {
     fn run(&mut self) -> Result<(), Malformed> {
         loop {
             let protocol = self.link.protocol;
-            let extension = match protocol {
-                HOP_BY_HOP if self.count > 0 => {
-                    return Err(self.malformed("Hop-by-Hop Options header is not the first"));
-                }
-                HOP_BY_HOP | DESTINATION_OPTIONS => self.options()?,
-                ROUTING => self.routing()?,
-                FRAGMENT => self.fragment()?,
-                _ => return Ok(()),
+            if protocol == HOP_BY_HOP && self.count > 0 {
+                return Err(self.malformed("Hop-by-Hop Options header is not the first"));
+            }
+            let Some((extension, len)) = Extension::read(protocol, self.rest()).map_err(|what| self.malformed(what))? else {
+                return Ok(());
             };
-            let slot = self.chain.get_mut(self.count);
-            *slot.ok_or(Malformed { what: "too many extension headers", at: self.at })? = Some(extension.0);
-            self.link = Link { at: self.at, protocol: extension.0.next() };
-            self.at += extension.1;
+            match extension {
+                Extension::Routing(routing) => self.note_route(&routing),
+                Extension::AtomicFragment { .. } => self.note_fragment(),
+                Extension::Options { .. } => {}
+            }
+            if self.count >= MAX_EXTENSIONS {
+                return Err(self.malformed("too many extension headers"));
+            }
+            self.link = Link { at: self.at, protocol: extension.next() };
+            self.at += len;
             self.count += 1;
             if protocol != DESTINATION_OPTIONS {
-                self.place = Place { count: self.count, end: self.at, link: self.link };
+                self.place = Place { end: self.at, link: self.link };
             }
             if self.fragment.is_some() {
                 return Ok(());
@@ -258,56 +331,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The header at hand whose second octet is its length in units of 8 octets without the first 8.
-    fn sized(&self) -> Result<(&'a [u8; 8], &'a [u8], usize), Malformed> {
-        let cut = self.malformed("extension header is cut short");
-        let len = 8 * (usize::from(*self.rest().get(1).ok_or(cut)?) + 1);
-        let (header, _) = self.rest().split_at_checked(len).ok_or(cut)?;
-        let (head, tail) = header.split_first_chunk::<8>().ok_or(cut)?;
-        Ok((head, tail, len))
-    }
-
-    fn options(&self) -> Result<(Extension<'a>, usize), Malformed> {
-        let (head, _, len) = self.sized()?;
-        let options = self.rest().get(2..len).ok_or(self.malformed("extension header is cut short"))?;
-        for option in Ipv6Options::of(options) {
-            option.map_err(|what| self.malformed(what))?;
-        }
-        let [next, units, ..] = *head;
-        Ok((Extension::Options { next, len: units, options }, len))
-    }
-
-    fn routing(&mut self) -> Result<(Extension<'a>, usize), Malformed> {
-        let (head, tail, len) = self.sized()?;
-        let rest = self.rest().get(4..len).ok_or(self.malformed("extension header is cut short"))?;
-        let [next, units, kind, segments_left, ..] = *head;
-        let addresses: &[[u8; 16]] = match (kind, tail.as_chunks::<16>()) {
-            (0, (addresses, [])) => addresses,
-            (2, (addresses @ [_], [])) => addresses,
-            (0 | 2, _) => return Err(self.malformed("length of a routing header")),
-            _ => &[],
-        };
-        if matches!(kind, 0 | 2) && usize::from(segments_left) > addresses.len() {
-            return Err(self.malformed("more segments left than addresses"));
-        }
-        if segments_left > 0 {
+    fn note_route(&mut self, routing: &Routing<'_>) {
+        if routing.segments_left > 0 {
             self.source_routed = true;
-            if let Some(last) = addresses.last() {
+            if let Some(last) = routing.addresses.last() {
                 self.final_destination = Ipv6Addr::from(*last);
             }
         }
-        let routing = Routing { next, len_and_type: [units, kind], segments_left, rest, addresses };
-        Ok((Extension::Routing(routing), len))
     }
 
-    fn fragment(&mut self) -> Result<(Extension<'a>, usize), Malformed> {
-        let head = self.rest().first_chunk::<8>().ok_or(self.malformed("Fragment header is cut short"))?;
-        let [next, _, high, low, ..] = *head;
-        let field = u16::from_be_bytes([high, low]);
+    fn note_fragment(&mut self) {
+        let Some([_, _, high, low, ..]) = self.rest().first_chunk::<FRAGMENT_LEN>() else { return };
+        let field = u16::from_be_bytes([*high, *low]);
         let (offset, more) = (u32::from(field & 0xfff8), field & 1 == 1);
         if offset != 0 || more {
             self.fragment = Some(Fragment { offset, more });
         }
-        Ok((Extension::AtomicFragment { next }, head.len()))
     }
 }

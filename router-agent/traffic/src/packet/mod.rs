@@ -63,7 +63,6 @@ pub struct IpPacket<'a> {
 
 /// The part of a packet that the two IP versions do differently.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack for one packet, and a box would cost an allocation a packet")]
 pub(crate) enum IpHeader<'a> {
     /// IPv4.
     V4(Ipv4Header<'a>),
@@ -134,8 +133,8 @@ impl<'a> IpPacket<'a> {
 
     /// Whether a Fragment header stands in it, be it of a true fragment or of an IPv6 atomic fragment (RFC 6946).
     pub fn has_fragment_header(&self) -> bool {
-        let of_atomic_fragment = |extension: &Extension<'_>| matches!(extension, Extension::AtomicFragment { .. });
-        self.fragment.is_some() || matches!(&self.header, IpHeader::V6(header) if header.extensions().any(of_atomic_fragment))
+        let is_one = |extension: Extension<'_>| matches!(extension, Extension::AtomicFragment { .. });
+        self.fragment.is_some() || matches!(&self.header, IpHeader::V6(header) if header.extensions().any(is_one))
     }
 
     /// The authentication header; never set for a fragment, which RFC 4302 §3.4.1 does not let AH see.

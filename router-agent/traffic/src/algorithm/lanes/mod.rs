@@ -5,12 +5,15 @@
 //! the next one, whatever its length; when too few are left to be worth it, each is ended by the scalar function from where it stands.
 
 mod simd;
+mod stream;
 
 use std::array::from_fn;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use simd::{Block, LANES, Level};
+
+pub(super) use stream::Stream;
 
 /// Octets of a block of both hash functions.
 const BLOCK: usize = size_of::<Block>();
@@ -62,7 +65,7 @@ impl<const WORDS: usize> HmacKey<WORDS> {
             block.iter_mut().zip(octets).for_each(|(place, octet)| *place ^= octet);
             let mut state = function.initial;
             (function.one)(&mut state, &[block]);
-            block.zeroize();
+            wipe(&mut block);
             state
         };
         Self { inner: padded(0x36), outer: padded(0x5c) }
@@ -82,34 +85,43 @@ pub(super) fn best() -> Option<Level> {
     Level::detect().next()
 }
 
+/// Writes zeros that the compiler does not leave out, many octets at a time.
+fn wipe<T: Copy + Default, const LEN: usize>(value: &mut [T; LEN]) {
+    *value = [T::default(); LEN];
+    zeroize::optimization_barrier(value);
+}
+
 /// Computes the HMAC of every message, and tells each with the message's name, in any order.
 pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
     function: &HashFunction<WORDS>,
     level: Option<Level>,
-    messages: impl Iterator<Item = (N, Message<'a, WORDS>)>,
+    mut messages: impl Iterator<Item = (N, Message<'a, WORDS>)>,
     mut done: impl FnMut(N, [u32; WORDS]),
 ) {
-    let mut messages = messages.map(|(name, message)| (name, Lane::new(&message)));
-    let mut lanes: [Option<(N, Lane<'a, WORDS>)>; LANES] = [const { None }; LANES];
+    let mut lanes: [Lane<'a, WORDS>; LANES] = [const { Lane::IDLE }; LANES];
+    let mut names: [Option<N>; LANES] = [None; LANES];
     let mut states = [[0; LANES]; WORDS];
     if let Some(level) = level.filter(|level| (function.worthwhile)(*level) <= LANES) {
         loop {
-            for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_none()) {
-                let Some((name, next)) = messages.next() else { break };
-                set_column(&mut states, at, next.key.inner);
-                *lane = Some((name, next));
+            for (at, (lane, name)) in lanes.iter_mut().zip(&mut names).enumerate().filter(|(_, (_, name))| name.is_none()) {
+                let Some((next, message)) = messages.next() else { break };
+                set_column(&mut states, at, message.key.inner);
+                lane.begin(&message);
+                *name = Some(next);
             }
-            let mut busy = lanes.iter().flatten().map(|(_, lane)| lane.blocks());
+            let mut busy = lanes.iter().zip(&names).filter(|(_, name)| name.is_some()).map(|(lane, _)| lane.blocks());
             // An idle lane goes along with a busy one, and nobody looks at what comes of it.
             let Some(some) = busy.next() else { break };
             if busy.count() + 1 < (function.worthwhile)(level) {
                 break;
             }
-            let blocks = lanes.each_ref().map(|lane| lane.as_ref().map_or(some, |(_, lane)| lane.blocks()));
+            let mut blocks = [some; LANES];
+            let of_busy = blocks.iter_mut().zip(lanes.iter().zip(&names)).filter(|(_, (_, name))| name.is_some());
+            of_busy.for_each(|(blocks, (lane, _))| *blocks = lane.blocks());
             let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
             (function.many)(level, &mut states, &blocks, count);
-            for (at, place) in lanes.iter_mut().enumerate() {
-                let Some((name, lane)) = place else { continue };
+            for (at, (lane, place)) in lanes.iter_mut().zip(&mut names).enumerate() {
+                let Some(name) = *place else { continue };
                 if !lane.take(count) {
                     continue;
                 }
@@ -117,26 +129,30 @@ pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
                 if lane.go_on(&mut state) {
                     set_column(&mut states, at, state);
                     // It may be the outer padded key's.
-                    state.zeroize();
+                    wipe(&mut state);
                 } else {
-                    done(*name, state);
+                    lane.wipe();
+                    done(name, state);
                     *place = None;
                 }
             }
         }
     }
-    for (at, place) in lanes.iter_mut().enumerate() {
-        let Some((name, lane)) = place else { continue };
+    for (at, (lane, place)) in lanes.iter_mut().zip(&names).enumerate() {
+        let Some(name) = place else { continue };
         let mut state = column(&states, at);
         one_by_one(function, lane, &mut state);
         done(*name, state);
     }
-    for (name, mut lane) in messages {
-        let mut state = lane.key.inner;
-        one_by_one(function, &mut lane, &mut state);
-        done(name, state);
+    if let Some(lane) = lanes.first_mut() {
+        for (name, message) in messages {
+            let mut state = message.key.inner;
+            lane.begin(&message);
+            one_by_one(function, lane, &mut state);
+            done(name, state);
+        }
     }
-    states.zeroize();
+    states.iter_mut().for_each(wipe);
 }
 
 /// Ends a message from where it stands; `state` is its HMAC then.
@@ -179,7 +195,8 @@ enum Stage {
 /// A message under way. It always has blocks to go. Its key stays where it is, and is wiped there.
 struct Lane<'a, const WORDS: usize> {
     stage: Stage,
-    key: &'a HmacKey<WORDS>,
+    /// None before the first message.
+    key: Option<&'a HmacKey<WORDS>>,
     /// Blocks that are made, not found; those from `from` to `to` are still to go.
     staged: [Block; STAGED],
     from: usize,
@@ -193,31 +210,33 @@ struct Lane<'a, const WORDS: usize> {
 }
 
 impl<'a, const WORDS: usize> Lane<'a, WORDS> {
-    fn new(message: &Message<'a, WORDS>) -> Self {
+    /// One that has no message yet.
+    const IDLE: Self = Self { stage: Stage::Head, key: None, staged: [[0; BLOCK]; STAGED], from: 0, to: 0, whole: &[], rest: &[], len: 0 };
+
+    /// Takes a message up; of the one before it nothing is left that counts.
+    fn begin(&mut self, message: &Message<'a, WORDS>) {
         let head = message.head.get(..LONGEST_HEAD).unwrap_or(message.head);
         let aligned = head.len().next_multiple_of(BLOCK);
-        let len = head.len() + message.body.len();
-        let staged = [[0; BLOCK]; STAGED];
-        let mut lane = Self { stage: Stage::Head, key: message.key, staged, from: 0, to: aligned / BLOCK, whole: &[], rest: &[], len };
+        self.len = head.len() + message.body.len();
+        (self.stage, self.key, self.from, self.to) = (Stage::Head, Some(message.key), 0, aligned / BLOCK);
+        (self.whole, self.rest) = (&[], &[]);
+        self.put(0, head);
         match message.body.split_at_checked(aligned - head.len()) {
             Some((filling, body)) => {
-                lane.put(0, head);
-                lane.put(head.len(), filling);
-                (lane.whole, lane.rest) = body.as_chunks();
+                self.put(head.len(), filling);
+                (self.whole, self.rest) = body.as_chunks();
                 if aligned == 0 {
-                    lane.stage = Stage::Body;
-                    if lane.whole.is_empty() {
-                        lane.end_with_rest();
+                    self.stage = Stage::Body;
+                    if self.whole.is_empty() {
+                        self.end_with_rest();
                     }
                 }
             }
             None => {
-                lane.put(0, head);
-                lane.put(head.len(), message.body);
-                lane.end(len);
+                self.put(head.len(), message.body);
+                self.end(self.len);
             }
         }
-        lane
     }
 
     /// The blocks that come next.
@@ -250,7 +269,7 @@ impl<'a, const WORDS: usize> Lane<'a, WORDS> {
                 self.len = 4 * WORDS;
                 self.end(4 * WORDS);
                 self.stage = Stage::Outer;
-                *state = self.key.outer;
+                *state = self.key.map_or([0; WORDS], |key| key.outer);
             }
             Stage::Outer => return false,
         }
@@ -289,7 +308,7 @@ impl<'a, const WORDS: usize> Lane<'a, WORDS> {
 
     /// Wipes what was staged last: what has come of the inner key. All before was the packet.
     fn wipe(&mut self) {
-        self.staged.iter_mut().take(1).for_each(Zeroize::zeroize);
+        self.staged.iter_mut().take(1).for_each(wipe);
     }
 }
 

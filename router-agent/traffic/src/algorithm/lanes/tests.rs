@@ -76,6 +76,24 @@ proptest! {
     }
 }
 
+fn in_pieces<const WORDS: usize>(function: &'static HashFunction<WORDS>, at: usize, message: &[u8], size: usize) -> Vec<u8> {
+    let mut stream = Stream::new(function, &HmacKey::new(function, &key(at)));
+    message.chunks(size).for_each(|piece| stream.update(piece));
+    octets(stream.finish())
+}
+
+#[test]
+fn a_message_in_pieces_gives_what_the_library_gives_whatever_its_length() {
+    let messages: Vec<_> = (0..=300_usize).map(|len| ((0..len).map(|at| (at * 7 + len) as u8).collect::<Vec<u8>>(), 0)).collect();
+    let (sha256, sha1) = (by_library::<Hmac<Sha256>>(&messages), by_library::<Hmac<Sha1>>(&messages));
+    for (at, (message, _)) in messages.iter().enumerate() {
+        for size in [1, 7, 64, 65, 1000] {
+            assert_eq!(in_pieces(&SHA256, at, message, size), sha256[at], "{at} {size}");
+            assert_eq!(in_pieces(&SHA1, at, message, size), sha1[at], "{at} {size}");
+        }
+    }
+}
+
 #[test]
 fn a_packet_of_the_greatest_length_among_short_ones_is_hashed_whole() {
     let mut messages = vec![(vec![7; 3], 1); 20];
@@ -89,7 +107,8 @@ fn a_lane_holds_no_copy_of_its_key_and_is_wiped_when_it_is_done() {
     assert_eq!(size_of::<Lane<'_, 8>>(), size_of::<Lane<'_, 5>>(), "no words of either state");
     assert!(std::mem::needs_drop::<Lane<'_, 8>>());
     let key = HmacKey::new(&SHA256, &key(1));
-    let mut lane = Lane::new(&Message { key: &key, head: &[1; 48], body: &[2; 100] });
+    let mut lane = Lane::IDLE;
+    lane.begin(&Message { key: &key, head: &[1; 48], body: &[2; 100] });
     let mut state = key.inner;
     one_by_one(&SHA256, &mut lane, &mut state);
     assert_eq!(lane.stage, Stage::Outer);
