@@ -77,6 +77,11 @@ pub(crate) struct FlowLevels {
     share: Level,
 }
 
+impl FlowLevels {
+    /// Of a flow whose packets have never been signed.
+    pub(crate) const FULL: Self = Self { own: Level(None), share: Level(None) };
+}
+
 /// Both bounds, and what is left of the node's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Signatures {

@@ -60,8 +60,9 @@ pub trait Checks: Send + Sync + fmt::Debug {
     /// behind the highest number, because nothing is counted here that the sender has not counted under a number up to it. The
     /// window is for what is not exact: a permission that was lowered, a router that began to count in mid-flow.
     fn is_within_reach(&self, window: &Window, number: u64, left: u64, shortest: u64) -> bool {
-        let reach = left.checked_div(shortest).unwrap_or(u64::MAX).saturating_add(window.size());
-        number <= window.highest().saturating_add(reach)
+        let without = window.highest().saturating_add(window.size());
+        // In nearly every case nothing has to be divided.
+        number <= without || number <= without.saturating_add(left.checked_div(shortest).unwrap_or(u64::MAX))
     }
 
     /// Whether `length` more octets stay within the allowed volume.

@@ -39,16 +39,16 @@ pub struct SizeError(pub u32);
 /// Which sequence numbers of one association have been seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Window {
-    size: u64,
+    size: u32,
     numbering: Numbering,
     /// Right edge: the highest number verified.
     highest: u64,
     /// Nothing up to here is let through: it was used before this window began.
     floor: u64,
-    /// One bit a number, at its place modulo the number of bits.
-    seen: Vec<u64>,
+    /// One bit a number, at its place modulo the number of bits, which is a power of two.
+    seen: Box<[u64]>,
     /// The first octets of the ICV under which each number was accepted; empty if not wanted.
-    tags: Vec<[u8; 4]>,
+    tags: Box<[[u8; 4]]>,
 }
 
 impl Window {
@@ -61,14 +61,14 @@ impl Window {
         if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
             return Err(SizeError(size));
         }
-        let words = usize::try_from(size.div_ceil(u64::BITS)).map_err(|_| SizeError(size))?;
-        Ok(Self { size: u64::from(size), numbering, highest: 0, floor: 0, seen: vec![0; words], tags: Vec::new() })
+        let words = usize::try_from(size.div_ceil(u64::BITS).next_power_of_two()).map_err(|_| SizeError(size))?;
+        Ok(Self { size, numbering, highest: 0, floor: 0, seen: vec![0; words].into(), tags: Box::default() })
     }
 
     /// The same window, which also remembers 4 octets of ICV a number (X-42: 4 octets of memory a number).
     #[must_use]
     pub fn with_tags(mut self) -> Self {
-        self.tags = vec![[0; 4]; self.seen.len().saturating_mul(WORD as usize)];
+        self.tags = vec![[0; 4]; self.seen.len().saturating_mul(WORD as usize)].into();
         self
     }
 
@@ -93,7 +93,7 @@ impl Window {
 
     /// Its size, in numbers.
     pub const fn size(&self) -> u64 {
-        self.size
+        self.size as u64
     }
 
     /// How the association numbers its packets.
@@ -112,13 +112,13 @@ impl Window {
         let low = u64::from(low);
         let (subspace, right) = (self.highest / SUBSPACE, self.highest % SUBSPACE);
         let whole = |subspace: u64| Some(subspace * SUBSPACE + low);
-        if right >= self.size - 1 {
+        if right >= self.size() - 1 {
             // Case A: the window lies within one subspace.
-            let left = right - (self.size - 1);
+            let left = right - (self.size() - 1);
             if low >= left { whole(subspace) } else { whole((subspace < SUBSPACE - 1).then_some(subspace + 1)?) }
         } else {
             // Case B: it spans two.
-            let left = right + SUBSPACE - (self.size - 1);
+            let left = right + SUBSPACE - (self.size() - 1);
             if low >= left { whole(subspace.checked_sub(1)?) } else { whole(subspace) }
         }
     }
@@ -133,7 +133,7 @@ impl Window {
             Err(Replay::Zero)
         } else if number > self.highest {
             Ok(())
-        } else if number <= self.floor || self.highest - number >= self.size {
+        } else if number <= self.floor || self.highest - number >= self.size() {
             Err(Replay::TooOld)
         } else if self.is_seen(number) {
             Err(Replay::Seen)
@@ -159,7 +159,7 @@ impl Window {
                 }
             }
             self.highest = number;
-        } else if self.highest - number >= self.size {
+        } else if self.highest - number >= self.size() {
             return;
         }
         self.set(number, true);
@@ -171,8 +171,13 @@ impl Window {
 
     /// The first octets of the ICV under which a seen number in the window was accepted, if the window keeps them.
     pub fn tag(&self, number: u64) -> Option<[u8; 4]> {
-        let in_window = number <= self.highest && self.highest - number < self.size && self.is_seen(number);
+        let in_window = number <= self.highest && self.highest - number < self.size() && self.is_seen(number);
         if in_window { self.tags.get(self.slot(number)).copied() } else { None }
+    }
+
+    /// Some of it: who looks at it has it in the processor's cache.
+    pub(crate) fn touch(&self) -> u64 {
+        self.highest ^ self.seen.get(self.slot(self.highest) / WORD as usize).copied().unwrap_or_default()
     }
 
     fn is_seen(&self, number: u64) -> bool {
@@ -190,7 +195,7 @@ impl Window {
 
     /// There are at least as many slots as the window has numbers, so that two numbers in it never share one.
     fn slot(&self, number: u64) -> usize {
-        (number % (self.seen.len() as u64 * WORD)) as usize
+        (number & (self.seen.len() as u64 * WORD).wrapping_sub(1)) as usize
     }
 }
 

@@ -25,7 +25,7 @@ use crate::replay::{self, SizeError};
 use crate::state::Aside;
 use crate::table;
 use crate::table::carried::is_tunnel;
-use crate::table::inbound::{self, Entry, InboundTable};
+use crate::table::inbound::{self, Entry, InboundTable, Place};
 use crate::update::{Applied, Refused, Update};
 
 /// Where the verifier stands.
@@ -111,19 +111,28 @@ impl Verifier {
     }
 
     /// Judges a packet that was parsed or could not be, counts it, and writes what goes on in its place.
-    fn decide<'a>(&'a mut self, bytes: &[u8], packet: Result<IpPacket<'_>, DropReason>, checks: &dyn Checks, now: Instant) -> Verdict<'a> {
+    ///
+    /// `place` as [`InboundTable::locate`] has told it, if it was asked.
+    fn decide<'a>(
+        &'a mut self,
+        bytes: &[u8],
+        packet: Result<&IpPacket<'_>, DropReason>,
+        place: Option<Place>,
+        checks: &dyn Checks,
+        now: Instant,
+    ) -> Verdict<'a> {
         let passed = packet.and_then(|packet| {
             if self.config.role == Role::Router
-                && let Ok(error) = QuotingError::read(&packet)
+                && let Ok(error) = QuotingError::read(packet)
             {
                 icmp::admit(&mut self.table, &error, checks, &mut self.out.0, now)?;
                 self.counters.count_passed_error(self.out.0.len());
                 return Ok(Passed::Rewritten);
             }
-            self.judge(&packet, checks, now)?;
+            self.judge(packet, place, checks, now)?;
             match self.config.role {
                 Role::Router => Ok(Passed::AsItWas),
-                Role::Receiver => ah::remove(&packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
+                Role::Receiver => ah::remove(packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
             }
         });
         match passed {
@@ -142,10 +151,10 @@ impl Verifier {
     }
 
     /// Judges a packet; what passes has been counted and its number noted.
-    fn judge(&mut self, packet: &IpPacket<'_>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
+    fn judge(&mut self, packet: &IpPacket<'_>, place: Option<Place>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
         let length = packet.total_len() as u64;
         let mut verification = Verification { flows: self.table.signed(), signatures: &mut self.signatures, checks, now };
-        let mut entry = associate(&mut self.table, packet, checks, now);
+        let mut entry = associate(&mut self.table, packet, place, checks, now);
         let verified = match &mut entry {
             Ok(entry) => verification.verify(entry, packet),
             Err(reason) => Err(*reason),
@@ -195,7 +204,7 @@ impl Verifier {
                         }
                     }
                     (Action::ReportSecondHolder, Ok(entry), _) => {
-                        entry.second_holder = true;
+                        entry.seldom.second_holder = true;
                         if entry.take_report(now) {
                             let spi = entry.association.spi();
                             push_bounded(&mut self.events, Event::SecondHolder { flow: entry.flow, spi });
@@ -235,6 +244,7 @@ enum Passed {
 fn associate<'t>(
     table: &'t mut InboundTable,
     packet: &IpPacket<'_>,
+    place: Option<Place>,
     checks: &dyn Checks,
     now: Instant,
 ) -> Result<&'t mut Entry, DropReason> {
@@ -245,7 +255,7 @@ fn associate<'t>(
     let Some(ah) = packet.ah() else {
         return Err(if table.covers(&flow) { DropReason::MissingAh } else { DropReason::NoPermission });
     };
-    let entry = table.get_mut((flow.destination, ah.spi())).ok_or(DropReason::UnknownSpi)?;
+    let entry = table.get_mut_at(place, (flow.destination, ah.spi())).ok_or(DropReason::UnknownSpi)?;
     may_claim(entry, &flow, checks, now).map(|()| entry)
 }
 
@@ -294,7 +304,7 @@ impl Verification<'_> {
     /// Whether one more ICV may be checked for this flow: MACs always, signatures within the budgets.
     fn is_affordable(&mut self, entry: &mut Entry) -> bool {
         let weight = entry.association.key().weight();
-        weight.is_none_or(|weight| self.signatures.take(&mut entry.signatures, weight, self.flows, self.now))
+        weight.is_none_or(|weight| self.signatures.take(&mut entry.seldom.signatures, weight, self.flows, self.now))
     }
 
     /// Takes note of a packet that came too late for the window, if its number is one of those sampled, its ICV is right, and it is
@@ -305,7 +315,7 @@ impl Verification<'_> {
             return;
         }
         if self.is_affordable(entry) && self.checks.icv_matches(packet, entry.association.key(), None) {
-            entry.late = entry.late.saturating_add(packet.total_len() as u64 * u64::from(SAMPLE));
+            entry.seldom.late = entry.seldom.late.saturating_add(packet.total_len() as u64 * u64::from(SAMPLE));
         }
     }
 
@@ -346,7 +356,8 @@ impl PacketProcessor for Verifier {
 
     fn process<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
         let checks = Arc::clone(&self.checks.0);
-        self.decide(bytes, IpPacket::parse(bytes).map_err(DropReason::from), &*checks, now)
+        let packet = IpPacket::parse(bytes).map_err(DropReason::from);
+        self.decide(bytes, packet.as_ref().map_err(|reason| *reason), None, &*checks, now)
     }
 
     fn batch_size(&self) -> usize {

@@ -78,11 +78,11 @@ fn found() -> usize {
         while rights.starts_with("rw") && from < to {
             let len = usize::try_from(to - from).unwrap().min(window.len());
             let Ok(len) = memory.read_at(&mut window[..len], from) else { break };
-            if from >= own.end || from + len as u64 <= own.start {
-                let words = window[..len].chunks_exact(4).map(|word| !u32::from_ne_bytes(word.try_into().unwrap()));
-                let words: Vec<u32> = words.collect();
-                found += words.windows(8).filter(|words| STATES.iter().any(|state| words == state)).count();
-            }
+            let words = window[..len].chunks_exact(4).map(|word| !u32::from_ne_bytes(word.try_into().unwrap()));
+            let words: Vec<u32> = words.collect();
+            // What is read lies in memory as well, and does not count.
+            let states = words.windows(8).zip((from..).step_by(4)).filter(|(_, at)| *at + 32 <= own.start || *at >= own.end);
+            found += states.filter(|(words, _)| STATES.iter().any(|state| words == state)).count();
             if len <= 32 {
                 break;
             }

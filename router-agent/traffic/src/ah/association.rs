@@ -83,6 +83,11 @@ impl InboundAssociation {
         &self.window
     }
 
+    /// Something of each of its parts: who looks at it has them in the processor's cache.
+    pub(crate) fn touch(&self) -> u64 {
+        self.window.touch() ^ u64::from(self.spi) ^ self.key.touch()
+    }
+
     /// Judges a packet in the order of RFC 4302 §3.4: reassembled, known SPI, length, number, ICV. Changes nothing.
     ///
     /// # Errors

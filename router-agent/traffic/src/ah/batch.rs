@@ -1,5 +1,7 @@
 //! The ICVs of many packets at once. The verdicts are those of [`icv_matches`], only sooner.
 
+use heapless::Vec;
+
 use super::icv::{self, Sink, icv_matches};
 use crate::algorithm::{IcvKey, Input, Standard};
 use crate::packet::IpPacket;
@@ -36,14 +38,15 @@ pub fn icvs_match(questions: &[Option<Question<'_>>], answers: &mut [Option<bool
 }
 
 fn answer(questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
-    let mut heads = [const { Head::new() }; BATCH];
-    for ((question, head), answer) in questions.iter().zip(&mut heads).zip(&mut *answers) {
-        *answer = question.as_ref().and_then(|question| if head.fill(question) { None } else { Some(question.answer()) });
+    let mut heads = Heads::default();
+    for (question, answer) in questions.iter().zip(&mut *answers) {
+        let is_written = heads.add(question.as_ref());
+        *answer = question.as_ref().and_then(|question| if is_written { None } else { Some(question.answer()) });
     }
-    let inputs = questions.iter().zip(&heads).enumerate().filter_map(|(at, (question, head))| {
-        let question = question.as_ref().filter(|_| head.is_filled)?;
+    let inputs = questions.iter().enumerate().filter_map(|(at, question)| {
+        let (question, head) = (question.as_ref()?, heads.get(at)?);
         let (IcvKey::Mac(key), Some(ah)) = (question.key, question.packet.ah()) else { return None };
-        Some((at, Input { key, iv: icv::iv(ah, question.key), head: head.octets(), body: question.packet.after() }))
+        Some((at, Input { key, iv: icv::iv(ah, question.key), head, body: question.packet.after() }))
     });
     Standard::compute_many(inputs, &mut |at, value| {
         let Some((Some(question), answer)) = questions.get(at).zip(answers.get_mut(at)) else { return };
@@ -52,40 +55,46 @@ fn answer(questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
     });
 }
 
-/// What an ICV input begins with.
-struct Head {
-    octets: [u8; Standard::LONGEST_HEAD],
-    len: usize,
-    is_filled: bool,
+/// What ICV inputs begin with, one behind the other.
+#[derive(Default)]
+struct Heads {
+    octets: Vec<u8, { BATCH * ROOM }>,
+    /// Where each ends; one that is not there, where it begins.
+    ends: Vec<usize, BATCH>,
+    /// Whether the one being written has found room.
+    has_room: bool,
 }
 
-impl Head {
-    const fn new() -> Self {
-        Self { octets: [0; Standard::LONGEST_HEAD], len: 0, is_filled: false }
-    }
+/// Octets of a head for which there is room in any case, if all are as long: those of IPv6 with AH and few options.
+const ROOM: usize = 128;
 
-    /// Writes the head of a question; `false` if it must be answered by itself.
-    fn fill(&mut self, question: &Question<'_>) -> bool {
-        let Question { packet, key: key @ IcvKey::Mac(_), high: None } = question else { return false };
-        self.is_filled = true;
-        let written = packet.ah().and_then(|ah| icv::head(self, packet, ah, key));
-        self.is_filled &= written.is_some();
-        self.is_filled
-    }
-
-    fn octets(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl Sink for Head {
-    fn update(&mut self, piece: &[u8]) {
-        match self.octets.get_mut(self.len..).and_then(|free| free.get_mut(..piece.len())) {
-            Some(place) => {
-                place.copy_from_slice(piece);
-                self.len += piece.len();
-            }
-            None => self.is_filled = false,
+impl Heads {
+    /// Writes the head of the next question; `false` if there is none, or the question must be answered by itself.
+    fn add(&mut self, question: Option<&Question<'_>>) -> bool {
+        let begin = self.octets.len();
+        self.has_room = true;
+        let written = question.and_then(|question| {
+            let Question { packet, key: key @ IcvKey::Mac(_), high: None } = question else { return None };
+            packet.ah().and_then(|ah| icv::head(self, packet, ah, key))
+        });
+        let is_written = written.is_some() && self.has_room && self.octets.len() - begin <= Standard::LONGEST_HEAD;
+        if !is_written {
+            self.octets.truncate(begin);
         }
+        // There are as many places as questions at the most.
+        let _ = self.ends.push(self.octets.len());
+        is_written
+    }
+
+    /// The head of a question, if it was written.
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        let begin = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.octets.get(begin..*self.ends.get(at)?).filter(|head| !head.is_empty())
+    }
+}
+
+impl Sink for Heads {
+    fn update(&mut self, piece: &[u8]) {
+        self.has_room &= self.octets.extend_from_slice(piece).is_ok();
     }
 }

@@ -1,4 +1,4 @@
-//! What GMAC is made of, with the processor's own instructions: one block of AES, and GHASH of four blocks at a time.
+//! What GMAC is made of, with the processor's own instructions: one block of AES, and GHASH of eight blocks at a time.
 //!
 //! Beside the lanes ([`super::lanes`]) the only module of the packet side with `unsafe`: each such block reads a vector through a
 //! reference to as many octets, writes one into an array of its size, or calls a function for whose instructions the processor was asked
@@ -17,17 +17,27 @@ pub(super) type Block = [u8; BLOCK];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Level(());
 
-/// The first four powers of a hash key, the highest first, and of each what a product with it needs besides. Secret; whoever has one wipes
-/// it.
+/// The first eight powers of a hash key, the highest first. Secret; whoever has one wipes it.
 #[derive(Clone, Copy)]
 pub(super) struct Powers {
+    high: Four,
+    low: Four,
+}
+
+/// Four powers, and of each what a product with it needs besides.
+#[derive(Clone, Copy)]
+struct Four {
     of: [u64; 8],
     folded: [u64; 8],
 }
 
 impl Powers {
     /// None.
-    pub(super) const ZERO: Self = Self { of: [0; 8], folded: [0; 8] };
+    pub(super) const ZERO: Self = Self { high: Four::ZERO, low: Four::ZERO };
+}
+
+impl Four {
+    const ZERO: Self = Self { of: [0; 8], folded: [0; 8] };
 }
 
 /// A hash key from what AES makes of a block of zeros: turned, and times x.
@@ -55,7 +65,7 @@ impl Level {
         Powers::ZERO
     }
 
-    pub(super) fn absorb(self, _powers: &Powers, _value: &mut Block, _blocks: &[Block]) {}
+    pub(super) fn absorb(self, _powers: &Powers, _value: &mut Block, _first: &[Block], _more: &[[Block; 4]], _last: &[[Block; 4]]) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -115,11 +125,11 @@ impl Level {
         unsafe { x86_64::powers(key) }
     }
 
-    /// Goes on with GHASH from `value` over more blocks (SP 800-38D §6.4).
-    pub(super) fn absorb(self, powers: &Powers, value: &mut Block, blocks: &[Block]) {
-        if !blocks.is_empty() {
+    /// Goes on with GHASH from `value` over more blocks (SP 800-38D §6.4): of three pieces, the first not empty.
+    pub(super) fn absorb(self, powers: &Powers, value: &mut Block, first: &[Block], more: &[[Block; 4]], last: &[[Block; 4]]) {
+        if !first.is_empty() {
             // SAFETY: as above.
-            unsafe { x86_64::absorb(powers, value, blocks) }
+            unsafe { x86_64::absorb(powers, value, first, [more, last]) }
         }
     }
 }
@@ -128,7 +138,7 @@ impl Level {
 mod x86_64 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Block, Powers};
+    use super::{BLOCK, Block, Four, Powers};
 
     /// P, as above.
     const P: i64 = (0xc2_u64 << 56).cast_signed();
@@ -166,28 +176,44 @@ mod x86_64 {
         let (r, f) = products(both, h2s, d2s);
         let high = reduce_each(r, f);
         let of = _mm512_inserti64x2::<3>(_mm512_inserti64x2::<2>(high, h2), h1);
+        let low = folded(of);
+        let fourth = _mm512_shuffle_i64x2::<0>(of, of);
+        let (r, f) = products(fourth, of, load_wide(&low.folded));
+        Powers { high: folded(reduce_each(r, f)), low }
+    }
+
+    /// Four powers, and D of each.
+    #[target_feature(enable = "avx512f,avx512dq,vpclmulqdq")]
+    #[inline]
+    fn folded(of: __m512i) -> Four {
         let p = _mm512_broadcast_i64x2(_mm_set_epi64x(P, 0));
         let folded = _mm512_xor_si512(_mm512_shuffle_epi32::<0x4e>(of), _mm512_clmulepi64_epi128::<0x10>(of, p));
-        Powers { of: store_wide(of), folded: store_wide(folded) }
+        Four { of: store_wide(of), folded: store_wide(folded) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,pclmulqdq,vpclmulqdq")]
-    pub(super) fn absorb(powers: &Powers, value: &mut Block, blocks: &[Block]) {
+    pub(super) fn absorb(powers: &Powers, value: &mut Block, first: &[Block], fours: [&[[Block; 4]]; 2]) {
         let turn = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let turns = _mm512_broadcast_i32x4(turn);
-        let (of, folded) = (load_wide(&powers.of), load_wide(&powers.folded));
-        // The fourth power for each of four blocks side by side.
-        let (h, d) = (_mm512_shuffle_i64x2::<0>(of, of), _mm512_shuffle_i64x2::<0>(folded, folded));
+        let (high, high_folded) = (load_wide(&powers.high.of), load_wide(&powers.high.folded));
+        // The eighth power for each of four blocks side by side.
+        let (h, d) = (_mm512_shuffle_i64x2::<0>(high, high), _mm512_shuffle_i64x2::<0>(high_folded, high_folded));
         // As many blocks first as leave whole fours, behind zeros, which count for nothing.
-        let (first, rest) = blocks.split_at((blocks.len() + 3) % 4 + 1);
-        let zeros = 4 - first.len();
+        let (few, rest) = first.split_at((first.len() + 3) % 4 + 1);
+        let zeros = 4 - few.len();
         let before = _mm512_maskz_broadcast_i64x2(3 << (2 * zeros), load(value));
-        let mut sum = _mm512_shuffle_epi8(_mm512_xor_si512(before, load_last(first)), turns);
-        for four in rest.as_chunks::<4>().0 {
-            let (r, f) = products(sum, h, d);
-            sum = _mm512_xor_si512(reduce_each(r, f), _mm512_shuffle_epi8(load_four(four), turns));
+        // Every second four goes to one sum, so that one product need not wait for the other.
+        let (mut older, mut newer) = (_mm512_setzero_si512(), _mm512_shuffle_epi8(_mm512_xor_si512(before, load_last(few)), turns));
+        for part in [rest.as_chunks::<4>().0, fours[0], fours[1]] {
+            for four in part {
+                let (r, f) = products(older, h, d);
+                (older, newer) = (newer, _mm512_xor_si512(reduce_each(r, f), _mm512_shuffle_epi8(load_four(four), turns)));
+            }
         }
-        *value = store(_mm_shuffle_epi8(reduce(products(sum, of, folded)), turn));
+        let (low, low_folded) = (load_wide(&powers.low.of), load_wide(&powers.low.folded));
+        let ((r1, f1), (r2, f2)) = (products(older, high, high_folded), products(newer, low, low_folded));
+        let sum = reduce((_mm512_xor_si512(r1, r2), _mm512_xor_si512(f1, f2)));
+        *value = store(_mm_shuffle_epi8(sum, turn));
     }
 
     /// D of a power.

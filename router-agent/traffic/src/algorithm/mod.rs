@@ -100,6 +100,15 @@ impl IcvKey {
         }
     }
 
+    /// Something of what a check by it begins with, and nothing of a secret: who looks at it has it in the processor's cache.
+    pub(crate) fn touch(&self) -> u64 {
+        match self {
+            Self::Mac(key) => u64::from(key.fingerprint()[0]),
+            Self::Verifying(key) => key.octets().first().copied().unwrap_or_default().into(),
+            Self::Signing(_) => 0,
+        }
+    }
+
     /// Tells, with the algorithm, whether a key is this one, and nothing of a secret.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let digest = match self {

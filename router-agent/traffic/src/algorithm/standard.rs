@@ -93,10 +93,7 @@ impl Standard {
         lanes::hmac(&lanes::SHA1, level, sha1, |at, state| done(at, value_of(MacAlgorithm::HmacSha1_96, state)));
         for (at, Input { key, iv, head, body }) in inputs {
             if let State::Gmac(prepared) = &key.prepared().state {
-                let mut context = prepared.begin(iv);
-                context.update(head);
-                context.update(body);
-                done(at, MacValue::cut(key.algorithm(), &context.finish()));
+                done(at, MacValue::cut(key.algorithm(), &prepared.value(iv, head, body)));
             }
         }
     }
@@ -137,11 +134,11 @@ impl Integrity for Standard {
     }
 
     /// None of the RFCs asks for implicit padding of the input.
-    fn finish(context: Context) -> MacValue {
-        match context.0 {
+    fn finish(mut context: Context) -> MacValue {
+        match &mut context.0 {
             Open::Sha256(stream) => value_of(MacAlgorithm::HmacSha256_128, stream.finish()),
             Open::Sha1(stream) => value_of(MacAlgorithm::HmacSha1_96, stream.finish()),
-            Open::Gmac(algorithm, state) => MacValue::cut(algorithm, &state.finish()),
+            Open::Gmac(algorithm, state) => MacValue::cut(*algorithm, &state.finish()),
         }
     }
 

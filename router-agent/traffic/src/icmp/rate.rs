@@ -18,6 +18,9 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
+    /// Of a flow about which no error has come.
+    pub(crate) const FULL: Self = Self { too_big: Rate { left: None }, others: Rate { left: None } };
+
     /// Whether one more error of this kind may be passed on now; if so, it is counted.
     pub(crate) fn take(&mut self, kind: Kind, now: Instant) -> bool {
         match kind {

@@ -1,10 +1,16 @@
 //! The permission tables: what may come in or pass through, by destination and SPI; what may go out, by flow.
 //!
+//! Permissions at a router or receiver are made to be many: up to a million take at most 512 octets each, with window and MAC state
+//! (`entries.rs`).
+//!
 //! A table is owned by one processor; nobody else sees it. Every table has a cap, and a full one refuses new
 //! entries: none makes room for another (INV-12). Of an association that goes, its end is remembered (`ended.rs`).
 
 pub(crate) mod carried;
+mod due;
 mod ended;
+mod entries;
+mod entry;
 pub mod inbound;
 pub mod outbound;
 

@@ -4,8 +4,10 @@
 //! for packets that would come so far as things stand; then each is judged in its turn as it would be by itself, against a table that
 //! those before it have changed: two packets of one number, or two that go past what is left of the volume together, have the verdicts
 //! that they have one after the other. At worst a MAC was computed that nobody asks for.
+//!
+//! Their permissions are looked up ahead, too, and all fetched from memory at the same time. That is a hint and no more: whoever uses it looks
+//! whether what lies there is the permission that the packet names.
 
-use std::array::from_fn;
 use std::sync::Arc;
 
 use smoltcp::time::Instant;
@@ -15,16 +17,16 @@ use crate::ah::{BATCH, InsertError, Number, Question};
 use crate::algorithm::IcvKey;
 use crate::checks::Checks;
 use crate::flow::Flow;
-use crate::packet::IpPacket;
+use crate::packet::{IpPacket, Malformed};
 use crate::processor::{Arrival, PacketProcessor, Verdict};
-use crate::reason::DropReason;
 use crate::replay::{Numbering, Replay, Window};
+use crate::table::inbound::{Key, Place};
 
 /// With fewer packets there is nothing to be gained.
 const WORTHWHILE: usize = 4;
 
-/// A packet, or why it is none; `None` behind the last.
-type Parsed<'a> = Option<Result<IpPacket<'a>, DropReason>>;
+/// A packet, or why it is none.
+type Parsed<'a> = Result<IpPacket<'a>, Malformed>;
 
 impl Verifier {
     /// Judges at most [`BATCH`] packets.
@@ -35,32 +37,30 @@ impl Verifier {
             }
             return;
         }
-        let mut parsed: [Parsed<'_>; BATCH] = [const { None }; BATCH];
-        for (place, arrival) in parsed.iter_mut().zip(packets) {
-            *place = Some(IpPacket::parse(arrival.bytes).map_err(DropReason::from));
-        }
-        let mut answers = [None; BATCH];
-        self.foresee(&parsed, now, &mut answers);
+        let parsed: heapless::Vec<Parsed<'_>, BATCH> = packets.iter().take(BATCH).map(|arrival| IpPacket::parse(arrival.bytes)).collect();
+        let (mut places, mut answers) = ([None; BATCH], [None; BATCH]);
+        let keys: heapless::Vec<Option<Key>, BATCH> = parsed.iter().map(|packet| packet.as_ref().ok().and_then(claimed)).collect();
+        self.table.locate(&keys, &mut places);
+        self.foresee(&parsed, &places, now, &mut answers);
         let checks = Arc::clone(&self.checks.0);
-        for (at, ((packet, arrival), answer)) in parsed.into_iter().flatten().zip(packets).zip(answers).enumerate() {
+        for (at, ((packet, arrival), (answer, place))) in parsed.iter().zip(packets).zip(answers.into_iter().zip(places)).enumerate() {
             let foreseen = Foreseen { checks: &*checks, answer };
-            give(at, self.decide(arrival.bytes, packet, &foreseen, now));
+            give(at, self.decide(arrival.bytes, packet.as_ref().map_err(|malformed| (*malformed).into()), place, &foreseen, now));
         }
     }
 
     /// Answers what can be answered ahead.
-    fn foresee(&self, packets: &[Parsed<'_>; BATCH], now: Instant, answers: &mut [Option<bool>; BATCH]) {
-        let questions: [Option<Question<'_>>; BATCH] = from_fn(|at| match packets.get(at) {
-            Some(Some(Ok(packet))) => self.question(packet, now),
-            _ => None,
-        });
+    fn foresee(&self, packets: &[Parsed<'_>], places: &[Option<Place>; BATCH], now: Instant, answers: &mut [Option<bool>; BATCH]) {
+        let packets = packets.iter().zip(places);
+        let questions: heapless::Vec<Option<Question<'_>>, BATCH> =
+            packets.map(|(packet, place)| packet.as_ref().ok().and_then(|packet| self.question(packet, *place, now))).collect();
         self.checks.icvs_match(&questions, answers);
     }
 
     /// Whether the packet's MAC would be looked at if its turn were now.
-    fn question<'a>(&'a self, packet: &'a IpPacket<'_>, now: Instant) -> Option<Question<'a>> {
+    fn question<'a>(&'a self, packet: &'a IpPacket<'_>, place: Option<Place>, now: Instant) -> Option<Question<'a>> {
         let (flow, ah) = (packet.flow()?, packet.ah()?);
-        let entry = self.table.get((flow.destination, ah.spi()))?;
+        let entry = self.table.get_at(place, (flow.destination, ah.spi()))?;
         let (association, checks) = (&entry.association, &*self.checks.0);
         // Signatures have a budget, which is spent in turn.
         let is_mac = matches!(association.key(), IcvKey::Mac(_)) && association.window().numbering() == Numbering::Short;
@@ -71,6 +71,11 @@ impl Verifier {
         check_reach(entry, packet, number, checks).ok()?;
         Some(Question { packet, key: association.key(), high: None })
     }
+}
+
+/// Destination and SPI of a packet with AH.
+fn claimed(packet: &IpPacket<'_>) -> Option<Key> {
+    Some((packet.final_destination(), packet.ah()?.spi()))
 }
 
 /// The checks for one packet, of which the answer to one is known.

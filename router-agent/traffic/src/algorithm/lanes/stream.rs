@@ -45,7 +45,7 @@ impl<const WORDS: usize> Stream<WORDS> {
     }
 
     /// The HMAC (RFC 2104 §2).
-    pub(in crate::algorithm) fn finish(mut self) -> [u32; WORDS] {
+    pub(in crate::algorithm) fn finish(&mut self) -> [u32; WORDS] {
         self.end();
         let inner = std::mem::replace(&mut self.state, self.outer);
         self.open.as_chunks_mut::<4>().0.iter_mut().zip(inner).for_each(|(place, word)| *place = word.to_be_bytes());
