@@ -2,7 +2,8 @@
 //!
 //! The machine asks for the next way only; how packets and Queries get there is the host's matter. Nothing oscillates: no session
 //! takes a way twice, changes more than [`SenderConfig::path_changes`](super::SenderConfig) times, or leaves a live way on which it
-//! was permitted within two refresh periods.
+//! was permitted within two refresh periods. One thing goes beyond both limits, and so happens once at most after them: from a way
+//! that is dead, with no other left, a session goes back to the routed path, whatever was wrong there.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -116,12 +117,12 @@ impl Sender {
             _ => true,
         };
         // What is dead for certain does not get better by staying.
-        let settled = settled || self.ways.iter().any(|way| way.path == course.path && !way.live);
-        if course.changes >= self.config.path_changes || !settled {
-            return None;
-        }
+        let is_dead = self.ways.iter().any(|way| way.path == course.path && !way.live);
         let usable = self.ways.iter().filter(|way| way.takes(flow)).map(|way| way.path);
-        usable.chain([PathId::ROUTED]).find(|path| course.is_new(*path))
+        let may_change = course.changes < self.config.path_changes && (settled || is_dead);
+        let next = usable.chain([PathId::ROUTED]).find(|path| may_change && course.is_new(*path));
+        // On a dead way nothing arrives for certain.
+        next.or_else(|| is_dead.then_some(PathId::ROUTED))
     }
 
     /// The flow takes another way: its packets wait until the nodes there know of it (FS-15).

@@ -181,6 +181,29 @@ fn a_notice_that_state_is_missing_makes_the_sender_ask_at_once() {
 }
 
 #[test]
+fn a_query_that_meets_old_state_on_its_way_is_repeated_when_a_second_is_over() {
+    // FS-34 in S2: a router that the flow comes back to still has state of it, but nobody behind it knows that router any more. What it
+    // says brings the next Query forward, and is neither a try nor an answer.
+    for code in [NotifyCode::RouteChanged, NotifyCode::NoState] {
+        let mut world = World::new(1);
+        world.stable = false;
+        world.down.insert(2);
+        world.want();
+        world.run(LATENCY * 2);
+        let session = world.session();
+        for _ in 0..3 {
+            world.tell(SENDER, gist::api::Indication::Received(notice_from(1, session, flow(), code)));
+            world.settle();
+        }
+        assert_eq!((world.sender_state().as_str(), world.sent(SENDER, MessageKind::Query).len()), ("Wait P", 1));
+        world.down.clear();
+        world.run(Duration::from_millis(1200));
+        world.took(SENDER, &["FS-13", "FS-34"]);
+        assert_eq!((world.sender_state().as_str(), world.sent(SENDER, MessageKind::Query).len()), ("Permitted", 2));
+    }
+}
+
+#[test]
 fn a_restarted_sender_takes_its_flow_over_under_a_new_session() {
     // FR-50, FN-71, INV-17.
     let mut world = World::granted(2);

@@ -115,6 +115,14 @@ fn last_way_dies(node: &mut Node) {
     });
 }
 
+/// It was dead, lives again, and no other is left.
+fn last_way_is_back(node: &mut Node) {
+    node.host(|sender, now| {
+        sender.set_ways(vec![way(2)]);
+        sender.way_is_dead(PathId(2), now);
+    });
+}
+
 /// The host sleeps, and none of its clocks is looked at meanwhile.
 fn sleeps(node: &mut Node) {
     node.now += seconds(40);
@@ -444,8 +452,9 @@ pub(super) fn a_way_that_dies() {
     for (name, node) in [("moved", &waiting), ("moved, second try", &again), ("nothing was granted", &anew)] {
         book.case(&format!("FS-36 | WaitP, {name}"), node, way_dies);
         book.case(&format!("FS-36 | WaitP, {name}, a repetition is due"), &due(node), way_dies);
-        // The routed path has been left already.
-        book.case(&format!("FS-36 | WaitP, {name}, no way is left"), node, last_way_dies);
+        // The routed path has been left already: it is gone back to all the same.
+        book.case(&format!("FS-36 | WaitP, {name}, no other way is left"), node, last_way_dies);
+        book.case(&format!("FS-36 | WaitP, {name}, no way is left"), node, last_way_is_back);
     }
     let granted_there = waiting.after(|node| {
         let grant = refreshed(grant(node));
@@ -456,7 +465,8 @@ pub(super) fn a_way_that_dies() {
     let nodes = [("nothing is asked", &granted_there), ("a Query is open", &granted_there.after(want)), ("repairing", &repairing)];
     for (name, node) in nodes {
         book.case(&format!("FS-36 | Permitted, {name}"), node, way_dies);
-        book.case(&format!("FS-36 | Permitted, {name}, no way is left"), node, last_way_dies);
+        book.case(&format!("FS-36 | Permitted, {name}, no other way is left"), node, last_way_dies);
+        book.case(&format!("FS-36 | Permitted, {name}, no way is left"), node, last_way_is_back);
     }
     book.close();
 }
@@ -554,6 +564,11 @@ pub(super) fn repairs_and_what_ends_them() {
     let recent = |node: &Node| node.after(|node| node.now += Duration::from_millis(300));
     book.case("FS-34 | route changed, last Query long ago", &granted(), |node| node.network(NetworkEvent::PeerChanged));
     book.case("FS-34 | route changed, just asked", &recent(&asking_by_wish()), |node| node.network(NetworkEvent::PeerChanged));
+    for (name, node) in [("WaitP, just asked", asking()), ("WaitP, second try", asking_again()), ("WaitP, moved", moved())] {
+        let node = recent(&node);
+        book.case(&format!("FS-34 | route changed, {name}"), &node, |node| node.network(NetworkEvent::PeerChanged));
+        book.case(&format!("FS-34 | {name}, a router has no state"), &node, |node| hears_notice(node, NotifyCode::NoState));
+    }
     book.case("FS-34 | first hop lost, last Query long ago", &granted(), |node| node.network(NetworkEvent::AssociationLost));
     book.case("FS-34 | first hop lost, just asked", &recent(&asking_by_wish()), |node| node.network(NetworkEvent::AssociationLost));
     let repairing = granted().after(|node| {
