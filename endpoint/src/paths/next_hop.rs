@@ -14,6 +14,9 @@ use super::{LEAST_IPV4, LEAST_IPV6, Look, Path, Strategy};
 
 /// How often a neighbour is asked whether it is there: a dead one is known after this and the kernel's three questions, 6 s in all.
 const ASK: Duration = Duration::from_secs(3);
+/// After so long a neighbour that was asked does not answer: the kernel's three questions, and a second. What it says by itself, such as
+/// questions of its own, is no answer, though the kernel forgets over it that it has given up on it.
+const NO_ANSWER: Duration = Duration::from_secs(4);
 
 /// A way by a neighbour, or simply by a link.
 pub(super) struct ByNextHop {
@@ -28,8 +31,26 @@ pub(super) struct ByNextHop {
     least: u32,
     mtu: Option<u32>,
     asked_at: Option<Instant>,
-    /// The last verdict; it stands while the neighbour is being asked.
+    verdict: Verdict,
+}
+
+/// What is taken for true of a neighbour; it stands while that is being asked.
+#[derive(Debug, Default)]
+struct Verdict {
     live: bool,
+    doubtful_since: Option<Instant>,
+}
+
+impl Verdict {
+    fn take(&mut self, found: Finding, now: Instant) -> bool {
+        self.doubtful_since = (found == Finding::Doubtful).then(|| self.doubtful_since.unwrap_or(now));
+        self.live = match found {
+            Finding::Answers => true,
+            Finding::Doubtful => self.live && self.doubtful_since.is_none_or(|since| now.saturating_duration_since(since) < NO_ANSWER),
+            Finding::Gone => false,
+        };
+        self.live
+    }
 }
 
 impl ByNextHop {
@@ -52,7 +73,7 @@ impl ByNextHop {
             least: if is_ipv6 { LEAST_IPV6.saturating_add(room.ipv6) } else { LEAST_IPV4.saturating_add(room.ipv4) },
             mtu: None,
             asked_at: None,
-            live: false,
+            verdict: Verdict::default(),
         })
     }
 
@@ -71,11 +92,7 @@ impl ByNextHop {
             self.asked_at = Some(now);
             self.neighbours.ask(link, via)?;
         }
-        Ok(match found {
-            Finding::Answers => true,
-            Finding::Doubtful => self.live,
-            Finding::Gone => false,
-        })
+        Ok(self.verdict.take(found, now))
     }
 }
 
@@ -98,11 +115,12 @@ impl ByNextHop {
 
 impl Strategy for ByNextHop {
     fn look(&mut self, _: &mut Host, _: bool, now: Instant) -> Look {
-        self.live = self.find(now).unwrap_or_else(|error| {
+        let live = self.find(now).unwrap_or_else(|error| {
             tracing::debug!(interface = self.interface, %error, "nobody knows whether the next hop lives");
             false
         });
-        Look { live: self.live, is_lost: false, distance: None }
+        self.verdict.live = live;
+        Look { live, is_lost: false, distance: None }
     }
 
     fn set_up(&mut self) -> Result<(), String> {
@@ -121,5 +139,24 @@ impl Strategy for ByNextHop {
 
     fn narrow(&mut self, destination: Ipv6Addr, mtu: u32) -> Result<(), String> {
         self.hops.narrow(self.path, destination, mtu).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FS-36: a next hop that is heard, so that the kernel has doubts again as soon as it has given up, and answers nobody.
+    #[test]
+    fn a_next_hop_that_asks_and_does_not_answer_is_dead_after_four_seconds_and_lives_with_its_first_answer() {
+        let mut verdict = Verdict::default();
+        let mut at = |millis, found| verdict.take(found, Instant::ZERO + Duration::from_millis(millis));
+        assert!(!at(0, Finding::Doubtful), "nobody has answered yet");
+        assert!(at(500, Finding::Answers));
+        let live: Vec<bool> = (2..=10).map(|half| at(half * 500, Finding::Doubtful)).collect();
+        assert_eq!(live, [[true; 8].as_slice(), &[false]].concat());
+        assert!(!at(5500, Finding::Doubtful) && !at(6000, Finding::Gone) && !at(6500, Finding::Doubtful));
+        assert!(at(7000, Finding::Answers) && at(7500, Finding::Doubtful));
+        assert!(!at(8000, Finding::Gone));
     }
 }
