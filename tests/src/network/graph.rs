@@ -15,12 +15,19 @@ pub struct Addresses {
     pub router1: [IpAddr; 2],
     /// The second router's, towards the first one and on the receiver's link.
     pub router2: [IpAddr; 2],
-    /// The third router's, on the sender's second uplink and towards the receiver.
-    pub spare: [IpAddr; 2],
-    /// The sender's on its second uplink.
-    pub sender_spare: IpAddr,
-    /// The receiver's on its second link.
-    pub receiver_spare: IpAddr,
+    /// Those beside: of the sender's second and third uplink.
+    pub beside: [Beside; 2],
+}
+
+/// The addresses of another uplink of the sender, over a router of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// The router's, on the uplink and towards the receiver.
+    pub router: [IpAddr; 2],
+    /// The sender's on it.
+    pub sender: IpAddr,
+    /// The receiver's on its link to that router.
+    pub receiver: IpAddr,
 }
 
 impl Addresses {
@@ -29,10 +36,16 @@ impl Addresses {
         Self {
             router1: [address(family, 20, 254), address(family, 22, 1)],
             router2: [address(family, 22, 2), address(family, 21, 254)],
-            spare: [address(family, 23, 254), address(family, 24, 254)],
-            sender_spare: address(family, 23, 1),
-            receiver_spare: address(family, 24, 4),
+            beside: [beside(family, [23, 24]), beside(family, [25, 26])],
         }
+    }
+}
+
+const fn beside(family: Family, [left, right]: [u8; 2]) -> Beside {
+    Beside {
+        router: [address(family, left, 254), address(family, right, 254)],
+        sender: address(family, left, 1),
+        receiver: address(family, right, 4),
     }
 }
 
@@ -60,14 +73,14 @@ pub const ROUTER2_LEFT_LINK: &str = "q0";
 pub const ROUTER2_RIGHT_LINK: &str = "q1";
 /// Interface of the receiver.
 pub const RECEIVER_LINK: &str = "d0";
-/// Interface of the sender's second uplink.
-pub const SENDER_SPARE_LINK: &str = "s1";
-/// Interface of the third router towards the sender.
-pub const SPARE_LEFT_LINK: &str = "t0";
-/// Interface of the third router towards the receiver.
-pub const SPARE_RIGHT_LINK: &str = "t1";
-/// Interface of the receiver towards the third router.
-pub const RECEIVER_SPARE_LINK: &str = "d1";
+/// Interfaces of the sender's second and third uplink.
+pub const SENDER_SPARE_LINKS: [&str; 2] = ["s1", "s2"];
+/// Interfaces of the third and fourth router towards the sender.
+pub const SPARE_LEFT_LINKS: [&str; 2] = ["t0", "u0"];
+/// Interfaces of the third and fourth router towards the receiver.
+pub const SPARE_RIGHT_LINKS: [&str; 2] = ["t1", "u1"];
+/// Interfaces of the receiver towards the third and fourth router.
+pub const RECEIVER_SPARE_LINKS: [&str; 2] = ["d1", "d2"];
 /// Interface in the middle of a link, towards the sender.
 pub const MIDDLE_LEFT: &str = "m0";
 /// Interface in the middle of a link, towards the receiver.
@@ -81,10 +94,23 @@ pub enum Place {
     BetweenRouters,
     /// The same, and the sender has a second uplink, over a third router to a second link of the receiver.
     BesideSpare,
+    /// The same, and a third uplink, over a fourth router.
+    BesideSpares,
     /// The receiver's link.
     LastLink,
     /// Each of the three links.
     EveryLink,
+}
+
+impl Place {
+    /// How many uplinks the sender has besides the routed one.
+    pub const fn spares(self) -> usize {
+        match self {
+            Self::BesideSpare => 1,
+            Self::BesideSpares => 2,
+            Self::BetweenRouters | Self::LastLink | Self::EveryLink => 0,
+        }
+    }
 }
 
 /// Four hosts in a row, and a namespace in the middle of one link. What comes to one side of that does not leave on the other
@@ -99,8 +125,8 @@ pub struct TwoRouters {
     pub router2: Namespace,
     /// Where packets go to.
     pub receiver: Namespace,
-    /// A third router between the same ends, which no route leads over.
-    pub spare: Option<Namespace>,
+    /// A third router between the same ends, and a fourth, which no route leads over.
+    pub spares: Vec<Namespace>,
     /// The middle of the link at `place`, or of that between the routers. It has no address.
     pub middle: Namespace,
     /// The middles of the sender's and the receiver's link, where somebody sits on every link.
@@ -120,7 +146,7 @@ impl TwoRouters {
             receiver: Namespace::create("receiver")?,
             middle: Namespace::create("middle")?,
             outer: outer.transpose()?,
-            spare: None,
+            spares: Vec::new(),
             place,
         };
         for middle in network.outer.iter().flatten().chain([&network.middle]) {
@@ -152,45 +178,49 @@ impl TwoRouters {
         link::add_default_route(router1, left2)?;
         link::add_default_route(router2, right1)?;
         link::add_default_route(receiver, right2)?;
-        if place == Place::BesideSpare {
-            network.add_spare(family)?;
+        for number in 0..place.spares() {
+            network.add_spare(family, number)?;
         }
         Ok(network)
     }
 
-    /// Gives the sender its second uplink. Routes to the ends' addresses are
-    /// as before; only the third router has its own, and nobody minds by which link a source address comes in.
-    fn add_spare(&mut self, family: Family) -> io::Result<()> {
-        let spare = Namespace::create("router3")?;
+    /// Gives the sender another uplink, its second if `number` is 0. Routes to the ends' addresses are
+    /// as before; only the router on it has its own, and nobody minds by which link a source address comes in.
+    fn add_spare(&mut self, family: Family, number: usize) -> io::Result<()> {
+        let none = || io::Error::other("no such uplink");
+        let name = |names: [&'static str; 2]| names.get(number).copied().ok_or_else(none);
+        let spare = Namespace::create(name(["router3", "router4"])?)?;
         for host in [&self.sender, &spare, &self.receiver] {
             host.write_setting("net/ipv4/conf/all/rp_filter", "0")?;
             host.write_setting("net/ipv4/conf/default/rp_filter", "0")?;
         }
         self.receiver.write_setting(&format!("net/ipv4/conf/{RECEIVER_LINK}/rp_filter"), "0")?;
         forward(&spare, family)?;
-        let Addresses { spare: [left, right], sender_spare, receiver_spare, .. } = Addresses::of(family);
+        let addresses = Addresses::of(family).beside;
+        let Beside { router: [left, right], sender: at_sender, receiver: at_receiver } = *addresses.get(number).ok_or_else(none)?;
         let prefix = prefix(family);
         let Self { sender, receiver, .. } = &*self;
         link::join(
-            End { host: sender, interface: SENDER_SPARE_LINK, addresses: &[(sender_spare, prefix)] },
-            End { host: &spare, interface: SPARE_LEFT_LINK, addresses: &[(left, prefix)] },
+            End { host: sender, interface: name(SENDER_SPARE_LINKS)?, addresses: &[(at_sender, prefix)] },
+            End { host: &spare, interface: name(SPARE_LEFT_LINKS)?, addresses: &[(left, prefix)] },
             MTU,
         )?;
         link::join(
-            End { host: &spare, interface: SPARE_RIGHT_LINK, addresses: &[(right, prefix)] },
-            End { host: receiver, interface: RECEIVER_SPARE_LINK, addresses: &[(receiver_spare, prefix)] },
+            End { host: &spare, interface: name(SPARE_RIGHT_LINKS)?, addresses: &[(right, prefix)] },
+            End { host: receiver, interface: name(RECEIVER_SPARE_LINKS)?, addresses: &[(at_receiver, prefix)] },
             MTU,
         )?;
-        link::set_route(&spare, (address(family, 20, 0), prefix), sender_spare)?;
-        link::set_route(&spare, (address(family, 21, 0), prefix), receiver_spare)?;
-        self.spare = Some(spare);
+        link::set_route(&spare, (address(family, 20, 0), prefix), at_sender)?;
+        link::set_route(&spare, (address(family, 21, 0), prefix), at_receiver)?;
+        self.spares.push(spare);
         Ok(())
     }
 
     /// Joins two hosts, through the middle if somebody sits on this link.
     fn join(&self, link: Link, left: End<'_>, right: End<'_>) -> io::Result<()> {
         let middle = match (self.place, link) {
-            (Place::BetweenRouters | Place::BesideSpare | Place::EveryLink, Link::Middle) | (Place::LastLink, Link::Last) => &self.middle,
+            (Place::BetweenRouters | Place::BesideSpare | Place::BesideSpares | Place::EveryLink, Link::Middle)
+            | (Place::LastLink, Link::Last) => &self.middle,
             (Place::EveryLink, Link::First | Link::Last) => {
                 let Some([first, last]) = &self.outer else { return Err(io::Error::other("nobody is in the middle of this link")) };
                 if link == Link::First { first } else { last }

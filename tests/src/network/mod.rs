@@ -10,6 +10,7 @@ pub mod link;
 pub mod namespace;
 pub mod overlay;
 pub mod relay;
+pub mod silence;
 pub mod topology;
 
 pub(crate) mod sys;

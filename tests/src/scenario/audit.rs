@@ -229,12 +229,13 @@ struct Held {
 /// What the figure of the octets that got through is called.
 pub(super) const THROUGH: &str = "octets that got through";
 /// What captures may be called.
-const CAPTURES: [&str; 11] = [
+const CAPTURES: [&str; 12] = [
     "sender-link",
     "middle-left",
     "middle-right",
     "behind-router2",
     "second-uplink",
+    "third-uplink",
     "behind-router2a",
     "behind-router2b",
     "relay1-link",

@@ -4,6 +4,7 @@
 mod attacker;
 pub mod audit;
 mod chance;
+mod dying;
 mod ending;
 mod figure_4;
 mod flow;
@@ -73,7 +74,7 @@ pub static FORKED: [forked::Scenario; 4] = [reroute::SEEN, reroute::UNSEEN, rero
 pub static OVERLAID: [overlay::Scenario; 2] = [relaying::SCENARIO, swallowed::SCENARIO];
 
 /// The scenarios in a row.
-pub static SCENARIOS: [Scenario; 32] = [
+pub static SCENARIOS: [Scenario; 33] = [
     figure_4::SCENARIO,
     substitution::SCENARIO,
     substitution::UPSTREAM,
@@ -82,6 +83,7 @@ pub static SCENARIOS: [Scenario; 32] = [
     losing::NTH,
     spare::DATA,
     spare::ALL,
+    dying::SCENARIO,
     stalled::SCENARIO,
     losing::BELOW,
     losing::ABOVE,

@@ -21,7 +21,7 @@ use crate::demo::line::Dropped;
 use crate::demo::trial::source_port;
 use crate::network::capture::{Capture, Frame};
 use crate::network::frame::{self, Seen};
-use crate::network::graph::{self, Addresses, Place, TwoRouters};
+use crate::network::graph::{self, Addresses, Beside, Place, TwoRouters};
 use crate::network::link;
 use crate::network::namespace::Namespace;
 use crate::network::relay::Relay;
@@ -48,6 +48,11 @@ pub(super) const BEHIND: &str = "behind-router2";
 
 /// The nodes in the order of the path.
 pub(super) const NODES: [&str; 4] = ["sender", "router1", "router2", "receiver"];
+
+/// The routers on the sender's other uplinks.
+const SPARES: [&str; 2] = ["router3", "router4"];
+/// These uplinks, and the captures on them.
+pub(super) const UPLINKS: [&str; 2] = ["second-uplink", "third-uplink"];
 
 /// What a scenario needs.
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +90,8 @@ pub(super) struct Site {
     pub(super) relay: Relay,
     /// On the sender's and the receiver's link, where somebody sits on every link.
     outer: Option<[Relay; 2]>,
-    /// On the third router's side of the sender's second uplink.
-    spare: Option<Capture>,
+    /// On the other routers' side of the sender's second and third uplink.
+    spares: Vec<Capture>,
     daemons: Mutex<Vec<Daemon>>,
     /// Removes the directory, last of all.
     remainder: Option<Remainder>,
@@ -116,15 +121,13 @@ impl Site {
             Ok::<_, io::Error>([start(first)?, start(last)?])
         });
         let outer = outer.transpose()?;
-        let spare = hosts.spare.as_ref().map(|spare| capture(spare, graph::SPARE_LEFT_LINK)).transpose()?;
+        let links = graph::SPARE_LEFT_LINKS;
+        let spares = hosts.spares.iter().zip(links).map(|(spare, link)| capture(spare, link)).collect::<io::Result<_>>()?;
         let (refresh, daemons) = (terms.refresh, Mutex::default());
-        let site = Self { directory, clock, family, plan, refresh, hosts, first, middle, last, relay, outer, spare, daemons, remainder };
-        for name in ["router1", "router2", "router3", "receiver", "sender"] {
-            let honest = match name {
-                "router3" if site.hosts.spare.is_none() => continue,
-                "router1" | "router2" | "router3" => Program::Router,
-                _ => Program::Host,
-            };
+        let site = Self { directory, clock, family, plan, refresh, hosts, first, middle, last, relay, outer, spares, daemons, remainder };
+        let routers = ["router1", "router2"].into_iter().chain(SPARES.into_iter().take(terms.place.spares()));
+        for name in routers.chain(["receiver", "sender"]) {
+            let honest = if name.starts_with("router") { Program::Router } else { Program::Host };
             let program = terms.rogue.filter(|(rogue, _)| *rogue == name).map_or(honest, |(_, program)| program);
             site.start(program, name)?;
         }
@@ -163,7 +166,12 @@ impl Site {
 
     /// The capture on the sender's second uplink.
     pub(super) fn spare(&self) -> io::Result<&Capture> {
-        self.spare.as_ref().ok_or_else(|| io::Error::other("the sender has no second uplink"))
+        self.spares.first().ok_or_else(|| io::Error::other("the sender has no second uplink"))
+    }
+
+    /// That on its third.
+    pub(super) fn second_spare(&self) -> io::Result<&Capture> {
+        self.spares.get(1).ok_or_else(|| io::Error::other("the sender has no third uplink"))
     }
 
     fn host(&self, name: &str) -> io::Result<&Namespace> {
@@ -171,8 +179,11 @@ impl Site {
             "sender" => &self.hosts.sender,
             "router1" => &self.hosts.router1,
             "router2" => &self.hosts.router2,
-            "router3" => self.hosts.spare.as_ref().ok_or_else(|| io::Error::other("there is no third router"))?,
-            _ => &self.hosts.receiver,
+            "receiver" => &self.hosts.receiver,
+            _ => {
+                let found = SPARES.into_iter().zip(&self.hosts.spares).find(|(spare, _)| *spare == name);
+                found.ok_or_else(|| io::Error::other(format!("there is no {name}")))?.1
+            }
         })
     }
 
@@ -300,7 +311,9 @@ impl Site {
     /// The Ethernet header of a frame from the middle towards the receiver: who sent it shows in captures.
     pub(super) fn frame_header(&self) -> io::Result<[u8; 14]> {
         let (host, interface) = match self.hosts.place {
-            Place::BetweenRouters | Place::BesideSpare | Place::EveryLink => (&self.hosts.router2, graph::ROUTER2_LEFT_LINK),
+            Place::BetweenRouters | Place::BesideSpare | Place::BesideSpares | Place::EveryLink => {
+                (&self.hosts.router2, graph::ROUTER2_LEFT_LINK)
+            }
             Place::LastLink => (&self.hosts.receiver, graph::RECEIVER_LINK),
         };
         let (_, destination) = link::identify(host, interface)?;
@@ -333,9 +346,9 @@ impl Site {
             capture.end();
             capture.write(&directory.join(format!("{name}.pcap")))?;
         }
-        if let Some(capture) = &mut self.spare {
+        for (capture, name) in self.spares.iter_mut().zip(UPLINKS) {
             capture.end();
-            capture.write(&directory.join("second-uplink.pcap"))?;
+            capture.write(&directory.join(format!("{name}.pcap")))?;
         }
         for name in NODES {
             std::fs::copy(self.directory.join(format!("{name}.log")), directory.join(format!("{name}.log")))?;
@@ -360,7 +373,7 @@ impl Site {
 
     /// Frames that captures could not keep, or the relay could not carry.
     pub(super) fn lost_frames(&self) -> u64 {
-        let captures = [&self.first, &self.last].into_iter().chain(&self.middle).chain(&self.spare);
+        let captures = [&self.first, &self.last].into_iter().chain(&self.middle).chain(&self.spares);
         let relays = self.outer.iter().flatten().chain([&self.relay]);
         captures.map(|capture| u64::from(capture.lost())).sum::<u64>() + relays.map(Relay::failed).sum::<u64>()
     }
@@ -405,13 +418,14 @@ impl Drops {
 fn issue_certificates(directory: &Path, family: Family) -> io::Result<()> {
     let authority = Authority::create("pbs-lab authority")?;
     std::fs::write(directory.join("ca.crt"), authority.certificate())?;
-    let Addresses { router1, router2, spare, sender_spare, receiver_spare } = Addresses::of(family);
-    let nodes: [(&str, &[IpAddr]); 5] = [
-        ("sender", &[family.sender(), sender_spare]),
+    let Addresses { router1, router2, beside: [second, third] } = Addresses::of(family);
+    let nodes: [(&str, &[IpAddr]); 6] = [
+        ("sender", &[family.sender(), second.sender, third.sender]),
         ("router1", &router1),
         ("router2", &router2),
-        ("router3", &spare),
-        ("receiver", &[family.receiver(), receiver_spare]),
+        ("router3", &second.router),
+        ("router4", &third.router),
+        ("receiver", &[family.receiver(), second.receiver, third.receiver]),
     ];
     for (node, addresses) in nodes {
         // Both kinds of signatures cross the network.
@@ -422,9 +436,9 @@ fn issue_certificates(directory: &Path, family: Family) -> io::Result<()> {
 }
 
 fn write_configurations(directory: &Path, Terms { place, refresh, volume, reactions, .. }: Terms, family: Family) -> io::Result<()> {
-    let policy = Policy { family, routers: &["router1", "router2", "router3"], refresh, volume, reactions };
-    NODES.into_iter().chain(["router3"]).try_for_each(|name| {
-        let uplink = if place == Place::BesideSpare && name == "sender" { second_uplink(family) } else { String::new() };
+    let policy = Policy { family, routers: &["router1", "router2", "router3", "router4"], refresh, volume, reactions };
+    NODES.into_iter().chain(SPARES).try_for_each(|name| {
+        let uplink = if name == "sender" { uplinks(family, place.spares()) } else { String::new() };
         // Where messages are watched on every link, one that refuses is among them.
         let limit = if place == Place::EveryLink && name == "router2" { refusal() } else { String::new() };
         std::fs::write(directory.join(format!("{name}.toml")), policy.configuration(name) + &uplink + &limit)
@@ -435,9 +449,11 @@ fn refusal() -> String {
     format!("\n[[limit]]\ndestination_ports = \"{OTHER_PORT}\"\npermit = false\n")
 }
 
-fn second_uplink(family: Family) -> String {
-    let (interface, [via, _]) = (graph::SENDER_SPARE_LINK, Addresses::of(family).spare);
-    format!("\n[[path]]\nname = \"second-uplink\"\ninterface = \"{interface}\"\nvia = \"{via}\"\n")
+fn uplinks(family: Family, spares: usize) -> String {
+    let entry = |((name, interface), Beside { router: [via, _], .. })| {
+        format!("\n[[path]]\nname = \"{name}\"\ninterface = \"{interface}\"\nvia = \"{via}\"\n")
+    };
+    UPLINKS.into_iter().zip(graph::SENDER_SPARE_LINKS).zip(Addresses::of(family).beside).take(spares).map(entry).collect()
 }
 
 impl Stage for Site {
@@ -454,7 +470,7 @@ impl Stage for Site {
     }
 
     fn shown(&self) -> Vec<Shown> {
-        let spare = self.spare.iter().map(|capture| ("second-uplink", capture));
-        self.captures().into_iter().chain(spare).flat_map(|(name, capture)| capture.look(|frames| Shown::whole(name, frames))).collect()
+        let spares = UPLINKS.into_iter().zip(&self.spares);
+        self.captures().into_iter().chain(spares).flat_map(|(name, capture)| capture.look(|frames| Shown::whole(name, frames))).collect()
     }
 }

@@ -37,6 +37,8 @@ pub(super) const DATA: Scenario = Scenario {
 
 /// How long the nodes of a new path may take to learn of a flow: two handshakes of GIST with TLS, on a busy machine.
 const SET_UP: Duration = Duration::from_secs(3);
+/// How long a program cannot send because the kernel keeps its last packets for a next hop that is silent.
+const STUCK: Duration = Duration::from_secs(4);
 /// The routing tables of ways out, and who has made them (see the sample configuration of `pbs`).
 const TABLES: std::ops::RangeInclusive<u32> = 20_547..=20_553;
 const PROTOCOL: u8 = 81;
@@ -131,14 +133,23 @@ fn drop_data(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io:
 
 /// The flow's packets are on the second link, and at both ends there is a permission for them. Gives when the first one was there.
 pub(super) fn must_go_on(site: &Site, outcome: &mut Outcome, from: Duration) -> io::Result<Duration> {
+    must_go_on_over(site, outcome, (site.spare()?, "the second uplink"), from)
+}
+
+/// The same on a link, and what it is called.
+pub(super) fn must_go_on_over(site: &Site, outcome: &mut Outcome, (link, name): (&Capture, &str), from: Duration) -> io::Result<Duration> {
     let told = outcome.must_follow(site, "sender", "FS-05", from, SET_UP)?;
     std::thread::sleep(Duration::from_millis(500));
-    let first = site.spare()?.look(|frames| {
-        let mut of_flow = frames.iter().filter(|frame| frame.at >= from && super::site::of_flow(frame).is_some());
-        of_flow.next().map(|frame| frame.at)
-    });
+    let mut first = None;
+    site.await_story(STUCK, |_| {
+        first = link.look(|frames| {
+            let mut of_flow = frames.iter().filter(|frame| frame.at >= from && super::site::of_flow(frame).is_some());
+            of_flow.next().map(|frame| frame.at)
+        });
+        first
+    })?;
     outcome.check(
-        "the flow's packets leave by the second uplink",
+        format!("the flow's packets leave by {name}"),
         first.is_some(),
         first.map_or("none".to_owned(), |first| format!("the first {:.0} ms after the change", (first - from).as_secs_f64() * 1000.0)),
     );
@@ -154,19 +165,19 @@ fn millis(at: f64, from: Duration) -> u64 {
 }
 
 /// Packets of a flow to `port` that a link carried towards the receiver since `from`.
-fn packets(capture: &Capture, port: u16, from: Duration) -> usize {
+pub(super) fn packets(capture: &Capture, port: u16, from: Duration) -> usize {
     let is_of_flow = |ip: &[u8]| frame::read(ip).is_some_and(|seen| is_to(&seen, port));
     capture.look(|frames| frames.iter().filter(|frame| frame.at >= from && frame.ip().is_some_and(is_of_flow)).count())
 }
 
 /// Queries of GIST from the sender that a link carried since `from`.
-fn queries(capture: &Capture, from: Duration) -> usize {
+pub(super) fn queries(capture: &Capture, from: Duration) -> usize {
     let is_query = |ip: &[u8]| frame::read(ip).is_some_and(|seen| [SENDER, SENDER6].contains(&seen.source) && is_to(&seen, 270));
     capture.look(|frames| frames.iter().filter(|frame| frame.at >= from && frame.ip().is_some_and(is_query)).count())
 }
 
 /// Whether rules and routes of ways out stand in the sender's kernel.
-fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
+pub(super) fn must_stand(site: &Site, outcome: &mut Outcome, must: &str, wanted: bool) -> io::Result<()> {
     let standing = standing(&site.hosts.sender, site.family)?;
     let expected = if wanted { (1, 1) } else { (0, 0) };
     outcome.check(must, standing == expected, format!("{} rules, {} routes", standing.0, standing.1));

@@ -39,26 +39,26 @@ impl Site {
         process::laboratory_is(env!("CARGO_BIN_EXE_pbs-lab"));
         let (remainder, directory) = Remainder::temporary("pbs-ways").unwrap();
         let hosts = TwoRouters::build(Place::BesideSpare, family).unwrap();
-        let third = hosts.spare.as_ref().unwrap();
-        for (host, interface) in [(&hosts.sender, graph::SENDER_SPARE_LINK), (third, graph::SPARE_LEFT_LINK)] {
+        let third = &hosts.spares[0];
+        for (host, interface) in [(&hosts.sender, graph::SENDER_SPARE_LINKS[0]), (third, graph::SPARE_LEFT_LINKS[0])] {
             let set = || traffic::paths::set_mtu(nix::net::if_::if_nametoindex(interface)?, NARROW).map_err(std::io::Error::other);
             host.run(set).unwrap();
         }
-        let Addresses { router1, router2, spare, sender_spare, receiver_spare } = Addresses::of(family);
+        let Addresses { router1, router2, beside: [spare, _] } = Addresses::of(family);
         let [asks, grants] = flows(family, "tcp");
         // What comes back is a flow of its own, and moves by itself.
-        let [there, back] = [(graph::SENDER_SPARE_LINK, spare[0]), (graph::RECEIVER_SPARE_LINK, spare[1])]
+        let [there, back] = [(graph::SENDER_SPARE_LINKS[0], spare.router[0]), (graph::RECEIVER_SPARE_LINKS[0], spare.router[1])]
             .map(|(link, via)| format!("[[path]]\nname = \"spare\"\ninterface = \"{link}\"\nvia = \"{via}\"\n\n"));
         let nodes: [(&str, Vec<IpAddr>, String); 5] = [
-            ("sender", vec![family.sender(), sender_spare], asks + &there),
+            ("sender", vec![family.sender(), spare.sender], asks + &there),
             ("router1", router1.into(), String::new()),
             ("router2", router2.into(), String::new()),
-            ("router3", spare.into(), String::new()),
-            ("receiver", vec![family.receiver(), receiver_spare], grants + &back),
+            ("router3", spare.router.into(), String::new()),
+            ("receiver", vec![family.receiver(), spare.receiver], grants + &back),
         ];
         write(&directory, &nodes);
         let started = Instant::now();
-        let capture = Capture::start(third, graph::SPARE_LEFT_LINK, started).unwrap();
+        let capture = Capture::start(third, graph::SPARE_LEFT_LINKS[0], started).unwrap();
         let relay = Relay::start(&hosts.middle, graph::MIDDLE_LEFT, graph::MIDDLE_RIGHT).unwrap();
         let mut daemons = Vec::new();
         for (name, host) in [
