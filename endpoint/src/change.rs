@@ -81,7 +81,7 @@ pub(crate) fn carry_out(host: &mut Host, request: &Request, now: Instant) -> Res
     }
 }
 
-fn change(body: &Value) -> Result<Change, String> {
+pub(crate) fn change(body: &Value) -> Result<Change, String> {
     let number = |field: &str| match body.get(field) {
         None => Ok(None),
         Some(value) => value.as_u64().filter(|number| *number > 0).map(Some).ok_or(format!("{field} is not a number above 0")),

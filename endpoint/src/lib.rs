@@ -24,7 +24,7 @@ use daemon::config::{Gist, Identity};
 use daemon::drive::Around;
 use daemon::logging::Form;
 use daemon::protocol::Protocol;
-use daemon::source::ConfigError;
+use daemon::source::{ConfigError, Source};
 use daemon::start::Settings;
 use daemon::{control, outcomes};
 use serde_json::{Value, json};
@@ -138,6 +138,24 @@ impl Default for Parts {
     fn default() -> Self {
         Self { outbound_checks: Arc::new(Strict), inbound_checks: Arc::new(Strict), around: Arc::new(|core| core) }
     }
+}
+
+/// Reads and checks a configuration file, and does nothing with it; for whoever makes files up.
+///
+/// # Errors
+///
+/// What is wrong with it, and where.
+pub fn check_configuration(file: &Source) -> Result<(), ConfigError> {
+    config::parse(file).map(drop)
+}
+
+/// Reads what a request to change a permission asks for, and does nothing.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_change(request: &Value) -> Result<(), String> {
+    change::change(request).map(drop)
 }
 
 /// Runs the program with its command line.

@@ -179,7 +179,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
     parse(&Source::read(path)?)
 }
 
-fn parse(source: &Source) -> Result<Config, ConfigError> {
+pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     config::check_role(source, Role::Router, "pbs-router")?;
     let mut config: Config = source.parse()?;
     config::require_role(config.role, source, Role::Router)?;

@@ -19,7 +19,7 @@ use daemon::cli::{self, Common, Program};
 use daemon::config::{Gist, Identity};
 use daemon::drive::Around;
 use daemon::logging::Form;
-use daemon::source::ConfigError;
+use daemon::source::{ConfigError, Source};
 use daemon::start::Settings;
 use pbs_nslp::router::table::{self, Event, Guards, Outcome, State};
 use traffic::checks::{Checks, Strict};
@@ -53,6 +53,15 @@ impl Default for Parts {
     fn default() -> Self {
         Self { checks: Arc::new(Strict), table: table::step, install_rules: RouterRules::install_through, around: Arc::new(|core| core) }
     }
+}
+
+/// Reads and checks a configuration file, and does nothing with it; for whoever makes files up.
+///
+/// # Errors
+///
+/// What is wrong with it, and where.
+pub fn check_configuration(file: &Source) -> Result<(), ConfigError> {
+    config::parse(file).map(drop)
 }
 
 /// Runs the program with its command line.

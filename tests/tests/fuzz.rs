@@ -33,6 +33,10 @@ replayed! {
     ip_packets_with_ah_and_without: "ip-packet",
     packets_in_packets: "ip-tunnel",
     certificates_of_peers: "certificate",
+    configuration_files: "configuration",
+    lines_on_the_control_socket: "control-socket",
+    what_the_kernel_says: "netlink",
+    rows_of_packets_to_a_verifier: "verifier",
 }
 
 fn replay(name: &str) {
@@ -60,7 +64,9 @@ fn every_target_has_something_to_begin_with() {
 
 #[test]
 fn the_same_seed_makes_the_same_inputs() {
-    for layout in [Layout::Plain, Layout::Gist { at: 0 }, Layout::Pbs, Layout::Ip { at: 0 }, Layout::Text] {
+    for layout in
+        [Layout::Plain, Layout::Gist { at: 0 }, Layout::Pbs, Layout::Ip { at: 0 }, Layout::Text, Layout::Lines, Layout::Netlink { at: 0 }]
+    {
         let pool = [b"some octets to begin with".to_vec(), vec![0; 64]];
         let made = |seed| {
             let mut mutator = Mutator::new(layout, seed);

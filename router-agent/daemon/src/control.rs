@@ -4,6 +4,8 @@
 //! `{"ok": …}`, or `{"error": "…"}` for a refusal. A daemon carries out nothing that is meant for the other role; then the answer
 //! says `"misdirected": true` besides. The socket is a Unix socket that only its owner may open.
 
+mod words;
+
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -20,6 +22,8 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use traffic::rules::Role;
+
+pub use words::{Refused, read_answer, read_request, role_name};
 
 /// Longest request line in bytes.
 const REQUEST_LIMIT: u64 = 64 * 1024;
@@ -88,32 +92,6 @@ pub enum ControlError {
         /// What the daemon says.
         why: String,
     },
-}
-
-/// The name of a role in requests.
-pub const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Router => "router",
-        Role::Host => "host",
-    }
-}
-
-/// The command line that talks to daemons of a role.
-const fn program(role: Role) -> &'static str {
-    match role {
-        Role::Router => "pbs-router",
-        Role::Host => "pbs",
-    }
-}
-
-/// Refuses what is not meant for a daemon of this role: whoever confuses two sockets must not open the wrong node.
-fn check_role(body: &Value, own: Role) -> Result<(), String> {
-    let (name, program) = (role_name(own), program(own));
-    match body.get("role").and_then(Value::as_str) {
-        Some(asked) if asked == name => Ok(()),
-        Some(asked) => Err(format!("a {name} answers here, and the request is for a {asked}: nothing was done; use `{program}`")),
-        None => Err(format!("a {name} answers here, and the request does not say for which role it is: nothing was done")),
-    }
 }
 
 /// A request that waits for its answer.
@@ -265,11 +243,8 @@ async fn serve(stream: UnixStream, role: Role, requests: mpsc::Sender<Request>) 
     let mut line = String::new();
     let mut reader = BufReader::new(reader).take(REQUEST_LIMIT);
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
-    let answer = match serde_json::from_str(&line) {
+    let answer = match read_request(&line, role) {
         Ok(body) => {
-            if let Err(why) = check_role(&body, role) {
-                return finish(writer, &json!({ "error": why, "misdirected": true }).to_string()).await;
-            }
             let (request, answer) = Request::new(body);
             let answered = async {
                 match requests.send(request).await {
@@ -282,7 +257,7 @@ async fn serve(stream: UnixStream, role: Role, requests: mpsc::Sender<Request>) 
                 () = is_gone(&writer) => return Ok(()),
             }
         }
-        Err(error) => Err(format!("the request is not JSON: {error}")),
+        Err(refused) => return finish(writer, &refused.answer().to_string()).await,
     };
     // A table of many flows is long: the loop of the daemon, which runs on this thread, does not wait for it.
     let text = tokio::task::spawn_blocking(|| {
@@ -335,14 +310,7 @@ pub async fn ask_patiently(path: &Path, role: Role, body: &Value, patience: Dura
     let mut reader = BufReader::new(reader).take(ANSWER_LIMIT);
     let read = tokio::time::timeout(patience, reader.read_line(&mut line)).await;
     read.map_err(|_| wrong(format!("no answer within {} s", patience.as_secs())))?.map_err(socket)?;
-    let mut answer: Value = serde_json::from_str(&line).map_err(|error| wrong(format!("the answer is not JSON: {error}")))?;
-    if let Some(error) = answer.get("error").and_then(Value::as_str) {
-        if answer.get("misdirected") == Some(&Value::Bool(true)) {
-            return Err(ControlError::Misdirected { path: path.to_owned(), why: error.to_owned() });
-        }
-        return Err(ControlError::Refused(error.to_owned()));
-    }
-    answer.get_mut("ok").map(Value::take).ok_or_else(|| wrong("the answer has neither `ok` nor `error`".to_owned()))
+    read_answer(&line, path)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod common;
 pub mod counters;
 pub mod event;
 pub mod flow;
+pub mod heard;
 pub mod icmp;
 pub mod inserter;
 pub mod ledger;

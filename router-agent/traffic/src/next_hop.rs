@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use crate::heard::Heard;
 use crate::netlink::{Attribute, Errno, Malformed, Message, NetlinkError, Protocol, Socket, attributes};
 
 const NEW_ROUTE: u16 = 24;
@@ -61,6 +62,11 @@ impl NextHops {
             other => Ok(other?.flatten()),
         }
     }
+}
+
+/// See [`crate::heard`].
+pub(crate) fn hear(message: &Message<'_>) -> Result<Heard, Malformed> {
+    Ok(Heard::of(&read(message)?))
 }
 
 /// The way out that a reply names; none if it leads nowhere.

@@ -7,11 +7,13 @@
 //!
 //! What holds for each target: no panic; what is read can be written again, and is then read the same; what comes out is no longer than
 //! what went in allows; and of a node: what cannot be read moves nothing, is answered by one message at most, and leaves no timer that
-//! is due at once.
+//! is due at once; of a verifier: a row of packets has the verdicts that they have one by one, and nothing passes that nobody has sealed;
+//! and of configurations and requests: what is wrong is said with its line, in words no longer than the input allows.
 
 mod campaign;
 mod corpus;
 mod mutate;
+mod shapes;
 mod targets;
 
 pub use campaign::{Finding, Options, Outcome, run};

@@ -3,6 +3,7 @@
 
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, UdpPacket};
 
+use super::shapes;
 use crate::dice::Dice;
 
 /// How an input is made.
@@ -24,6 +25,13 @@ pub enum Layout {
     },
     /// A line of text.
     Text,
+    /// Lines of a configuration.
+    Lines,
+    /// A netlink message behind so many octets: attributes behind a header that counts its octets, and a fixed part.
+    Netlink {
+        /// Octets before it.
+        at: usize,
+    },
 }
 
 /// Longest input.
@@ -57,6 +65,14 @@ impl Mutator {
                 (Layout::Gist { at }, 0 | 1) => self.change_objects(&mut input, pool, at + GIST_HEADER, 4),
                 (Layout::Pbs, 0 | 1) => self.change_objects(&mut input, pool, OBJECT_HEADER, 1),
                 (Layout::Text, 0) => self.change_text(&mut input),
+                (Layout::Lines, 0 | 1) => {
+                    let other = self.pick(pool).to_vec();
+                    shapes::change_lines(&mut self.dice, &mut input, &other);
+                }
+                (Layout::Netlink { at }, 0 | 1) => {
+                    let other = self.pick(pool).to_vec();
+                    shapes::change_attributes(&mut self.dice, &mut input, &other, at);
+                }
                 _ => self.change_octets(&mut input, pool),
             }
         }
@@ -64,7 +80,8 @@ impl Mutator {
             match self.layout {
                 Layout::Gist { at } => count_words(&mut input, at),
                 Layout::Ip { at } => make_ip_true(input.get_mut(at..).unwrap_or_default()),
-                Layout::Plain | Layout::Pbs | Layout::Text => {}
+                Layout::Netlink { at } => shapes::count_message(&mut input, at),
+                Layout::Plain | Layout::Pbs | Layout::Text | Layout::Lines => {}
             }
         }
         input.truncate(LONGEST);

@@ -11,6 +11,7 @@
 //!
 //! A way whose link is down has no route, so that its packets go where routing leads.
 
+pub(crate) mod heard;
 mod neighbours;
 mod next_hop;
 mod packer;

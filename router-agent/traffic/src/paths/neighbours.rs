@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::netlink::{Batch, CREATE, NetlinkError, Protocol, Socket, attributes};
+use crate::netlink::{Batch, CREATE, Malformed, Message, NetlinkError, Protocol, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -58,21 +58,7 @@ impl Neighbours {
     ///
     /// The kernel does not say.
     pub fn link(&self, interface: &str) -> Result<Option<u32>, NetlinkError> {
-        let links = self.0.dump(
-            "list the links",
-            GET_LINK,
-            &[0; LINK_LEN],
-            |_| {},
-            |message| {
-                if message.kind != NEW_LINK {
-                    return Ok(None);
-                }
-                let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *message.fixed::<LINK_LEN>()?;
-                let name = attributes(message.after(LINK_LEN)?).find(INTERFACE_NAME)?.map(|name| name.text()).transpose()?;
-                let is_up = u32::from_ne_bytes([f0, f1, f2, f3]) & UP_AND_RUNNING == UP_AND_RUNNING;
-                Ok((name == Some(interface) && is_up).then(|| u32::from_ne_bytes([i0, i1, i2, i3])))
-            },
-        )?;
+        let links = self.0.dump("list the links", GET_LINK, &[0; LINK_LEN], |_| {}, |message| read_link(message, interface))?;
         Ok(links.first().copied())
     }
 
@@ -94,22 +80,7 @@ impl Neighbours {
 
     fn state(&self, link: u32, address: IpAddr) -> Result<Option<u16>, NetlinkError> {
         let fixed = fixed(address, 0, 0, 0);
-        let states = self.0.dump(
-            "list the neighbours",
-            GET_NEIGHBOUR,
-            &fixed,
-            |_| {},
-            |message| {
-                if message.kind != NEW_NEIGHBOUR {
-                    return Ok(None);
-                }
-                let [_, _, _, _, i0, i1, i2, i3, s0, s1, ..] = *message.fixed::<NEIGHBOUR_LEN>()?;
-                let destination = attributes(message.after(NEIGHBOUR_LEN)?).find(DESTINATION)?;
-                let is_it = u32::from_ne_bytes([i0, i1, i2, i3]) == link
-                    && destination.is_some_and(|destination| destination.value == octets(address));
-                Ok(is_it.then(|| u16::from_ne_bytes([s0, s1])))
-            },
-        )?;
+        let states = self.0.dump("list the neighbours", GET_NEIGHBOUR, &fixed, |_| {}, |message| read_neighbour(message, link, address))?;
         Ok(states.first().copied())
     }
 
@@ -131,6 +102,28 @@ impl Neighbours {
         });
         self.0.transact(batch)
     }
+}
+
+/// The index of a link, if the message is about the one of this name, and that is up.
+pub(super) fn read_link(message: &Message<'_>, interface: &str) -> Result<Option<u32>, Malformed> {
+    if message.kind != NEW_LINK {
+        return Ok(None);
+    }
+    let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *message.fixed::<LINK_LEN>()?;
+    let name = attributes(message.after(LINK_LEN)?).find(INTERFACE_NAME)?.map(|name| name.text()).transpose()?;
+    let is_up = u32::from_ne_bytes([f0, f1, f2, f3]) & UP_AND_RUNNING == UP_AND_RUNNING;
+    Ok((name == Some(interface) && is_up).then(|| u32::from_ne_bytes([i0, i1, i2, i3])))
+}
+
+/// The state of a neighbour, if the message is about this one.
+pub(super) fn read_neighbour(message: &Message<'_>, link: u32, address: IpAddr) -> Result<Option<u16>, Malformed> {
+    if message.kind != NEW_NEIGHBOUR {
+        return Ok(None);
+    }
+    let [_, _, _, _, i0, i1, i2, i3, s0, s1, ..] = *message.fixed::<NEIGHBOUR_LEN>()?;
+    let destination = attributes(message.after(NEIGHBOUR_LEN)?).find(DESTINATION)?;
+    let is_it = u32::from_ne_bytes([i0, i1, i2, i3]) == link && destination.is_some_and(|destination| destination.value == octets(address));
+    Ok(is_it.then(|| u16::from_ne_bytes([s0, s1])))
 }
 
 fn fixed(address: IpAddr, link: u32, state: u16, flags: u8) -> [u8; NEIGHBOUR_LEN] {

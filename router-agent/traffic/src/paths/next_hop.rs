@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::netlink::{Batch, CREATE, EXCLUSIVE, Errno, NetlinkError, Protocol, REPLACE, Socket, attributes};
+use crate::netlink::{Batch, CREATE, EXCLUSIVE, Errno, Malformed, Message, NetlinkError, Protocol, REPLACE, Socket, attributes};
 
 use super::{PATHS, PROTOCOL, table};
 use crate::routes::NarrowPaths;
@@ -184,7 +184,7 @@ fn forget_paths(path: u8) -> Result<(), NetlinkError> {
 
 /// What a rule of ours says.
 #[derive(Debug, Clone, Copy)]
-struct Marked {
+pub(super) struct Marked {
     table: u32,
     mark: u32,
     mask: u32,
@@ -239,20 +239,17 @@ fn own_rules(socket: &Socket, family: u8) -> Result<Vec<Marked>, NetlinkError> {
     if let Some(field) = fixed.first_mut() {
         *field = family;
     }
-    socket.dump(
-        "list the routing rules",
-        GET_RULE,
-        &fixed,
-        |_| {},
-        |message| {
-            if message.kind != NEW_RULE || message.fixed::<FIXED_LEN>()?.first() != Some(&family) {
-                return Ok(None);
-            }
-            let find = |kind| attributes(message.after(FIXED_LEN)?).find(kind);
-            let number = |kind| Ok::<_, crate::netlink::Malformed>(find(kind)?.map(|value| value.u32()).transpose()?.unwrap_or(0));
-            let is_own = find(RULE_PROTOCOL)?.map(|value| value.u8()).transpose()? == Some(PROTOCOL);
-            let marked = Marked { table: number(TABLE)?, mark: number(FIREWALL_MARK)?, mask: number(FIREWALL_MASK)? };
-            Ok(is_own.then_some(marked))
-        },
-    )
+    socket.dump("list the routing rules", GET_RULE, &fixed, |_| {}, |message| read_own_rule(message, family))
+}
+
+/// What a rule of ways says; none if it is somebody else's, or of the other family.
+pub(super) fn read_own_rule(message: &Message<'_>, family: u8) -> Result<Option<Marked>, Malformed> {
+    if message.kind != NEW_RULE || message.fixed::<FIXED_LEN>()?.first() != Some(&family) {
+        return Ok(None);
+    }
+    let find = |kind| attributes(message.after(FIXED_LEN)?).find(kind);
+    let number = |kind| Ok::<_, Malformed>(find(kind)?.map(|value| value.u32()).transpose()?.unwrap_or(0));
+    let is_own = find(RULE_PROTOCOL)?.map(|value| value.u8()).transpose()? == Some(PROTOCOL);
+    let marked = Marked { table: number(TABLE)?, mark: number(FIREWALL_MARK)?, mask: number(FIREWALL_MASK)? };
+    Ok(is_own.then_some(marked))
 }

@@ -173,7 +173,8 @@ pub struct Deliveries<'a> {
 }
 
 impl<'a> Deliveries<'a> {
-    pub(super) const fn new(octets: &'a [u8], above: u64) -> Self {
+    /// What stands in `octets`; `above` is what the numbers of the packets have above those of the kernel.
+    pub const fn new(octets: &'a [u8], above: u64) -> Self {
         Self { messages: messages(octets), above }
     }
 

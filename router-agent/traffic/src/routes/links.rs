@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::netlink::{Attribute, Malformed, NetlinkError, Protocol, Socket, attributes};
+use crate::netlink::{Attribute, Malformed, Message, NetlinkError, Protocol, Socket, attributes};
 
 use super::route::{IPV4, IPV6, Route};
 
@@ -23,7 +23,7 @@ const IPV6_MTU_AT: usize = 2 * 4;
 pub(super) struct Links(BTreeMap<u32, Mtu>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mtu {
+pub(super) struct Mtu {
     link: u32,
     /// What router advertisements or people have lowered it to for IPv6.
     ipv6: Option<u32>,
@@ -31,22 +31,7 @@ struct Mtu {
 
 impl Links {
     pub(super) fn list(socket: &Socket) -> Result<Self, NetlinkError> {
-        let links = socket.dump(
-            "list the links",
-            GET_LINK,
-            &[0; FIXED_LEN],
-            |_| {},
-            |message| {
-                if message.kind != NEW_LINK {
-                    return Ok(None);
-                }
-                let [_, _, _, _, i0, i1, i2, i3, ..] = *message.fixed::<FIXED_LEN>()?;
-                let find = |kind| attributes(message.after(FIXED_LEN)?).find(kind);
-                let link = find(MTU)?.map(|mtu| mtu.u32()).transpose()?;
-                let ipv6 = find(BY_FAMILY)?.map(ipv6_mtu).transpose()?.flatten();
-                Ok(link.map(|link| (u32::from_ne_bytes([i0, i1, i2, i3]), Mtu { link, ipv6 })))
-            },
-        )?;
+        let links = socket.dump("list the links", GET_LINK, &[0; FIXED_LEN], |_| {}, read)?;
         Ok(Self(links.into_iter().collect()))
     }
 
@@ -85,6 +70,18 @@ impl LinkMtu {
     pub fn of(&self, index: u32, is_ipv6: bool) -> Result<Option<u32>, NetlinkError> {
         Ok(Links::list(&self.0)?.mtu(index, if is_ipv6 { IPV6 } else { IPV4 }))
     }
+}
+
+/// What is said of a link: its index, and what it carries.
+pub(super) fn read(message: &Message<'_>) -> Result<Option<(u32, Mtu)>, Malformed> {
+    if message.kind != NEW_LINK {
+        return Ok(None);
+    }
+    let [_, _, _, _, i0, i1, i2, i3, ..] = *message.fixed::<FIXED_LEN>()?;
+    let find = |kind| attributes(message.after(FIXED_LEN)?).find(kind);
+    let link = find(MTU)?.map(|mtu| mtu.u32()).transpose()?;
+    let ipv6 = find(BY_FAMILY)?.map(ipv6_mtu).transpose()?.flatten();
+    Ok(link.map(|link| (u32::from_ne_bytes([i0, i1, i2, i3]), Mtu { link, ipv6 })))
 }
 
 /// The MTU among what the kernel says of a link in each family; 0 is none.

@@ -19,6 +19,7 @@
 //! lowered, but copied: loopback, link-local and multicast routes, and those that lead nowhere.
 
 mod desired;
+pub(crate) mod heard;
 mod links;
 mod path;
 mod policy;

@@ -55,7 +55,7 @@ const MOST_NUMBERS: u32 = 1000;
 
 /// A rule of everybody's or one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
+pub(super) struct Rule {
     family: u8,
     destination_prefix: u8,
     source_prefix: u8,
@@ -192,7 +192,7 @@ impl Rule {
         )
     }
 
-    fn read(message: &Message<'_>, of_family: u8) -> Result<Option<Self>, Malformed> {
+    pub(super) fn read(message: &Message<'_>, of_family: u8) -> Result<Option<Self>, Malformed> {
         let [family, destination_prefix, source_prefix, tos, table, _, _, action, f0, f1, f2, f3] = *message.fixed::<FIXED_LEN>()?;
         let inverted = u32::from_ne_bytes([f0, f1, f2, f3]) & INVERTED != 0;
         let mut rule = Self {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::netlink::{Attribute, Malformed, Message, NetlinkError, Socket, Writer, attributes};
+use crate::heard::Heard;
+use crate::netlink::{Attribute, Header, Malformed, Message, NetlinkError, Socket, Writer, attributes, messages};
 
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DELETE_ROUTE: u16 = 25;
@@ -134,6 +135,18 @@ impl Route {
             }
         }
         Ok(Some(route))
+    }
+
+    /// See [`crate::heard`]. Expiry is told in one way and asked for in another, and what stands in an object has no place beside that.
+    pub(super) fn hear(message: &Message<'_>) -> Result<Heard, Malformed> {
+        let read = if message.kind == NEW_ROUTE { Self::read(message)? } else { None };
+        let Some(route) = read.map(|route| Self { expires: None, ..route }) else { return Ok(Heard::Nothing) };
+        let mut writer = Writer::default();
+        writer.message(Header { kind: NEW_ROUTE, flags: 0, sequence: 0 }, &route.fixed(), |writer| route.write(writer));
+        let octets = writer.finish().unwrap_or_default();
+        let again = messages(&octets).next().transpose()?.map(|message| Self::read(&message)).transpose()?.flatten();
+        let is_same = again == Some(route.clone()) || octets.is_empty() || route.find(NEXT_HOP_ID).is_some();
+        Ok(if is_same { Heard::Kept } else { Heard::Altered })
     }
 
     fn read_metrics(&mut self, attribute: &Attribute<'_>) -> Result<(), Malformed> {

@@ -30,20 +30,17 @@ pub struct RuleCounter {
 
 /// Whether the role's table stands in `family`.
 pub(super) fn exists(socket: &Socket, role: Role, family: Family) -> Result<bool, NetlinkError> {
-    let tables = socket.dump(
-        "list the tables",
-        GET_TABLE,
-        &fixed(family.number(), 0),
-        |_| {},
-        |message| {
-            if message.kind != NEW_TABLE {
-                return Ok(None);
-            }
-            let name = find(message, 1)?.map(|attribute| attribute.text()).transpose()?;
-            Ok((name == Some(role.table())).then_some(()))
-        },
-    )?;
+    let tables = socket.dump("list the tables", GET_TABLE, &fixed(family.number(), 0), |_| {}, |message| is_table(message, role))?;
     Ok(!tables.is_empty())
+}
+
+/// Whether a message says that the role's table stands.
+pub(super) fn is_table(message: &Message<'_>, role: Role) -> Result<Option<()>, Malformed> {
+    if message.kind != NEW_TABLE {
+        return Ok(None);
+    }
+    let name = find(message, 1)?.map(|attribute| attribute.text()).transpose()?;
+    Ok((name == Some(role.table())).then_some(()))
 }
 
 /// The counters of the role's table in `family`, in the order of the rules.
@@ -57,7 +54,7 @@ pub(super) fn counters(socket: &Socket, role: Role, family: Family) -> Result<Ve
     )
 }
 
-fn counter(message: &Message<'_>, role: Role, family: Family) -> Result<Option<RuleCounter>, Malformed> {
+pub(super) fn counter(message: &Message<'_>, role: Role, family: Family) -> Result<Option<RuleCounter>, Malformed> {
     // A kernel that does not know the filter by table lists the rules of all.
     if find(message, 1)?.map(|attribute| attribute.text()).transpose()? != Some(role.table()) {
         return Ok(None);

@@ -18,7 +18,7 @@ const MOST: usize = 16_384;
 
 /// A peer's address, and for how many milliseconds more it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Peer {
+pub(super) struct Peer {
     address: Vec<u8>,
     lasts: u64,
 }
@@ -55,7 +55,7 @@ fn standing(socket: &Socket, role: Role, family: Family) -> Result<Vec<Peer>, Ne
     Ok(listed.into_iter().flatten().take(MOST).collect())
 }
 
-fn peers(message: &Message<'_>) -> Result<Vec<Peer>, Malformed> {
+pub(super) fn peers(message: &Message<'_>) -> Result<Vec<Peer>, Malformed> {
     let mut found = Vec::new();
     let Some(elements) = attributes(message.after(FIXED_LEN)?).find(3)? else { return Ok(found) };
     for element in elements.nested() {

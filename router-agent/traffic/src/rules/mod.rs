@@ -22,6 +22,7 @@ mod dump;
 mod exempt;
 mod expression;
 mod fragments;
+pub(crate) mod heard;
 mod host;
 mod kept;
 mod key;

@@ -181,7 +181,7 @@ impl Watch {
 
 /// What a notification says to a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     /// Of another table.
     Irrelevant,
     /// Of this table, by the watch's own request.
@@ -193,7 +193,7 @@ enum News {
 }
 
 impl News {
-    fn read(message: &Message<'_>, role: Role, own_port: u32) -> Result<Self, Malformed> {
+    pub(super) fn read(message: &Message<'_>, role: Role, own_port: u32) -> Result<Self, Malformed> {
         if message.kind >> 8 != SUBSYSTEM {
             return Ok(Self::Irrelevant);
         }
@@ -219,7 +219,7 @@ impl News {
 
 /// A table, chain or rule that stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+pub(super) struct Entry {
     family: Family,
     kind: u16,
     /// Of a chain, and of the chain of a rule.
@@ -245,21 +245,39 @@ fn standing(socket: &Socket, role: Role) -> Result<BTreeSet<Entry>, NetlinkError
                     writer.put_text(1, role.table());
                 }
             };
-            let listed = socket.dump(name, kind, &fixed(family.number(), 0), fill, |message| {
-                let find = |attribute: u16| attributes(message.after(FIXED_LEN)?).find(attribute);
-                if find(1)?.map(|table| table.text()).transpose()? != Some(role.table()) {
-                    return Ok(None);
-                }
-                let chain = of_chain.map(find).transpose()?.flatten().map(|chain| chain.text()).transpose()?;
-                let state = state.map(find).transpose()?.flatten().map(|state| state.be32()).transpose()?;
-                let handle = find(handle)?.map(|handle| handle.be64()).transpose()?;
-                let (chain, state) = (chain.unwrap_or_default().to_owned(), state.unwrap_or_default());
-                Ok(Some(Entry { family, kind, chain, handle: handle.unwrap_or_default(), state }))
-            })?;
-            entries.extend(listed);
+            let places = Places { of_chain, handle, state };
+            let read = |message: &Message<'_>| Entry::read(message, role, (family, kind), places);
+            entries.extend(socket.dump(name, kind, &fixed(family.number(), 0), fill, read)?);
         }
     }
     Ok(entries)
+}
+
+/// Where a kind of message has its chain's name, its handle and its state.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places {
+    pub(super) of_chain: Option<u16>,
+    pub(super) handle: u16,
+    pub(super) state: Option<u16>,
+}
+
+impl Entry {
+    pub(super) fn read(
+        message: &Message<'_>,
+        role: Role,
+        (family, kind): (Family, u16),
+        Places { of_chain, handle, state }: Places,
+    ) -> Result<Option<Self>, Malformed> {
+        let find = |attribute: u16| attributes(message.after(FIXED_LEN)?).find(attribute);
+        if find(1)?.map(|table| table.text()).transpose()? != Some(role.table()) {
+            return Ok(None);
+        }
+        let chain = of_chain.map(find).transpose()?.flatten().map(|chain| chain.text()).transpose()?;
+        let state = state.map(find).transpose()?.flatten().map(|state| state.be32()).transpose()?;
+        let handle = find(handle)?.map(|handle| handle.be64()).transpose()?;
+        let (chain, state) = (chain.unwrap_or_default().to_owned(), state.unwrap_or_default());
+        Ok(Some(Self { family, kind, chain, handle: handle.unwrap_or_default(), state }))
+    }
 }
 
 #[cfg(test)]

@@ -2,20 +2,24 @@
 #![allow(clippy::panic, reason = "a target panics where something is broken, and that is what a campaign looks for")]
 
 mod certificate;
+mod configuration;
+mod control;
 mod conversation;
 mod intercepted;
 mod ipc;
 mod message;
+mod netlink;
 mod node;
 mod nodes;
 mod packet;
 mod pbs;
 mod stream;
+mod verifier;
 
 use super::{Layout, Target};
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 16] = [
     Target {
         name: "gist-message",
         reads: "a GIST message, without magic number",
@@ -93,6 +97,34 @@ pub const TARGETS: [Target; 12] = [
         layout: Layout::Plain,
         seeds: certificate::seeds,
         take: certificate::take,
+    },
+    Target {
+        name: "configuration",
+        reads: "a configuration file, as that of a host and as that of a router",
+        layout: Layout::Lines,
+        seeds: configuration::seeds,
+        take: configuration::take,
+    },
+    Target {
+        name: "control-socket",
+        reads: "a line on the control socket, as a request to either daemon and as an answer of one",
+        layout: Layout::Text,
+        seeds: control::seeds,
+        take: control::take,
+    },
+    Target {
+        name: "netlink",
+        reads: "what the kernel says: who reads it (queue, routes, links, neighbours, rules, filter), and the messages",
+        layout: Layout::Netlink { at: 1 },
+        seeds: netlink::seeds,
+        take: netlink::take,
+    },
+    Target {
+        name: "verifier",
+        reads: "a row of packets to a verifier with live permissions: where it stands, and records of what is done to each",
+        layout: Layout::Plain,
+        seeds: verifier::seeds,
+        take: verifier::take,
     },
 ];
 
