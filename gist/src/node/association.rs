@@ -232,10 +232,9 @@ impl Associations {
     /// The association becomes known by this NLI, unless it already is known by one.
     pub(super) fn name(&mut self, id: AssociationId, peer: &Peer) {
         let Some(association) = self.table.get_mut(&id).filter(|association| association.peer.is_none()) else { return };
-        let peer = peer.detached();
         association.peer = Some(peer.clone());
-        if association.may_claim(&peer) {
-            self.by_peer.entry(peer).or_default().insert(id);
+        if association.may_claim(peer) {
+            self.by_peer.entry(peer.clone()).or_default().insert(id);
         }
     }
 

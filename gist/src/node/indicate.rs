@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use super::association::Association;
 use super::machines::{querying, responding};
 use super::receive_data::Delivery;
-use super::routing_state::{Clocks, Hop, HopName, Origin, Peer, Route, RoutingKey};
+use super::routing_state::{Clocks, Hop, Origin, Peer, Route, RoutingKey};
 use super::{AssociationEntry, Node, Output, RoutingEntry, Side};
 use crate::api::{
     AssociationId, Indication, NetworkEvent, PeerHandle, Principal, ReceivedMessage, Reception, SendError, SendMessage, Transport,
@@ -49,25 +49,20 @@ impl Node {
         Principal(proved.copied().unwrap_or_else(|| self.backend.0.mac(UNAUTHENTICATED, peer.identity.as_bytes())))
     }
 
-    /// The way to a peer for a routing state: the one that the association's states share, else one of its own.
+    /// The way to a peer for a routing state: one that other states have as well, else one of its own.
     pub(super) fn hop_to(&mut self, peer: Peer, route: Route, interface: u32) -> Hop {
         let association = route.association();
-        let known = association.and_then(|id| self.associations.get(id)).and_then(|it| it.hops.find(&peer, interface));
-        if let Some(known) = known {
+        let shared = association.map_or(Some(&self.hops), |id| self.associations.get(id).map(|it| &it.hops));
+        if let Some(known) = shared.and_then(|hops| hops.find(&peer, route, interface)) {
             return known.clone();
         }
-        let peer = self.kept(peer, association);
-        let hop = Hop::from(HopName { handle: self.peer_handle(&peer, association), peer, route, interface });
-        if let Some(id) = association {
-            self.associations.share_hop(id, &hop);
+        let handle = self.peer_handle(&peer, association);
+        let hop = Hop::new(peer, handle, route, interface);
+        match association {
+            Some(id) => self.associations.share_hop(id, &hop),
+            None => self.hops.add(&hop),
         }
         hop
-    }
-
-    /// The peer for a routing state: the association's own copy of it where that is the same, else one that keeps nothing else alive.
-    fn kept(&self, peer: Peer, association: Option<AssociationId>) -> Peer {
-        let known = association.and_then(|id| self.associations.get(id)).and_then(|association| association.peer.as_ref());
-        known.filter(|known| **known == peer).map_or_else(|| peer.detached(), Clone::clone)
     }
 
     /// The peer's name for the application; `association` is one of those it is reached by, if there is any.
@@ -138,7 +133,7 @@ impl Node {
             let process_end = timers.into_iter().find_map(|timer| machine.expiry(timer));
             RoutingEntry {
                 side: Side::Querying,
-                mri: key.mri.clone(),
+                mri: key.mri(),
                 state: machine.state.to_string(),
                 valid_until: machine.valid_until.or(process_end),
                 queued: machine.passing().stored.len(),
@@ -147,12 +142,12 @@ impl Node {
         });
         let responding = self.responding.iter().skip(from.saturating_sub(self.querying.len())).map(|(key, machine)| RoutingEntry {
             side: Side::Responding,
-            mri: key.mri.inverted(),
+            mri: key.mri().inverted(),
             state: machine.state.to_string(),
             valid_until: machine.expiry(responding::Timer::ExpireRNode),
             second_peer: machine.second().map(|second| second.hop.peer.identity.clone()),
             queued: machine.passing().stored.len(),
-            ..entry(key, Some(&machine.hop.peer), Some(machine.hop.route), machine.ip_distance)
+            ..entry(key, Some(&machine.hop.peer), Some(machine.hop.route()), machine.ip_distance)
         });
         querying.chain(responding).take(most).collect()
     }
@@ -197,7 +192,7 @@ fn entry(key: &RoutingKey, peer: Option<&Peer>, route: Option<Route>, ip_distanc
         side: Side::Querying,
         nslp_id: key.nslp_id,
         session: key.session,
-        mri: key.mri.clone(),
+        mri: key.mri(),
         state: String::new(),
         peer: peer.map(|peer| peer.identity.clone()),
         peer_address: peer.map(|peer| peer.address),

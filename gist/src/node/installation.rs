@@ -180,7 +180,7 @@ impl Node {
         let is_first = matches!(input, RespondingInput::Query(_));
         let confirm = self.requires_confirm(key, Some(&asked).filter(|_| is_first), now);
         let account = if is_first { self.account_of(machine, is_unconfirmed, &asked, now) } else { Account::Strangers };
-        self.send_response(&asked, Some(Existing { route: machine.hop.route, account, confirm }), now);
+        self.send_response(&asked, Some(Existing { route: machine.hop.route(), account, confirm }), now);
     }
 
     /// What nobody has confirmed takes no turn from what somebody has, nor does a Response that goes once more; but a neighbour's refreshes are

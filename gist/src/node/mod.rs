@@ -23,6 +23,7 @@ mod machines;
 mod neighbours;
 mod node_machine;
 mod output;
+mod packed_mri;
 mod protection;
 mod querying;
 mod querying_actions;
@@ -79,7 +80,7 @@ use querying_state::Querying;
 use random::{Random, Secret};
 use rate::RateLimiter;
 use responding::Responding;
-use routing_state::{RoutingKey, SharedAddresses};
+use routing_state::{RoutingKey, SharedAddresses, SharedHops};
 use task::Task;
 use timers::Timers;
 use translation::Translations;
@@ -104,6 +105,8 @@ pub struct Node {
     translations: Translations,
     /// How many querying states each principal's messages have led to.
     causes: BTreeMap<Arc<Principal>, usize>,
+    /// Those of the ways to peers reached by datagrams that states have in common.
+    hops: SharedHops,
     /// Those of its own addresses that states have in common.
     addresses: SharedAddresses,
     associations: Associations,
@@ -137,6 +140,7 @@ impl Node {
             early: Early::default(),
             translations: Translations::default(),
             causes: BTreeMap::new(),
+            hops: SharedHops::default(),
             addresses: SharedAddresses::default(),
             associations: Associations::default(),
             stateless: VecDeque::new(),
@@ -173,7 +177,8 @@ impl Node {
     /// may be another one, so that it is asked for at once (RFC 5971 §7.1.2 local trigger, G-305). Messages go on to the old peer
     /// until another answers; then the application hears of it.
     pub fn handle_route_change(&mut self, destinations: &BTreeSet<IpAddr>, now: Instant) {
-        let concerned = |key: &&RoutingKey| key.mri.direction() == Direction::Downstream && destinations.contains(&key.mri.destination());
+        let concerned =
+            |key: &&RoutingKey| key.mri().direction() == Direction::Downstream && destinations.contains(&key.mri().destination());
         let keys: Vec<RoutingKey> = self.querying.keys().filter(concerned).cloned().collect();
         for key in keys {
             let input = QueryingInput::Invalidate { status: RoutingStatus::Tentative, urgent: true };

@@ -81,12 +81,12 @@ impl Node {
 
     /// Whether the Confirm's peer is authenticated and the state's is not, so that it is nobody's to hold.
     pub(super) fn goes_before(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
-        self.is_better(accepted.route, machine.hop.route)
+        self.is_better(accepted.route, machine.hop.route())
     }
 
     /// Whether the state has an authenticated peer, whom nobody unauthenticated takes it from or inherits it from.
     pub(super) fn is_kept_from(&self, key: &RoutingKey, route: Route) -> bool {
-        self.responding.get(key).is_some_and(|machine| self.is_better(machine.hop.route, route))
+        self.responding.get(key).is_some_and(|machine| self.is_better(machine.hop.route(), route))
     }
 
     fn is_better(&self, one: Route, other: Route) -> bool {

@@ -7,7 +7,7 @@ use super::Node;
 use super::machines::querying::{Event, Guards, Outcome, step};
 use super::querying_state::Querying;
 use super::receive_data::Delivery;
-use super::routing_state::{Clocks, Expired, Origin, Peer, RoutingKey, User};
+use super::routing_state::{Clocks, Expired, Origin, Peer, RoutingKey, User, first};
 use crate::api::{AssociationId, PathId, RoutingStatus, SendMessage};
 use crate::time::Instant;
 use crate::wire::Response;
@@ -99,7 +99,8 @@ impl Node {
             Outcome::Ignore => self.ignored("gist-querying", state, event),
         }
         if machine.state.is_final() {
-            self.timers.move_querying(&key, due, None);
+            let other = self.responding.get(&key).and_then(|machine| machine.due());
+            self.timers.move_states(&key, first(due, other), other);
             self.forget_cause(machine.cause.as_deref());
         } else {
             self.put_querying(key, machine, due);
@@ -109,15 +110,22 @@ impl Node {
     /// Puts the machine back into the table, out of which its first timer was due then.
     pub(super) fn put_querying(&mut self, key: RoutingKey, mut machine: Box<Querying>, due: Option<Instant>) {
         machine.tidy();
-        self.timers.move_querying(&key, due, machine.due());
+        let due_now = machine.due();
+        if due_now != due {
+            let other = self.responding.get(&key).and_then(|machine| machine.due());
+            self.timers.move_states(&key, first(due, other), first(due_now, other));
+        }
         self.querying.insert(key, machine);
     }
 
-    /// The first of its timers has run out, and is not among the node's any more.
-    pub(super) fn querying_expired(&mut self, key: &RoutingKey, now: Instant) {
+    /// The first of its timers has run out, and the node knows of none of this name any more; `other` is when the first of the
+    /// responding state's is due.
+    pub(super) fn querying_expired(&mut self, key: &RoutingKey, other: Option<Instant>, now: Instant) {
         let Some((owned, mut machine)) = self.querying.remove_entry(key) else { return };
         let expired = machine.take_due();
-        self.put_querying(owned, machine, None);
+        self.timers.move_states(&owned, None, first(machine.due(), other));
+        machine.tidy();
+        self.querying.insert(owned, machine);
         match expired {
             Some(Expired::Timer(timer)) => self.querying_event(key, timer.event(), QueryingInput::None, now),
             Some(Expired::Waits) => self.waited_too_long(&User::Querying(key.clone()), now),

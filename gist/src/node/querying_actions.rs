@@ -107,20 +107,20 @@ impl Node {
             }
             Action::ReportPeerChanged => {
                 let new = machine.answer(input).map(|accepted| (self.handle_of_responder(&accepted), route_of(&accepted)));
-                self.notify(key, &key.mri, NetworkEvent::PeerChanged, machine.handle(), new);
+                self.notify(key, &key.mri(), NetworkEvent::PeerChanged, machine.handle(), new);
             }
             // The peer has lost the state, and may well be the next one again.
             Action::ReportPossibleLoss => {
                 let peer = machine.handle().map(|handle| (handle, machine.route()));
-                self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle(), peer);
+                self.notify(key, &key.mri(), NetworkEvent::AssociationLost, machine.handle(), peer);
             }
-            Action::ReportAssociationLost => self.notify(key, &key.mri, NetworkEvent::AssociationLost, machine.handle(), None),
+            Action::ReportAssociationLost => self.notify(key, &key.mri(), NetworkEvent::AssociationLost, machine.handle(), None),
             Action::ReportAssociationFailed => {
                 self.report_stored(&mut machine.passing_mut().stored, &association_failed(input));
             }
             Action::ReportNotAuthorised => {
                 self.report_stored(&mut machine.passing_mut().stored, &SendError::NotAuthorised);
-                self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle(), None);
+                self.notify(key, &key.mri(), NetworkEvent::NotAuthorised, machine.handle(), None);
             }
             Action::Destroy => {
                 self.leave_route(key, machine);
@@ -235,8 +235,8 @@ impl Node {
         let Found { endpoint, refusal, setback, .. } = &mut machine.passing_mut().found;
         let (endpoint, refusal, setback) = (*endpoint, refusal.take().map(SendError::Refused), setback.take());
         match &setback {
-            Some(SendError::NotAuthorised) => self.notify(key, &key.mri, NetworkEvent::NotAuthorised, machine.handle(), None),
-            None if endpoint => self.notify(key, &key.mri, NetworkEvent::LastNode, machine.handle(), None),
+            Some(SendError::NotAuthorised) => self.notify(key, &key.mri(), NetworkEvent::NotAuthorised, machine.handle(), None),
+            None if endpoint => self.notify(key, &key.mri(), NetworkEvent::LastNode, machine.handle(), None),
             _ => {}
         }
         self.report_stored(&mut machine.passing_mut().stored, &setback.or(refusal).unwrap_or(SendError::NoResponse));
@@ -246,7 +246,7 @@ impl Node {
     /// Nobody hears of the end of a state that never served.
     fn report_deleted(&mut self, key: &RoutingKey, machine: &Querying) {
         if machine.used {
-            self.notify(key, &key.mri, NetworkEvent::RouteDeleted, machine.handle(), None);
+            self.notify(key, &key.mri(), NetworkEvent::RouteDeleted, machine.handle(), None);
         }
     }
 }

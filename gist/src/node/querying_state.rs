@@ -175,7 +175,7 @@ impl Querying {
 
     /// How messages reach the peer; `None` if none is to.
     pub(super) fn route(&self) -> Option<Route> {
-        self.hop.as_ref().filter(|_| !self.left).map(|hop| hop.route)
+        self.hop.as_ref().filter(|_| !self.left).map(|hop| hop.route())
     }
 
     /// Has messages go to this peer from now on.

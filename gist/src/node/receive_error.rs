@@ -88,7 +88,7 @@ impl Node {
     fn begin_handshake(&mut self, along: RoutingKey, now: Instant) {
         let has_stack = self.registration(along.nslp_id).is_some_and(|registration| !registration.offer.is_empty());
         if has_stack && !self.querying.contains_key(&along) {
-            let guards = Guards { query_mode_possible: self.own_address_for(&along.mri).is_some(), ..Guards::default() };
+            let guards = Guards { query_mode_possible: self.own_address_for(&along.mri()).is_some(), ..Guards::default() };
             self.node_event(Event::TgEstablish, guards, &NodeInput::Wanted(Box::new(along)), now);
         }
     }

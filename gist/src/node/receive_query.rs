@@ -24,7 +24,7 @@ use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NatTraversal, Nli, NslpId, ObjectType, ObjectTypeFault,
+    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NatTraversal, NslpId, ObjectType, ObjectTypeFault,
     Profile, Query, ResponderPart, Response,
 };
 
@@ -66,7 +66,7 @@ impl Asked {
     pub(super) fn detached(&self) -> Self {
         let query = &self.query;
         let cookie = Cookie::new(query.cookie.as_bytes().to_vec()).unwrap_or_else(|| query.cookie.clone());
-        let nli = Nli { peer: Peer::from(&query.nli).detached().identity.clone(), ..query.nli.clone() };
+        let nli = query.nli.clone();
         let nat = query.nat.as_ref().map(NatTraversal::detached);
         let query = Query { nat, mri: query.mri.clone(), session: query.session, nli, cookie, stack: None, payload: None };
         Self { query, ..self.clone() }
@@ -122,7 +122,7 @@ impl Node {
     /// Whether the Query names the peer that the state has, and the way to it is open.
     fn is_refresh(&self, key: &RoutingKey, accepted: &AcceptedQuery) -> bool {
         self.responding.get(key).is_some_and(|machine| {
-            let open = match machine.hop.route {
+            let open = match machine.hop.route() {
                 Route::Association(id) => self.associations.get(id).is_some_and(|association| association.is_open()),
                 Route::Datagram(_) => true,
             };

@@ -98,7 +98,7 @@ impl Node {
                 return None;
             }
         }
-        if self.associations.get(id).is_some_and(|association| association.is_open()) && !self.may_serve(id, &key.mri) {
+        if self.associations.get(id).is_some_and(|association| association.is_open()) && !self.may_serve(id, &key.mri()) {
             tracing::warn!(session = %key.session, %id, "the peer that answered may not serve this flow");
             self.counters.flows_refused += 1;
             if let Some(machine) = self.querying.get_mut(key) {
@@ -140,7 +140,7 @@ impl Node {
             return None;
         };
         let remote = SocketAddr::new(response.nli.address, port);
-        if !self.may_be_opened_to(remote.ip(), &key.mri) {
+        if !self.may_be_opened_to(remote.ip(), &key.mri()) {
             self.counters.opens_refused += 1;
             return None;
         }

@@ -65,7 +65,7 @@ impl Node {
     /// What goes downstream goes to the peer that a Query along the flow has found; state of an upstream Query is used
     /// only where such Queries are wanted, and for what its peer is good enough for.
     fn may_use_responding(&self, key: &RoutingKey, message: &SendMessage) -> bool {
-        let Some(route) = self.responding.get(key).map(|machine| machine.hop.route) else { return false };
+        let Some(route) = self.responding.get(key).map(|machine| machine.hop.route()) else { return false };
         if message.mri.direction() == Direction::Upstream {
             // A peer that this node asks for itself goes before one of whom there is only a Query.
             return self.is_shown(key) || !self.has_query_mode(key.nslp_id, &message.mri);
@@ -107,7 +107,7 @@ impl Node {
     fn send_without_state(&mut self, key: RoutingKey, message: SendMessage, now: Instant) {
         let guards = Guards {
             // Without a route there is no address for the NLI.
-            query_mode_possible: self.has_query_mode(key.nslp_id, &key.mri) && self.own_address_for(&key.mri).is_some(),
+            query_mode_possible: self.has_query_mode(key.nslp_id, &key.mri()) && self.own_address_for(&key.mri()).is_some(),
             stateless_send: message.routing == Routing::Stateless,
             ..Guards::default()
         };
@@ -143,7 +143,7 @@ impl Node {
         let known =
             open.filter(|(id, association)| association.peer.as_ref().is_some_and(|known| self.peer_handle(known, Some(*id)) == peer));
         asked
-            .chain(answered.filter(|hop| hop.handle == peer).map(|hop| hop.route))
+            .chain(answered.filter(|hop| hop.handle == peer).map(|hop| hop.route()))
             .chain(known.map(|(id, _)| Route::Association(id)))
             .find(|route| route.association().is_none_or(|id| self.associations.get(id).is_some_and(Association::is_open)))
     }

@@ -7,7 +7,7 @@ use super::machines::responding::{Event, Guards, Outcome, State, Timer, step};
 use super::receive::Received;
 use super::receive_data::Delivery;
 use super::receive_query::Asked;
-use super::routing_state::{Clocks, Expired, Hop, Peer, Route, RoutingKey, User, Validity};
+use super::routing_state::{Clocks, Expired, Hop, Peer, Route, RoutingKey, User, Validity, first};
 use super::waiting::Waiting;
 use super::{Installation, Node};
 use crate::api::{AssociationId, PeerHandle, SendMessage};
@@ -133,13 +133,13 @@ impl Responding {
 
     /// The one of the two that has this route.
     pub(super) fn hop_by(&self, is_it: impl Fn(&Route) -> bool) -> Option<&Hop> {
-        [Some(&self.hop), self.second().map(|second| &second.hop)].into_iter().flatten().find(|hop| is_it(&hop.route))
+        [Some(&self.hop), self.second().map(|second| &second.hop)].into_iter().flatten().find(|hop| is_it(&hop.route()))
     }
 
     /// Whether the event is about the second peer.
     fn is_about_second(&self, input: &RespondingInput) -> bool {
         let RespondingInput::Ended(id) = input else { return false };
-        self.second().is_some_and(|second| second.hop.route == Route::Association(*id))
+        self.second().is_some_and(|second| second.hop.route() == Route::Association(*id))
     }
 
     /// Whether a Query that names the state's peer is answered in any case: once in T1, by the interface of the last
@@ -152,7 +152,7 @@ impl Responding {
 
     /// Whether peer and association are those of the Confirm.
     fn is_of(&self, accepted: &AcceptedConfirm) -> bool {
-        self.hop.route == accepted.route && self.hop.peer == Peer::from(&accepted.confirm.nli)
+        self.hop.route() == accepted.route && self.hop.peer == Peer::from(&accepted.confirm.nli)
     }
 
     /// Whether the Query has come in by another interface, where both are known.
@@ -227,7 +227,8 @@ impl Node {
             Outcome::Ignore => self.ignored("gist-responding", state, event),
         }
         if machine.state.is_final() {
-            self.timers.move_responding(&key, due, None);
+            let other = self.querying.get(&key).and_then(|machine| machine.due());
+            self.timers.move_states(&key, first(due, other), other);
             self.early.forget(&key);
             self.translations.forget(&key);
         } else {
@@ -238,15 +239,22 @@ impl Node {
     /// Puts the machine back into the table, out of which its first timer was due then.
     pub(super) fn put_responding(&mut self, key: RoutingKey, mut machine: Box<Responding>, due: Option<Instant>) {
         machine.tidy();
-        self.timers.move_responding(&key, due, machine.due());
+        let due_now = machine.due();
+        if due_now != due {
+            let other = self.querying.get(&key).and_then(|machine| machine.due());
+            self.timers.move_states(&key, first(due, other), first(due_now, other));
+        }
         self.responding.insert(key, machine);
     }
 
-    /// The first of its timers has run out, and is not among the node's any more.
-    pub(super) fn responding_expired(&mut self, key: &RoutingKey, now: Instant) {
+    /// The first of its timers has run out, and the node knows of none of this name any more; `other` is when the first of the
+    /// querying state's is due.
+    pub(super) fn responding_expired(&mut self, key: &RoutingKey, other: Option<Instant>, now: Instant) {
         let Some((owned, mut machine)) = self.responding.remove_entry(key) else { return };
         let expired = machine.take_due();
-        self.put_responding(owned, machine, None);
+        self.timers.move_states(&owned, None, first(machine.due(), other));
+        machine.tidy();
+        self.responding.insert(owned, machine);
         match expired {
             Some(Expired::Timer(timer)) => self.responding_event(key, timer.event(), RespondingInput::None, now),
             Some(Expired::Waits) => self.waited_too_long(&User::Responding(key.clone()), now),
@@ -260,7 +268,7 @@ impl Node {
     /// its key, or the host whose own flow it is, takes over without a word of the application (note G-128 of the table); and whoever
     /// is authenticated where the state's peer is not.
     fn is_held(&self, machine: &Responding, accepted: &AcceptedConfirm) -> bool {
-        let (Some(old), Some(new)) = (machine.hop.route.association(), accepted.route.association()) else { return false };
+        let (Some(old), Some(new)) = (machine.hop.route().association(), accepted.route.association()) else { return false };
         let is_open = self.associations.get(old).is_some_and(|association| association.is_open());
         let is_own = self.have_same_principal(old, new) || self.is_end_of(new, &accepted.confirm.mri.inverted());
         is_open && !is_own && !self.goes_before(machine, accepted)

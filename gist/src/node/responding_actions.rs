@@ -126,13 +126,13 @@ impl Node {
     }
 
     fn tell(&mut self, key: &RoutingKey, machine: &Responding, event: NetworkEvent, peer: Option<&Path>) {
-        let peer = peer.map(|path| (path.hop.handle, Some(path.hop.route)));
-        self.notify(key, &key.mri.inverted(), event, Some(machine.hop.handle), peer);
+        let peer = peer.map(|path| (path.hop.handle, Some(path.hop.route())));
+        self.notify(key, &key.mri().inverted(), event, Some(machine.hop.handle), peer);
     }
 
     /// What waits keeps its order.
     fn send_upstream(&mut self, key: &RoutingKey, machine: &mut Responding, message: SendMessage, now: Instant) {
-        let route = machine.hop.route;
+        let route = machine.hop.route();
         if machine.passing().stored.is_empty() && self.has_room(route) {
             let own = self.backend.0.egress_address(machine.hop.peer.address);
             return self.send_data(route, (own, PathId::ROUTED), machine.validity.span(), message, now);
@@ -143,7 +143,7 @@ impl Node {
 
     /// What has waited for the Confirm of a peer that is reached by datagrams.
     fn send_stored_upstream(&mut self, machine: &mut Responding, now: Instant) {
-        let (route, validity) = (machine.hop.route, machine.validity.span());
+        let (route, validity) = (machine.hop.route(), machine.validity.span());
         let own = self.backend.0.egress_address(machine.hop.peer.address);
         while let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
             self.send_data(route, (own, PathId::ROUTED), validity, message, now);
@@ -152,7 +152,7 @@ impl Node {
     }
 
     fn await_turn_upstream(&mut self, key: &RoutingKey, machine: &mut Responding) {
-        if let Route::Association(id) = machine.hop.route {
+        if let Route::Association(id) = machine.hop.route() {
             self.await_responding_turn(id, key, machine);
         }
     }
@@ -160,7 +160,7 @@ impl Node {
     fn adopt_querier(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm) {
         machine.lead_to(self.path_of(accepted));
         self.early.confirmed(key);
-        if let Route::Association(id) = machine.hop.route {
+        if let Route::Association(id) = machine.hop.route() {
             self.associations.add_user(id, User::Responding(key.clone()));
         }
     }
@@ -178,7 +178,7 @@ impl Node {
     fn keep_second(&mut self, key: &RoutingKey, machine: &mut Responding, accepted: &AcceptedConfirm, now: Instant) {
         self.counters.takeovers_refused += 1;
         let Some(id) = accepted.route.association() else { return };
-        if machine.second().is_none_or(|second| second.hop.route != accepted.route) {
+        if machine.second().is_none_or(|second| second.hop.route() != accepted.route) {
             if !self.has_share_of_states(id) {
                 return self.refuse_for_want_of_room(&accepted.received, now);
             }
@@ -190,21 +190,21 @@ impl Node {
     }
 
     fn drop_second(&mut self, key: &RoutingKey, machine: &mut Responding) {
-        let route = machine.hop.route;
-        if let Some(second) = machine.passing_mut().second.take().filter(|second| second.hop.route != route) {
+        let route = machine.hop.route();
+        if let Some(second) = machine.passing_mut().second.take().filter(|second| second.hop.route() != route) {
             self.leave_querier(key, &second.hop);
         }
     }
 
     /// Somebody else claims the flow: if the state's peer does not answer any more, its association fails and the heir takes it.
     fn test_peer(&mut self, machine: &Responding, now: Instant) {
-        if let Some(id) = machine.hop.route.association() {
+        if let Some(id) = machine.hop.route().association() {
             self.doubt(id, now);
         }
     }
 
     fn leave_querier(&mut self, key: &RoutingKey, hop: &Hop) {
-        if let Route::Association(id) = hop.route {
+        if let Route::Association(id) = hop.route() {
             self.associations.remove_user(id, &User::Responding(key.clone()));
         }
     }
@@ -223,7 +223,7 @@ impl Node {
 /// Which of the state's peers a message is from.
 fn sender<'a>(machine: &'a Responding, origin: &Origin) -> Sender<'a> {
     match machine.second() {
-        Some(second) if second.hop.route.association() == origin.association() => Sender::tentative(&second.hop.peer, second.ip_distance),
+        Some(second) if second.hop.route().association() == origin.association() => Sender::tentative(&second.hop.peer, second.ip_distance),
         _ => Sender::of(&machine.hop.peer, machine.ip_distance),
     }
 }

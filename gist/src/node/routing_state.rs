@@ -1,6 +1,7 @@
 //! What querying and responding machines have in common (RFC 5971 §4.2.1).
 
 use core::cmp::Ordering;
+use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Deref;
@@ -9,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::machines::{querying, responding};
+use super::packed_mri::PackedMri;
 use super::querying::QueryingInput;
 use super::responding::RespondingInput;
 use super::task::Task;
@@ -21,27 +23,40 @@ use crate::wire::{Mri, Nli, NslpId, PeerIdentity, SessionId};
 pub(super) struct RoutingKey(Arc<RoutingName>);
 
 /// Application, session, and flow in the direction of the Query.
-#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct RoutingName {
     pub(super) nslp_id: NslpId,
     pub(super) session: SessionId,
+    mri: PackedMri,
+}
+
+impl RoutingName {
     /// In the direction the Query goes; messages of the querying node have the same, those of the responding node the other.
-    pub(super) mri: Mri,
+    pub(super) fn mri(&self) -> Mri {
+        self.mri.unpacked()
+    }
+}
+
+impl fmt::Debug for RoutingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nslp_id, session, mri } = self;
+        f.debug_struct("RoutingName").field("nslp_id", nslp_id).field("session", session).field("mri", &mri.unpacked()).finish()
+    }
 }
 
 impl RoutingKey {
-    pub(super) fn new(nslp_id: NslpId, session: SessionId, mri: Mri) -> Self {
-        Self(Arc::new(RoutingName { nslp_id, session, mri }))
-    }
-
     /// The key of the state whose Query goes the way of `mri`.
     pub(super) fn along(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
-        Self::new(nslp_id, session, mri.clone())
+        Self::new(nslp_id, session, PackedMri::of(mri, mri.direction()))
     }
 
     /// The key of the state whose Query goes against `mri`.
     pub(super) fn against(nslp_id: NslpId, session: SessionId, mri: &Mri) -> Self {
-        Self::new(nslp_id, session, mri.inverted())
+        Self::new(nslp_id, session, PackedMri::of(mri, mri.direction().inverted()))
+    }
+
+    fn new(nslp_id: NslpId, session: SessionId, mri: PackedMri) -> Self {
+        Self(Arc::new(RoutingName { nslp_id, session, mri }))
     }
 }
 
@@ -66,36 +81,16 @@ impl Ord for RoutingKey {
     }
 }
 
-/// A peer by its Network-Layer-Information (RFC 5971 §4.4.3). All states of an association share one copy.
+/// A peer by its Network-Layer-Information (RFC 5971 §4.4.3): what it says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Peer(Arc<PeerName>);
-
-/// What a peer says of itself.
-#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PeerName {
+pub(super) struct Peer {
     pub(super) identity: PeerIdentity,
     pub(super) address: IpAddr,
 }
 
-impl Peer {
-    /// The same in memory of its own: what came in a message is a part of that, and keeps it as long as it is kept.
-    pub(super) fn detached(&self) -> Self {
-        let identity = PeerIdentity::new(self.identity.as_bytes().to_vec()).unwrap_or_else(|| self.identity.clone());
-        Self(Arc::new(PeerName { identity, address: self.address }))
-    }
-}
-
 impl From<&Nli> for Peer {
     fn from(nli: &Nli) -> Self {
-        Self(Arc::new(PeerName { identity: nli.peer.clone(), address: nli.address }))
-    }
-}
-
-impl Deref for Peer {
-    type Target = PeerName;
-
-    fn deref(&self) -> &PeerName {
-        &self.0
+        Self { identity: nli.peer.clone(), address: nli.address }
     }
 }
 
@@ -109,14 +104,40 @@ pub(super) struct HopName {
     pub(super) peer: Peer,
     /// The peer's name for the application.
     pub(super) handle: PeerHandle,
-    pub(super) route: Route,
+    way: Way,
     /// The interface the peer's Query came in by; 0 if unknown, and of a peer downstream.
     pub(super) interface: u32,
 }
 
-impl From<HopName> for Hop {
-    fn from(name: HopName) -> Self {
-        Self(Arc::new(name))
+/// A [`Route`] beside the peer that it leads to, in half the memory.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Way {
+    Association(AssociationId),
+    /// In datagrams to this port at the peer's own address.
+    Port(u16),
+    /// In datagrams to another address than the peer's own.
+    Elsewhere(Box<SocketAddr>),
+}
+
+impl Hop {
+    pub(super) fn new(peer: Peer, handle: PeerHandle, route: Route, interface: u32) -> Self {
+        let way = match route {
+            Route::Association(id) => Way::Association(id),
+            Route::Datagram(to) if to == SocketAddr::new(peer.address, to.port()) => Way::Port(to.port()),
+            Route::Datagram(to) => Way::Elsewhere(Box::new(to)),
+        };
+        Self(Arc::new(HopName { peer, handle, way, interface }))
+    }
+}
+
+impl HopName {
+    /// How messages reach the peer.
+    pub(super) fn route(&self) -> Route {
+        match &self.way {
+            Way::Association(id) => Route::Association(*id),
+            Way::Port(port) => Route::Datagram(SocketAddr::new(self.peer.address, *port)),
+            Way::Elsewhere(to) => Route::Datagram(**to),
+        }
     }
 }
 
@@ -128,18 +149,18 @@ impl Deref for Hop {
     }
 }
 
-/// Hops that states of one open association have had last, [`MOST_HOPS`] at most. Who finds none there makes one of its own, so that this
-/// says nothing of what a node does: all are equal.
+/// Hops that states have had last, [`MOST_HOPS`] at most: those of one open association, or of all that are reached by datagrams. Who finds
+/// none there makes one of its own, so that this says nothing of what a node does: all are equal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SharedHops(VecDeque<Hop>);
 
-/// An association has one peer, whose Queries come in by few interfaces.
-const MOST_HOPS: usize = 4;
+/// An association has one peer, whose Queries come in by few interfaces; and a node has few neighbours.
+const MOST_HOPS: usize = 8;
 
 impl SharedHops {
     /// The hop that is already known.
-    pub(super) fn find(&self, peer: &Peer, interface: u32) -> Option<&Hop> {
-        self.0.iter().find(|hop| hop.interface == interface && hop.peer == *peer)
+    pub(super) fn find(&self, peer: &Peer, route: Route, interface: u32) -> Option<&Hop> {
+        self.0.iter().find(|hop| hop.interface == interface && hop.peer == *peer && hop.route() == route)
     }
 
     /// Takes the hop in, in place of the oldest one.
@@ -264,6 +285,11 @@ pub(super) trait Clocks {
     }
 }
 
+/// The earlier of two moments.
+pub(super) fn first(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
 /// How messages reach the peer (G-022).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Route {
@@ -293,8 +319,8 @@ impl User {
     /// The flow with the direction of messages towards the association's peer.
     pub(super) fn towards(&self) -> Mri {
         match self {
-            Self::Querying(key) => key.mri.clone(),
-            Self::Responding(key) => key.mri.inverted(),
+            Self::Querying(key) => key.mri(),
+            Self::Responding(key) => key.mri().inverted(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::machines::{association, querying, responding};
 use super::querying::QueryingInput;
 use super::receive::Received;
 use super::responding::RespondingInput;
-use super::routing_state::{RoutingKey, User};
+use super::routing_state::{Clocks, RoutingKey};
 use super::timers::Due;
 use crate::api::AssociationId;
 use crate::time::Instant;
@@ -45,8 +45,7 @@ impl Node {
     /// A timer fired.
     pub(super) fn expired(&mut self, due: Due, now: Instant) {
         match due {
-            Due::State(User::Querying(key)) => self.querying_expired(&key, now),
-            Due::State(User::Responding(key)) => self.responding_expired(&key, now),
+            Due::State(key) => self.state_expired(key, now),
             // The request itself may be among what the peer has not taken yet; the shell knows how long that may last.
             Due::Association(id, association::Timer::HelloReply) if self.associations.get(id).is_some_and(|it| it.unwritten > 0) => {
                 self.timers.start(id, association::Timer::HelloReply, now + self.config.hello_timeout);
@@ -71,6 +70,16 @@ impl Node {
                 self.association_event(id, timer.event(), input, now);
             }
             Due::Datagrams => self.release_datagrams(now),
+        }
+    }
+
+    /// The first timer of one of a name's states has run out; of two at the same moment the querying one's.
+    fn state_expired(&mut self, key: RoutingKey, now: Instant) {
+        let querying = self.querying.get(&key).and_then(|machine| machine.due());
+        let responding = self.responding.get(&key).and_then(|machine| machine.due());
+        match (querying, responding) {
+            (Some(first), other) if other.is_none_or(|other| first <= other) => self.querying_expired(&key, other, now),
+            (other, _) => self.responding_expired(&key, other, now),
         }
     }
 

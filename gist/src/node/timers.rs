@@ -1,45 +1,46 @@
 //! All timers of a node in one order.
 //!
 //! There may be a million routing states, each with several timers. So a routing state keeps the moments of its timers itself, and here is
-//! only the earliest of them.
+//! only the earliest of them; of the two states of a session that passes through, the earliest of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::machines::association;
-use super::routing_state::{RoutingKey, User};
+use super::routing_state::RoutingKey;
 use crate::api::AssociationId;
 use crate::time::Instant;
 
 /// Whose time has come. At the same moment the one listed first is first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// A timer of a routing state, which knows itself which one.
-    State(User),
+    /// A timer of one of the routing states of this name, which know themselves whose and which one.
+    State(RoutingKey),
     /// An association's.
     Association(AssociationId, association::Timer),
     /// The rate limiter's: a waiting datagram may go.
     Datagrams,
 }
 
-/// Running timers. At most one for each routing state and a few for each association, so their caps bound it.
+/// Running timers. At most one for each name of routing states and a few for each association, so their caps bound it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Timers {
-    querying: BTreeSet<(Instant, RoutingKey)>,
-    responding: BTreeSet<(Instant, RoutingKey)>,
+    states: BTreeSet<(Instant, RoutingKey)>,
     associations: BTreeSet<(Instant, AssociationId, association::Timer)>,
     running: BTreeMap<(AssociationId, association::Timer), Instant>,
     datagrams: Option<Instant>,
 }
 
 impl Timers {
-    /// A querying state's first timer is due then, and was due before as the caller has noted; `None` where no timer runs.
-    pub(super) fn move_querying(&mut self, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
-        move_state(&mut self.querying, key, from, to);
-    }
-
-    /// The same of a responding state.
-    pub(super) fn move_responding(&mut self, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
-        move_state(&mut self.responding, key, from, to);
+    /// The first timer of the routing states of this name is due then, and was due before as the caller has noted; `None` where no timer
+    /// runs.
+    pub(super) fn move_states(&mut self, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
+        if from == to {
+            return;
+        }
+        if let Some(at) = from {
+            self.states.remove(&(at, key.clone()));
+        }
+        self.states.extend(to.map(|at| (at, key.clone())));
     }
 
     /// Starts an association's timer, afresh if it runs.
@@ -75,8 +76,7 @@ impl Timers {
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Due> {
         let (_, kind) = self.first().filter(|(at, _)| *at <= now)?;
         match kind {
-            Kind::Querying => self.querying.pop_first().map(|(_, key)| Due::State(User::Querying(key))),
-            Kind::Responding => self.responding.pop_first().map(|(_, key)| Due::State(User::Responding(key))),
+            Kind::States => self.states.pop_first().map(|(_, key)| Due::State(key)),
             Kind::Association => self.associations.pop_first().map(|(_, id, timer)| {
                 self.running.remove(&(id, timer));
                 Due::Association(id, timer)
@@ -86,30 +86,18 @@ impl Timers {
     }
 
     fn first(&self) -> Option<(Instant, Kind)> {
-        let querying = self.querying.first().map(|(at, _)| (*at, Kind::Querying));
-        let responding = self.responding.first().map(|(at, _)| (*at, Kind::Responding));
+        let states = self.states.first().map(|(at, _)| (*at, Kind::States));
         let association = self.associations.first().map(|(at, ..)| (*at, Kind::Association));
         let datagrams = self.datagrams.map(|at| (at, Kind::Datagrams));
-        querying.into_iter().chain(responding).chain(association).chain(datagrams).min()
+        states.into_iter().chain(association).chain(datagrams).min()
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    Querying,
-    Responding,
+    States,
     Association,
     Datagrams,
-}
-
-fn move_state(due: &mut BTreeSet<(Instant, RoutingKey)>, key: &RoutingKey, from: Option<Instant>, to: Option<Instant>) {
-    if from == to {
-        return;
-    }
-    if let Some(at) = from {
-        due.remove(&(at, key.clone()));
-    }
-    due.extend(to.map(|at| (at, key.clone())));
 }
 
 #[cfg(test)]
@@ -117,9 +105,9 @@ mod tests {
     use super::*;
     use crate::wire::{Direction, LooseEnd, Mri, NslpId, SessionId};
 
-    /// Each routing state has one of them all the time.
+    /// Each name of routing states has one of them all the time.
     #[test]
-    fn a_timer_of_a_routing_state_takes_two_words() {
+    fn a_timer_of_routing_states_takes_two_words() {
         assert_eq!(size_of::<(Instant, RoutingKey)>(), 16);
     }
 
@@ -143,25 +131,26 @@ mod tests {
         assert_eq!(timers, Timers::default());
     }
 
-    /// A routing state has one place in the order, wherever its first timer goes, and among equals states come first.
+    /// The states of a name have one place in the order, wherever their first timer goes, and among equals states come first.
     #[test]
-    fn a_routing_state_has_one_place_in_the_order() {
+    fn routing_states_of_a_name_have_one_place_in_the_order() {
         let end = |last| core::net::Ipv4Addr::new(192, 0, 2, last).into();
         let mri = Mri::LooseEnd(LooseEnd { direction: Direction::Downstream, source: end(1), destination: end(2) });
-        let key = RoutingKey::new(NslpId(1), SessionId([0; 16]), mri);
+        let key = |session| RoutingKey::along(NslpId(1), SessionId([session; 16]), &mri);
         let at = Instant::from_micros;
         let mut timers = Timers::default();
-        timers.move_querying(&key, None, Some(at(20)));
-        timers.move_querying(&key, Some(at(20)), Some(at(10)));
-        timers.move_querying(&key, Some(at(10)), Some(at(30)));
-        timers.move_responding(&key, None, Some(at(30)));
+        timers.move_states(&key(1), None, Some(at(20)));
+        timers.move_states(&key(1), Some(at(20)), Some(at(10)));
+        timers.move_states(&key(1), Some(at(10)), Some(at(30)));
+        timers.move_states(&key(0), None, Some(at(30)));
+        timers.move_states(&key(2), None, Some(at(20)));
+        timers.move_states(&key(2), Some(at(20)), None);
         timers.set_datagrams(Some(at(30)));
         timers.start(AssociationId(1), association::Timer::NoHello, at(30));
         assert_eq!(timers.pop_due(at(29)), None);
         let due: Vec<_> = core::iter::from_fn(|| timers.pop_due(at(30))).collect();
-        let states = [User::Querying(key.clone()), User::Responding(key)].map(Due::State);
         let others = [Due::Association(AssociationId(1), association::Timer::NoHello), Due::Datagrams];
-        assert_eq!(due, [states, others].concat());
+        assert_eq!(due, [[Due::State(key(0)), Due::State(key(1))], others].concat());
         assert_eq!(timers, Timers::default());
     }
 }

@@ -45,13 +45,13 @@ impl Translations {
     pub(super) fn note(&mut self, key: &RoutingKey, original: Option<Mri>) {
         self.forget(key);
         let Some(original) = original else { return };
-        self.local.insert(RoutingKey::new(key.nslp_id, key.session, original.clone()), key.clone());
+        self.local.insert(RoutingKey::along(key.nslp_id, key.session, &original), key.clone());
         self.original.insert(key.clone(), original);
     }
 
     pub(super) fn forget(&mut self, key: &RoutingKey) {
         if let Some(mri) = self.original.remove(key) {
-            self.local.remove(&RoutingKey::new(key.nslp_id, key.session, mri));
+            self.local.remove(&RoutingKey::along(key.nslp_id, key.session, &mri));
         }
     }
 }
@@ -59,7 +59,7 @@ impl Translations {
 impl Node {
     /// A message's flow as this node's tables know it, in the same direction.
     pub(super) fn local_form(&self, nslp_id: NslpId, session: SessionId, mri: &Mri) -> Mri {
-        let known = |key: RoutingKey| self.translations.local.get(&key).map(|local| local.mri.with_direction(mri.direction()));
+        let known = |key: RoutingKey| self.translations.local.get(&key).map(|local| local.mri().with_direction(mri.direction()));
         let translated = known(RoutingKey::along(nslp_id, session, mri)).or_else(|| known(RoutingKey::against(nslp_id, session, mri)));
         translated.unwrap_or_else(|| mri.clone())
     }

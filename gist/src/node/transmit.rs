@@ -92,18 +92,18 @@ impl Node {
     /// Sends the next Query of the handshake. The first has the flow's source address, every second retransmission the
     /// node's own (G-251); the cookie is a new one each time (G-194).
     pub(super) fn send_query(&mut self, key: &RoutingKey, machine: &mut Querying, now: Instant) {
-        let Some(own) = self.own_address_for(&key.mri).or_else(|| machine.own()) else { return };
+        let Some(own) = self.own_address_for(&key.mri()).or_else(|| machine.own()) else { return };
         machine.leave_from(self.addresses.share(own));
         let Some(registration) = self.registration(key.nslp_id) else { return };
-        let is_downstream = key.mri.direction() == Direction::Downstream;
-        let destination = query_destination(&key.mri);
+        let is_downstream = key.mri().direction() == Direction::Downstream;
+        let destination = query_destination(&key.mri());
         let router_alert = registration.router_alert(destination, &self.config.without_router_alert);
         let stack = registration.query_offer(self.config.hold_time, self.demands_protection(machine));
         let random = self.random.bytes(&*self.backend.0);
         let Some(cookie) = Cookie::new(random.to_vec()) else { return };
         let retransmissions = machine.transmissions();
         // Against the flow it is always the node's own (G-259), and so far beyond the flow's way no distance is told (G-162).
-        let source = if retransmissions % 2 == 1 || !is_downstream { own } else { key.mri.source() };
+        let source = if retransmissions % 2 == 1 || !is_downstream { own } else { key.mri().source() };
         let (ip_ttl, told_ttl) = if is_downstream { (QUERY_TTL, QUERY_TTL) } else { (UPSTREAM_TTL, 0) };
         machine.note_transmission(random, now);
         let message = Message {
@@ -112,7 +112,7 @@ impl Node {
             source_is_signalling: source == own,
             body: Body::Query(Query {
                 nat: None,
-                mri: key.mri.clone(),
+                mri: key.mri(),
                 session: key.session,
                 nli: self.nli_on(machine.path, own, told_ttl, self.validity()),
                 cookie,
@@ -125,7 +125,7 @@ impl Node {
         self.counters.queries_sent += 1;
         machine.words =
             datagram::message(&payload).and_then(|raw| header_bytes(&raw)).map_or(0, |header| CommonHeader::from_bytes(header).words);
-        let (ds_field, flow_label) = flow_fields(&key.mri);
+        let (ds_field, flow_label) = flow_fields(&key.mri());
         let transmit = Transmit::QueryMode {
             source,
             destination,
@@ -159,9 +159,9 @@ impl Node {
         // G-085: the first Confirm on a new association tells the hold time.
         let configuration =
             (first && proposal.is_some()).then(|| StackConfiguration { hold_time: self.config.hold_time, options: Vec::new() });
-        let ip_ttl = if association.is_none() && key.mri.direction() == Direction::Downstream { QUERY_TTL } else { 0 };
+        let ip_ttl = if association.is_none() && key.mri().direction() == Direction::Downstream { QUERY_TTL } else { 0 };
         let body = Body::Confirm(Confirm {
-            mri: key.mri.clone(),
+            mri: key.mri(),
             session: key.session,
             // The validity that counts is the Response's (G-107), as far as it is believed; repeated for a responder that kept
             // nothing.

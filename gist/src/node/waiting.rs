@@ -159,7 +159,7 @@ impl Node {
                 let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
                 let due = machine.due();
                 self.report_expired(&mut machine.passing_mut().stored, None, now);
-                match machine.hop.route {
+                match machine.hop.route() {
                     Route::Association(id) => self.await_responding_turn(id, &key, &mut machine),
                     Route::Datagram(_) => machine.set_waits(machine.passing().stored.first_deadline()),
                 }
@@ -199,9 +199,9 @@ impl Node {
     fn take_responding_turn(&mut self, id: AssociationId, key: &RoutingKey, now: Instant) {
         let Some((key, mut machine)) = self.responding.remove_entry(key) else { return };
         let due = machine.due();
-        if machine.hop.route == Route::Association(id) {
+        if machine.hop.route() == Route::Association(id) {
             if let Some(message) = self.next_stored(&mut machine.passing_mut().stored) {
-                self.send_data(machine.hop.route, (None, PathId::ROUTED), machine.validity.span(), message, now);
+                self.send_data(machine.hop.route(), (None, PathId::ROUTED), machine.validity.span(), message, now);
             }
             self.await_responding_turn(id, &key, &mut machine);
         }

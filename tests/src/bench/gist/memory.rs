@@ -18,7 +18,7 @@ use crate::bench::pairs::{Goal, Measure, Sample, Trial};
 use crate::dice::Dice;
 use crate::network::sys;
 
-/// What is wanted of one entry.
+/// What is wanted of one session.
 const GOAL: f64 = 400.0;
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -34,8 +34,9 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("responding state over associations", Goal::AtMost(GOAL), Box::new(|| held(responding))),
         trial("querying state over associations", Goal::AtMost(GOAL), Box::new(|| held(querying))),
+        trial("a router's two states of each session", Goal::AtMost(GOAL), Box::new(|| held(both))),
         trial("responding state by datagram", Goal::AtMost(GOAL), Box::new(|| held(by_datagram))),
-        trial("a router's two states of each session", Goal::Told, Box::new(|| held(both))),
+        trial("querying state by datagram", Goal::AtMost(GOAL), Box::new(|| held(asked_by_datagram))),
     ]
 }
 
@@ -66,6 +67,24 @@ fn by_datagram(count: usize) -> io::Result<Node> {
         node.handle_datagram(arriving(from, ROUTER, &asked, true), NOW + WINDOW * u32::try_from(number / PER_WINDOW).unwrap_or(0));
         let answer = response_in(&node.poll_output().ok_or_else(|| io::Error::other("no answer"))?)?;
         node.handle_datagram(arriving(from, ROUTER, &confirm(&neighbour, &answer, false), false), NOW);
+    }
+    Ok(node)
+}
+
+/// As many peers downstream as there are addresses for.
+fn asked_by_datagram(count: usize) -> io::Result<Node> {
+    let mut node = bare(ROUTER, Carrier::Datagram, count);
+    for number in 0..count {
+        let neighbour = Neighbour::asking(10, number);
+        let session = Session::new(number, ROUTER, neighbour.address);
+        node.handle_request(Request::Send(message(session, Bytes::from_static(b"four"))), NOW);
+        let asked = query_in(&node.poll_output().ok_or_else(|| io::Error::other("no Query"))?)?;
+        let answer = response(&neighbour, &asked, Carrier::Datagram, false);
+        node.handle_datagram(arriving((neighbour.address, 270).into(), ROUTER, &answer, false), NOW);
+        // The Confirm and the message that has waited.
+        for _ in 0..2 {
+            node.poll_output().ok_or_else(|| io::Error::other("the peer is not taken"))?;
+        }
     }
     Ok(node)
 }
