@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gist::api::{Request, SendMessage, TransferAttributes};
 use gist::node::{DatagramRate, Node, NodeConfig, Output, Transmit};
-use gist::wire::{Body, Confirm, Cookie, ErrorBody, ErrorCause, GistError, Message, MessageType, Nli, NslpId, PeerIdentity, Query, ResponderPart, Response, SessionId};
+use gist::wire::{
+    Body, Confirm, Cookie, ErrorBody, ErrorCause, GistError, Message, MessageType, Nli, NslpId, PeerIdentity, Query, ResponderPart,
+    Response, SessionId,
+};
 use node_world::*;
 
 /// Sessions held.

@@ -14,6 +14,7 @@ use super::machines::association::{Event, Guards, Outcome, State, step};
 use super::rate::Allowance;
 use super::receive::Received;
 use super::routing_state::{Hop, Peer, RoutingKey, SharedHops, User};
+use super::sorted::SortedSet;
 use super::task::Task;
 use super::{AssociationEvent, Caps, Node, Output, PeerCredentials};
 use crate::api::{AssociationId, PathId};
@@ -42,9 +43,9 @@ pub(super) struct Association {
     /// When the first Confirm went or came over it.
     pub(super) confirmed: Option<Instant>,
     /// Routing states that use it, which this node has asked for.
-    pub(super) querying: BTreeSet<RoutingKey>,
+    pub(super) querying: SortedSet<RoutingKey>,
     /// The same, which the peer has asked for.
-    pub(super) responding: BTreeSet<RoutingKey>,
+    pub(super) responding: SortedSet<RoutingKey>,
     /// What its states share.
     pub(super) hops: SharedHops,
     pub(super) last_heard: Instant,
@@ -84,8 +85,8 @@ impl Association {
             protected: true,
             peer_hold_time: hold_time,
             confirmed: None,
-            querying: BTreeSet::new(),
-            responding: BTreeSet::new(),
+            querying: SortedSet::default(),
+            responding: SortedSet::default(),
             hops: SharedHops::default(),
             last_heard: now,
             doubt: Doubt::default(),

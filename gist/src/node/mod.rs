@@ -43,6 +43,7 @@ mod responding;
 mod responding_actions;
 mod room;
 mod routing_state;
+mod sorted;
 mod stack;
 mod task;
 #[cfg(test)]
@@ -81,6 +82,7 @@ use random::{Random, Secret};
 use rate::RateLimiter;
 use responding::Responding;
 use routing_state::{RoutingKey, SharedAddresses, SharedHops};
+use sorted::SortedMap;
 use task::Task;
 use timers::Timers;
 use translation::Translations;
@@ -98,8 +100,8 @@ pub struct Node {
     cookies: ResponderCookies,
     limiter: RateLimiter,
     timers: Timers,
-    querying: BTreeMap<RoutingKey, Box<Querying>>,
-    responding: BTreeMap<RoutingKey, Box<Responding>>,
+    querying: SortedMap<RoutingKey, Box<Querying>>,
+    responding: SortedMap<RoutingKey, Box<Responding>>,
     /// Of the responding states those that came with a Query.
     early: Early,
     translations: Translations,
@@ -135,8 +137,8 @@ impl Node {
             cookies: ResponderCookies::new(&seed, &*backend, config.cookie_lifetime),
             limiter: RateLimiter::new(config.datagram_rate, config.caps.queued_datagrams, secret),
             timers: Timers::default(),
-            querying: BTreeMap::new(),
-            responding: BTreeMap::new(),
+            querying: SortedMap::default(),
+            responding: SortedMap::default(),
             early: Early::default(),
             translations: Translations::default(),
             causes: BTreeMap::new(),

@@ -37,7 +37,7 @@ impl Neighbours {
             self.0.retain(|_, known| known.until > now);
         }
         if self.0.len() < MOST_NEIGHBOURS {
-            self.0.insert((peer.detached(), interface), Neighbour { until, account: Allowance::default() });
+            self.0.insert((peer.clone(), interface), Neighbour { until, account: Allowance::default() });
         }
     }
 

@@ -6,21 +6,13 @@ use crate::wire::{Direction, LooseEnd, Mri, PathCoupled};
 
 /// An [`Mri`]: equal if and only if that is, in an order of its own.
 ///
-/// What is absent is zero, and its bit in the flags is too.
+/// In octets, so that it needs no alignment, which would cost a word. What is absent is zero, and its flag is clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PackedMri {
-    /// An IPv4 address has the first four octets.
-    source: [u8; 16],
-    destination: [u8; 16],
-    ports: [u16; 2],
-    /// The upper and the lower half of each.
-    spi: [u16; 2],
-    flow_label: [u16; 2],
-    flags: u16,
-    prefixes: [u8; 2],
-    protocol: u8,
-    ds_field: u8,
-}
+pub(super) struct PackedMri([u8; LENGTH]);
+
+/// Source and destination, of which an IPv4 address has the first four octets; source port, destination port, SPI, flow label, flags,
+/// protocol, Diffserv field; the two prefix lengths.
+const LENGTH: usize = 16 + 16 + 16 + 2;
 
 const UPSTREAM: u16 = 1;
 const LOOSE_END: u16 = 1 << 1;
@@ -36,89 +28,88 @@ const DESTINATION_PORT: u16 = 1 << 9;
 impl PackedMri {
     /// The same routing information in the given direction.
     pub(super) fn of(mri: &Mri, direction: Direction) -> Self {
-        let (source, source_v6) = packed(mri.source());
-        let (destination, destination_v6) = packed(mri.destination());
-        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
-        let ends = flag(source_v6, SOURCE_V6) | flag(destination_v6, DESTINATION_V6) | flag(direction == Direction::Upstream, UPSTREAM);
-        let bare = Self {
-            source,
-            destination,
-            ports: [0; 2],
-            spi: [0; 2],
-            flow_label: [0; 2],
-            flags: ends | LOOSE_END,
-            prefixes: [0; 2],
-            protocol: 0,
-            ds_field: 0,
-        };
-        let Mri::PathCoupled(mri) = mri else { return bare };
-        Self {
-            ports: [mri.source_port.unwrap_or(0), mri.destination_port.unwrap_or(0)],
-            spi: halves(mri.spi.unwrap_or(0)),
-            flow_label: halves(mri.flow_label.unwrap_or(0)),
-            flags: ends
-                | flag(mri.protocol.is_some(), PROTOCOL)
-                | flag(mri.ds_field.is_some(), DS_FIELD)
-                | flag(mri.flow_label.is_some(), FLOW_LABEL)
-                | flag(mri.spi.is_some(), SPI)
-                | flag(mri.source_port.is_some(), SOURCE_PORT)
-                | flag(mri.destination_port.is_some(), DESTINATION_PORT),
-            prefixes: [mri.source_prefix, mri.destination_prefix],
-            protocol: mri.protocol.unwrap_or(0),
-            ds_field: mri.ds_field.unwrap_or(0),
-            ..bare
+        let upstream = flag(direction == Direction::Upstream, UPSTREAM);
+        match mri {
+            Mri::LooseEnd(LooseEnd { source, destination, .. }) => Self::packed(*source, *destination, upstream | LOOSE_END, 0, [0; 2]),
+            Mri::PathCoupled(mri) => {
+                let flags = upstream
+                    | flag(mri.protocol.is_some(), PROTOCOL)
+                    | flag(mri.ds_field.is_some(), DS_FIELD)
+                    | flag(mri.flow_label.is_some(), FLOW_LABEL)
+                    | flag(mri.spi.is_some(), SPI)
+                    | flag(mri.source_port.is_some(), SOURCE_PORT)
+                    | flag(mri.destination_port.is_some(), DESTINATION_PORT);
+                let fields = u128::from(mri.ds_field.unwrap_or(0))
+                    | u128::from(mri.protocol.unwrap_or(0)) << 8
+                    | u128::from(mri.flow_label.unwrap_or(0)) << 32
+                    | u128::from(mri.spi.unwrap_or(0)) << 64
+                    | u128::from(mri.destination_port.unwrap_or(0)) << 96
+                    | u128::from(mri.source_port.unwrap_or(0)) << 112;
+                Self::packed(mri.source, mri.destination, flags, fields, [mri.source_prefix, mri.destination_prefix])
+            }
         }
+    }
+
+    fn packed(source: IpAddr, destination: IpAddr, flags: u16, fields: u128, prefixes: [u8; 2]) -> Self {
+        let flags = flags | flag(source.is_ipv6(), SOURCE_V6) | flag(destination.is_ipv6(), DESTINATION_V6);
+        let fields = (fields | u128::from(flags) << 16).to_be_bytes();
+        let mut packed = [0; LENGTH];
+        let (ends, rest) = packed.split_at_mut(32);
+        let (first, second) = ends.split_at_mut(16);
+        let (middle, last) = rest.split_at_mut(16);
+        first.copy_from_slice(&octets(source));
+        second.copy_from_slice(&octets(destination));
+        middle.copy_from_slice(&fields);
+        last.copy_from_slice(&prefixes);
+        Self(packed)
     }
 
     /// As it was.
     pub(super) fn unpacked(&self) -> Mri {
-        let has = |flag: u16| self.flags & flag != 0;
+        let part = |from: usize| self.0.get(from..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+        let (source, destination, fields) = (part(0), part(16), u128::from_be_bytes(part(32)));
+        let [.., source_prefix, destination_prefix] = self.0;
+        // Each cut to its own bits.
+        let octet = |place: u32| (fields >> place & 0xff) as u8;
+        let port = |place: u32| (fields >> place & 0xffff) as u16;
+        let number = |place: u32| (fields >> place & 0xffff_ffff) as u32;
+        let flags = port(16);
+        let has = |flag: u16| flags & flag != 0;
         let direction = if has(UPSTREAM) { Direction::Upstream } else { Direction::Downstream };
-        let (source, destination) = (unpacked(self.source, has(SOURCE_V6)), unpacked(self.destination, has(DESTINATION_V6)));
+        let (source, destination) = (address(source, has(SOURCE_V6)), address(destination, has(DESTINATION_V6)));
         if has(LOOSE_END) {
             return Mri::LooseEnd(LooseEnd { direction, source, destination });
         }
-        let ([source_prefix, destination_prefix], [source_port, destination_port]) = (self.prefixes, self.ports);
         Mri::PathCoupled(PathCoupled {
             direction,
             source,
             destination,
             source_prefix,
             destination_prefix,
-            protocol: has(PROTOCOL).then_some(self.protocol),
-            ds_field: has(DS_FIELD).then_some(self.ds_field),
-            flow_label: has(FLOW_LABEL).then_some(whole(self.flow_label)),
-            spi: has(SPI).then_some(whole(self.spi)),
-            source_port: has(SOURCE_PORT).then_some(source_port),
-            destination_port: has(DESTINATION_PORT).then_some(destination_port),
+            protocol: has(PROTOCOL).then(|| octet(8)),
+            ds_field: has(DS_FIELD).then(|| octet(0)),
+            flow_label: has(FLOW_LABEL).then(|| number(32)),
+            spi: has(SPI).then(|| number(64)),
+            source_port: has(SOURCE_PORT).then(|| port(112)),
+            destination_port: has(DESTINATION_PORT).then(|| port(96)),
         })
     }
 }
 
-/// And whether it is of IPv6.
-fn packed(address: IpAddr) -> ([u8; 16], bool) {
+fn flag(set: bool, flag: u16) -> u16 {
+    if set { flag } else { 0 }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false)
-        }
-        IpAddr::V6(address) => (address.octets(), true),
+        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96).to_be_bytes(),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
-fn unpacked(octets: [u8; 16], is_v6: bool) -> IpAddr {
+fn address(octets: [u8; 16], is_v6: bool) -> IpAddr {
     let [a, b, c, d, ..] = octets;
     if is_v6 { Ipv6Addr::from(octets).into() } else { Ipv4Addr::new(a, b, c, d).into() }
-}
-
-/// In halves it needs no alignment of its own, which would cost a word.
-fn halves(number: u32) -> [u16; 2] {
-    let [a, b, c, d] = number.to_be_bytes();
-    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
-}
-
-fn whole([upper, lower]: [u16; 2]) -> u32 {
-    u32::from(upper) << 16 | u32::from(lower)
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use crate::api::{AssociationId, PathId};
 use crate::time::Instant;
 use crate::wire::datagram::MAGIC;
 use crate::wire::{
-    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NatTraversal, NslpId, ObjectType, ObjectTypeFault,
-    Profile, Query, ResponderPart, Response,
+    Body, Cookie, Direction, ErrorCause, ErrorInfo, Message, Mri, MriFault, NatTraversal, NslpId, ObjectType, ObjectTypeFault, Profile,
+    Query, ResponderPart, Response,
 };
 
 /// Below this an upstream Query has crossed more than one link (G-261).

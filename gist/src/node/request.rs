@@ -51,7 +51,9 @@ impl Node {
             self.responding_event(&against, responding::Event::TgNSLPData, RespondingInput::Message(message), now);
         } else if let Some(known) = self.querying.get(&along).map(|machine| machine.path) {
             if known != message.path || self.needs_better_peer(&along, &message) {
-                self.querying.entry(along.clone()).and_modify(|machine| machine.protected |= message.attributes.secure);
+                if let Some(machine) = self.querying.get_mut(&along) {
+                    machine.protected |= message.attributes.secure;
+                }
                 self.querying_event(&along, querying::Event::TgOtherPath, QueryingInput::Path(message.path), now);
             }
             self.querying_event(&along, querying::Event::TgNSLPData, QueryingInput::Message(message), now);

@@ -13,6 +13,7 @@ use super::machines::{querying, responding};
 use super::packed_mri::PackedMri;
 use super::querying::QueryingInput;
 use super::responding::RespondingInput;
+use super::sorted::Key;
 use super::task::Task;
 use crate::api::{AssociationId, PeerHandle};
 use crate::time::Instant;
@@ -71,6 +72,22 @@ impl Deref for RoutingKey {
 impl PartialOrd for RoutingKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+/// The first octets of the name.
+impl Key for RoutingKey {
+    fn rank(&self) -> u64 {
+        let [a, b] = self.nslp_id.0.to_be_bytes();
+        let SessionId([c, d, e, f, g, h, ..]) = self.session;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// In a table of timers.
+impl Key for (Instant, RoutingKey) {
+    fn rank(&self) -> u64 {
+        self.0.micros()
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::machines::association;
 use super::routing_state::RoutingKey;
+use super::sorted::SortedSet;
 use crate::api::AssociationId;
 use crate::time::Instant;
 
@@ -24,7 +25,7 @@ pub(super) enum Due {
 /// Running timers. At most one for each name of routing states and a few for each association, so their caps bound it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Timers {
-    states: BTreeSet<(Instant, RoutingKey)>,
+    states: SortedSet<(Instant, RoutingKey)>,
     associations: BTreeSet<(Instant, AssociationId, association::Timer)>,
     running: BTreeMap<(AssociationId, association::Timer), Instant>,
     datagrams: Option<Instant>,
@@ -40,7 +41,9 @@ impl Timers {
         if let Some(at) = from {
             self.states.remove(&(at, key.clone()));
         }
-        self.states.extend(to.map(|at| (at, key.clone())));
+        if let Some(at) = to {
+            self.states.insert((at, key.clone()));
+        }
     }
 
     /// Starts an association's timer, afresh if it runs.

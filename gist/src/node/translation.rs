@@ -59,6 +59,9 @@ impl Translations {
 impl Node {
     /// A message's flow as this node's tables know it, in the same direction.
     pub(super) fn local_form(&self, nslp_id: NslpId, session: SessionId, mri: &Mri) -> Mri {
+        if self.translations.local.is_empty() {
+            return mri.clone();
+        }
         let known = |key: RoutingKey| self.translations.local.get(&key).map(|local| local.mri().with_direction(mri.direction()));
         let translated = known(RoutingKey::along(nslp_id, session, mri)).or_else(|| known(RoutingKey::against(nslp_id, session, mri)));
         translated.unwrap_or_else(|| mri.clone())
@@ -66,6 +69,9 @@ impl Node {
 
     /// The flow of a message upstream as the querying node knows it (G-325).
     pub(super) fn peer_form(&self, nslp_id: NslpId, session: SessionId, mri: &Mri) -> Mri {
+        if self.translations.original.is_empty() {
+            return mri.clone();
+        }
         let original = self.translations.original.get(&RoutingKey::against(nslp_id, session, mri));
         original.map_or_else(|| mri.clone(), |original| original.with_direction(mri.direction()))
     }
