@@ -71,8 +71,13 @@ impl Counters {
 
     /// A packet that was counted as going on did not: from now on it counts as dropped. `bytes` as they were counted.
     pub(crate) fn count_not_accepted(&self, bytes: usize) {
+        self.count_not_passed(DropReason::VerdictFailed, bytes);
+    }
+
+    /// The same for another reason.
+    pub(crate) fn count_not_passed(&self, reason: DropReason, bytes: usize) {
         self.accepted.take(bytes);
-        self.count_dropped(DropReason::VerdictFailed, bytes);
+        self.count_dropped(reason, bytes);
     }
 
     /// A packet that was counted as dropped goes on, because its interface is in observe mode. `bytes` as they were counted.

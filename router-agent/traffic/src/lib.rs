@@ -7,6 +7,7 @@
 //! [`verifier::Verifier`] and [`inserter::Inserter`] are values (`Clone + Eq + Hash`), keys included; how ICVs are computed comes in
 //! through [`algorithm::Integrity`] and [`algorithm::PacketSigner`], the checks themselves through [`checks::Checks`].
 
+pub mod af_xdp;
 pub mod ah;
 pub mod algorithm;
 pub mod budget;

@@ -302,12 +302,15 @@ impl Queue {
 
     /// Waits until there is something to receive, `wake` is readable, or `timeout` is over (`None`: however long it takes).
     pub fn wait(&self, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        self.wait_beside(wake, None, timeout)
+    }
+
+    /// The same, or until something else is readable.
+    pub fn wait_beside(&self, wake: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Result<(), Errno> {
         let observed = self.observed.as_ref().map(|(socket, _)| socket.as_fd());
-        // Without a second queue the last place is not looked at.
-        let mut descriptors = [readable(self.socket.as_fd()), readable(wake), readable(observed.unwrap_or(wake))];
-        let wanted = if observed.is_some() { 3 } else { 2 };
-        match poll(descriptors.get_mut(..wanted).unwrap_or_default(), poll_timeout(timeout)) {
+        let readable = [Some(self.socket.as_fd()), Some(wake), observed, other].into_iter().flatten();
+        let mut descriptors: heapless::Vec<PollFd<'_>, 4> = readable.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+        match poll(&mut descriptors, poll_timeout(timeout)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }

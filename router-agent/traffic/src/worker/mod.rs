@@ -11,9 +11,12 @@
 //! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 //!
+//! A router's worker may judge frames besides that come past the queue ([`AfXdp`]): with the same table, in turn with the queue's packets.
+//!
 //! There may be several, each with its queue and its table ([`crate::spread`]). When one ends the daemon ends with it, and is started anew as
 //! a whole: windows and counters have ended with the thread's table, and without them another could not take over.
 
+mod frames;
 mod gathering;
 mod leniency;
 mod passed;
@@ -30,6 +33,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 use smoltcp::time::Instant;
 
+use crate::af_xdp::AfXdp;
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::processor::PacketProcessor;
@@ -239,6 +243,18 @@ pub struct Worker {
 impl Worker {
     /// Starts the thread. `notify` is called after something has become readable with [`receive`](Self::receive).
     pub fn spawn(queue: Queue, processor: Box<dyn PacketProcessor>, config: WorkerConfig, notify: Notify) -> std::io::Result<Self> {
+        Self::spawn_beside(queue, None, processor, config, notify)
+    }
+
+    /// The same, for a thread that judges besides what comes by the short way. The processor must give each packet its verdict at once, as
+    /// verifiers do: a frame that it would hold is dropped.
+    pub fn spawn_beside(
+        queue: Queue,
+        af_xdp: Option<AfXdp>,
+        processor: Box<dyn PacketProcessor>,
+        config: WorkerConfig,
+        notify: Notify,
+    ) -> std::io::Result<Self> {
         let capacity = config.update_capacity.max(1);
         let (updates, incoming) = sync_channel(capacity);
         let (answered, answers) = sync_channel(capacity);
@@ -246,6 +262,7 @@ impl Worker {
         let shared = Shared::new()?;
         let work = thread::Work {
             queue,
+            af_xdp: af_xdp.map(Box::new),
             processor,
             marks: hashbrown::HashMap::new(),
             passed: passed::Passed::new(),

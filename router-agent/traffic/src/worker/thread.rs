@@ -1,5 +1,6 @@
 //! The worker's loop.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -9,6 +10,7 @@ use hashbrown::HashMap;
 use heapless::Vec;
 use smoltcp::time::Instant;
 
+use crate::af_xdp::AfXdp;
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::processor::{Arrival, PacketId, PacketProcessor, Released, Verdict};
@@ -27,6 +29,8 @@ const TIMER_SLACK: u64 = 1000;
 /// All that the thread owns.
 pub(super) struct Work {
     pub(super) queue: Queue,
+    /// What comes past the queue, if anything does.
+    pub(super) af_xdp: Option<Box<AfXdp>>,
     pub(super) processor: Box<dyn PacketProcessor>,
     /// The marks of held packets that have one: never more than the queue holds packets.
     pub(super) marks: HashMap<PacketId, u32>,
@@ -61,14 +65,16 @@ impl Work {
                 return Stopped::Asked;
             }
             self.handle_timeout();
+            let more_frames = self.handle_frames();
             match self.handle_packets(&mut buffer) {
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(more) if more || more_frames => {}
+                Ok(_) => {
                     if let Some(rest) = self.gathering.rest() {
                         std::thread::sleep(rest);
                         continue;
                     }
-                    if let Err(errno) = self.queue.wait(std::os::fd::AsFd::as_fd(&self.shared.wake), self.timeout()) {
+                    let frames = self.af_xdp.as_deref().map(AsFd::as_fd);
+                    if let Err(errno) = self.queue.wait_beside(self.shared.wake.as_fd(), frames, self.patience(self.timeout())) {
                         return Stopped::Queue(errno.to_string());
                     }
                     // Reset before the updates are looked at, so that none is slept through.
@@ -85,7 +91,7 @@ impl Work {
     }
 
     /// Carries out every update that is there; `false` if the handle is gone.
-    fn apply_updates(&mut self) -> bool {
+    pub(super) fn apply_updates(&mut self) -> bool {
         loop {
             match self.updates.try_recv() {
                 Ok(update) => self.apply(update),
@@ -204,7 +210,7 @@ impl Work {
     }
 
     /// Late verdicts and events, after each call of the processor.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some((id, released)) = self.processor.poll_released() {
             let own = self.marks.remove(&id).unwrap_or(0);
             match &released {

@@ -1,0 +1,129 @@
+//! What comes past the queue: frames instead of packets, which go on by our own hand.
+
+use std::time::Duration;
+
+use heapless::Vec;
+
+use crate::af_xdp::{AfXdp, Arrived, RECEIVE_LEN};
+use crate::processor::{Arrival, PacketId, Verdict};
+use crate::queue::MANY;
+use crate::reason::DropReason;
+
+use super::count;
+use super::thread::Work;
+
+/// What becomes of a frame.
+enum Outcome {
+    /// It goes on.
+    Pass,
+    /// With this packet in it.
+    Replace(std::vec::Vec<u8>),
+    /// It does not.
+    Drop,
+}
+
+/// How often to look for frames that have been sent, while there are any and none come: nobody wakes the thread for them.
+const SETTLE_EVERY: Duration = Duration::from_millis(10);
+
+/// Numbers of frames lie above those of both queues; nothing is ever asked about one again.
+const FRAME: u64 = 1 << 33;
+
+impl Work {
+    /// Judges the frames that are there; `true` if there may be more.
+    ///
+    /// All that a ring holds come before the next packet of the queue: those of a flow that came by the queue are not far ahead of those
+    /// that came before them, so that these are not too old for the window then.
+    pub(super) fn handle_frames(&mut self) -> bool {
+        let Some(mut af_xdp) = self.af_xdp.take() else { return false };
+        let most = self.processor.batch_size().clamp(1, MANY);
+        let (mut more, mut any) = (false, 0);
+        for socket in 0..af_xdp.len() {
+            let mut left = RECEIVE_LEN as usize;
+            loop {
+                let mut arrived: Vec<Arrived, MANY> = Vec::new();
+                for _ in 0..af_xdp.receive(socket, most, &mut arrived) {
+                    count(&self.shared.faults.unreadable);
+                }
+                let came = arrived.len();
+                self.judge_frames(&mut af_xdp, arrived);
+                any += came;
+                left = left.saturating_sub(came);
+                if came < most || left == 0 {
+                    more |= left == 0;
+                    break;
+                }
+            }
+        }
+        if any > 0 {
+            self.gathering.note(any, self.clock.now());
+        } else if af_xdp.is_under_way() {
+            af_xdp.settle();
+        }
+        self.af_xdp = Some(af_xdp);
+        more
+    }
+
+    /// How long to wait for anything, if frames are under way no longer than that.
+    pub(super) fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
+        match self.af_xdp.as_ref().is_some_and(|af_xdp| af_xdp.is_under_way()) {
+            true => Some(timeout.unwrap_or(SETTLE_EVERY).min(SETTLE_EVERY)),
+            false => timeout,
+        }
+    }
+
+    fn judge_frames(&mut self, af_xdp: &mut AfXdp, arrived: Vec<Arrived, MANY>) {
+        if arrived.is_empty() {
+            return;
+        }
+        // Whatever was sent before these frames were looked at counts for them.
+        self.apply_updates();
+        let outcomes = self.outcomes(af_xdp, &arrived);
+        self.drain();
+        for (frame, (outcome, len)) in arrived.into_iter().zip(outcomes) {
+            let sent = match outcome {
+                Outcome::Pass => af_xdp.send_on(frame, None),
+                Outcome::Replace(packet) => af_xdp.send_on(frame, Some(&packet)),
+                Outcome::Drop => {
+                    af_xdp.drop_frame(frame);
+                    continue;
+                }
+            };
+            if !sent {
+                self.counters.count_not_passed(DropReason::NotTransmitted, len);
+            }
+        }
+        af_xdp.settle();
+    }
+
+    /// Of each frame what becomes of it, and how long its packet is.
+    fn outcomes(&mut self, af_xdp: &AfXdp, arrived: &[Arrived]) -> Vec<(Outcome, usize), MANY> {
+        let mut outcomes: Vec<(Outcome, usize), MANY> = Vec::new();
+        let mut arrivals: Vec<Arrival<'_>, MANY> = Vec::new();
+        for (number, frame) in (FRAME..).zip(arrived) {
+            let len = match af_xdp.packet(frame) {
+                Ok(bytes) => {
+                    let _ = arrivals.push(Arrival { id: PacketId(number), user: None, has_arrived: true, bytes });
+                    bytes.len()
+                }
+                Err(reason) => {
+                    self.counters.count_dropped(reason, 0);
+                    0
+                }
+            };
+            let _ = outcomes.push((Outcome::Drop, len));
+        }
+        let now = self.clock.now();
+        self.processor.process_batch(&arrivals, now, &mut |at, verdict| {
+            // The number of a frame is its place.
+            let place = arrivals.get(at).and_then(|arrival| usize::try_from(arrival.id.0 - FRAME).ok());
+            let Some((outcome, _)) = place.and_then(|place| outcomes.get_mut(place)) else { return };
+            match verdict {
+                Verdict::Accept => *outcome = Outcome::Pass,
+                Verdict::Replace { payload, .. } => *outcome = Outcome::Replace(payload.to_vec()),
+                Verdict::Drop(reason) => tracing::trace!(%reason, "dropped"),
+                Verdict::Taken | Verdict::Hold => {}
+            }
+        });
+        outcomes
+    }
+}
