@@ -17,6 +17,7 @@ use traffic::spread::{MOST_WORKERS, Spread};
 
 use crate::limits::{self, Limit};
 use crate::modes::{self, Interface, Mode};
+use crate::short_way;
 
 /// Everything `pbs-router` can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,10 +58,25 @@ pub(crate) struct Config {
     pub limit: Vec<Limit>,
 }
 
+/// By which way packets come to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// All of them through packet queues.
+    #[default]
+    Nfqueue,
+    /// Those with AH, if whole, straight from the interface; all others through packet queues.
+    AfXdp,
+}
+
 /// Section `[datapath]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Datapath {
+    /// By which way packets come to the daemon.
+    pub kind: Kind,
+    /// The interfaces that take part in the short way.
+    pub interfaces: Vec<String>,
     /// NFQUEUE number of intercepted signalling.
     pub signalling_queue: u16,
     /// NFQUEUE number of forwarded data.
@@ -149,6 +165,8 @@ impl Datapath {
 impl Default for Datapath {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
+            interfaces: Vec::new(),
             signalling_queue: 1,
             data_queue: 2,
             observed_queue: 5,
@@ -188,6 +206,7 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     limits::check(&config.limit, source)?;
     modes::check(config.egress_rate, &config.interface, source)?;
     config.datapath.check(source)?;
+    short_way::check(&config.datapath, source)?;
     config.datapath.signatures.check(source)?;
     config.datapath.reassembly.check(source)?;
     config.control_socket = source.beside(&config.control_socket);
@@ -279,6 +298,14 @@ mod tests {
             ("[datapath]\nobserved_queue = 2\n", "/etc/pbs/r.toml:8: datapath.observed_queue: is another queue's number too"),
             ("[datapath]\nsignalling_queue = 5\n", "/etc/pbs/r.toml:7: datapath.observed_queue: is another queue's number too"),
             ("[datapath]\nsignalling_queue = 65535\n", "/etc/pbs/r.toml:8: datapath.signalling_queue: is the queue by which daemons"),
+            ("[datapath]\nkind = \"af_xdp\"\n", "/etc/pbs/r.toml:8: datapath.kind: is \"af_xdp\", and `interfaces` names none"),
+            (
+                "[datapath]\nkind = \"af_xdp\"\ninterfaces = [\"a\"]\nworkers = 2\n",
+                "/etc/pbs/r.toml:10: datapath.workers: is more than 1, and `kind = \"af_xdp\"` has one worker",
+            ),
+            ("[datapath]\nkind = \"dpdk\"\n", "/etc/pbs/r.toml:8: unknown variant `dpdk`, expected `nfqueue` or `af_xdp`"),
+            ("[datapath]\ninterfaces = [\"a\", \"a\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: names `a` twice"),
+            ("[datapath]\ninterfaces = [\"a b\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: `a b` is no name of an interface"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),
             ("[datapath]\nworkers = 0\n", "/etc/pbs/r.toml:8: datapath.workers: must be 1 to 16"),
             ("[datapath]\nworkers = 17\n", "/etc/pbs/r.toml:8: datapath.workers: must be 1 to 16"),

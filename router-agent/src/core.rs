@@ -29,6 +29,8 @@ pub(crate) struct RouterCore {
     pub(crate) signalling: Arc<signalling::Counters>,
     /// What becomes of traffic without permission.
     pub(crate) modes: Modes,
+    /// By which way packets come, as `status` shows it.
+    pub(crate) datapath: Value,
 }
 
 impl Core for RouterCore {
@@ -96,6 +98,7 @@ impl Core for RouterCore {
                 "sessions": self.router.sessions().len(),
                 "signalling": self.signalling.show(),
                 "modes": modes::show(&self.modes),
+                "datapath": self.datapath,
                 "waiting": status::waiting(&self.waiting),
                 "nslp": status::counters(self.router.counters()),
             })),

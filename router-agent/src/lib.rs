@@ -6,6 +6,7 @@ mod core;
 mod limits;
 mod modes;
 mod run;
+mod short_way;
 mod signalling;
 
 use std::error::Error;
@@ -99,7 +100,7 @@ impl Program for Router {
     }
 
     fn undo(&self) -> Result<(), NetlinkError> {
-        Ok(())
+        traffic::af_xdp::restore()
     }
 }
 

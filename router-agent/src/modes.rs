@@ -50,8 +50,7 @@ pub(crate) fn check(egress_rate: u64, interfaces: &[Interface], config: &Source)
         if place >= MOST_INTERFACES {
             return wrong("name", format!("is one too many: there may be {MOST_INTERFACES} entries"));
         }
-        let of_a_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
-        if !(1..=LONGEST_NAME).contains(&entry.name.len()) || !entry.name.bytes().all(of_a_name) {
+        if !is_name(&entry.name) {
             return wrong("name", "is no name of an interface: up to 15 characters without spaces, `/` and `:`".to_owned());
         }
         if interfaces.iter().take(place).any(|earlier| earlier.name == entry.name) {
@@ -65,6 +64,12 @@ pub(crate) fn check(egress_rate: u64, interfaces: &[Interface], config: &Source)
         }
     }
     Ok(())
+}
+
+/// Whether an interface can have that name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let of_a_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(of_a_name)
 }
 
 /// The modes as the packet filter takes them.

@@ -25,12 +25,12 @@ use crate::Parts;
 use crate::config::{Config, Datapath};
 use crate::core::RouterCore;
 use crate::signalling::{self, Applications};
-use crate::{limits, modes};
+use crate::{limits, modes, short_way};
 
 /// Runs the router until it is asked to end.
 pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
     let spread = config.datapath.spread()?;
-    let start = Start::begin(&config, Role::Router, rules(&config, parts, spread), Box::new(|| Ok(()))).await?;
+    let start = Start::begin(&config, Role::Router, rules(&config, parts, spread), Box::new(traffic::af_xdp::restore)).await?;
     let routing = Routing::new(None).follow(&start.threads)?;
 
     let capacity = config.datapath.permissions;
@@ -42,7 +42,12 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         ..VerifierConfig::new(verifier::Role::Router)
     };
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
-    let leads = leads(&config, parts, verifier, spread)?;
+    let mut leads = leads(&config, parts, verifier, spread)?;
+    let (af_xdp, datapath) = short_way::open(&config.datapath, &modes);
+    // Where there is a short way there is one worker.
+    if let Some(lead) = leads.first_mut() {
+        lead.af_xdp = af_xdp;
+    }
     let data = start.datapaths("data", leads, spread)?.admitting(start.admitted(), config.datapath.shield);
 
     let Signalling { gist, indications, addresses, node } = start.signalling(&config.gist, node::Role::Router, [0; gist::io::PATHS])?;
@@ -60,7 +65,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         false => tracing::warn!(name = config.name, ?addresses, ?modes, "router runs; not every interface is closed"),
     }
     let waiting = FairQueue::new(WAITING_OCTETS);
-    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting, signalling, modes }));
+    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting, signalling, modes, datapath }));
     start.run(core, gist, indications, vec![data], routing).await
 }
 
@@ -75,7 +80,7 @@ fn leads(config: &Config, parts: &Parts, verifier: VerifierConfig, spread: Sprea
         let processor = Box::new(if spread.workers() == 1 { processor } else { processor.sharing(&common) });
         let (modes, observed) = (!rules.modes.are_closed(), rules.modes.observe().then(|| rules.observed_queue_of(worker)));
         let queue = QueueConfig { modes, observed, capacity, copy_range, ..QueueConfig::new(rules.data_queue_of(worker)) };
-        Ok(Lead { queue, processor, counters })
+        Ok(Lead { queue, af_xdp: None, processor, counters })
     };
     (0..spread.workers()).map(lead).collect()
 }

@@ -99,7 +99,7 @@ impl Start {
         processor: Box<dyn PacketProcessor>,
         counters: Arc<Counters>,
     ) -> Result<Datapath, DatapathError> {
-        self.datapaths(name, vec![Lead { queue, processor, counters }], Spread::ALONE)
+        self.datapaths(name, vec![Lead { queue, af_xdp: None, processor, counters }], Spread::ALONE)
     }
 
     /// The same with several workers.

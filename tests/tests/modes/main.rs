@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod exempt;
+mod short_way;
 mod site;
 
 use std::io::{Read, Write};

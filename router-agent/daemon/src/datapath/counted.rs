@@ -17,7 +17,7 @@ impl Datapath {
         let sum = |of: &dyn Fn(&Counters) -> Count| self.lanes.iter().map(|lane| of(&lane.counters)).fold(Count::default(), plus);
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
         let row = |reason: DropReason, count: Count| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes });
-        let kernel: Vec<KernelDrops> = self.lanes.iter().map(|lane| KernelDrops::of(lane.number)).collect();
+        let kernel: Vec<KernelDrops> = self.lanes.iter().map(|lane| KernelDrops::of(lane.number).and(lane.past_the_queue.dropped())).collect();
         let kernel_drops = kernel.iter().cloned().reduce(KernelDrops::with).unwrap_or(KernelDrops(Ok(KernelStatistics::default())));
         let by_rules = self.admitted.as_ref().map_or_else(|| Some(Vec::new()), Admitted::dropped);
         let by_rule =
@@ -97,6 +97,12 @@ impl KernelDrops {
         Self(self.0.and_then(|one| other.0.map(|other| one.plus(other))))
     }
 
+    /// With those of sockets that packets come to past the queue; not known if these are closed.
+    fn and(self, past_the_queue: Option<u64>) -> Self {
+        let full = |dropped_socket_full| KernelStatistics { dropped_socket_full, ..KernelStatistics::default() };
+        self.with(Self(past_the_queue.map(full).ok_or_else(|| "the AF_XDP sockets are closed".to_owned())))
+    }
+
     /// Together with those that the daemon counted itself, as JSON; null if nobody knows.
     pub fn beside(&self, own: u64) -> Value {
         self.0.as_ref().map_or(Value::Null, |kernel| kernel.dropped().saturating_add(own).into())
@@ -129,6 +135,9 @@ mod tests {
         assert_eq!((known.beside(2), known.show()), (json!(9), json!({ "packets": 7 })));
         assert_eq!(known.by_cause(), json!({ "queue_full": 3, "socket_full": 4 }));
         assert_eq!(known.clone().with(known.clone()).show(), json!({ "packets": 14 }));
+        assert_eq!(known.clone().and(Some(5)).by_cause(), json!({ "queue_full": 3, "socket_full": 9 }));
+        let closed = json!({ "packets": null, "not_known_because": "the AF_XDP sockets are closed" });
+        assert_eq!(known.clone().and(None).show(), closed);
         let cases = [
             (Ok(None), "the kernel does not list queue 7"),
             (Err(std::io::ErrorKind::PermissionDenied.into()), "the kernel's list of queues cannot be read: permission denied"),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use traffic::af_xdp::{AfXdp, Statistics};
 use traffic::counters::Counters;
 use traffic::processor::PacketProcessor;
 use traffic::queue::{Queue, QueueConfig};
@@ -18,6 +19,8 @@ use crate::clock::Clock;
 pub struct Lead {
     /// Its queue.
     pub queue: QueueConfig,
+    /// What passes the queue by, if anything does.
+    pub af_xdp: Option<AfXdp>,
     /// What judges its packets.
     pub processor: Box<dyn PacketProcessor>,
     /// Where that one counts.
@@ -29,6 +32,8 @@ pub struct Lead {
 pub(super) struct Lane {
     name: String,
     pub(super) number: u16,
+    /// What the kernel has dropped of what does not come through the queue.
+    pub(super) past_the_queue: Statistics,
     worker: Worker,
     pub(super) counters: Arc<Counters>,
     /// Each with the request to the rules that must be settled before.
@@ -45,12 +50,14 @@ impl Lane {
         clock: Clock,
         wake: Arc<Notify>,
     ) -> Result<Self, DatapathError> {
-        let Lead { queue, processor: judge, counters } = lead;
+        let Lead { queue, af_xdp, processor: judge, counters } = lead;
+        let past_the_queue = af_xdp.as_ref().map(AfXdp::statistics).unwrap_or_default();
         let (number, modes, queue) = (queue.number, queue.modes, Queue::open(queue)?);
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let config = WorkerConfig { modes, processor, ..config };
-        let worker = Worker::spawn(queue, judge, config, Box::new(move || wake.notify_one())).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, worker, counters, waiting: VecDeque::new(), is_stalled: false })
+        let notify = Box::new(move || wake.notify_one());
+        let worker = Worker::spawn_beside(queue, af_xdp, judge, config, notify).map_err(DatapathError::Thread)?;
+        Ok(Self { name, number, past_the_queue, worker, counters, waiting: VecDeque::new(), is_stalled: false })
     }
 
     pub(super) fn name(&self) -> &str {

@@ -61,7 +61,7 @@ fn each_permission_is_one_workers_and_a_worker_that_ends_is_named_and_its_queue_
     in_a_namespace(|| {
         let lead = |worker: u16| {
             let counters = Arc::new(Counters::default());
-            Lead { queue: QueueConfig::new(QUEUE + worker), processor: Box::new(Fragile(verifier(&counters))), counters }
+            Lead { queue: QueueConfig::new(QUEUE + worker), af_xdp: None, processor: Box::new(Fragile(verifier(&counters))), counters }
         };
         let (leads, wake) = ((0..3).map(lead).collect(), Arc::new(Notify::new()));
         let mut datapath = Datapath::start("data", leads, SPREAD, Clock::start(), &wake, Arc::new(NoSigner)).unwrap();
@@ -141,7 +141,7 @@ fn flow_of(grant: &Grant) -> Flow {
 
 fn datapath() -> Datapath {
     let counters = Arc::new(Counters::default());
-    let lead = Lead { queue: QueueConfig::new(QUEUE), processor: Box::new(verifier(&counters)), counters };
+    let lead = Lead { queue: QueueConfig::new(QUEUE), af_xdp: None, processor: Box::new(verifier(&counters)), counters };
     Datapath::start("data", vec![lead], Spread::ALONE, Clock::start(), &Arc::new(Notify::new()), Arc::new(NoSigner)).unwrap()
 }
 
