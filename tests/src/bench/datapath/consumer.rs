@@ -10,6 +10,7 @@ use std::time::{Duration, Instant as Wall};
 
 use nix::sys::eventfd::EventFd;
 use smoltcp::time::Instant;
+use traffic::af_xdp::{self, AfXdp, Taking};
 use traffic::ah::{InsertError, Number};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::{Checks, Strict};
@@ -36,6 +37,8 @@ pub(super) enum Consumer {
     AcceptAll,
     /// The product's worker with the product's verifier.
     Verify(MacAlgorithm, Checked),
+    /// The same with packets that come past the queue (AF_XDP).
+    PastTheQueue(MacAlgorithm),
     /// The product's queue with one receive and one verdict for each packet.
     OneByOne,
     /// The nfq crate.
@@ -65,8 +68,15 @@ struct Done {
 ///
 /// Namespaces or the queue cannot be had, `cc` is missing for the bare loop, or a packet was refused that is right.
 pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<Sample> {
+    measured(way, stock, consumer, pace).map(|(sample, _)| sample)
+}
+
+fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<(Sample, u64)> {
     let made = way.get()?;
-    let algorithm = if let Consumer::Verify(algorithm, _) = consumer { algorithm } else { MacAlgorithm::HmacSha256_128 };
+    let algorithm = match consumer {
+        Consumer::Verify(algorithm, _) | Consumer::PastTheQueue(algorithm) => algorithm,
+        _ => MacAlgorithm::HmacSha256_128,
+    };
     let packets = stock.sealed(algorithm)?;
     let flood = || {
         let took = made.sender.run(|| generator::send(packets, pace))?;
@@ -74,8 +84,15 @@ pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) 
         Ok(took)
     };
     let (done, took) = match consumer {
-        Consumer::AcceptAll => by_worker(made, Box::new(AcceptAll), flood)?,
-        Consumer::Verify(algorithm, checked) => by_worker(made, verifier(algorithm, checked)?, flood)?,
+        Consumer::AcceptAll => by_worker(made, None, Box::new(AcceptAll), flood)?,
+        Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
+        Consumer::PastTheQueue(algorithm) => {
+            let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
+            let past = made.router.run(|| AfXdp::open(&past).map_err(io::Error::other))?;
+            let done = by_worker(made, Some(past), verifier(algorithm, Checked::Together)?, flood);
+            made.router.run(|| af_xdp::restore().map_err(io::Error::other))?;
+            done?
+        }
         Consumer::OneByOne => one_by_one(made, flood)?,
         Consumer::Crate => by_crate(made, packets.get(..1).unwrap_or_default(), flood)?,
         Consumer::BareC => by_bare_loop(made, flood)?,
@@ -85,7 +102,26 @@ pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) 
     }
     let rate = done.packets as f64 / done.busy.as_secs_f64();
     let offered = packets.len() as f64 / took.as_secs_f64();
-    Ok(Sample::of(rate).with("packets judged", done.packets as f64).with("offered a second", offered))
+    let lost = (packets.len() as u64).saturating_sub(done.packets);
+    Ok((Sample::of(rate).with("packets judged", done.packets as f64).with("offered a second", offered), lost))
+}
+
+/// The same, where no packet may be lost: tried again if another process has taken the processor for so long.
+///
+/// # Errors
+///
+/// As [`measure`], or one was lost.
+pub(super) fn measure_all(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<Sample> {
+    const ATTEMPTS: usize = 5;
+    let mut lost = 0;
+    for _ in 0..ATTEMPTS {
+        let (sample, missing) = measured(way, stock, consumer, pace)?;
+        if missing == 0 {
+            return Ok(sample);
+        }
+        lost = missing;
+    }
+    Err(io::Error::other(format!("{lost} packets were lost, and some in each attempt before")))
 }
 
 /// Waits until nothing waits in the queue any more.
@@ -100,14 +136,20 @@ pub(super) fn drained(router: &Namespace) -> io::Result<()> {
     Ok(())
 }
 
-fn by_worker(made: &Made, processor: Box<dyn PacketProcessor>, flood: impl Fn() -> io::Result<Duration>) -> io::Result<(Done, Duration)> {
+fn by_worker(
+    made: &Made,
+    past: Option<AfXdp>,
+    processor: Box<dyn PacketProcessor>,
+    flood: impl Fn() -> io::Result<Duration>,
+) -> io::Result<(Done, Duration)> {
     let queue = made.router.run(|| Queue::open(QueueConfig::new(QUEUE)).map_err(io::Error::other))?;
     let counters = Arc::new(Counters::default());
     let told = Arc::new(Told::default());
     let processor = Box::new(Watched { processor, told: Arc::clone(&told) });
     let config = WorkerConfig::new("bench".to_owned(), Clock::new(Wall::now()), counters);
-    let mut worker = Worker::spawn(queue, processor, config, Box::new(|| {}))?;
+    let mut worker = Worker::spawn_beside(queue, past, processor, config, Box::new(|| {}))?;
     let took = flood()?;
+    told.settled();
     let done = told.read()?;
     worker.stop();
     if told.refused.load(Ordering::Relaxed) > 0 {
@@ -126,6 +168,19 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Waits until no packet has come for a while.
+    fn settled(&self) {
+        let mut before = u64::MAX;
+        loop {
+            let now = self.packets.load(Ordering::Relaxed);
+            if now == before {
+                return;
+            }
+            before = now;
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn read(&self) -> io::Result<Done> {
         let (thread, before) = self.thread.get().ok_or_else(|| io::Error::other("no packet has come through the queue"))?;
         Ok(Done { packets: self.packets.load(Ordering::Relaxed), busy: thread.time()?.saturating_sub(*before) })

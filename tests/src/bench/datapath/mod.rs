@@ -72,10 +72,33 @@ pub(crate) fn trials() -> Vec<Trial> {
     ] {
         trials.push(fast(name, goal, accept_all, verifier(algorithm, checked), Consumer::AcceptAll));
     }
+    trials.extend(past_the_queue(&stock));
     trials.extend(compute::trials());
     trials.extend(look_up::trials());
     trials.extend(shield::trials());
     trials
+}
+
+/// The verifier with packets that come past the queue, against the same with the queue: at a pace that neither loses packets at. On links of
+/// its own, since an XDP program changes how a link works.
+fn past_the_queue(stock: &Arc<Stock>) -> Vec<Trial> {
+    let (by_queue, past) = (Arc::new(Way::default()), Arc::new(Way::default()));
+    let run = |way: &Arc<Way>, consumer: Consumer, pace: Pace| -> Measure {
+        let (way, stock) = (Arc::clone(way), Arc::clone(stock));
+        Box::new(move || consumer::measure_all(&way, &stock, consumer, pace))
+    };
+    let trial = |algorithm: MacAlgorithm, name: &str, goal| Trial {
+        name: format!("verifier past the queue (AF_XDP): {name}"),
+        unit: "packets per second of the consumer's processor time",
+        goal,
+        bound_is: "the same verifier behind the queue, no packet lost",
+        ours: run(&past, Consumer::PastTheQueue(algorithm), Pace::PerSecond(PACE)),
+        bound: run(&by_queue, Consumer::Verify(algorithm, Checked::Together), Pace::PerSecond(PACE)),
+    };
+    vec![
+        trial(MacAlgorithm::HmacSha256_128, "HMAC-SHA-256 side by side", Goal::RatioAtLeast(2.5)),
+        trial(MacAlgorithm::Aes128Gmac, "AES-128-GMAC", Goal::Told),
+    ]
 }
 
 /// The time that one takes, of how many there are in a second.
