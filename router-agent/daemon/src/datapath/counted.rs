@@ -17,7 +17,8 @@ impl Datapath {
         let sum = |of: &dyn Fn(&Counters) -> Count| self.lanes.iter().map(|lane| of(&lane.counters)).fold(Count::default(), plus);
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
         let row = |reason: DropReason, count: Count| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes });
-        let kernel: Vec<KernelDrops> = self.lanes.iter().map(|lane| KernelDrops::of(lane.number).and(lane.past_the_queue.dropped())).collect();
+        let kernel: Vec<KernelDrops> =
+            self.lanes.iter().map(|lane| KernelDrops::of(lane.number).and(lane.past_the_queue.dropped())).collect();
         let kernel_drops = kernel.iter().cloned().reduce(KernelDrops::with).unwrap_or(KernelDrops(Ok(KernelStatistics::default())));
         let by_rules = self.admitted.as_ref().map_or_else(|| Some(Vec::new()), Admitted::dropped);
         let by_rule =
