@@ -175,7 +175,7 @@ impl Default for Datapath {
             queue_length: 1024,
             copy_range: MAX_PACKET_LEN,
             permissions: 65_536,
-            shield: false,
+            shield: true,
             fragments: Fragments::default(),
             reassembly: Reassembly::default(),
             signatures: Signatures::default(),

@@ -30,7 +30,7 @@ pub enum Sabotage {
     Icv,
     /// The payload is left out of the ICV, by every node.
     Coverage,
-    /// A packet of any flow may go under the SPI of any permission for its destination.
+    /// A packet of any flow may go under the SPI of any permission for its destination, also past the shield.
     Binding,
     /// Every sequence number is taken for new.
     Window,
@@ -40,7 +40,7 @@ pub enum Sabotage {
     Consent,
     /// A queue that nobody listens to lets packets pass.
     FailClosed,
-    /// A permission never ends by itself.
+    /// A permission never ends by itself, nor does the shield end it.
     Expiry,
 }
 
@@ -120,7 +120,10 @@ impl Sabotage {
         match self {
             Self::Icv => parts.checks = Arc::new(AnyIcv),
             Self::Coverage => parts.checks = Arc::new(Uncovered(parts.checks)),
-            Self::Binding => parts.checks = Arc::new(AnyFlow),
+            Self::Binding => {
+                parts.checks = Arc::new(AnyFlow);
+                parts.install_rules = install_without_shield;
+            }
             Self::Window => parts.checks = Arc::new(AnyNumber),
             Self::Budget => parts.checks = Arc::new(AnyVolume),
             Self::Consent => parts.table = without_consent,
@@ -128,6 +131,7 @@ impl Sabotage {
             Self::Expiry => {
                 parts.checks = Arc::new(AnyTime);
                 parts.table = without_expiry;
+                parts.install_rules = install_without_shield;
             }
         }
         parts
@@ -232,6 +236,11 @@ fn without_expiry(state: State, event: Event, guards: Guards) -> Outcome {
         Event::ToTtl | Event::ToLife => Outcome::Ignore,
         _ => table::step(state, event, guards),
     }
+}
+
+/// The real rules, but that everything goes to the queue.
+fn install_without_shield(rules: &RouterRules, socket: &Socket) -> Result<(), NetlinkError> {
+    RouterRules { shield: false, ..rules.clone() }.install_through(socket)
 }
 
 /// The real rules, and before the rule that queues data one that queues it too, but lets packets pass when nobody listens.

@@ -51,19 +51,20 @@ fn misuse(site: &Site, family: Family, port: u16, other_address: IpAddr) -> io::
     let udp = |from: Endpoint, to: Endpoint| packet::udp(from, to, b"by a key holder");
     let (other_source_port, other_port) = (from.1 + OTHER, to.1 + OTHER);
     let attacks = [
-        ("other-port", "to another port", udp(from, (to.0, other_port))?, None, other_port),
-        ("other-source-port", "from another port", udp((from.0, other_source_port), to)?, None, port),
-        ("other-address", "from another address", udp((other_address, from.1), to)?, Some(other_address), port),
-        ("other-protocol", "with another protocol", packet::tcp_syn(from, to)?, None, port),
+        ("other-port", "to another port", udp(from, (to.0, other_port))?, None, other_port, "flow_mismatch"),
+        ("other-source-port", "from another port", udp((from.0, other_source_port), to)?, None, port, "flow_mismatch"),
+        // The shield knows an SPI by both addresses.
+        ("other-address", "from another address", udp((other_address, from.1), to)?, Some(other_address), port, "unknown_spi"),
+        ("other-protocol", "with another protocol", packet::tcp_syn(from, to)?, None, port, "flow_mismatch"),
     ];
     let mut lines = Vec::new();
-    for (name, what, clear, source, watched) in attacks {
+    for (name, what, clear, source, watched, reason) in attacks {
         let (name, tried) = of_family(family, name, &format!("key holder: live SPI and key, {what}"));
         let mut trial = Trial::start(site, name, tried, family, watched)?;
         if let Some(source) = source {
             trial = trial.only_source(source);
         }
-        lines.push(forged::run(site, trial, &holder.seal(&clear, PACKETS)?, "flow_mismatch")?);
+        lines.push(forged::run(site, trial, &holder.seal(&clear, PACKETS)?, reason)?);
     }
     // Last of all, for the two ends may notice that more arrives than was sent.
     let own = held_back::send_on(site, family, port, &holder.seal(&udp(from, to)?, OWN)?)?;

@@ -31,20 +31,21 @@ const OF_A_SOURCE: &str = "fragments-source";
 const OF_AN_INTERFACE: &str = "fragments-interface";
 const OF_THE_NODE: &str = "fragments-node";
 
-/// Adds the chain that everything passes before reassembly. A node's traffic with itself is not concerned. Where a router's interface
-/// is `observed`, what would be dropped here goes on as it is, and is judged so.
-pub(super) fn chains(fragments: Fragments, reassembly: &Reassembly, observed: bool, table: &mut Table) {
+/// The chain for what arrives in fragments.
+pub(super) const FRAGMENTS: &str = "fragments";
+/// Where everything passes it before reassembly.
+pub(super) const BEFORE_REASSEMBLY: Base = Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept };
+
+/// Adds the chain before reassembly, which everything passes if it has a `base`, and else what is sent there. A node's traffic with itself
+/// is not concerned. Where a router's interface is `observed`, what would be dropped here goes on as it is, and is judged so.
+pub(super) fn chains(fragments: Fragments, reassembly: &Reassembly, observed: bool, base: Option<Base>, table: &mut Table) {
     let family = table.family;
     let loopback = Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Accept]]);
     let rules = match fragments {
         Fragments::Drop => vec![loopback, Rule::new("fragments", [fragmented(family), vec![Expression::Counter, Expression::Drop]])],
         Fragments::Reassemble => [vec![loopback], whole(family), made_whole(reassembly, observed, table)].concat(),
     };
-    table.chains.push(Chain {
-        name: "fragments".into(),
-        base: Some(Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept }),
-        rules,
-    });
+    table.chains.push(Chain { name: FRAGMENTS.into(), base, rules });
 }
 
 /// What waits for nothing. So does a fragment that is the whole datagram (RFC 6946).

@@ -44,7 +44,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
-    fragments::chains(rules.fragments, &rules.reassembly, false, &mut table);
+    fragments::chains(rules.fragments, &rules.reassembly, false, Some(fragments::BEFORE_REASSEMBLY), &mut table);
     table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
     table.chains.extend(rules.relayed.filter(|_| family == Family::Ipv6).map(relayed_parts));
     table.chains.extend(rules.relayed.map(|_| nothing_forwarded()));

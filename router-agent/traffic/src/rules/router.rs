@@ -5,7 +5,7 @@ use super::class::{self, Way};
 use super::expression::{
     ADDRESS_LOCAL, Expression, destination_port, host, icmp_types, interface, protocol, reassembly, source_port, unfragmented,
 };
-use super::fragments;
+use super::fragments::{self, BEFORE_REASSEMBLY};
 use super::key::Key;
 use super::mode;
 use super::observe;
@@ -35,17 +35,23 @@ pub(super) fn plan(rules: &RouterRules, family: Family) -> Table {
     let input = input(rules, &mut table);
     let forward = forward(rules, &mut table);
     let output = output(rules, &mut table);
-    fragments::chains(rules.fragments, &rules.reassembly, rules.modes.observe(), &mut table);
-    table.chains.extend([interception(family), reassembly_chain()]);
-    table.chains.extend(shield::before_routing(rules, family));
+    let base = (!shield::is_before_routing(rules)).then_some(BEFORE_REASSEMBLY);
+    fragments::chains(rules.fragments, &rules.reassembly, rules.modes.observe(), base, &mut table);
+    let before_routing = shield::before_routing(rules, intercepted(family), family);
+    table.chains.extend([reassembly_chain(), before_routing.unwrap_or_else(|| interception(family))]);
     table.chains.extend([forward, input, output]);
     observe::spare(&rules.modes, &mut table);
     table
 }
 
-/// Takes signalling out before reassembly: a fragment is ordinary data, and so is what is for the router itself,
-/// which its socket receives.
+/// Takes signalling out before reassembly.
 fn interception(family: Family) -> Chain {
+    let base = Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept };
+    Chain { name: "interception".into(), base: Some(base), rules: vec![intercepted(family)] }
+}
+
+/// A fragment is ordinary data, and so is what is for the router itself, which its socket receives.
+fn intercepted(family: Family) -> Rule {
     let test = [
         protocol(UDP),
         unfragmented(family),
@@ -53,20 +59,12 @@ fn interception(family: Family) -> Chain {
         vec![Expression::LoadDestinationType, Expression::Unequal(host(ADDRESS_LOCAL))],
         vec![Expression::Jump("signalling".into())],
     ];
-    Chain {
-        name: "interception".into(),
-        base: Some(Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept }),
-        rules: vec![Rule::new("signalling", test)],
-    }
+    Rule::new("signalling", test)
 }
 
-/// Whole datagrams for everything behind −400.
+/// Whole datagrams for everything behind −400. That the rule stands somewhere suffices: nothing comes to the chain, so that it costs nothing.
 fn reassembly_chain() -> Chain {
-    Chain {
-        name: "reassembly".into(),
-        base: Some(Base { hook: Hook::Prerouting, priority: -300, kind: "filter", policy: Policy::Accept }),
-        rules: vec![Rule::new("reassembly", [reassembly()])],
-    }
+    Chain { name: "reassembly".into(), base: None, rules: vec![Rule::new("reassembly", [reassembly()])] }
 }
 
 fn forward(rules: &RouterRules, table: &mut Table) -> Chain {

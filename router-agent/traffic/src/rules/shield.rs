@@ -1,19 +1,22 @@
 //! What cannot be permitted does not reach user space: of what is forwarded only packets whose addresses and SPI belong to a live permission
 //! ([`Admitted`](super::Admitted)), and few ICMP errors that may be about such packets, go up to the data queue.
 //!
-//! If every interface is closed the shield stands in PREROUTING, behind reassembly, so that a fragment is judged with its datagram: what
-//! is dropped there costs least. Where what becomes of a packet depends on the interface by which it leaves it stands in FORWARD, before
-//! the queue. The exemptions of X-58 and what is for the router itself are let by.
+//! If every interface is closed the shield stands first of all in PREROUTING, where what is dropped costs least, in one chain together
+//! with what is taken out or held back there, since each further chain costs every packet. A fragment does not show whose it is: it goes
+//! its way through reassembly, and its datagram is judged in FORWARD, before the queue. There the shield stands alone where what becomes
+//! of a packet depends on the interface by which it leaves. The exemptions of X-58 and what is for the router itself are let by, but for
+//! AH, which is never exempt.
 //!
 //! Each rule that drops is named by the reason ([`DropReason`]) by which the verifier would drop the packet, whose table has the same
 //! permissions; but under an SPI that lives between other addresses it is `unknown_spi` here.
 
 use super::admitted::{ADMITTED, FLOWS};
 use super::class;
-use super::expression::{ADDRESS_UNICAST, Expression, destination_port, host, interface, protocol};
-use super::key::{Key, flow_without_ports};
+use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, interface, protocol, unfragmented};
+use super::fragments::FRAGMENTS;
+use super::key::{Key, LOAD_SPI, flow_without_ports};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
-use super::{GIST_PORT, RouterRules, SIGNALLING_PASSED};
+use super::RouterRules;
 use crate::counters::Count;
 use crate::reason::DropReason;
 use crate::rules::RuleCounter;
@@ -23,8 +26,8 @@ const UDP: u8 = 17;
 /// Whose headers begin with two ports (TCP, UDP, DCCP, SCTP, UDP-Lite), as the verifier tells flows apart.
 const WITH_PORTS: [u8; 5] = [6, UDP, 33, 132, 136];
 
-/// Behind reassembly, before connection tracking.
-const PRIORITY: i32 = -299;
+/// Before reassembly.
+const PRIORITY: i32 = -450;
 const BEFORE_ROUTING: &str = "shield-before-routing";
 const BEHIND_ROUTING: &str = "forward";
 const NOT_PERMITTED: &str = "shield";
@@ -39,17 +42,29 @@ const OF_ONE: Bucket = Bucket::new(50, 50);
 /// Of others that arrive by one interface: AH may stand in a quote behind extension headers, or in a tunnel.
 const OF_OTHERS: Bucket = Bucket::new(200, 100);
 
-/// The chain for a router all of whose interfaces are closed.
-pub(super) fn before_routing(rules: &RouterRules, family: Family) -> Option<Chain> {
-    if !rules.shield || !rules.modes.are_closed() {
+/// Whether it stands in PREROUTING.
+pub(super) fn is_before_routing(rules: &RouterRules) -> bool {
+    rules.shield && rules.modes.are_closed()
+}
+
+/// The chain for a router all of whose interfaces are closed. `signalling` takes out what is for the signalling queue.
+pub(super) fn before_routing(rules: &RouterRules, signalling: Rule, family: Family) -> Option<Chain> {
+    if !is_before_routing(rules) {
         return None;
     }
     let pass = |test: Vec<Expression>| [test, vec![Expression::Accept]];
     let mut list = vec![
-        permitted(Expression::Accept, family),
+        // The queue's rule in FORWARD counts them.
+        Rule::new(PASSED, [whole_with_ah(family), of_a_permission(family), vec![Expression::Accept]]),
         Rule::new("loopback", pass(interface(Interface::Arriving, "lo"))),
-        Rule::new("passed signalling", pass(passed_signalling())),
+        drops(DropReason::UnknownSpi, [whole_with_ah(family), vec![LOAD_SPI]].concat()),
+        // Too short for an SPI.
+        drops(DropReason::Malformed, whole_with_ah(family)),
+        signalling,
+        Rule::new("in fragments", [fragmented(family), vec![Expression::Jump(FRAGMENTS.into())]]),
     ];
+    // Their buckets stand in FORWARD.
+    list.extend(errors(family).map(|test| Rule::new("icmp errors", pass(test))));
     list.extend(to_nodes_of_the_link(family).map(|test| Rule::new("for this node", pass(test))));
     // Also what cannot be routed, which goes no further.
     let not_forwarded = vec![Expression::LoadDestinationType, Expression::Unequal(host(ADDRESS_UNICAST))];
@@ -64,18 +79,34 @@ pub(super) fn before_routing(rules: &RouterRules, family: Family) -> Option<Chai
     Some(Chain { name: BEFORE_ROUTING.into(), base: Some(base), rules: list })
 }
 
-/// The rules that end FORWARD behind [`before_routing`]: to the queue with what has passed the shield. What else comes so far, as
-/// multicast does where it is routed, goes no further.
+/// The rules that end FORWARD behind [`before_routing`]: what came in fragments is judged here, and everything once more, since others may
+/// have changed it on the way, and multicast that is routed comes here as it is.
 pub(super) fn behind_routing(queue: &Expression, table: &mut Table) -> Vec<Rule> {
-    add(&Expression::Accept, table);
-    let data = |test| Rule::new("data", [test, vec![Expression::Counter, queue.clone()]]);
-    let errors = errors(table.family);
-    std::iter::once(protocol(AH)).chain(errors).map(data).chain([without_permission()]).collect()
+    add(queue, table);
+    vec![permitted(queue.clone(), table.family), not_permitted(), without_permission()]
 }
 
 /// Packets of a live permission.
 pub(super) fn permitted(then: Expression, family: Family) -> Rule {
-    Rule::new(PASSED, [protocol(AH), Key::Association.load(family), vec![Expression::Known(ADMITTED.into()), Expression::Counter, then]])
+    Rule::new(PASSED, [protocol(AH), of_a_permission(family), vec![Expression::Counter, then]])
+}
+
+/// Tests a packet with AH for a permission.
+fn of_a_permission(family: Family) -> Vec<Expression> {
+    [Key::Association.load(family), vec![Expression::Known(ADMITTED.into())]].concat()
+}
+
+/// Tests for AH in what is no fragment of any kind.
+fn whole_with_ah(family: Family) -> Vec<Expression> {
+    match family {
+        // More fragments or an offset, the hop limit whatever it is, and the protocol: one load for all.
+        Family::Ipv4 => vec![
+            Expression::LoadNetwork { offset: 6, len: 4 },
+            Expression::Mask(vec![0x3f, 0xff, 0, 0xff]),
+            Expression::Equal(vec![0, 0, 0, AH]),
+        ],
+        Family::Ipv6 => [protocol(AH), unfragmented(family)].concat(),
+    }
 }
 
 /// Goes to [`add`]'s chain, and comes back with packets that claim no permission, belong to none, and are no ICMP errors.
@@ -134,10 +165,6 @@ pub(super) fn dropped(counters: &[RuleCounter]) -> Vec<(DropReason, Count)> {
 
 fn drops(reason: DropReason, test: Vec<Expression>) -> Rule {
     Rule::new(reason.word(), [test, vec![Expression::Counter, Expression::Drop]])
-}
-
-fn passed_signalling() -> Vec<Expression> {
-    [vec![Expression::LoadMark, Expression::Equal(host(SIGNALLING_PASSED))], protocol(UDP), destination_port(GIST_PORT)].concat()
 }
 
 /// IPv6 link-local and multicast, without a look at the routing table.

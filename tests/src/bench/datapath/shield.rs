@@ -30,7 +30,7 @@ use super::generator::{self, SPI};
 use super::way::{self, DESTINATION, QUEUE, SOURCE};
 use crate::bench::pairs::{Goal, Measure, Sample, Trial};
 use crate::bench::processor::{self, Thread};
-use crate::network::firewall::element;
+use crate::network::firewall::{compare, element};
 use crate::network::namespace::Namespace;
 
 /// Permissions that the shield knows.
@@ -56,7 +56,7 @@ const MADE_UP: u32 = 0x4000_0000;
 enum Kind {
     /// It forwards, without any rule.
     Plain,
-    /// What passes the shield is forwarded without a queue.
+    /// What passes the shield, all of its rules, is forwarded without a queue.
     ShieldAlone,
     /// What passes the shield goes to the queue.
     Shielded,
@@ -164,7 +164,7 @@ impl Field {
             let rules = RouterRules { shield, permissions, ..RouterRules::new(QUEUE + 1, QUEUE, 30_270) };
             rules.install().map_err(io::Error::other)?;
             if kind == Kind::ShieldAlone {
-                Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(forward_everything())).map_err(io::Error::other)?;
+                Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(forward_permitted())).map_err(io::Error::other)?;
             }
             Admitted::at_most(Role::Router, permissions).map(Some).map_err(io::Error::other)
         })?;
@@ -374,16 +374,38 @@ fn spoilt(packet: &[u8]) -> Vec<u8> {
     spoilt
 }
 
-/// A rule before all others of FORWARD that accepts.
-fn forward_everything() -> Batch {
+/// A rule before all others of FORWARD that accepts what the shield's own, which it stands for, would lead into the queue.
+fn forward_permitted() -> Batch {
     const FRAME: [u8; 4] = [0, 0, 0, 10];
     const IPV4: [u8; 4] = [2, 0, 0, 0];
+    const AH: u8 = 51;
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    // Source, destination and SPI one behind the other: register, header, offset.
+    const KEY: [[u32; 3]; 3] = [[8, NETWORK, 12], [9, NETWORK, 16], [10, TRANSPORT, 4]];
     let mut batch = Batch::new("forward without a queue");
     batch.unanswered(0x10, &FRAME);
     batch.request("accept before the queue", 0x0a06, CREATE, &IPV4, |rule| {
         rule.put_text(1, Role::Router.table());
         rule.put_text(2, "forward");
         rule.nest(4, |list| {
+            element(list, "meta", |data| {
+                data.put_be32(1, 1);
+                data.put_be32(2, 16);
+            });
+            compare(list, 0, &[AH]);
+            for [register, header, offset] in KEY {
+                element(list, "payload", |data| {
+                    for (kind, value) in (1..).zip([register, header, offset, 4]) {
+                        data.put_be32(kind, value);
+                    }
+                });
+            }
+            element(list, "lookup", |data| {
+                data.put_text(1, "permissions");
+                data.put_be32(2, 1);
+            });
+            element(list, "counter", |_| {});
             element(list, "immediate", |data| {
                 data.put_be32(1, 0);
                 data.nest(2, |value| value.nest(2, |verdict| verdict.put_be32(1, 1)));

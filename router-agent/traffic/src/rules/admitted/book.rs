@@ -12,8 +12,9 @@ use crate::flow::Flow;
 
 /// Changes of one transaction: at 17,000 permissions coming and going a second so many cost 5 % of a processor, and no packet waits.
 pub(super) const AT_ONCE: usize = 170;
-/// How long a change waits for rules that do not stand, which somebody puts back meanwhile.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a change waits for rules that do not stand, which somebody puts back meanwhile: that takes milliseconds, and seconds on a
+/// machine that has no time.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Refusals that are kept for who asked. Whoever does not ask soon takes his request for carried out, which harms no packet.
 const MOST_REFUSALS: usize = 1024;
 
