@@ -40,7 +40,7 @@ pub enum Sabotage {
     Consent,
     /// A queue that nobody listens to lets packets pass.
     FailClosed,
-    /// A permission never ends by itself, nor does the shield end it.
+    /// A permission never ends by itself in the router's tables; in the shield's set it does.
     Expiry,
 }
 
@@ -131,7 +131,6 @@ impl Sabotage {
             Self::Expiry => {
                 parts.checks = Arc::new(AnyTime);
                 parts.table = without_expiry;
-                parts.install_rules = install_without_shield;
             }
         }
         parts

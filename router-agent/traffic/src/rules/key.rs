@@ -176,6 +176,23 @@ pub(super) fn flow_without_ports(family: Family, under_ah: bool) -> Vec<Expressi
     one_behind_the_other(flow(family, Part::new(PROTOCOL, 1, protocol), None))
 }
 
+/// The protocol that stands for every kind of tunnel, where a set knows that a source has one.
+pub(super) const ANY_TUNNEL: u8 = crate::tunnel::IPV4_INSIDE;
+
+/// Loads the [`Key::Flow`] that stands for all tunnels of the node to which a packet goes.
+pub(super) fn tunnels_towards(family: Family) -> Vec<Expression> {
+    let [source, destination] = addresses(family);
+    let here = Part { load: destination.load.clone(), ..source };
+    let nowhere = match family {
+        Family::Ipv4 => vec![0; 4],
+        Family::Ipv6 => vec![0; 16],
+    };
+    let nowhere = Part { load: Expression::Load(nowhere), ..destination };
+    let protocol = Part::new(PROTOCOL, 1, Expression::Load(vec![ANY_TUNNEL, 0, 0, 0]));
+    let [source_port, destination_port] = no_ports();
+    one_behind_the_other(vec![here, nowhere, protocol, source_port, destination_port])
+}
+
 /// The IPv6 Fragment header (RFC 8200 §4.5).
 pub(super) const FRAGMENT_HEADER: u8 = 44;
 /// Where an ICMP error quotes what it is about (RFC 792, RFC 4443 §2.1).
@@ -191,8 +208,7 @@ pub(super) const NEXT_HEADER_OF_AH: Expression = Expression::LoadTransport { off
 /// Ports stand so many octets behind the beginning of the transport header, or are not told apart.
 fn flow(family: Family, protocol: Part, ports_behind: Option<u32>) -> Vec<Part> {
     let [source, destination] = addresses(family);
-    let none = || Part::new(PORT, 2, Expression::Load(vec![0; 4]));
-    let [source_port, destination_port] = ports_behind.map_or_else(|| [none(), none()], ports);
+    let [source_port, destination_port] = ports_behind.map_or_else(no_ports, ports);
     vec![source, destination, protocol, source_port, destination_port]
 }
 
@@ -243,6 +259,11 @@ fn addresses(family: Family) -> [Part; 2] {
 /// Source and destination, so many octets behind the beginning of the transport header.
 fn ports(behind: u32) -> [Part; 2] {
     [0, 2].map(|offset| Part::new(PORT, 2, Expression::LoadTransport { offset: behind.saturating_add(offset), len: 2 }))
+}
+
+/// In the place of ports that are not told apart.
+fn no_ports() -> [Part; 2] {
+    [(); 2].map(|()| Part::new(PORT, 2, Expression::Load(vec![0; 4])))
 }
 
 fn one_behind_the_other(parts: Vec<Part>) -> Vec<Expression> {
@@ -303,5 +324,6 @@ mod tests {
         assert_eq!(places(Key::Datagram.load(Family::Ipv6)).last(), places(Key::Association.load(Family::Ipv6)).last());
         assert_eq!(places(flow_behind_ah(Family::Ipv6, 32)), [0, 16, 32, 36, 40]);
         assert_eq!(places(flow_without_ports(Family::Ipv6, false)), [0, 16, 32, 36, 40]);
+        assert_eq!(places(tunnels_towards(Family::Ipv6)), [0, 16, 32, 36, 40]);
     }
 }

@@ -14,7 +14,7 @@ use super::admitted::{ADMITTED, FLOWS};
 use super::class;
 use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, interface, protocol, unfragmented};
 use super::fragments::FRAGMENTS;
-use super::key::{Key, LOAD_SPI, flow_without_ports};
+use super::key::{Key, LOAD_SPI, flow_without_ports, tunnels_towards};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::RouterRules;
 use crate::counters::Count;
@@ -33,13 +33,16 @@ const BEHIND_ROUTING: &str = "forward";
 const NOT_PERMITTED: &str = "shield";
 const ERRORS: &str = "shield-errors";
 const ERRORS_OF_ONE: &str = "shield-errors-permitted";
+const ERRORS_OF_TUNNELS: &str = "shield-errors-tunnels";
 const ERRORS_OF_OTHERS: &str = "shield-errors-others";
 /// What names packets that pass the shield.
 const PASSED: &str = "permitted";
 
 /// ICMP errors that quote packets of one permission: more than the verifier passes on of them.
 const OF_ONE: Bucket = Bucket::new(50, 50);
-/// Of others that arrive by one interface: AH may stand in a quote behind extension headers, or in a tunnel.
+/// Of others that go to one node whose permission is for a tunnel, in which what is quoted may have come this way unseen.
+const OF_TUNNELS: Bucket = Bucket::new(100, 100);
+/// Of others that arrive by one interface: AH may stand in a quote behind extension headers.
 const OF_OTHERS: Bucket = Bucket::new(200, 100);
 
 /// Whether it stands in PREROUTING.
@@ -124,14 +127,16 @@ pub(super) fn add(then: &Expression, table: &mut Table) {
     let family = table.family;
     // Its last rule is for what is above the bucket.
     table.add_buckets(ERRORS_OF_ONE, OF_ONE, Key::QuotedAssociation, then.clone(), None);
+    table.add_buckets(ERRORS_OF_TUNNELS, OF_TUNNELS, Key::DestinationAddress, then.clone(), None);
     table.add_bucket(ERRORS_OF_OTHERS, OF_OTHERS, Interface::Arriving, then.clone());
+    let known = |load: Vec<Expression>| [load, vec![Expression::Known(FLOWS.into())]].concat();
     let quoted = [Key::QuotedAssociation.load(family), vec![Expression::Known(ADMITTED.into())]].concat();
     let errors_by_quote = vec![
         Rule::new("of a permission", [quoted, vec![Expression::Jump(ERRORS_OF_ONE.into())]]),
+        Rule::new("of tunnels", [known(tunnels_towards(family)), vec![Expression::Jump(ERRORS_OF_TUNNELS.into())]]),
         Rule::new("of others", [vec![Expression::Jump(ERRORS_OF_OTHERS.into())]]),
     ];
     table.chains.push(Chain { name: ERRORS.into(), base: None, rules: errors_by_quote });
-    let known = |load: Vec<Expression>| [load, vec![Expression::Known(FLOWS.into())]].concat();
     let with_ports = |of| drops(DropReason::MissingAh, known([protocol(of), Key::Flow.load(family)].concat()));
     let mut rules = vec![
         drops(DropReason::UnknownSpi, [protocol(AH), Key::Association.load(family)].concat()),
@@ -147,7 +152,7 @@ pub(super) fn add(then: &Expression, table: &mut Table) {
 /// What the rules have dropped instead of the verifier, by reason.
 pub(super) fn dropped(counters: &[RuleCounter]) -> Vec<(DropReason, Count)> {
     let reason = |counter: &RuleCounter| match (&*counter.chain, &*counter.rule) {
-        (ERRORS_OF_ONE | ERRORS_OF_OTHERS, "above the bucket") => Some(DropReason::ErrorRate),
+        (ERRORS_OF_ONE | ERRORS_OF_TUNNELS | ERRORS_OF_OTHERS, "above the bucket") => Some(DropReason::ErrorRate),
         (NOT_PERMITTED | BEFORE_ROUTING | BEHIND_ROUTING | "forward-closed", word) => {
             DropReason::ALL.iter().copied().find(|reason| reason.word() == word)
         }

@@ -4,11 +4,13 @@
 //! change. Each request has a ticket, and tickets are settled in their order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::elements::Changes;
 use crate::flow::Flow;
+use crate::rules::key::ANY_TUNNEL;
+use crate::tunnel::{IPV4_INSIDE, IPV6_INSIDE};
 
 /// Changes of one transaction: at 17,000 permissions coming and going a second so many cost 5 % of a processor, and no packet waits.
 pub(super) const AT_ONCE: usize = 170;
@@ -56,7 +58,7 @@ pub(super) struct Book {
     most: usize,
     known: BTreeMap<Association, Known>,
     ends: BTreeSet<(Instant, Association)>,
-    /// The associations of each flow, and until when the flow itself stands.
+    /// The associations of each flow, and of all tunnels of a source, and until when that itself stands.
     flows: BTreeMap<Flow, (Vec<Association>, Option<Instant>)>,
     changed: VecDeque<Changed>,
     under_way: Vec<Changed>,
@@ -189,9 +191,11 @@ impl Book {
             if let Some(known) = self.known.get(association) {
                 changes.associations.insert(*association, (live(known.told), live(known.ends)));
             }
-            let (associations, told) = self.flows.get(flow).cloned().unwrap_or_default();
-            let ends = associations.iter().filter_map(|association| live(self.known.get(association)?.ends)).max();
-            changes.flows.insert(*flow, (live(told), ends));
+            for flow in entries(flow) {
+                let (associations, told) = self.flows.get(&flow).cloned().unwrap_or_default();
+                let ends = associations.iter().filter_map(|association| live(self.known.get(association)?.ends)).max();
+                changes.flows.insert(flow, (live(told), ends));
+            }
         }
         self.sent = changes.clone();
         Some(changes)
@@ -321,8 +325,10 @@ impl Book {
         if let Some(ends) = known.ends {
             self.ends.remove(&(ends, *association));
         }
-        if let Some((associations, _)) = self.flows.get_mut(&known.flow) {
-            associations.retain(|of| of != association);
+        for flow in entries(&known.flow) {
+            if let Some((associations, _)) = self.flows.get_mut(&flow) {
+                associations.retain(|of| of != association);
+            }
         }
         Some(known)
     }
@@ -330,7 +336,9 @@ impl Book {
     /// Writes down until when a permission is to stand; what the kernel has of it stays as it is.
     fn put(&mut self, association: Association, flow: Flow, ends: Option<Instant>) {
         let former = self.take(&association);
-        self.flows.entry(flow).or_default().0.push(association);
+        for flow in entries(&flow) {
+            self.flows.entry(flow).or_default().0.push(association);
+        }
         self.ends.extend(ends.map(|ends| (ends, association)));
         let told = former.as_ref().and_then(|former| former.told);
         self.known.insert(association, Known { flow, ends, told });
@@ -348,10 +356,20 @@ impl Book {
     }
 
     fn drop_flow_if_gone(&mut self, flow: &Flow) {
-        if self.flows.get(flow).is_some_and(|(associations, _)| associations.is_empty()) {
-            self.flows.remove(flow);
+        for flow in entries(flow) {
+            if self.flows.get(&flow).is_some_and(|(associations, _)| associations.is_empty()) {
+                self.flows.remove(&flow);
+            }
         }
     }
+}
+
+/// What the kernel knows of a flow: itself, and of a tunnel its source besides, to which errors about the flows inside go.
+fn entries(flow: &Flow) -> impl Iterator<Item = Flow> + use<> {
+    let is_tunnel = matches!(flow.protocol, IPV4_INSIDE | IPV6_INSIDE);
+    let none = if flow.source.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let of_its_source = Flow { destination: none, protocol: ANY_TUNNEL, source_port: 0, destination_port: 0, ..*flow };
+    std::iter::once(*flow).chain(is_tunnel.then_some(of_its_source))
 }
 
 #[cfg(test)]
