@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use namespace::{Namespace, QUIET, SOON, add_route, address, admit, eventually, flow_of, index, link, octets, privileged, receive};
 use nix::sys::eventfd::EventFd;
 use raw::Raw;
+use traffic::flow::Flow;
 use traffic::netlink::{Batch, Protocol, Socket};
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, ReceiveBuffer};
 use traffic::reason::DropReason;
@@ -50,6 +51,14 @@ fn what_has_no_permission_is_dropped_before_the_queue_and_counted_by_the_reason_
         // In fragments, whole.
         raw::fragments(&permitted).iter().for_each(|fragment| raw.send(fragment));
         assert_eq!(path.came(), Some(permitted.len()), "{sender}: in fragments");
+        if sender.contains(':') {
+            // In one fragment that is all of it (RFC 6946).
+            raw.send(&in_one_fragment(&permitted));
+            assert_eq!(path.came(), Some(permitted.len() + 8), "in one fragment");
+            let counted = path.counted(DropReason::UnknownSpi);
+            raw.send(&in_one_fragment(&sealed(ends, SPI + 2, 100)));
+            eventually("it is counted", || path.counted(DropReason::UnknownSpi) == counted + 1);
+        }
         // An error about a packet of the permission, which the verifier looks at, goes up; it comes from anybody.
         let back = (receiver, sender);
         let protocol = if sender.contains(':') { 58 } else { 1 };
@@ -72,11 +81,52 @@ fn what_has_no_permission_is_dropped_before_the_queue_and_counted_by_the_reason_
             eventually("it is counted", || path.counted(reason) == counted + 1);
         }
         assert_eq!(path.came(), None, "{sender}: none of them comes to the queue");
-        // With the one before the permission.
-        assert_eq!(path.dropped() - before, 8, "{sender}: each once");
+        // With the one before the permission, and the one fragment.
+        assert_eq!(path.dropped() - before, 8 + u64::from(sender.contains(':')), "{sender}: each once");
         settled(&path.admitted, path.admitted.forget(flow, SPI)).unwrap();
         raw.send(&permitted);
         assert_eq!(path.came(), None, "{sender}: removed");
+    }
+}
+
+/// what a tunnel carries is under SPIs that the rules cannot know. Strangers who write to others take nothing from its sender.
+#[test]
+fn errors_about_what_a_tunnel_carries_come_to_the_queue_whatever_strangers_send() {
+    if !privileged() {
+        return;
+    }
+    let mut path = Path::new(shielded());
+    for [sender, _, _, receiver] in FAMILIES {
+        let (from, to): (IpAddr, IpAddr) = (sender.parse().unwrap(), receiver.parse().unwrap());
+        let ipv6 = sender.contains(':');
+        let (tunnel, icmp, other) = if ipv6 { (41, 58, "fd20::77") } else { (4, 1, "192.168.20.77") };
+        let raw = path.receiver.run(|| Raw::open(receiver));
+        let about = |of: &str, len| raw::packet((receiver, of), icmp, quoting(&sealed((of, receiver), 77, len)), 2);
+        let (error, of_strangers) = (about(sender, 100), about(other, 40));
+        // More than a bucket holds, until it is empty.
+        let flood = |path: &Path, packet: &[u8]| {
+            let counted = path.counted(DropReason::ErrorRate);
+            while path.counted(DropReason::ErrorRate) < counted + 20 {
+                (0..100).for_each(|_| raw.send(packet));
+            }
+        };
+        let flow = Flow { protocol: tunnel, source_port: 0, destination_port: 0, ..flow_of(from, to, SPI) };
+        settled(&path.admitted, path.admitted.admit(flow, SPI, LASTING)).unwrap();
+        let second = Flow { destination: "192.0.2.1".parse().unwrap(), ..flow };
+        let second = if ipv6 { Flow { destination: "2001:db8::1".parse().unwrap(), ..flow } } else { second };
+        settled(&path.admitted, path.admitted.admit(second, SPI + 1, LASTING)).unwrap();
+        settled(&path.admitted, path.admitted.forget(flow, SPI)).unwrap();
+        flood(&path, &of_strangers);
+        (0..10).for_each(|_| raw.send(&error));
+        let came = std::iter::from_fn(|| path.came()).filter(|len| *len == error.len()).count();
+        assert_eq!(came, 10, "{sender}");
+        // With the last tunnel its sender is a stranger, too.
+        settled(&path.admitted, path.admitted.forget(second, SPI + 1)).unwrap();
+        flood(&path, &of_strangers);
+        let counted = path.counted(DropReason::ErrorRate);
+        (0..10).for_each(|_| raw.send(&error));
+        eventually("it is one of many", || path.counted(DropReason::ErrorRate) > counted);
+        while path.came().is_some() {}
     }
 }
 
@@ -440,6 +490,17 @@ impl Path {
         let dropped = self.router.run(|| self.admitted.dropped().unwrap());
         dropped.iter().map(|(_, count)| count.packets).sum()
     }
+}
+
+/// An IPv6 packet with a Fragment header, of which nothing else follows.
+fn in_one_fragment(packet: &[u8]) -> Vec<u8> {
+    const FRAGMENT: u8 = 44;
+    let mut whole = packet.to_vec();
+    let (next, len) = (whole[6], u16::from_be_bytes([whole[4], whole[5]]) + 8);
+    whole[6] = FRAGMENT;
+    whole[4..6].copy_from_slice(&len.to_be_bytes());
+    whole.splice(40..40, [next, 0, 0, 0, 0, 0, 0, 9]);
+    whole
 }
 
 /// A packet under AH with so many octets behind it; nobody looks at its ICV here.

@@ -5,7 +5,8 @@
 //! of its permission, and the fragments that follow it within the same: who knows an SPI, having seen the flow or being its sender,
 //! harms datagrams in fragments of that flow alone. The permissions of one source share another bucket, so that nobody fills the memory
 //! by having many, and all permissions a third, so that many sources together leave everything else its own: of that there is so little a
-//! second that all of it together takes up no more than a share.
+//! second that all of it together takes up no more than a share. Behind a shield ([`super::shield`]) a first fragment with AH under any other
+//! SPI does not go in at all.
 
 use super::Fragments;
 use super::admitted::ADMITTED;
@@ -13,6 +14,7 @@ use super::expression::{ADDRESS_LOCAL, Expression, Unit, fragmented, host, inter
 use super::key::{FRAGMENT_HEADER, Key, LOAD_SPI};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Set, Table};
 use super::reassembly::{Reassembly, Share};
+use crate::reason::DropReason;
 
 const AH: u8 = 51;
 
@@ -36,28 +38,47 @@ pub(super) const FRAGMENTS: &str = "fragments";
 /// Where everything passes it before reassembly.
 pub(super) const BEFORE_REASSEMBLY: Base = Base { hook: Hook::Prerouting, priority: -450, kind: "filter", policy: Policy::Accept };
 
-/// Adds the chain before reassembly, which everything passes if it has a `base`, and else what is sent there. A node's traffic with itself
-/// is not concerned. Where a router's interface is `observed`, what would be dropped here goes on as it is, and is judged so.
+/// Adds the chain before reassembly, which everything passes if it has a `base`, and else what is sent there: then a shield stands there,
+/// and first fragments under an SPI that does not live are dropped. A node's traffic with itself is not concerned. Where a router's
+/// interface is `observed`, what would be dropped here goes on as it is, and is judged so.
 pub(super) fn chains(fragments: Fragments, reassembly: &Reassembly, observed: bool, base: Option<Base>, table: &mut Table) {
     let family = table.family;
     let loopback = Rule::new("loopback", [interface(Interface::Arriving, "lo"), vec![Expression::Accept]]);
     let rules = match fragments {
         Fragments::Drop => vec![loopback, Rule::new("fragments", [fragmented(family), vec![Expression::Counter, Expression::Drop]])],
-        Fragments::Reassemble => [vec![loopback], whole(family), made_whole(reassembly, observed, table)].concat(),
+        Fragments::Reassemble => {
+            let shielded = base.is_none();
+            [vec![loopback], whole(shielded, family), made_whole(reassembly, observed, shielded, table)].concat()
+        }
     };
     table.chains.push(Chain { name: FRAGMENTS.into(), base, rules });
 }
 
 /// What waits for nothing. So does a fragment that is the whole datagram (RFC 6946).
-fn whole(family: Family) -> Vec<Rule> {
-    let mut tests = vec![unfragmented(family)];
+fn whole(shielded: bool, family: Family) -> Vec<Rule> {
+    let passes = |test: Vec<Expression>| Rule::new("whole", [test, vec![Expression::Accept]]);
+    let mut rules = vec![passes(unfragmented(family))];
     if family == Family::Ipv6 {
-        tests.push(vec![PLACE, Expression::Mask(vec![0xff, 0xf9]), Expression::Equal(vec![0, 0])]);
+        let alone = || vec![PLACE, Expression::Mask(vec![0xff, 0xf9]), Expression::Equal(vec![0, 0])];
+        if shielded {
+            rules.extend([passes([alone(), known(family)].concat()), unknown(alone())]);
+        }
+        rules.push(passes(alone()));
     }
-    tests.into_iter().map(|test| Rule::new("whole", [test, vec![Expression::Accept]])).collect()
+    rules
 }
 
-fn made_whole(reassembly: &Reassembly, observed: bool, table: &mut Table) -> Vec<Rule> {
+/// Tests for AH under an SPI that lives.
+fn known(family: Family) -> Vec<Expression> {
+    [protocol(AH), Key::Association.load(family), vec![Expression::Known(ADMITTED.into())]].concat()
+}
+
+/// Drops the others with AH.
+fn unknown(test: Vec<Expression>) -> Rule {
+    Rule::new(DropReason::UnknownSpi.word(), [test, protocol(AH), vec![Expression::Counter, Expression::Drop]])
+}
+
+fn made_whole(reassembly: &Reassembly, observed: bool, shielded: bool, table: &mut Table) -> Vec<Rule> {
     let family = table.family;
     of_permissions(reassembly, table);
     let bucket = |share| reassembly.bucket(share, family);
@@ -73,7 +94,7 @@ fn made_whole(reassembly: &Reassembly, observed: bool, table: &mut Table) -> Vec
         }
     }
     let short = || [first(family), too_short(family)].concat();
-    let known = [first(family), protocol(AH), Key::Association.load(family), vec![Expression::Known(ADMITTED.into())]].concat();
+    let known = [first(family), known(family)].concat();
     let begun = [Key::Datagram.load(family), vec![recall(family)]].concat();
     let mut rules = vec![
         Rule::new("too short", [short(), vec![Expression::Counter, Expression::Drop]]),
@@ -83,6 +104,9 @@ fn made_whole(reassembly: &Reassembly, observed: bool, table: &mut Table) -> Vec
     ];
     if observed {
         rules.insert(0, as_it_is(short()));
+    }
+    if shielded {
+        rules.insert(2, unknown(first(family)));
     }
     rules
 }

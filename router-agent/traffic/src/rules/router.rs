@@ -74,10 +74,11 @@ fn forward(rules: &RouterRules, table: &mut Table) -> Chain {
         destination_port(GIST_PORT),
         vec![Expression::Jump("passed-signalling".into())],
     ];
+    let first = shield::to_the_queue(rules, table.family).into_iter().collect();
     Chain {
         name: "forward".into(),
         base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
-        rules: [vec![Rule::new("passed signalling", passed)], infrastructure(rules, table), mode::forward(rules, table)].concat(),
+        rules: [first, vec![Rule::new("passed signalling", passed)], infrastructure(rules, table), mode::forward(rules, table)].concat(),
     }
 }
 

@@ -2,17 +2,17 @@
 //! ([`Admitted`](super::Admitted)), and few ICMP errors that may be about such packets, go up to the data queue.
 //!
 //! If every interface is closed the shield stands first of all in PREROUTING, where what is dropped costs least, in one chain together
-//! with what is taken out or held back there, since each further chain costs every packet. A fragment does not show whose it is: it goes
-//! its way through reassembly, and its datagram is judged in FORWARD, before the queue. There the shield stands alone where what becomes
-//! of a packet depends on the interface by which it leaves. The exemptions of X-58 and what is for the router itself are let by, but for
-//! AH, which is never exempt.
+//! with what is taken out or held back there, since each further chain costs every packet. Of fragments the first shows whose they are
+//! (`fragments`), so that what comes to FORWARD with AH needs no second look. What has none and came in fragments is judged there. There
+//! the shield stands alone where what becomes of a packet depends on the interface by which it leaves. The exemptions of X-58 and what is
+//! for the router itself are let by, but for AH, which is never exempt.
 //!
 //! Each rule that drops is named by the reason ([`DropReason`]) by which the verifier would drop the packet, whose table has the same
 //! permissions; but under an SPI that lives between other addresses it is `unknown_spi` here.
 
 use super::admitted::{ADMITTED, FLOWS};
 use super::class;
-use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, interface, protocol, unfragmented};
+use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, protocol, unfragmented};
 use super::fragments::FRAGMENTS;
 use super::key::{Key, LOAD_SPI, flow_without_ports, tunnels_towards};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
@@ -35,6 +35,8 @@ const ERRORS: &str = "shield-errors";
 const ERRORS_OF_ONE: &str = "shield-errors-permitted";
 const ERRORS_OF_TUNNELS: &str = "shield-errors-tunnels";
 const ERRORS_OF_OTHERS: &str = "shield-errors-others";
+/// In every network namespace.
+const INDEX_OF_LOOPBACK: u32 = 1;
 /// What names packets that pass the shield.
 const PASSED: &str = "permitted";
 
@@ -59,7 +61,7 @@ pub(super) fn before_routing(rules: &RouterRules, signalling: Rule, family: Fami
     let mut list = vec![
         // The queue's rule in FORWARD counts them.
         Rule::new(PASSED, [whole_with_ah(family), of_a_permission(family), vec![Expression::Accept]]),
-        Rule::new("loopback", pass(interface(Interface::Arriving, "lo"))),
+        Rule::new("loopback", pass(vec![Expression::LoadInputIndex, Expression::Equal(host(INDEX_OF_LOOPBACK))])),
         drops(DropReason::UnknownSpi, [whole_with_ah(family), vec![LOAD_SPI]].concat()),
         // Too short for an SPI.
         drops(DropReason::Malformed, whole_with_ah(family)),
@@ -82,11 +84,20 @@ pub(super) fn before_routing(rules: &RouterRules, signalling: Rule, family: Fami
     Some(Chain { name: BEFORE_ROUTING.into(), base: Some(base), rules: list })
 }
 
-/// The rules that end FORWARD behind [`before_routing`]: what came in fragments is judged here, and everything once more, since others may
-/// have changed it on the way, and multicast that is routed comes here as it is.
+/// What begins FORWARD behind [`before_routing`]: whatever has AH here has shown its SPI there.
+pub(super) fn to_the_queue(rules: &RouterRules, family: Family) -> Option<Rule> {
+    let with_ah = match family {
+        Family::Ipv4 => vec![Expression::LoadNetwork { offset: 9, len: 1 }, Expression::Equal(vec![AH])],
+        Family::Ipv6 => protocol(AH),
+    };
+    is_before_routing(rules).then(|| Rule::new(PASSED, [with_ah, vec![Expression::Counter, Expression::Queue(rules.data_queue)]]))
+}
+
+/// The rules that end FORWARD behind [`before_routing`]: what came in fragments without AH is judged here, and everything else without
+/// AH once more, since others may have changed it on the way, and multicast that is routed comes here as it is.
 pub(super) fn behind_routing(queue: &Expression, table: &mut Table) -> Vec<Rule> {
     add(queue, table);
-    vec![permitted(queue.clone(), table.family), not_permitted(), without_permission()]
+    vec![not_permitted(), without_permission()]
 }
 
 /// Packets of a live permission.
@@ -153,7 +164,7 @@ pub(super) fn add(then: &Expression, table: &mut Table) {
 pub(super) fn dropped(counters: &[RuleCounter]) -> Vec<(DropReason, Count)> {
     let reason = |counter: &RuleCounter| match (&*counter.chain, &*counter.rule) {
         (ERRORS_OF_ONE | ERRORS_OF_TUNNELS | ERRORS_OF_OTHERS, "above the bucket") => Some(DropReason::ErrorRate),
-        (NOT_PERMITTED | BEFORE_ROUTING | BEHIND_ROUTING | "forward-closed", word) => {
+        (NOT_PERMITTED | BEFORE_ROUTING | BEHIND_ROUTING | FRAGMENTS | "forward-closed", word) => {
             DropReason::ALL.iter().copied().find(|reason| reason.word() == word)
         }
         _ => None,

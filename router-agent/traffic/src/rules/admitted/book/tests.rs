@@ -38,6 +38,34 @@ fn tables_that_come_and_go_faster_than_the_kernel_is_told_leave_no_more_to_be_to
     assert_eq!((book.outcome(waiting), book.counts().0), (Some(Ok(())), 501));
 }
 
+/// errors about what tunnels carry go to their source, which the kernel knows as long as the last of them.
+#[test]
+fn the_source_of_tunnels_is_known_as_long_as_one_of_them() {
+    let now = Instant::now();
+    let mut book = Book::new(1000);
+    let tunnel = |host| Flow { protocol: 4, source_port: 0, destination_port: 0, destination: IpAddr::from([192, 0, 2, host]), ..flow(1) };
+    let source = Flow { destination: IpAddr::from([0; 4]), ..tunnel(0) };
+    book.admit(flow(1), 300, now + HOUR, now);
+    assert_eq!(book.take_changes(now).unwrap().flows.get(&source), None);
+    book.settle();
+    for (host, ends) in [(7, HOUR * 2), (8, HOUR)] {
+        book.admit(tunnel(host), u32::from(host), now + ends, now);
+        let changes = book.take_changes(now).unwrap();
+        assert_eq!(changes.flows[&source].1, Some(now + HOUR * 2));
+        book.settle();
+    }
+    book.forget(tunnel(7), 7, now);
+    assert_eq!(book.take_changes(now).unwrap().flows[&source], (Some(now + HOUR * 2), Some(now + HOUR)));
+    book.settle();
+    book.refill(now);
+    assert_eq!(book.take_changes(now).unwrap().flows[&source], (None, Some(now + HOUR)));
+    book.settle();
+    book.forget(tunnel(8), 8, now);
+    assert_eq!(book.take_changes(now).unwrap().flows[&source], (Some(now + HOUR), None));
+    book.settle();
+    assert_eq!(book.flows.len(), 1);
+}
+
 /// a removal that comes while the kernel is told to admit is told too, and not taken for carried out before it is.
 #[test]
 fn what_is_forgotten_while_it_is_being_told_goes_with_the_next_transaction() {
