@@ -16,6 +16,7 @@ use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, protocol,
 use super::fragments::FRAGMENTS;
 use super::key::{Key, LOAD_SPI, flow_without_ports, tunnels_towards};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::spread::Towards;
 use super::RouterRules;
 use crate::counters::Count;
 use crate::reason::DropReason;
@@ -90,7 +91,7 @@ pub(super) fn to_the_queue(rules: &RouterRules, family: Family) -> Option<Rule> 
         Family::Ipv4 => vec![Expression::LoadNetwork { offset: 9, len: 1 }, Expression::Equal(vec![AH])],
         Family::Ipv6 => protocol(AH),
     };
-    is_before_routing(rules).then(|| Rule::new(PASSED, [with_ah, vec![Expression::Counter, Expression::Queue(rules.data_queue)]]))
+    is_before_routing(rules).then(|| Rule::new(PASSED, [with_ah, vec![Expression::Counter, Towards::Data.expression(rules)]]))
 }
 
 /// The rules that end FORWARD behind [`before_routing`]: what came in fragments without AH is judged here, and everything else without
