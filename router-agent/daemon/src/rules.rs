@@ -110,6 +110,7 @@ impl Rules {
             "others": packets(&|chain, rule| (chain, rule) == ("fragments-node", "within the bucket")),
             "not_made_whole": named("not made whole"),
             "dropped": { "not_wanted": named("fragments"), "too_short": named("too short"),
+                "unknown_spi": named("unknown_spi"),
                 "too_many": packets(&|chain, rule| is_of_others(chain) && rule == "above the bucket"),
                 "too_many_of_permissions": packets(&|chain, rule| chain.starts_with(OF_PERMISSIONS) && rule == "above the bucket"),
             },

@@ -54,7 +54,7 @@ fn what_has_no_permission_is_dropped_before_the_queue_and_counted_by_the_reason_
         if sender.contains(':') {
             // In one fragment that is all of it (RFC 6946).
             raw.send(&in_one_fragment(&permitted));
-            assert_eq!(path.came(), Some(permitted.len() + 8), "in one fragment");
+            assert_eq!(path.came(), Some(permitted.len()), "in one fragment");
             let counted = path.counted(DropReason::UnknownSpi);
             raw.send(&in_one_fragment(&sealed(ends, SPI + 2, 100)));
             eventually("it is counted", || path.counted(DropReason::UnknownSpi) == counted + 1);

@@ -10,6 +10,7 @@
 //! Each rule that drops is named by the reason ([`DropReason`]) by which the verifier would drop the packet, whose table has the same
 //! permissions; but under an SPI that lives between other addresses it is `unknown_spi` here.
 
+use super::RouterRules;
 use super::admitted::{ADMITTED, FLOWS};
 use super::class;
 use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, protocol, unfragmented};
@@ -17,7 +18,6 @@ use super::fragments::FRAGMENTS;
 use super::key::{Key, LOAD_SPI, flow_without_ports, tunnels_towards};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::spread::Towards;
-use super::RouterRules;
 use crate::counters::Count;
 use crate::reason::DropReason;
 use crate::rules::RuleCounter;
