@@ -30,7 +30,7 @@ use crate::support::site::Site;
 use crate::support::{command, end_in, has_rules, with_config};
 
 /// What `nft flush ruleset` does: every table of every program is gone.
-fn flush(host: &Namespace) {
+pub(crate) fn flush(host: &Namespace) {
     host.run(|| {
         let mut batch = Batch::new("flush the rule set");
         batch.unanswered(0x10, &[0, 0, 0, 10]);

@@ -14,6 +14,7 @@ use pbs_lab::network::topology::{LEFT_LINK, MTU, RECEIVER, RECEIVER_LINK, RIGHT_
 use pbs_lab::network::{frame, link};
 use smoltcp::wire::Ipv4Packet;
 
+use crate::guard::flush;
 use crate::support::daemon::{Daemon, wait_until};
 use crate::support::site::{Application, Running, Site};
 
@@ -21,6 +22,8 @@ use crate::support::site::{Application, Running, Site};
 const FORGED: &[u8] = b"nobody has permitted this";
 /// Octets of IPv4 header and AH of HMAC-SHA-256-128.
 const HEADS: usize = 20 + 28;
+/// What was under way behind the router has arrived by then.
+const LATE: Duration = Duration::from_millis(200);
 /// A UDP header.
 const UDP: usize = 8;
 
@@ -35,7 +38,7 @@ fn a_router_killed_in_a_flood_lets_nothing_unverified_pass_and_goes_on_when_it_r
         for _ in 0..2 {
             scene.must_drop(500);
             scene.router.take().unwrap().kill();
-            let mark = scene.behind.mark() + Duration::from_millis(50);
+            let mark = scene.behind.mark() + LATE;
             let sent = scene.flood.sent.load(Ordering::Relaxed);
             wait_until("the flood goes on", || scene.flood.sent.load(Ordering::Relaxed) > sent + 5000);
             assert_eq!(scene.behind.look(|frames| passed(frames, mark).count()), 0, "{datapath}");
@@ -90,6 +93,32 @@ fn links_that_go_down_and_carry_less_under_a_flood_cost_packets_that_are_counted
     scene.nothing_forged_has_passed();
     let status = scene.router().ask("status");
     assert_eq!((&status["rules"]["restored"], &status["rules"]["stand"]), (&0.into(), &true.into()));
+}
+
+/// Whoever may change filter rules can open a router for the moment until it notices. What it tells afterwards is who that was, and how often.
+#[test]
+fn rules_that_somebody_flushes_under_a_flood_are_put_back_and_from_then_on_nothing_forged_passes() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    for datapath in ["shield = false\nworkers = 2\n", "shield = true\nworkers = 2\n"] {
+        let scene = Scene::build(datapath);
+        let rules = || scene.router().ask("status")["rules"].clone();
+        let mut before = Duration::ZERO;
+        for times in 1..=3 {
+            assert_eq!(scene.forged(before), 0);
+            flush(&scene.site.chain.router);
+            wait_until("the rules are back", || rules()["restored"] == times && rules()["stand"] == true);
+            // What was let go before they were back is out by then.
+            before = scene.behind.mark() + LATE;
+            let sent = scene.flood.sent.load(Ordering::Relaxed);
+            scene.must_go_on();
+            scene.must_drop(500);
+            wait_until("the flood goes on", || scene.flood.sent.load(Ordering::Relaxed) > sent + 5000);
+        }
+        assert_eq!(scene.forged(before), 0);
+        assert!(rules()["last_changed_by"].as_str().unwrap().contains("(process "), "{}", rules());
+    }
 }
 
 /// A soak that is too short to say anything of memory: `pbs-lab soak` makes longer ones.
@@ -164,12 +193,17 @@ impl Scene {
         wait_until("the flow goes on", || self.running.arrived() >= before + 5);
     }
 
+    /// Packets that nobody has permitted, and that came out of the router later than `mark`.
+    fn forged(&self, mark: Duration) -> usize {
+        let forged = |ip: &[u8]| ip.windows(FORGED.len()).any(|octets| octets == FORGED);
+        self.behind.look(|frames| passed(frames, mark).filter(|ip| forged(ip)).count())
+    }
+
     #[track_caller]
     fn nothing_forged_has_passed(&self) {
-        let forged = |ip: &[u8]| ip.windows(FORGED.len()).any(|octets| octets == FORGED);
         assert_eq!(self.behind.lost(), 0);
         assert!(self.behind.look(|frames| passed(frames, Duration::ZERO).count()) > 20, "what is permitted has passed");
-        assert_eq!(self.behind.look(|frames| passed(frames, Duration::ZERO).filter(|ip| forged(ip)).count()), 0);
+        assert_eq!(self.forged(Duration::ZERO), 0);
         let is_bare = |ip: &[u8]| frame::read(ip).is_some_and(|seen| seen.authentication.is_none() && seen.ports.1 == 9000);
         assert_eq!(self.behind.look(|frames| passed(frames, Duration::ZERO).filter(|ip| is_bare(ip)).count()), 0);
     }
