@@ -1,6 +1,6 @@
 //! What the daemons do with bad input: a clear error that names what and where, the right exit code, never a panic, and nothing
 //! changed that must not change. The programs are the real ones, in network namespaces of their own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod association;
 mod authenticated;

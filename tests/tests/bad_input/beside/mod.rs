@@ -84,7 +84,7 @@ impl World {
             capture.look(|frames| {
                 let seen = frames.iter().filter_map(|frame| frame.ip().and_then(frame::read));
                 let such = seen.filter(|seen| (seen.source, seen.destination, seen.protocol) == (from, to, 17));
-                such.map(|seen| seen.payload.to_vec()).filter(|payload| type_of(payload) == Some(kind)).last()
+                such.map(|seen| seen.payload.to_vec()).rfind(|payload| type_of(payload) == Some(kind))
             })
         };
         self.captures.iter().find_map(on_link).unwrap()
