@@ -24,7 +24,7 @@ enum Prepared {
         level: Level,
         rounds: Box<[Block]>,
         /// The first power of the hash's key. The others are made for each packet, which takes less than to fetch them from memory.
-        hash: u128,
+        hash: Block,
     },
     /// By the libraries, who choose among other instructions.
     Library(Box<Library>),
@@ -51,7 +51,7 @@ impl Key {
         let prepared = match level {
             Some(level) => {
                 let rounds = level.round_keys(key)?;
-                let hash = carryless::hash_key(level.encrypt(&rounds, [0; BLOCK]));
+                let hash = carryless::hash_key(level.encrypt(&rounds, [0; BLOCK])).to_ne_bytes();
                 Prepared::Wide { level, rounds, hash }
             }
             None => {
@@ -78,9 +78,10 @@ impl Key {
         // SP 800-38D §7.1: the first counter of a nonce of 96 bits.
         counter[BLOCK - 1] = 1;
         let (mask, hash) = match &self.prepared {
-            Prepared::Wide { level, rounds, hash } => {
-                (level.encrypt(rounds, counter), Hash::Wide { level: *level, powers: level.powers(*hash), value: [0; BLOCK] })
-            }
+            Prepared::Wide { level, rounds, hash } => (
+                level.encrypt(rounds, counter),
+                Hash::Wide { level: *level, powers: level.powers(u128::from_ne_bytes(*hash)), value: [0; BLOCK] },
+            ),
             Prepared::Library(library) => (library.cipher.encrypted(counter), Hash::Library(library.hash.clone())),
         };
         Context { hash, mask, open: [0; BLOCK], open_len: 0, len: 0 }

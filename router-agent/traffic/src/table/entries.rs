@@ -168,8 +168,17 @@ impl Entries {
                 self.by_key.find(spread(hash), |hashed| hashed.hash == hash).map(|hashed| Place(hashed.slot))
             });
         }
-        let touched = places.iter().flatten().filter_map(|place| self.slots.entry(place.0)).fold(0, |sum, entry| sum ^ entry.touch());
-        black_box(touched);
+        self.touch(places, Entry::touch);
+    }
+
+    /// Has windows and keys of many entries fetched at the same time.
+    pub(super) fn fetch(&self, places: &[Option<Place>]) {
+        self.touch(places, Entry::touch_association);
+    }
+
+    fn touch(&self, places: &[Option<Place>], touch: impl Fn(&Entry) -> u64) {
+        let entries = places.iter().flatten().filter_map(|place| self.slots.entry(place.0));
+        black_box(entries.fold(0, |sum, entry| sum ^ touch(entry)));
     }
 
     /// Adds an entry; there must be none of its key.

@@ -155,8 +155,13 @@ impl Entry {
         Last { counted: self.counted, highest }
     }
 
-    /// Something of each of its parts: who looks at it has them in the processor's cache.
+    /// Something of what a packet is compared with and counted in: who looks at it has that in the processor's cache.
     pub(super) fn touch(&self) -> u64 {
-        u64::from(self.flow.protocol) ^ self.counted ^ self.allowed ^ u64::from(self.longest) ^ self.association.touch()
+        u64::from(self.flow.protocol) ^ self.counted ^ u64::from(self.association.spi())
+    }
+
+    /// Something of window and key, the same way.
+    pub(super) fn touch_association(&self) -> u64 {
+        u64::from(self.longest) ^ self.association.touch()
     }
 }

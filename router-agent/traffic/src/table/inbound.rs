@@ -100,6 +100,11 @@ impl InboundTable {
         self.entries.locate(keys, places);
     }
 
+    /// Has windows and keys of many entries fetched at the same time, which lie elsewhere.
+    pub fn fetch(&self, places: &[Option<Place>]) {
+        self.entries.fetch(places);
+    }
+
     /// [`get`](Self::get) where [`locate`](Self::locate) has told the place.
     pub fn get_at(&self, place: Option<Place>, key: Key) -> Option<&Entry> {
         self.entries.get_at(place, key)

@@ -41,6 +41,7 @@ impl Verifier {
         let (mut places, mut answers) = ([None; BATCH], [None; BATCH]);
         let keys: heapless::Vec<Option<Key>, BATCH> = parsed.iter().map(|packet| packet.as_ref().ok().and_then(claimed)).collect();
         self.table.locate(&keys, &mut places);
+        self.table.fetch(&places);
         self.foresee(&parsed, &places, now, &mut answers);
         let checks = Arc::clone(&self.checks.0);
         for (at, ((packet, arrival), (answer, place))) in parsed.iter().zip(packets).zip(answers.into_iter().zip(places)).enumerate() {
