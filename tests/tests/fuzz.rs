@@ -2,9 +2,16 @@
 //! P-205). `pbs-lab fuzz` goes on from here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
+use std::panic::catch_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pbs_lab::fuzz::{Layout, Mutator, Options, TARGETS, Target, read, run};
+use pbs_lab::fuzz::{Layout, Mutator, Options, TARGETS, Target, judge, read, run};
+use traffic::ah::Question;
+use traffic::algorithm::IcvKey;
+use traffic::checks::{Checks, Strict};
+use traffic::packet::IpPacket;
+use traffic::replay::{Replay, Window};
 
 /// Mutations for each target; a campaign makes millions.
 const INPUTS: u64 = 10_000;
@@ -88,4 +95,49 @@ fn what_breaks_is_told_with_the_input_that_broke_it() {
     let outcome = run(&target, &[vec![1, 2, 3]], Options { inputs: 100_000, time: Duration::from_secs(60), seed: 3 });
     let finding = outcome.finding.expect("found");
     assert!(finding.input.contains(&0xff) && finding.what == "an octet of 255", "{finding}");
+}
+
+/// One that answers every question ahead with yes, one that takes every ICV for right, one that takes each number for new.
+#[derive(Debug)]
+struct Hasty;
+#[derive(Debug)]
+struct Believing;
+#[derive(Debug)]
+struct Forgetful;
+
+impl Checks for Hasty {
+    fn icvs_match(&self, questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
+        questions.iter().zip(answers).for_each(|(question, answer)| *answer = question.as_ref().map(|_| true));
+    }
+}
+
+impl Checks for Believing {
+    fn icv_matches(&self, _: &IpPacket<'_>, _: &IcvKey, _: Option<u32>) -> bool {
+        true
+    }
+}
+
+impl Checks for Forgetful {
+    fn window_allows(&self, _: &Window, _: u64) -> Result<(), Replay> {
+        Ok(())
+    }
+}
+
+/// P-157, P-161: the rows with which campaigns begin find out a verifier that is wrong, alone or for many packets at once.
+#[test]
+fn a_verifier_that_does_not_check_is_found_out() {
+    let rows = [read("verifier").unwrap(), (pbs_lab::fuzz::find("verifier").unwrap().seeds)()].concat();
+    let found = |checks: fn() -> [Arc<dyn Checks>; 2]| {
+        let words = |row: &Vec<u8>| catch_unwind(|| judge(row, checks())).err().and_then(|panic| panic.downcast::<String>().ok());
+        rows.iter().filter_map(words).map(|words| *words).collect::<Vec<_>>()
+    };
+    assert_eq!(found(|| [Arc::new(Strict), Arc::new(Strict)]), Vec::<String>::new());
+    for (words, checks) in [
+        ("at once, and one by one", (|| [Arc::new(Strict) as Arc<dyn Checks>, Arc::new(Hasty)]) as fn() -> [Arc<dyn Checks>; 2]),
+        ("nobody who may has sent it", || [Arc::new(Believing), Arc::new(Believing)]),
+        ("has passed twice", || [Arc::new(Forgetful), Arc::new(Forgetful)]),
+    ] {
+        let found = found(checks);
+        assert!(found.iter().any(|found| found.contains(words)), "{words}: {found:?}");
+    }
 }

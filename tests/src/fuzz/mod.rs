@@ -19,7 +19,7 @@ mod targets;
 pub use campaign::{Finding, Options, Outcome, run};
 pub use corpus::read;
 pub use mutate::{Layout, Mutator};
-pub use targets::{TARGETS, find};
+pub use targets::{TARGETS, find, judge};
 
 /// Something that reads octets of others.
 #[derive(Debug, Clone, Copy)]

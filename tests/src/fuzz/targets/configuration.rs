@@ -6,6 +6,9 @@ use daemon::source::{ConfigError, Source};
 
 use crate::fuzz::mark;
 
+/// Letters by which kinds of what is wrong are told apart.
+const KIND: usize = 40;
+
 /// The sample files without their remarks, and with every entry that stands there as an example.
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -43,7 +46,10 @@ fn kind(error: &ConfigError, text: &str) -> (u8, String) {
     assert!(words.len() <= 2 * text.len() + 1000, "{} octets to say what is wrong with {}", words.len(), text.len());
     match error {
         ConfigError::Value { key, .. } => (1, key.clone()),
-        ConfigError::Parse { message, .. } => (0, message.split('`').step_by(2).collect()),
+        ConfigError::Parse { message, .. } => {
+            let words = message.split(['`', '\'', '"']).next().unwrap_or_default();
+            (0, words.chars().filter(|letter| !letter.is_ascii_digit()).take(KIND).collect())
+        }
         _ => (2, String::new()),
     }
 }

@@ -17,6 +17,7 @@ mod stream;
 mod verifier;
 
 use super::{Layout, Target};
+pub use verifier::judge;
 
 /// All of them.
 pub const TARGETS: [Target; 16] = [
