@@ -650,6 +650,14 @@ pub(super) fn permissions_that_end() {
         let both = repairing.after(over_budget);
         book.case(&format!("{rule} | a packet waits, repairing"), &both, |node| node.passes(Duration::from_millis(2)));
     }
+    // The clock that would have ended it next is none of the question's that is open then.
+    let both = asking().after(|node| {
+        let permission = Permission { ttl: seconds(20), refresh: seconds(6), ..grant(node) };
+        hears(node, &permission);
+        node.passes(seconds(20) - Duration::from_millis(1));
+        over_budget(node);
+    });
+    book.case("FS-28 | a packet waits, and the lifetime would end next", &both, |node| node.passes(Duration::from_millis(2)));
     for (name, waits) in [("nothing waits", false), ("a packet waits", true)] {
         let (authority, node) = granted_by_one_who_may_be_believed_no_more();
         let node = if waits { node.after(over_budget) } else { node };
