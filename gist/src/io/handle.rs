@@ -76,7 +76,7 @@ pub struct ShellCounters {
     /// Associations that failed because the peer took nothing for [`Limits::write_timeout`](super::Limits::write_timeout).
     pub writes_stalled: u64,
     /// Associations that failed because what came is no message, of another version, or longer than
-    /// [`Limits::longest_message`](super::Limits::longest_message).
+    /// the longest message that is taken.
     pub streams_unreadable: u64,
     /// Associations that ended, for whatever reason and by whichever end, while the peer had said part of a message and not the rest.
     pub messages_unfinished: u64,
