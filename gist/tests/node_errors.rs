@@ -544,6 +544,29 @@ fn whoever_goes_on_saying_what_only_it_can_be_blamed_for_loses_its_association()
     assert_eq!(world.payloads(1), ["down", "more"]);
 }
 
+/// G-397: a peer that is newer, or has lost its state, says now and then a hundred things that are not understood; nobody takes that for
+/// misuse.
+#[test]
+fn what_is_wrong_now_and_then_ends_no_association_however_often_it_happens() {
+    let mut world = World::chain();
+    world.send(0, text("down"));
+    world.run(secs(1));
+    let id = world.node(1).associations().iter().find(|entry| !entry.opened_here).unwrap().association;
+    let mut wrong = data(None).to_bytes().unwrap().to_vec();
+    wrong[6] = 0x3f;
+    for minute in 1..=10 {
+        for _ in 0..132 {
+            let now = world.now;
+            world.members[1].node.handle_association(id, AssociationEvent::Received(wrong.clone().into()), now);
+        }
+        world.send(0, text("more"));
+        world.run(secs(61));
+        assert_eq!(world.node(1).counters().rate_dropped, minute * 100);
+    }
+    assert_eq!(world.node(1).counters().misused_ended, 0);
+    assert!(world.node(1).associations().iter().any(|entry| entry.association == id));
+}
+
 /// G-337: the debugging switch.
 #[test]
 fn a_bad_cookie_is_answered_only_on_demand() {

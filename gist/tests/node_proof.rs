@@ -7,9 +7,10 @@ mod node_world;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gist::api::Request;
 use gist::wire::{
-    Body, Cookie, MaOptions, Message, MessageType, Nli, Profile, ResponderPart, Response, SessionId, StackConfiguration, StackOffer,
+    Body, Cookie, Data, MaOptions, Message, MessageType, Nli, Profile, ResponderPart, Response, SessionId, StackConfiguration, StackOffer,
     StackProposal,
 };
 use node_world::*;
@@ -124,6 +125,48 @@ fn a_confirm_that_is_refused_is_answered_over_a_living_association() {
     world.send(0, text_for(session(2), b"more"));
     world.run(secs(1));
     assert_eq!(world.payloads(BYPASS), ["two.", "more"]);
+}
+
+/// Note 4c of the querying machine: a peer that has been said so much that it answers nothing wrong any more still tells a Confirm that it
+/// does not take from one that it does, so that nobody can have it taken for the peer.
+#[test]
+fn a_refused_confirm_is_told_by_a_peer_too_that_tells_of_nothing_else_any_more() {
+    let mut world = both_known();
+    let id = world.node(BYPASS).associations().iter().find(|entry| !entry.opened_here).unwrap().association;
+    let of_nobody = Message {
+        hop_count: 64,
+        nslp_id: NSLP,
+        source_is_signalling: true,
+        body: Body::Data(Data {
+            nat: None,
+            mri: down(),
+            session: session(9),
+            nli: None,
+            payload: Bytes::from_static(b"lost"),
+            explicit: false,
+            context_free: false,
+        }),
+        unknown: Vec::new(),
+    };
+    for round in 0..100 {
+        for _ in 0..50 {
+            world.inject_on(BYPASS, id, &of_nobody);
+        }
+        if round % 10 == 9 {
+            let forged = forged(&world, session(1));
+            inject(&mut world, &forged);
+        }
+        world.run(Duration::from_millis(1));
+        assert_eq!(peer(&world), identity(1));
+    }
+    assert!(world.node(BYPASS).counters().rate_dropped > 4000);
+    world.run(secs(1));
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!(
+        (peer(&world), world.payloads(1), world.payloads(BYPASS)),
+        (identity(1), vec!["ask.".into(), "more".into()], vec!["two.".into()])
+    );
 }
 
 /// A peer whose answer to the last question does not come is not taken, and the handshake ends in time.

@@ -67,8 +67,8 @@ pub(super) struct Association {
     pub(super) allowance: Allowance,
     /// Bounds Errors about what it says.
     pub(super) errors: Allowance,
-    /// How much of what only its peer can be blamed for was not answered.
-    pub(super) unanswered: u32,
+    /// How much of what only its peer can be blamed for was not answered, and since when that is counted.
+    pub(super) unanswered: Option<(Instant, u32)>,
 }
 
 impl Association {
@@ -98,7 +98,7 @@ impl Association {
             last_turn: None,
             allowance: Allowance::default(),
             errors: Allowance::default(),
-            unanswered: 0,
+            unanswered: None,
         }
     }
 

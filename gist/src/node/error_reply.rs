@@ -1,6 +1,7 @@
 //! Error messages sent (RFC 5971 §5.6): to whom, how, and what they contain.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use bytes::BytesMut;
 
@@ -19,8 +20,12 @@ use crate::wire::{
     ObjectTypeFault, ObjectValueInfo,
 };
 
-/// Messages that only their sender can be blamed for and that are not answered any more, at which their association ends.
+/// Messages within [`UNANSWERED_FOR`] that only their sender can be blamed for and that are not answered any more, at which their
+/// association ends.
 const MOST_UNANSWERED: u32 = 256;
+
+/// How long they count together: what happens now and then ends nothing (G-397).
+const UNANSWERED_FOR: Duration = Duration::from_secs(60);
 
 impl Node {
     /// Answers a message that decodes. Errors are never answered (G-129); nothing is stored and nothing repeated (G-214).
@@ -30,10 +35,15 @@ impl Node {
         if message.message_type() == MessageType::Error {
             return;
         }
-        if let Some(id) = received.origin.association().filter(|id| !self.takes_error(*id, now)) {
+        let over = received.origin.association();
+        let is_new = over.and_then(|id| self.associations.get(id)).is_some_and(is_new);
+        // That a Confirm was refused is always said over an association that goes on: what is sent behind it would be taken for a proof that
+        // it was not (note 4c of the querying machine). One Error for a message of about its length.
+        let is_owed = message.message_type() == MessageType::Confirm && !is_new;
+        if let Some(id) = over.filter(|id| !is_owed && !self.takes_error(*id, now)) {
             // Before its first Confirm a peer has nothing to say. Afterwards what it says may be refused for what has happened here.
-            if self.associations.get(id).is_some_and(is_new) {
-                self.note_unanswered(id);
+            if is_new {
+                self.note_unanswered(id, now);
             }
             return;
         }
@@ -72,7 +82,7 @@ impl Node {
         if let Origin::Association(id) = origin
             && !self.takes_error(id, now)
         {
-            return self.note_unanswered(id);
+            return self.note_unanswered(id, now);
         }
         let Some(mut error) = fault.to_gist_error() else { return };
         let destination = match &origin {
@@ -155,10 +165,12 @@ impl Node {
     }
 
     /// The peer says what only it can be blamed for more often than it is answered.
-    fn note_unanswered(&mut self, id: AssociationId) {
+    fn note_unanswered(&mut self, id: AssociationId, now: Instant) {
         let Some(association) = self.associations.get_mut(id) else { return };
-        association.unanswered += 1;
-        if association.unanswered == MOST_UNANSWERED {
+        let (since, times) = association.unanswered.unwrap_or((now, 0));
+        let (since, times) = if now.saturating_duration_since(since) > UNANSWERED_FOR { (now, 1) } else { (since, times + 1) };
+        association.unanswered = Some((since, times));
+        if times == MOST_UNANSWERED {
             self.counters.misused_ended += 1;
             let input = AssociationInput::Reason("its peer goes on saying what is refused".to_owned());
             self.tasks.push_back(Task::Association(id, Event::ErMisused, input));

@@ -5,8 +5,8 @@ use crate::wire::ErrorCause;
 /// Entries of the catalogue.
 const CAUSES: usize = ErrorCause::ALL.len();
 
-/// Messages refused for each entry of the error catalogue, whether they were answered or not: nothing is refused for an entry without
-/// being counted here. Nothing ever counts down.
+/// Messages refused for each entry of the error catalogue, whether they were answered or not. A Confirm with a bad cookie that the node is
+/// set not to answer is counted among `bad_responder_cookies` instead. Nothing ever counts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Refused {
     too_short: u64,
