@@ -26,7 +26,7 @@ impl Association {
     pub(crate) fn of(permission: &Permission, source: Source<'_>, node: &NodeConfig) -> Option<Self> {
         let parameters = permission.sa?;
         let protection = match permission.defense.as_ref()? {
-            Defense::SymmetricKey { algorithm, key } if node.may_use(*algorithm) => {
+            Defense::SymmetricKey { algorithm, key } if node.may_pass(*algorithm) => {
                 Protection::Shared { algorithm: *algorithm, key: key.clone() }
             }
             Defense::PublicKey { algorithm: PublicKeyAlgorithm::FromCertificate } => source.protection()?,

@@ -60,13 +60,18 @@ impl NodeConfig {
         Self { nslp_id, address, admission: AdmissionLimits::default(), notify_rate, hmac_sha1: false }
     }
 
-    /// Whether packets may be authenticated by this code here.
-    pub fn may_use(&self, mac: SymmetricAlgorithm) -> bool {
+    /// Whether packets may pass here that are authenticated by this code.
+    pub fn may_pass(&self, mac: SymmetricAlgorithm) -> bool {
         match mac.standing() {
             AlgorithmStanding::Supported => true,
             AlgorithmStanding::ByConfiguration => self.hmac_sha1,
             AlgorithmStanding::Refused => false,
         }
+    }
+
+    /// Whether an end may use this code for a flow whose rule prefers `preferred`: what needs to be configured has to be named there too.
+    pub fn may_use(&self, mac: SymmetricAlgorithm, preferred: Option<SymmetricAlgorithm>) -> bool {
+        self.may_pass(mac) && (mac.standing() == AlgorithmStanding::Supported || preferred == Some(mac))
     }
 }
 

@@ -67,17 +67,16 @@ impl Session {
 
 impl Receiver {
     /// The authentication of the session's next epoch: what must be signed is signed or not permitted at all, a code that the rule
-    /// prefers is taken if the sender accepts it, else the sender's order decides. `None`: nothing that both ends agree to.
+    /// prefers is taken if the sender accepts it, else the sender's order decides, also whether packets are signed. `None`: nothing that both ends agree to.
     pub(super) fn choose(&self, key: SessionKey, now: Instant) -> Option<Choice> {
         let session = self.sessions.get(&key)?;
         let accepted = session.query.accepted;
         let rule = self.config.policy.rule(&key.flow);
-        let usable = accepted.shared.iter().flatten().filter(|mac| self.config.node.may_use(**mac));
-        let preferred = rule.and_then(|rule| rule.mac).filter(|mac| usable.clone().any(|usable| usable == mac));
-        let shared = preferred.or_else(|| usable.clone().next().copied());
-        let signatures_first = accepted.signatures_first && preferred.is_none();
+        let preferred = rule.and_then(|rule| rule.mac);
+        let usable = accepted.shared.iter().flatten().filter(|mac| self.config.node.may_use(**mac, preferred));
+        let shared = usable.clone().find(|mac| Some(**mac) == preferred).or_else(|| usable.clone().next()).copied();
         let must_sign = rule.is_some_and(|rule| rule.signed) || self.signed.get(&key.flow).is_some_and(|until| *until > now);
-        if session.can_sign() && (must_sign || signatures_first || shared.is_none()) {
+        if session.can_sign() && (must_sign || accepted.signatures_first || shared.is_none()) {
             Some(Choice::Signatures)
         } else {
             shared.filter(|_| !must_sign).map(Choice::Symmetric)

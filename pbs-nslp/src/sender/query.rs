@@ -193,8 +193,8 @@ impl Sender {
             return Vec::new();
         }
         let mut macs = self.config.macs.clone();
-        macs.retain(|mac| self.config.node.may_use(*mac));
         let preferred = rule.and_then(|rule| rule.mac);
+        macs.retain(|mac| self.config.node.may_use(*mac, preferred));
         macs.sort_by_key(|mac| Some(*mac) != preferred);
         macs
     }

@@ -98,7 +98,9 @@ fn aes_gmac_is_taken_where_the_rule_prefers_it_and_the_sender_accepts_it_or_wher
         (SymmetricAlgorithm::Aes256Gmac, all(), Some(GMAC_256)),
         (SymmetricAlgorithm::Aes128Gmac, Some(vec![HMAC, FROM_CERTIFICATE]), Some(HMAC)),
         (SymmetricAlgorithm::Aes128Gmac, None, Some(HMAC)),
-        (SymmetricAlgorithm::HmacSha256, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), Some(HMAC)),
+        (SymmetricAlgorithm::HmacSha256, Some(vec![GMAC_128, HMAC, FROM_CERTIFICATE]), Some(HMAC)),
+        // Whom signatures suit best signs, whatever code the rule prefers.
+        (SymmetricAlgorithm::HmacSha256, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), None),
         (SymmetricAlgorithm::Aes256Gmac, Some(vec![FROM_CERTIFICATE, GMAC_128, HMAC]), None),
         // No rule may have what is refused everywhere.
         (SymmetricAlgorithm::HmacMd5, Some(vec![3, GMAC_128]), Some(GMAC_128)),
@@ -132,18 +134,19 @@ fn packets_pass_under_aes_gmac_on_the_whole_path_and_a_new_key_has_the_same_code
 }
 
 #[test]
-fn hmac_sha_1_authenticates_packets_only_where_every_node_on_the_path_is_told_that_it_may() {
+fn hmac_sha_1_authenticates_packets_only_where_every_node_may_and_both_ends_name_it_for_the_flow() {
     // X-67, P-082: by configuration.
-    let world = |at_router: bool, at_receiver: bool| {
+    let world = |named: bool, at_router: bool, at_receiver: bool| {
         let mut world = World::new(1);
         let mut config = sender_config();
         config.node.hmac_sha1 = true;
-        config.ask[0].mac = Some(SymmetricAlgorithm::HmacSha1);
+        config.ask[0].mac = named.then_some(SymmetricAlgorithm::HmacSha1);
         let signer: Arc<dyn Signer> = ToySigner::new(sender_address(), 1);
         let authority = || Arc::new(ToyAuthority::default());
         world.sender = pbs_nslp::sender::Sender::new(config, signer, authority(), entropy(8), START_UNIX, world.now);
         let mut config = receiver_config();
-        config.node.hmac_sha1 = at_receiver;
+        config.node.hmac_sha1 = true;
+        config.policy.rules[0].mac = at_receiver.then_some(SymmetricAlgorithm::HmacSha1);
         let signer: Arc<dyn Signer> = ToySigner::new(receiver_address(), 2);
         world.receiver = Receiver::new(config, signer, authority(), entropy(9), START_UNIX, world.now);
         let mut config = router_config();
@@ -154,14 +157,15 @@ fn hmac_sha_1_authenticates_packets_only_where_every_node_on_the_path_is_told_th
         world.run(seconds(1));
         world
     };
-    let all = world(true, true);
+    let all = world(true, true, true);
     assert_eq!(
         all.sent(SENDER, MessageKind::Query)[0].query().unwrap().algorithms,
         Some(vec![1, HMAC, GMAC_128, GMAC_256, FROM_CERTIFICATE])
     );
     assert_eq!((code(&all), all.sender_state().as_str()), (Some(1), "Permitted"));
-    assert_eq!(code(&world(true, false)), Some(HMAC), "the receiver may not");
-    let refused = world(false, true);
+    assert_eq!(code(&world(true, true, false)), Some(HMAC), "the receiver's rule does not name it");
+    assert_eq!(code(&world(false, true, true)), Some(HMAC), "the sender's rule does not");
+    let refused = world(true, false, true);
     assert!(refused.datapaths[SENDER].table.is_empty() && refused.datapaths[1].table.is_empty(), "a router refuses it (Notify 12)");
 }
 
