@@ -35,6 +35,9 @@ pub(crate) fn check(datapath: &Datapath, config: &Source) -> Result<(), ConfigEr
 /// Opens the short way if it is wanted, and gives what `status` shows of it. If there is none, all packets go through the queues.
 pub(crate) fn open(datapath: &Datapath, modes: &Modes) -> (Option<AfXdp>, Value) {
     if datapath.kind == Kind::Nfqueue {
+        if !datapath.interfaces.is_empty() {
+            tracing::warn!("datapath.interfaces names interfaces, and datapath.kind is \"nfqueue\": all packets go through the queues");
+        }
         // What an earlier run has left would drop what nobody takes.
         if let Err(error) = af_xdp::restore() {
             tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");

@@ -37,7 +37,6 @@ use kernel::{Binding, Frame, Frames, Map, MapKind, Program, Received, Socket};
 use link::{Link, Links};
 use program::{ETHERNET_LEN, NEIGHBOUR_LEN, WAY_LEN};
 
-pub(crate) use kernel::RECEIVE_LEN;
 pub use link::Mode;
 
 /// Interfaces that may take part at the most.
@@ -171,13 +170,20 @@ impl AfXdp {
         let links = Links::open()?;
         Self::set_up(&links, taking).inspect_err(|_| {
             // What went wrong first says more.
-            let _ = take_off(&links);
+            if let Err(error) = take_off(&links) {
+                tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
+            }
         })
     }
 
     fn set_up(links: &Links, taking: &[Taking]) -> Result<Self, AfXdpError> {
         if taking.len() > MOST_INTERFACES {
             return Err(AfXdpError::TooMany);
+        }
+        // Without CAP_SYS_ADMIN nobody is told whose a program is: one of ours that a run has left could never be taken off again, and would
+        // drop what nobody takes. There is no program with this number.
+        if let Err(errno @ (Errno::EPERM | Errno::EACCES)) = kernel::program_name(u32::MAX) {
+            return Err(AfXdpError::Refused { what: "know its own XDP program again (CAP_SYS_ADMIN)", errno });
         }
         let listed = links.list()?;
         let found: Vec<(&Link, [u8; 6])> = taking.iter().map(|taking| find(&listed, &taking.name)).collect::<Result<_, _>>()?;

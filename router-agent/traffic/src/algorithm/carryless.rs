@@ -1,6 +1,6 @@
 //! What GMAC is made of, with the processor's own instructions: one block of AES, and GHASH of eight blocks at a time.
 //!
-//! Beside the lanes ([`super::lanes`]) the only module of the packet side with `unsafe`: each such block reads a vector through a
+//! Beside the lanes ([`super::lanes`]) and AF_XDP the only module of the packet side with `unsafe`: each such block reads a vector through a
 //! reference to as many octets, writes one into an array of its size, or calls a function for whose instructions the processor was asked
 //! when the [`Level`] was made. What it computes is compared with the libraries' functions in the tests of [`super::gmac`].
 //!

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heapless::Vec;
 
-use crate::af_xdp::{AfXdp, Arrived, RECEIVE_LEN};
+use crate::af_xdp::{AfXdp, Arrived};
 use crate::processor::{Arrival, PacketId, Verdict};
 use crate::queue::MANY;
 use crate::reason::DropReason;
@@ -25,20 +25,23 @@ enum Outcome {
 /// How often to look for frames that have been sent, while there are any and none come: nobody wakes the thread for them.
 const SETTLE_EVERY: Duration = Duration::from_millis(10);
 
+/// Frames of one socket that are judged before the queue's next batch; a quarter of the window.
+const FRAMES_A_TURN: usize = 4 * MANY;
+
 /// Numbers of frames lie above those of both queues; nothing is ever asked about one again.
 const FRAME: u64 = 1 << 33;
 
 impl Work {
     /// Judges the frames that are there; `true` if there may be more.
     ///
-    /// All that a ring holds come before the next packet of the queue: those of a flow that came by the queue are not far ahead of those
-    /// that came before them, so that these are not too old for the window then.
+    /// No more of one interface than [`FRAMES_A_TURN`] before the queue has its turn: a flood past it does not keep what comes by it waiting
+    /// until it is too old for the window.
     pub(super) fn handle_frames(&mut self) -> bool {
         let Some(mut af_xdp) = self.af_xdp.take() else { return false };
         let most = self.processor.batch_size().clamp(1, MANY);
         let (mut more, mut any) = (false, 0);
         for socket in 0..af_xdp.len() {
-            let mut left = RECEIVE_LEN as usize;
+            let mut left = FRAMES_A_TURN;
             loop {
                 let mut arrived: Vec<Arrived, MANY> = Vec::new();
                 for _ in 0..af_xdp.receive(socket, most, &mut arrived) {

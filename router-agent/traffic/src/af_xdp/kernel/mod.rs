@@ -19,7 +19,6 @@ mod socket;
 
 pub(super) use bpf::{Map, MapKind, Program, program_name};
 pub(super) use memory::{Frame, Frames};
-pub(crate) use socket::RECEIVE_LEN;
 pub(super) use socket::{Binding, Received, Socket, Statistics};
 
 /// The error that the last call of this thread has left.

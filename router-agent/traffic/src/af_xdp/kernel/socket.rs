@@ -12,7 +12,7 @@ use super::ring::{Consumer, Producer};
 
 /// Frames that may wait to be received: no more than the numbers that an anti-replay window spans
 /// ([`DEFAULT_SIZE`](crate::replay::DEFAULT_SIZE)).
-pub(crate) const RECEIVE_LEN: u32 = 1024;
+const RECEIVE_LEN: u32 = 1024;
 /// Entries of the other rings.
 const RING_LEN: u32 = 2048;
 /// Wished octets of frames on their way out.
@@ -125,7 +125,9 @@ impl Socket {
             let Some(frame) = free.pop() else { break };
             self.fill.put(frames.lend(frame));
         }
-        if self.fill.show() && self.fill.needs_wake() {
+        self.fill.show();
+        // Asked each time: a driver that found nothing may say so after what was put there has been shown.
+        if self.fill.needs_wake() {
             // SAFETY: a call without a buffer, that only wakes the interface's driver. It looks again by itself if this fails.
             let _ = unsafe {
                 libc::recvfrom(self.descriptor(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
