@@ -191,13 +191,17 @@ fn open<P: Program>(program: &P, config: Option<&Path>, control: Option<PathBuf>
 
 /// Answers whether there were rules, and what besides them could not be undone: whoever wants to open is not kept from it.
 fn open_directly<P: Program>(program: &P) -> Result<(bool, Option<NetlinkError>), Box<dyn Error>> {
+    const ELSEWHERE: &str = "name its control socket with --control or --config";
+    if traffic::rules::held(P::ROLE)? {
+        return Err(format!("a running daemon holds its filter rules: {ELSEWHERE}").into());
+    }
     let before = traffic::rules::installed(P::ROLE)?;
     let failed = program.undo().err();
     traffic::rules::remove(P::ROLE)?;
     std::thread::sleep(WATCH);
     let installed = traffic::rules::installed(P::ROLE)?;
     if installed.ipv4 || installed.ipv6 {
-        return Err("a running daemon has put its filter rules back: name its control socket with --control or --config".into());
+        return Err(format!("a running daemon has put its filter rules back: {ELSEWHERE}").into());
     }
     Ok((before.ipv4 || before.ipv6, failed))
 }

@@ -1,8 +1,9 @@
 //! A daemon's filter rules while it runs: put in place, watched over by a thread of their own, taken away only when somebody
 //! asks for it.
 //!
-//! `nft flush ruleset`, or any other program that lays hands on the table, would open a node for good. The watch puts the whole
-//! table back at once, always: between a node that is open and a processor that is busy with a program that removes the table
+//! `nft flush ruleset`, or any other program that lays hands on the table, would open a node for good. The kernel takes no change of the
+//! table from anybody else while this daemon runs ([`traffic::rules::Owner`]). Where it cannot do that (before Linux 6.9) the watch puts
+//! the whole table back at once, always: between a node that is open and a processor that is busy with a program that removes the table
 //! again and again, the busy processor is the lesser harm. Only the log is limited, to one line a second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +59,10 @@ impl Rules {
     pub fn start(role: Role, install: Install, undo: Undo, permissions: usize, threads: &Threads) -> Result<Self, RulesError> {
         let admitted = Admitted::at_most(role, permissions)?;
         // What a former daemon has left is gone with its table.
-        let watch = Watch::start_beside(role, install, Some(admitted.port()))?;
+        let watch = Watch::start_through(role, install, admitted.owner().clone())?;
+        if !watch.is_held() {
+            tracing::warn!("this kernel (before Linux 6.9) lets other programs change the filter rules: they are put back, but for milliseconds packets pass");
+        }
         let state = Arc::new(Mutex::new(State::default()));
         let (shared, refilled) = (Arc::clone(&state), admitted.clone());
         threads.spawn("rules", move || watch_over(watch, &shared, &refilled).to_string()).map_err(RulesError::Thread)?;
@@ -70,7 +74,7 @@ impl Rules {
     pub fn open(&self) -> Result<Option<NetlinkError>, NetlinkError> {
         let mut state = lock(&self.state);
         let failed = (self.undo)().err();
-        traffic::rules::remove(self.role)?;
+        self.admitted.owner().remove(self.role)?;
         state.opened = true;
         self.admitted.open_up();
         tracing::warn!("opened by request: the filter rules are gone, traffic passes unverified until this daemon starts again");
@@ -126,13 +130,14 @@ impl Rules {
         shown(traffic::rules::counters(self.role))
     }
 
-    /// For `status`: whether the rules stand in both families, whether somebody has asked to open, how often they were put
-    /// back and how often that failed, and who made it necessary last.
+    /// For `status`: whether the rules stand in both families, whether nobody else can change them, whether somebody has asked to open,
+    /// how often they were put back and how often that failed, and who made it necessary last.
     pub fn show(&self) -> Value {
         let stands = traffic::rules::installed(self.role).is_ok_and(|installed| installed.ipv4 && installed.ipv6);
         let state = lock(&self.state);
         json!({
             "stand": stands,
+            "held": traffic::rules::held(self.role).unwrap_or(false),
             "opened": state.opened,
             "restored": state.restored,
             "failed": state.failed,

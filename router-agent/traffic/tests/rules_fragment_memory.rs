@@ -290,7 +290,7 @@ fn known_permissions_outlive_a_restored_table_and_end_with_their_removal() {
     let (sender, node, mut queue) = receiver();
     let admitted = node.run(|| Admitted::open(Role::Host).unwrap());
     let install = || Box::new(|socket: &_| HostRules::new(3, DATA, 30_270).install_through(socket));
-    let mut watch = node.run(|| Watch::start_beside(Role::Host, install(), Some(admitted.port())).unwrap());
+    let mut watch = node.run(|| Watch::start_through(Role::Host, install(), admitted.owner().clone()).unwrap());
     let raw = sender.run(|| Raw::open(A4));
     let mut id = 0;
     // More than the buckets of others let in.

@@ -355,9 +355,9 @@ fn rules_that_are_installed_anew_know_no_permission_until_they_are_told_and_thos
     path.router.run(|| shielded().install().unwrap());
     raw.send(&permitted);
     assert_eq!(path.came(), None, "nothing of before is believed");
-    let install: Install = Box::new(|socket| shielded().install_through(socket));
-    let admitted = &path.admitted;
-    let mut watch = path.router.run(|| Watch::start_beside(Role::Router, install, Some(admitted.port())).unwrap());
+    let install: Install = Box::new(|socket| RouterRules { owned: false, ..shielded() }.install_through(socket));
+    let owner = path.admitted.owner().clone();
+    let mut watch = path.router.run(|| Watch::start_through(Role::Router, install, owner).unwrap());
     path.admitted.refill();
     path.admitted.settled();
     let done = AtomicBool::new(false);

@@ -1,5 +1,5 @@
-//! The watch over the filter rules: whatever anybody else does to the table, it stands again at once; everything else is left
-//! alone.
+//! The watch over filter rules that others can change (before Linux 6.9; else see `owner`): whatever anybody else does to the table, it
+//! stands again at once; everything else is left alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
@@ -233,10 +233,11 @@ fn mend(watch: &mut Watch) -> rules::Author {
     author
 }
 
+/// As on a kernel that keeps nobody from changing the table.
 fn install(role: Role) -> Install {
     match role {
-        Role::Router => Box::new(|socket| RouterRules::new(1, 2, 30_270).install_through(socket)),
-        Role::Host => Box::new(|socket| HostRules::new(3, 4, 30_270).install_through(socket)),
+        Role::Router => Box::new(|socket| RouterRules { owned: false, ..RouterRules::new(1, 2, 30_270) }.install_through(socket)),
+        Role::Host => Box::new(|socket| HostRules { owned: false, ..HostRules::new(3, 4, 30_270) }.install_through(socket)),
     }
 }
 

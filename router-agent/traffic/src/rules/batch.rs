@@ -20,12 +20,17 @@ pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
 /// Takes elements out of a set.
 pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
 
-/// Puts `tables` in place of those of the role that stand.
-pub(super) fn replace(role: Role, tables: &[Table]) -> Batch {
+/// The table is the socket's that installs it, and goes with that (`NFT_TABLE_F_OWNER`).
+pub(super) const OWNED: u32 = 0x2;
+/// It stays nevertheless (`NFT_TABLE_F_PERSIST`).
+pub(super) const PERSISTENT: u32 = 0x4;
+
+/// Puts `tables` with these flags in place of those of the role that stand.
+pub(super) fn replace(role: Role, flags: u32, tables: &[Table]) -> Batch {
     let mut batch = begin("set the filter rules");
     for table in tables {
         delete_table(&mut batch, role, table.family);
-        new_table(&mut batch, role, table.family);
+        new_table(&mut batch, role, table.family, Some(flags));
         // Rules name the sets that they use and the chains that they jump to, so these come first.
         for (set, id) in table.sets.iter().zip(1..) {
             new_set(&mut batch, role, table.family, set, id);
@@ -72,17 +77,19 @@ pub(super) fn end(mut batch: Batch) -> Batch {
 
 /// Deleting a table that is not there is an error; creating it just before makes it be there.
 fn delete_table(batch: &mut Batch, role: Role, family: Family) {
-    new_table(batch, role, family);
+    new_table(batch, role, family, None);
     batch.request(format!("remove table {family} {}", role.table()), DELETE_TABLE, 0, &fixed(family.number(), 0), |writer| {
         writer.put_text(1, role.table());
     });
 }
 
-fn new_table(batch: &mut Batch, role: Role, family: Family) {
+/// Without flags one that stands keeps those it has.
+fn new_table(batch: &mut Batch, role: Role, family: Family, flags: Option<u32>) {
     batch.request(format!("create table {family} {}", role.table()), NEW_TABLE, CREATE, &fixed(family.number(), 0), |writer| {
         writer.put_text(1, role.table());
-        // No flags: with the owner flag the table would vanish with the process, and traffic would pass.
-        writer.put_be32(2, 0);
+        if let Some(flags) = flags {
+            writer.put_be32(2, flags);
+        }
     });
 }
 

@@ -28,19 +28,20 @@ pub struct RuleCounter {
     pub bytes: u64,
 }
 
-/// Whether the role's table stands in `family`.
-pub(super) fn exists(socket: &Socket, role: Role, family: Family) -> Result<bool, NetlinkError> {
-    let tables = socket.dump("list the tables", GET_TABLE, &fixed(family.number(), 0), |_| {}, |message| is_table(message, role))?;
-    Ok(!tables.is_empty())
+/// The flags of the role's table in `family`; `None` if it does not stand.
+pub(super) fn flags(socket: &Socket, role: Role, family: Family) -> Result<Option<u32>, NetlinkError> {
+    let tables = socket.dump("list the tables", GET_TABLE, &fixed(family.number(), 0), |_| {}, |message| flags_of_table(message, role))?;
+    Ok(tables.first().copied())
 }
 
-/// Whether a message says that the role's table stands.
-pub(super) fn is_table(message: &Message<'_>, role: Role) -> Result<Option<()>, Malformed> {
+/// The flags of the role's table, if a message says that it stands.
+pub(super) fn flags_of_table(message: &Message<'_>, role: Role) -> Result<Option<u32>, Malformed> {
     if message.kind != NEW_TABLE {
         return Ok(None);
     }
     let name = find(message, 1)?.map(|attribute| attribute.text()).transpose()?;
-    Ok((name == Some(role.table())).then_some(()))
+    let flags = find(message, 2)?.map(|attribute| attribute.be32()).transpose()?;
+    Ok((name == Some(role.table())).then_some(flags.unwrap_or_default()))
 }
 
 /// The counters of the role's table in `family`, in the order of the rules.

@@ -11,7 +11,7 @@ const OWN: u32 = 77;
 const NEW_RULE: u16 = super::batch::SUBSYSTEM << 8 | 6;
 
 pub(crate) fn table(message: &Message<'_>) -> Result<Heard, Malformed> {
-    Ok(Heard::of(&dump::is_table(message, Role::Router)?))
+    Ok(Heard::of(&dump::flags_of_table(message, Role::Router)?))
 }
 
 pub(crate) fn counter(message: &Message<'_>) -> Result<Heard, Malformed> {

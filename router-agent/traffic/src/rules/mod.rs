@@ -2,9 +2,9 @@
 //!
 //! An own nf_tables table for each [`Role`], in the families ip and ip6, set through netlink in one atomic batch: either all
 //! of it stands, or what stood before. Nothing outside the role's table is touched, the other role's table neither: both may
-//! stand at once, and then a packet passes only what both let pass. The rules fail closed: no owner flag (the table outlives
-//! the process), no bypass (a queue without listener drops), and where a chain decides about data, its policy is to drop.
-//! Only [`remove`] opens.
+//! stand at once, and then a packet passes only what both let pass. The rules fail closed: the table outlives the process,
+//! nobody else can change it while that runs (`owner`), there is no bypass (a queue without listener drops), and where a chain
+//! decides about data, its policy is to drop. Only [`remove`] opens.
 //!
 //! What is exempted is the list of X-58, each entry with a token bucket of its own on each interface; a counter stands on
 //! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`],
@@ -28,6 +28,7 @@ mod kept;
 mod key;
 mod mode;
 mod observe;
+mod owner;
 mod peers;
 mod plan;
 mod reassembly;
@@ -44,11 +45,13 @@ pub use admitted::{Admitted, Ticket};
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};
+pub use owner::{Owner, held};
 pub use plan::{Bucket, Exemptions, Family};
 pub use reassembly::{Memory, Reassembly, Share};
 pub use watch::{Author, Watch};
 
-/// Puts a role's rules in place through the given socket, at once or not at all.
+/// Puts a role's rules in place through the given socket, at once or not at all. While that is open nobody else can change them
+/// ([`Owner`]).
 pub type Install = Box<dyn Fn(&Socket) -> Result<(), NetlinkError> + Send>;
 
 /// Whose rules: each role has a table of its own, so that no daemon replaces or removes the other's.
@@ -150,6 +153,9 @@ pub struct RouterRules {
     /// Whether only what belongs to one of the permissions ([`Admitted`]) comes to the data queue, and everything else is dropped before
     /// it, or asks for its trickle. Otherwise whoever verifies judges everything. What is observed is judged in any case.
     pub shield: bool,
+    /// Whether nobody else can change them while the socket is open through which they are installed, if the kernel can do that
+    /// ([`Owner`]).
+    pub owned: bool,
 }
 
 /// What a host filters: everything that it sends and receives over a link.
@@ -182,6 +188,9 @@ pub struct HostRules {
     /// As a relay: the whole mark of packets that leave in the names of others ([`RELAYED_MARK`] with the bit of [`crate::routes`]).
     /// Then nothing is forwarded by the kernel, whatever its settings say.
     pub relayed: Option<u32>,
+    /// Whether nobody else can change them while the socket is open through which they are installed, if the kernel can do that
+    /// ([`Owner`]).
+    pub owned: bool,
 }
 
 impl RouterRules {
@@ -205,6 +214,7 @@ impl RouterRules {
             reassembly: Reassembly::default(),
             permissions: DEFAULT_CAPACITY,
             shield: false,
+            owned: true,
         }
     }
 
@@ -224,14 +234,14 @@ impl RouterRules {
         }
     }
 
-    /// Puts the rules in place of whatever the router's table held before, at once or not at all.
+    /// Puts the rules in place of whatever the router's table held before, at once or not at all. They are nobody's.
     pub fn install(&self) -> Result<(), NetlinkError> {
-        self.install_through(&Socket::open(Protocol::Netfilter)?)
+        Self { owned: false, ..self.clone() }.install_through(&Socket::open(Protocol::Netfilter)?)
     }
 
     /// The same through a socket that is known to whoever watches the table.
     pub fn install_through(&self, socket: &Socket) -> Result<(), NetlinkError> {
-        install(socket, Role::Router, &[router::plan(self, Family::Ipv4), router::plan(self, Family::Ipv6)])
+        owner::install(socket, Role::Router, self.owned, &[router::plan(self, Family::Ipv4), router::plan(self, Family::Ipv6)])
     }
 }
 
@@ -250,17 +260,18 @@ impl HostRules {
             fragments: Fragments::Reassemble,
             reassembly: Reassembly::default(),
             relayed: None,
+            owned: true,
         }
     }
 
-    /// Puts the rules in place of whatever the host's table held before, at once or not at all.
+    /// Puts the rules in place of whatever the host's table held before, at once or not at all. They are nobody's.
     pub fn install(&self) -> Result<(), NetlinkError> {
-        self.install_through(&Socket::open(Protocol::Netfilter)?)
+        Self { owned: false, ..self.clone() }.install_through(&Socket::open(Protocol::Netfilter)?)
     }
 
     /// The same through a socket that is known to whoever watches the table.
     pub fn install_through(&self, socket: &Socket) -> Result<(), NetlinkError> {
-        install(socket, Role::Host, &[host::plan(self, Family::Ipv4), host::plan(self, Family::Ipv6)])
+        owner::install(socket, Role::Host, self.owned, &[host::plan(self, Family::Ipv4), host::plan(self, Family::Ipv6)])
     }
 }
 
@@ -276,13 +287,14 @@ pub struct Installed {
 /// Whether the role's table stands.
 pub fn installed(role: Role) -> Result<Installed, NetlinkError> {
     let socket = Socket::open(Protocol::Netfilter)?;
-    Ok(Installed { ipv4: dump::exists(&socket, role, Family::Ipv4)?, ipv6: dump::exists(&socket, role, Family::Ipv6)? })
+    let exists = |family| dump::flags(&socket, role, family).map(|flags| flags.is_some());
+    Ok(Installed { ipv4: exists(Family::Ipv4)?, ipv6: exists(Family::Ipv6)? })
 }
 
 /// Removes the role's table with all its rules: from here on traffic passes unverified, unless the other role's table
-/// stands too. Removing what is not there succeeds.
+/// stands too. Removing what is not there succeeds; what a running daemon holds ([`held`]) only its [`Owner`] can remove.
 pub fn remove(role: Role) -> Result<(), NetlinkError> {
-    Socket::open(Protocol::Netfilter)?.transact(batch::remove(role, &[Family::Ipv4, Family::Ipv6]))
+    owner::remove_through(&Socket::open(Protocol::Netfilter)?, role)
 }
 
 /// The counter of every rule of the role's table that has one, in the order of the rules.
@@ -298,24 +310,5 @@ pub fn counters(role: Role) -> Result<Vec<RuleCounter>, NetlinkError> {
 ///
 /// A router forwards and receives nothing, a host sends and receives nothing but its traffic with itself, and forwards nothing.
 pub fn close(role: Role) -> Result<bool, NetlinkError> {
-    close_through(&Socket::open(Protocol::Netfilter)?, role)
-}
-
-fn close_through(socket: &Socket, role: Role) -> Result<bool, NetlinkError> {
-    if dump::exists(socket, role, Family::Ipv4)? && dump::exists(socket, role, Family::Ipv6)? {
-        return Ok(false);
-    }
-    socket.transact(batch::replace(role, &[closed::plan(role, Family::Ipv4), closed::plan(role, Family::Ipv6)]))?;
-    Ok(true)
-}
-
-/// Rules that this kernel refuses, for example because it cannot tell sockets, leave the node closed and not open.
-fn install(socket: &Socket, role: Role, tables: &[plan::Table]) -> Result<(), NetlinkError> {
-    let known = kept::Peers::standing(socket, role);
-    socket.transact(batch::replace(role, tables)).inspect_err(|_| {
-        // If even this is refused, the first refusal says more.
-        let _ = close_through(socket, role);
-    })?;
-    known.put_back(socket, role);
-    Ok(())
+    owner::close_through(&Socket::open(Protocol::Netfilter)?, role, false)
 }

@@ -1,7 +1,8 @@
-//! Keeps a role's table as it was installed: whoever else removes or changes any of it finds it put back.
+//! Keeps a role's table as it was installed: whoever else removes or changes any of it finds it put back. Where the kernel keeps others
+//! from it ([`super::Owner`]) there is nothing to put back, and this is the second lock.
 //!
 //! The kernel tells every change of the packet filter to whoever listens (`NFNLGRP_NFTABLES`), with the netlink port of the
-//! socket that made it. What concerns this role's table and does not come from this watch's own socket is a disturbance, after
+//! socket that made it. What concerns this role's table and does not come from the owner's socket is a disturbance, after
 //! which the whole table is installed again in one batch. Own changes carry the own port, so that there is no loop. Should a
 //! message be lost (the kernel then says so) or never be sent, [`Watch::is_intact`] compares what stands with what stood after
 //! the last installation: handles of table, chains and rules, which the kernel never gives twice, and the chains' policies.
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use crate::netlink::{Errno, Malformed, Message, NetlinkError, Protocol, Socket, attributes, messages};
 
-use super::batch::{NEW_ELEMENT, SUBSYSTEM, fixed};
+use super::batch::{DELETE_ELEMENT, NEW_ELEMENT, OWNED, SUBSYSTEM, fixed};
 use super::plan::Family;
-use super::{Install, Role};
+use super::{Install, Owner, Role};
 
 /// Group of the notifications about nf_tables (`NFNLGRP_NFTABLES`).
 const GROUP: u32 = 7;
@@ -56,11 +57,11 @@ impl fmt::Display for Author {
 pub struct Watch {
     role: Role,
     install: Install,
+    /// What makes every change.
+    owner: Owner,
+    /// What asks.
     requests: Socket,
     notifications: Socket,
-    own_port: u32,
-    /// Netlink port of whoever else may fill sets of the table.
-    beside: Option<u32>,
     /// What stood after the last installation.
     expected: BTreeSet<Entry>,
     /// Something has been heard that has not been mended yet, and by whom it was.
@@ -83,23 +84,22 @@ impl Watch {
     ///
     /// What the kernel refuses; the table then is as it was.
     pub fn start(role: Role, install: Install) -> Result<Self, NetlinkError> {
-        Self::start_beside(role, install, None)
+        Self::start_through(role, install, Owner::open()?)
     }
 
-    /// The same beside somebody of this daemon who may fill sets of the table, and is known by a netlink port.
+    /// The same through what others of this daemon change the table through.
     ///
     /// # Errors
     ///
     /// As [`Self::start`].
-    pub fn start_beside(role: Role, install: Install, beside: Option<u32>) -> Result<Self, NetlinkError> {
+    pub fn start_through(role: Role, install: Install, owner: Owner) -> Result<Self, NetlinkError> {
         let requests = Socket::open(Protocol::Netfilter)?;
         // Before the installation, so that nothing that happens after it is missed.
         let notifications = Socket::listen(Protocol::Netfilter, GROUP)?;
         notifications.hold(NEWS_LEN);
-        let own_port = requests.port()?;
         let buffer = vec![0; RECEIVE_LEN];
         let (expected, disturbed, culprit) = (BTreeSet::new(), None, Author::default());
-        let mut watch = Self { role, install, requests, notifications, own_port, beside, expected, disturbed, culprit, buffer };
+        let mut watch = Self { role, install, owner, requests, notifications, expected, disturbed, culprit, buffer };
         watch.restore()?;
         Ok(watch)
     }
@@ -133,11 +133,8 @@ impl Watch {
                 Err(errno) => return Err(NetlinkError::Receive(errno)),
             };
             for message in messages(received) {
-                if message.is_ok_and(|message| message.port != 0 && Some(message.port) == self.beside) {
-                    continue;
-                }
                 // What cannot be read may have said anything.
-                match message.and_then(|message| News::read(&message, self.role, self.own_port)).unwrap_or(News::Disturbed) {
+                match message.and_then(|message| News::read(&message, self.role, self.owner.port())).unwrap_or(News::Disturbed) {
                     News::Disturbed => drop(self.disturbed.get_or_insert_default()),
                     // Whatever was told before this has been mended by it.
                     News::Installed => self.culprit = self.disturbed.take().unwrap_or_else(|| std::mem::take(&mut self.culprit)),
@@ -159,7 +156,7 @@ impl Watch {
     /// What the kernel refuses; what stands is then as it was found.
     pub fn restore(&mut self) -> Result<Author, NetlinkError> {
         for _ in 0..ATTEMPTS {
-            (self.install)(&self.requests)?;
+            self.owner.with(&self.install)?;
             self.expected = standing(&self.requests, self.role)?;
             // Only now the whole of what came before is told for certain, its author too.
             if !self.is_disturbed()? {
@@ -167,6 +164,12 @@ impl Watch {
             }
         }
         Ok(std::mem::take(&mut self.culprit))
+    }
+
+    /// Whether nobody else can change what was installed last.
+    pub fn is_held(&self) -> bool {
+        let mut tables = self.expected.iter().filter(|entry| entry.kind == GET_TABLE).peekable();
+        tables.peek().is_some() && tables.all(|table| table.state & OWNED != 0)
     }
 
     /// Whether exactly that stands which stood after the last installation.
@@ -184,7 +187,7 @@ impl Watch {
 pub(super) enum News {
     /// Of another table.
     Irrelevant,
-    /// Of this table, by the watch's own request.
+    /// Of this table, by the daemon's own request.
     Installed,
     /// Of this table, by somebody else's.
     Disturbed,
@@ -208,9 +211,12 @@ impl News {
         }
         // The first attribute names the table, whatever the message is about.
         match attributes.clone().find(1)?.map(|table| table.text()).transpose()? {
-            // The peers of before are put back after the table is installed: that mends nothing which somebody has done in between.
-            Some(table) if table == role.table() && message.port == own_port && message.kind == NEW_ELEMENT => Ok(Self::Irrelevant),
-            Some(table) if table == role.table() && message.port == own_port => Ok(Self::Installed),
+            // Peers of before are put back, and permissions come and go, after the table is installed: that mends nothing which somebody
+            // has done in between.
+            Some(table) if table == role.table() && message.port == own_port => match message.kind {
+                NEW_ELEMENT | DELETE_ELEMENT => Ok(Self::Irrelevant),
+                _ => Ok(Self::Installed),
+            },
             Some(table) if table == role.table() => Ok(Self::Disturbed),
             _ => Ok(Self::Irrelevant),
         }
@@ -303,6 +309,7 @@ mod tests {
         assert_eq!(news(DELETE_TABLE, 5, of("pbs-router")), News::Disturbed);
         assert_eq!(news(DELETE_TABLE, OWN, of("pbs-router")), News::Installed);
         assert_eq!(news(NEW_ELEMENT, OWN, of("pbs-router")), News::Irrelevant, "peers put back");
+        assert_eq!(news(DELETE_ELEMENT, OWN, of("pbs-router")), News::Irrelevant, "a permission that ends");
         assert_eq!(news(NEW_ELEMENT, 5, of("pbs-router")), News::Disturbed);
         assert_eq!(news(DELETE_TABLE, 5, of("pbs-host")), News::Irrelevant);
         assert_eq!(news(DELETE_TABLE, 5, |_| {}), News::Irrelevant);

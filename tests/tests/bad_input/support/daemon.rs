@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -37,7 +37,12 @@ impl Daemon {
     /// The same with another standard error.
     #[track_caller]
     pub(crate) fn start_with(host: &Namespace, program: Program, files: &Files, name: &str, errors: Stdio) -> Self {
-        let mut command = with_config(program, "run", files.path(format!("{name}.toml")));
+        Self::start_as(host, program, files, name, with_config(program, "run", files.path(format!("{name}.toml"))), errors)
+    }
+
+    /// The same by another command.
+    #[track_caller]
+    pub(crate) fn start_as(host: &Namespace, program: Program, files: &Files, name: &str, mut command: Command, errors: Stdio) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         host.contain(&mut command, Lifetime::Laboratory).unwrap();
         let mut daemon = Self {

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use self::book::Book;
 use super::key::Key;
 use super::plan::Set;
-use super::{Role, shield};
+use super::{Owner, Role, shield};
 use crate::counters::Count;
 use crate::flow::Flow;
-use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
+use crate::netlink::{Errno, NetlinkError};
 use crate::reason::DropReason;
 use crate::table::DEFAULT_CAPACITY;
 
@@ -64,7 +64,7 @@ pub struct Admitted(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     role: Role,
-    port: u32,
+    owner: Owner,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -130,13 +130,12 @@ impl Admitted {
     ///
     /// As [`Self::open`].
     pub fn at_most(role: Role, most: usize) -> Result<Self, NetlinkError> {
-        let socket = Socket::open(Protocol::Netfilter)?;
-        let port = socket.port()?;
+        let owner = Owner::open()?;
         let inner = Inner { book: Book::new(most), notify: Vec::new(), tally: Tally::default(), stop: false, ended: false };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() });
-        let own = Arc::clone(&shared);
+        let (own, through) = (Arc::clone(&shared), owner.clone());
         let work = move || {
-            if catch_unwind(AssertUnwindSafe(|| own.tell(role, &socket))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| own.tell(role, &through))).is_err() {
                 tracing::error!("the thread that tells the filter rules of permissions ended: no new ones are let through");
             }
             own.lock().ended = true;
@@ -144,12 +143,12 @@ impl Admitted {
         };
         let thread = std::thread::Builder::new().name("pbs-permissions".to_owned()).spawn(work);
         let thread = Some(thread.map_err(|error| NetlinkError::Open(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?);
-        Ok(Self(Arc::new(Handle { role, port, shared, thread })))
+        Ok(Self(Arc::new(Handle { role, owner, shared, thread })))
     }
 
-    /// Netlink port of the changes made here, by which a watch knows them.
-    pub fn port(&self) -> u32 {
-        self.0.port
+    /// Through what the table is changed here. Whoever installs it does so through the same, or it is not to be changed here.
+    pub fn owner(&self) -> &Owner {
+        &self.0.owner
     }
 
     /// Has `notify` called whenever requests have been settled.
@@ -248,7 +247,7 @@ impl Shared {
     }
 
     /// Tells the kernel until it is asked to stop. What waits then is told no more.
-    fn tell(&self, role: Role, socket: &Socket) {
+    fn tell(&self, role: Role, owner: &Owner) {
         let mut inner = self.lock();
         while !inner.stop {
             let now = Instant::now();
@@ -257,7 +256,7 @@ impl Shared {
                 continue;
             };
             drop(inner);
-            let told = socket.transact(elements::transaction(role, &changes, now));
+            let told = owner.with(|socket| socket.transact(elements::transaction(role, &changes, now)));
             inner = self.lock();
             let wait = match told {
                 Ok(()) => {
