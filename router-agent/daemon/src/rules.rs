@@ -61,7 +61,9 @@ impl Rules {
         // What a former daemon has left is gone with its table.
         let watch = Watch::start_through(role, install, admitted.owner().clone())?;
         if !watch.is_held() {
-            tracing::warn!("this kernel (before Linux 6.9) lets other programs change the filter rules: they are put back, but for milliseconds packets pass");
+            tracing::warn!(
+                "this kernel (before Linux 6.9) lets other programs change the filter rules: they are put back, but for milliseconds packets pass"
+            );
         }
         let state = Arc::new(Mutex::new(State::default()));
         let (shared, refilled) = (Arc::clone(&state), admitted.clone());

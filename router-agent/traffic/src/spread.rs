@@ -6,7 +6,7 @@
 //!
 //! Whatever else there is comes to the first worker: packets without AH, and packets around packets (protocols 4 and 41), since an error
 //! about what is inside names another association ([`crate::table`]). Errors come to the worker of the association that they quote, if it
-//! is one of those that stand in the rules.
+//! is one of those that stand in the rules, and AH stands just behind the IP header that they quote.
 //!
 //! A packet whose header names another destination than its last (IPv4 source route, IPv6 routing header with segments left) is hashed by
 //! the one that the header names, and is unknown where it comes to: it is dropped.

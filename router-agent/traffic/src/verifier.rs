@@ -226,7 +226,7 @@ impl Verifier {
             state = transition.next;
         }
         if let Some((tunnel, sender)) = tunnel {
-            self.table.note_inside(tunnel, sender, packet.after());
+            self.table.note_inside(tunnel, sender, packet.inside());
         }
         verdict
     }

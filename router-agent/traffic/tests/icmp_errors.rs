@@ -304,6 +304,18 @@ fn a_router_before_a_relay_lets_errors_about_what_it_has_seen_in_the_tunnel_pass
         assert_eq!(fixture.hear(&right), Err(DropReason::UnknownSpi), "nothing of it came past here yet");
         pass(&mut fixture, &sent);
         fixture.hear(&right).unwrap();
+        if !is_ipv4 {
+            // Options between the tunnel's AH and what is inside hide nothing.
+            let mut outer = Vec::new();
+            pack(&sent, &Ends { source, destination: relay }, 64, &mut outer).unwrap();
+            outer.splice(40..40, [IPV6_INSIDE, 0, 1, 4, 0, 0, 0, 0]);
+            let length = u16::try_from(outer.len() - 40).unwrap();
+            outer[4..6].copy_from_slice(&length.to_be_bytes());
+            outer[6] = 60;
+            let mut fixture = router(&[]);
+            assert_eq!(fixture.processor.process(PacketId(1), &with_ah(&outer, 1), NOW), Verdict::Accept);
+            fixture.hear(&right).unwrap();
+        }
         // As of a flow that is known: nothing else passes.
         let mut unknown = sent.clone();
         unknown[if is_ipv4 { 24 } else { 44 }] ^= 1;

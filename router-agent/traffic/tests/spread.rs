@@ -139,6 +139,58 @@ fn an_error_comes_to_the_worker_whose_permission_it_is_about_and_others_to_the_f
     }
 }
 
+/// what the rules know of a tunnel's SPI takes its packets and errors about them to the first, and nothing of other flows between the
+/// same nodes.
+#[test]
+fn tunnels_behind_options_and_errors_about_tunnels_come_to_the_first_and_those_about_flows_beside_them_do_not() {
+    if !privileged() {
+        return;
+    }
+    const OPTIONS: u8 = 60;
+    let path = Path::new(router_rules());
+    let mut queues = path.queues(false);
+    let admitted = path.router.run(|| Admitted::open(Role::Router).unwrap());
+    for (sender, _, receiver) in FAMILIES {
+        let is_ipv6 = sender.contains(':');
+        let inside = if is_ipv6 { 41 } else { 4 };
+        let (raw, back) = (path.sender.run(|| Raw::open(sender)), path.receiver.run(|| Raw::open(sender)));
+        let of_hash = |spi| SPREAD.worker(&flow(sender, receiver), spi);
+        let spis: Vec<u32> = (0x0001_0300..0x0001_0400).filter(|spi| of_hash(*spi) != 0).collect();
+        let (around, beside) = (spis[0], spis[1]);
+        let tunnel = Flow { protocol: inside, source_port: 0, destination_port: 0, ..flow(sender, receiver) };
+        assert_eq!(SPREAD.worker(&tunnel, around), 0);
+        let lasts = Duration::from_secs(10);
+        admitted.admit(tunnel, around, lasts);
+        admitted.admit(flow(sender, receiver), beside, lasts);
+        admitted.settled();
+        let error = |protocol, spi| {
+            let quoted = packet((sender, receiver), AH, ah_header(protocol, spi, 1), 26);
+            let kind: u8 = if is_ipv6 { 1 } else { 3 };
+            packet((receiver, sender), if is_ipv6 { 58 } else { 1 }, [&[kind, 1, 0, 0, 0, 0, 0, 0], &*quoted].concat(), 2)
+        };
+        let mut comes_to = |raw: &Raw, packet: &[u8]| {
+            raw.send(packet);
+            take(&mut queues, 1)[0].0
+        };
+        for (protocol, spi, expected) in [(inside, around, 0), (OPTIONS, around, 0), (UDP, beside, of_hash(beside))] {
+            assert_eq!(comes_to(&back, &error(protocol, spi)), expected, "{receiver}: an error about {protocol}");
+        }
+        if is_ipv6 {
+            let with_options = |next, spi| {
+                let mut sealed = ah_header(OPTIONS, spi, 2);
+                sealed.splice(28..28, [next, 0, 1, 4, 0, 0, 0, 0]);
+                packet((sender, receiver), AH, sealed, 26)
+            };
+            assert_eq!(comes_to(&raw, &with_options(inside, around)), 0);
+            assert_eq!(comes_to(&raw, &with_options(UDP, beside)), of_hash(beside));
+            // With its permission the tunnel is forgotten.
+            admitted.forget(tunnel, around);
+            admitted.settled();
+            assert_ne!(comes_to(&raw, &with_options(inside, around)), 0);
+        }
+    }
+}
+
 /// The control side installs a permission once; no other worker knows it, and each runs on the processor that it is kept to.
 #[test]
 fn each_worker_passes_the_packets_of_the_permissions_that_it_alone_has() {

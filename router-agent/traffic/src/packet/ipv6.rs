@@ -257,17 +257,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
 
 /// Behind AH only destination options are skipped. RFC 8200 §4.1 puts nothing else there before the transport, and
 /// what is not skipped counts as a protocol of its own, which no permission for a transport covers.
-pub(crate) fn behind_ah(mut protocol: u8, mut rest: &[u8]) -> Upper {
+pub(crate) fn behind_ah(protocol: u8, rest: &[u8]) -> Upper {
+    match behind_options(protocol, rest) {
+        (DESTINATION_OPTIONS, _) => Upper::unreadable(DESTINATION_OPTIONS),
+        (protocol, rest) => Upper::read(protocol, rest),
+    }
+}
+
+/// What stands behind destination options, and its protocol; that of options if they are cut short.
+pub(super) fn behind_options(mut protocol: u8, mut rest: &[u8]) -> (u8, &[u8]) {
     while protocol == DESTINATION_OPTIONS {
-        let Some([next, len]) = rest.first_chunk::<2>() else {
-            return Upper::unreadable(protocol);
-        };
-        let Some((_, behind)) = rest.split_at_checked(8 * (usize::from(*len) + 1)) else {
-            return Upper::unreadable(protocol);
-        };
+        let behind = rest.get(1).and_then(|len| rest.split_at_checked(8 * (usize::from(*len) + 1)));
+        let (Some(next), Some((_, behind))) = (rest.first(), behind) else { break };
         (protocol, rest) = (*next, behind);
     }
-    Upper::read(protocol, rest)
+    (protocol, rest)
 }
 
 /// Where AH would stand.

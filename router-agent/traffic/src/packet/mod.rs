@@ -184,4 +184,12 @@ impl<'a> IpPacket<'a> {
     pub(crate) const fn after(&self) -> &'a [u8] {
         self.after
     }
+
+    /// Of these the ones behind destination options, too, if AH is followed by any.
+    pub(crate) fn inside(&self) -> &'a [u8] {
+        match &self.ah {
+            Some(ah) if self.source.is_ipv6() => ipv6::behind_options(ah.next_header(), self.after).1,
+            _ => self.after,
+        }
+    }
 }

@@ -193,6 +193,25 @@ pub(super) fn tunnels_towards(family: Family) -> Vec<Expression> {
     one_behind_the_other(vec![here, nowhere, protocol, source_port, destination_port])
 }
 
+/// Loads the [`Key::Flow`] that stands for the SPI of a packet with AH, if it is a tunnel's: the two halves of the SPI are where ports would
+/// be. So it is known as a tunnel's also where options stand between AH and what is inside.
+pub(super) fn tunnel(family: Family) -> Vec<Expression> {
+    tunnel_of(addresses(family), SPI)
+}
+
+/// The same of the packet that an ICMP error quotes, if AH stands there just behind the IP header.
+pub(super) fn quoted_tunnel(family: Family) -> Vec<Expression> {
+    let [source, destination, _] = quoted(family);
+    tunnel_of([source, destination], QUOTE + header(family) + SPI)
+}
+
+/// The SPI begins so many octets behind the beginning of the transport header.
+fn tunnel_of([source, destination]: [Part; 2], spi: u32) -> Vec<Expression> {
+    let protocol = Part::new(PROTOCOL, 1, Expression::Load(vec![ANY_TUNNEL, 0, 0, 0]));
+    let [high, low] = ports(spi);
+    one_behind_the_other(vec![source, destination, protocol, high, low])
+}
+
 /// The IPv6 Fragment header (RFC 8200 §4.5).
 pub(super) const FRAGMENT_HEADER: u8 = 44;
 /// Where an ICMP error quotes what it is about (RFC 792, RFC 4443 §2.1).
@@ -239,12 +258,20 @@ impl Part {
 fn quoted(family: Family) -> [Part; 3] {
     let [source, destination] = addresses(family);
     let part = |part: Part, offset| Part { load: Expression::LoadTransport { offset: QUOTE + offset, len: part.octets }, ..part };
-    let (source_at, destination_at, behind) = match family {
-        Family::Ipv4 => (12, 16, 20),
-        Family::Ipv6 => (8, 24, 40),
+    let (source_at, destination_at) = match family {
+        Family::Ipv4 => (12, 16),
+        Family::Ipv6 => (8, 24),
     };
     let spi = Part::new(INTEGER, 4, LOAD_SPI);
-    [part(source, source_at), part(destination, destination_at), part(spi, behind + SPI)]
+    [part(source, source_at), part(destination, destination_at), part(spi, header(family) + SPI)]
+}
+
+/// Octets of an IP header without options.
+const fn header(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 20,
+        Family::Ipv6 => 40,
+    }
 }
 
 /// Source and destination.
@@ -325,5 +352,6 @@ mod tests {
         assert_eq!(places(flow_behind_ah(Family::Ipv6, 32)), [0, 16, 32, 36, 40]);
         assert_eq!(places(flow_without_ports(Family::Ipv6, false)), [0, 16, 32, 36, 40]);
         assert_eq!(places(tunnels_towards(Family::Ipv6)), [0, 16, 32, 36, 40]);
+        assert_eq!((places(tunnel(Family::Ipv4)), places(quoted_tunnel(Family::Ipv6))), (vec![0, 4, 8, 12, 16], vec![0, 16, 32, 36, 40]));
     }
 }

@@ -21,7 +21,8 @@ use crate::replay::{Numbering, Window};
 use crate::state::Aside;
 use crate::update::{Applied, Grant, Refusal, Refused, Update};
 
-/// At most one active and one draining association a flow (INV-09).
+/// At most one active and one draining association a flow (INV-09). With several workers each counts its own: signalling, whenever it lets
+/// one drain, has the one before removed, so that there is one more only until the other worker has taken that.
 const MAX_PER_FLOW: usize = 2;
 
 /// First SPI that is not reserved (RFC 4302 §2.4, X-74).

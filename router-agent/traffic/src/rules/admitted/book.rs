@@ -191,7 +191,7 @@ impl Book {
             if let Some(known) = self.known.get(association) {
                 changes.associations.insert(*association, (live(known.told), live(known.ends)));
             }
-            for flow in entries(flow) {
+            for flow in entries(flow, association.2) {
                 let (associations, told) = self.flows.get(&flow).cloned().unwrap_or_default();
                 let ends = associations.iter().filter_map(|association| live(self.known.get(association)?.ends)).max();
                 changes.flows.insert(flow, (live(told), ends));
@@ -217,7 +217,7 @@ impl Book {
             if let Some((_, told)) = self.flows.get_mut(&flow) {
                 *told = sent;
             }
-            self.drop_flow_if_gone(&flow);
+            self.drop_if_nobodys(&flow);
         }
         self.missing_since = None;
         self.advance();
@@ -315,7 +315,7 @@ impl Book {
             && ends <= now
         {
             if let Some(known) = self.take(&association) {
-                self.drop_flow_if_gone(&known.flow);
+                self.drop_entries_if_gone(&known.flow, association.2);
             }
         }
     }
@@ -325,7 +325,7 @@ impl Book {
         if let Some(ends) = known.ends {
             self.ends.remove(&(ends, *association));
         }
-        for flow in entries(&known.flow) {
+        for flow in entries(&known.flow, association.2) {
             if let Some((associations, _)) = self.flows.get_mut(&flow) {
                 associations.retain(|of| of != association);
             }
@@ -336,14 +336,14 @@ impl Book {
     /// Writes down until when a permission is to stand; what the kernel has of it stays as it is.
     fn put(&mut self, association: Association, flow: Flow, ends: Option<Instant>) {
         let former = self.take(&association);
-        for flow in entries(&flow) {
+        for flow in entries(&flow, association.2) {
             self.flows.entry(flow).or_default().0.push(association);
         }
         self.ends.extend(ends.map(|ends| (ends, association)));
         let told = former.as_ref().and_then(|former| former.told);
         self.known.insert(association, Known { flow, ends, told });
         if let Some(former) = former {
-            self.drop_flow_if_gone(&former.flow);
+            self.drop_entries_if_gone(&former.flow, association.2);
         }
     }
 
@@ -351,25 +351,32 @@ impl Book {
         if self.known.get(association).is_some_and(|known| known.ends.is_none())
             && let Some(known) = self.take(association)
         {
-            self.drop_flow_if_gone(&known.flow);
+            self.drop_entries_if_gone(&known.flow, association.2);
         }
     }
 
-    fn drop_flow_if_gone(&mut self, flow: &Flow) {
-        for flow in entries(flow) {
-            if self.flows.get(&flow).is_some_and(|(associations, _)| associations.is_empty()) {
-                self.flows.remove(&flow);
-            }
+    fn drop_entries_if_gone(&mut self, flow: &Flow, spi: u32) {
+        entries(flow, spi).for_each(|entry| self.drop_if_nobodys(&entry));
+    }
+
+    fn drop_if_nobodys(&mut self, entry: &Flow) {
+        if self.flows.get(entry).is_some_and(|(associations, _)| associations.is_empty()) {
+            self.flows.remove(entry);
         }
     }
 }
 
-/// What the kernel knows of a flow: itself, and of a tunnel its source besides, to which errors about the flows inside go.
-fn entries(flow: &Flow) -> impl Iterator<Item = Flow> + use<> {
+/// What the kernel knows of a flow: itself, and of a tunnel besides its source, to which errors about the flows inside go, and its SPI, by
+/// which its packets are told from others whatever stands in front of what is inside ([`key::tunnel`](crate::rules::key::tunnel)).
+fn entries(flow: &Flow, spi: u32) -> impl Iterator<Item = Flow> + use<> {
     let is_tunnel = matches!(flow.protocol, IPV4_INSIDE | IPV6_INSIDE);
     let none = if flow.source.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let of_its_source = Flow { destination: none, protocol: ANY_TUNNEL, source_port: 0, destination_port: 0, ..*flow };
-    std::iter::once(*flow).chain(is_tunnel.then_some(of_its_source))
+    let [a, b, c, d] = spi.to_be_bytes();
+    let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    // No tunnel has ports, and no SPI is 0.
+    let of_its_spi = Flow { protocol: ANY_TUNNEL, source_port: high, destination_port: low, ..*flow };
+    std::iter::once(*flow).chain([of_its_source, of_its_spi].into_iter().filter(move |_| is_tunnel))
 }
 
 #[cfg(test)]

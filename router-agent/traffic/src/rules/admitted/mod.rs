@@ -38,9 +38,10 @@ pub(super) fn set(most: usize) -> Set {
     Set { capacity: room(most), ..Set::new(ADMITTED.into(), Key::Association, KEPT) }
 }
 
-/// The set of their flows, and of the sources of tunnels among them ([`key::tunnels_towards`](super::key::tunnels_towards)).
+/// The set of their flows, and of the sources and SPIs of tunnels among them ([`key::tunnels_towards`](super::key::tunnels_towards),
+/// [`key::tunnel`](super::key::tunnel)).
 pub(super) fn flows(most: usize) -> Set {
-    Set { capacity: room(most).saturating_mul(2), ..Set::new(FLOWS.into(), Key::Flow, KEPT) }
+    Set { capacity: room(most).saturating_mul(3), ..Set::new(FLOWS.into(), Key::Flow, KEPT) }
 }
 
 fn room(most: usize) -> u32 {

@@ -38,9 +38,10 @@ fn tables_that_come_and_go_faster_than_the_kernel_is_told_leave_no_more_to_be_to
     assert_eq!((book.outcome(waiting), book.counts().0), (Some(Ok(())), 501));
 }
 
-/// errors about what tunnels carry go to their source, which the kernel knows as long as the last of them.
+/// errors about what tunnels carry go to their source, which the kernel knows as long as the last of them, and the SPI of each as long
+/// as it.
 #[test]
-fn the_source_of_tunnels_is_known_as_long_as_one_of_them() {
+fn the_source_of_tunnels_is_known_as_long_as_one_of_them_and_the_spi_of_each_as_long_as_it() {
     let now = Instant::now();
     let mut book = Book::new(1000);
     let tunnel = |host| Flow { protocol: 4, source_port: 0, destination_port: 0, destination: IpAddr::from([192, 0, 2, host]), ..flow(1) };
@@ -55,7 +56,10 @@ fn the_source_of_tunnels_is_known_as_long_as_one_of_them() {
         book.settle();
     }
     book.forget(tunnel(7), 7, now);
-    assert_eq!(book.take_changes(now).unwrap().flows[&source], (Some(now + HOUR * 2), Some(now + HOUR)));
+    let changes = book.take_changes(now).unwrap();
+    assert_eq!(changes.flows[&source], (Some(now + HOUR * 2), Some(now + HOUR)));
+    let under_its_spi = Flow { source_port: 0, destination_port: 7, ..tunnel(7) };
+    assert_eq!(changes.flows[&under_its_spi], (Some(now + HOUR * 2), None));
     book.settle();
     book.refill(now);
     assert_eq!(book.take_changes(now).unwrap().flows[&source], (None, Some(now + HOUR)));
