@@ -7,13 +7,31 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 
 /// A thread of this process, by which its time is read from outside.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thread(Pid);
 
 impl Thread {
     /// The calling one.
     pub(crate) fn current() -> Self {
         Self(gettid())
+    }
+
+    /// Those that are called `name`, of which the kernel knows the first 15 octets.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub(crate) fn named(name: &str) -> io::Result<Vec<Self>> {
+        let known = name.get(..15).unwrap_or(name);
+        let mut threads = Vec::new();
+        for task in std::fs::read_dir("/proc/self/task")? {
+            let task = task?;
+            // One that has ended meanwhile is none of them.
+            let is_it = std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == known);
+            let number = task.file_name().to_str().and_then(|number| number.parse().ok());
+            threads.extend(number.filter(|_| is_it).map(|number| Self(Pid::from_raw(number))));
+        }
+        Ok(threads)
     }
 
     /// How long it has been on a processor, in user and kernel together. The first figure of its `schedstat`, in nanoseconds.

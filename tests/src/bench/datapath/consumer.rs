@@ -84,7 +84,7 @@ fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Res
         Ok(took)
     };
     let (done, took) = match consumer {
-        Consumer::AcceptAll => by_worker(made, None, Box::new(AcceptAll), flood)?,
+        Consumer::AcceptAll => by_worker(made, None, Box::new(AcceptAll(None)), flood)?,
         Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
         Consumer::PastTheQueue(algorithm) => {
             let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
@@ -238,16 +238,19 @@ impl PacketProcessor for Watched {
     }
 }
 
-/// Accepts everything.
-#[derive(Debug, Default)]
-struct AcceptAll;
+/// Accepts everything, and counts it if there is where.
+#[derive(Debug)]
+pub(super) struct AcceptAll(pub(super) Option<Arc<Counters>>);
 
 impl PacketProcessor for AcceptAll {
     fn apply(&mut self, update: Update, _: Instant) -> Result<Applied, Refused> {
         Ok(Applied::new(update.token(), 0, 0))
     }
 
-    fn process<'a>(&'a mut self, _: PacketId, _: &[u8], _: Instant) -> Verdict<'a> {
+    fn process<'a>(&'a mut self, _: PacketId, packet: &[u8], _: Instant) -> Verdict<'a> {
+        if let Some(counters) = &self.0 {
+            counters.count_accepted(packet.len());
+        }
         Verdict::Accept
     }
 

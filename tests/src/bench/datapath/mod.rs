@@ -6,6 +6,7 @@
 mod compute;
 mod consumer;
 mod generator;
+mod goodput;
 mod look_up;
 mod shield;
 mod way;
@@ -76,6 +77,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(compute::trials());
     trials.extend(look_up::trials());
     trials.extend(shield::trials());
+    trials.extend(goodput::trials());
     trials
 }
 
