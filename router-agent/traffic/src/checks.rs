@@ -9,14 +9,15 @@ use std::marker::PhantomData;
 
 use smoltcp::time::Instant;
 
-use crate::ah::{self, InsertError, Number, Question};
+use crate::ah::{self, InsertError, Number, Question, Sealing};
 use crate::algorithm::{IcvKey, Integrity};
 use crate::flow::Flow;
 use crate::packet::IpPacket;
 use crate::replay::{Replay, Window};
 
 /// The checks of the packet path. Every method's own body is the real check; that of
-/// [`icvs_match`](Checks::icvs_match), which only looks ahead, looks at nothing, so that who replaces one check replaces it in batches too.
+/// [`icvs_match`](Checks::icvs_match), which only looks ahead, looks at nothing, and that of [`seal_among`](Checks::seal_among) does one
+/// after the other, so that who replaces one check replaces it in batches too.
 pub trait Checks: Send + Sync + fmt::Debug {
     /// Whether a packet of `flow` may go under the SPI of the permission for `granted`: only if all five values are the same
     /// (P-038).
@@ -42,6 +43,16 @@ pub trait Checks: Send + Sync + fmt::Debug {
     /// See [`InsertError`]; `out` is then left empty.
     fn seal(&self, packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, out: &mut Vec<u8>) -> Result<(), InsertError> {
         ah::insert(packet, spi, number, key, out)
+    }
+
+    /// The same, behind packets whose ICVs may all be computed together before the first of them leaves. Whoever replaces
+    /// [`seal`](Self::seal) replaces this too: its own body seals the packet by itself.
+    ///
+    /// # Errors
+    ///
+    /// See [`InsertError`]; `sealing` is then as it was.
+    fn seal_among(&self, packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, sealing: &mut Sealing) -> Result<(), InsertError> {
+        sealing.add_sealed(|out| self.seal(packet, spi, number, key, out))
     }
 
     /// Whether the window lets a whole sequence number through (RFC 4302 §3.4.3).
@@ -83,6 +94,10 @@ pub struct Strict;
 impl Checks for Strict {
     fn icvs_match(&self, questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
         ah::icvs_match(questions, answers);
+    }
+
+    fn seal_among(&self, packet: &IpPacket<'_>, spi: u32, number: Number, key: &IcvKey, sealing: &mut Sealing) -> Result<(), InsertError> {
+        sealing.add(packet, spi, number, key)
     }
 }
 

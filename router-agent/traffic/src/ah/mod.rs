@@ -2,13 +2,14 @@
 //!
 //! ICV and window are computed and judged by the RFC, extended sequence numbers included: [`icv_matches`],
 //! [`InboundAssociation`]. What PBS refuses beyond that is in [`policy`], a separate check after it. [`insert`] and
-//! [`remove`] write packets.
+//! [`remove`] write packets, [`Sealing`] many at once.
 
 mod association;
 mod batch;
 mod icv;
 pub mod policy;
 mod rewrite;
+mod sealing;
 mod view;
 
 pub use association::{InboundAssociation, Rejection, Verified};
@@ -16,4 +17,5 @@ pub use batch::{BATCH, Question, icvs_match};
 pub use icv::{icv_matches, icv_matches_by};
 pub(crate) use rewrite::overhead;
 pub use rewrite::{InsertError, NoAh, Number, insert, insert_by, remove};
+pub use sealing::Sealing;
 pub use view::AhView;

@@ -70,27 +70,44 @@ pub fn insert_by<M: Integrity>(
     out: &mut Vec<u8>,
 ) -> Result<(), InsertError> {
     out.clear();
+    let written = append(packet, spi, number, key.algorithm(), out).and_then(|()| seal::<M>(out, packet.before().len(), number, key));
+    if written.is_err() {
+        out.clear();
+    }
+    written
+}
+
+/// Writes the packet behind what stands in `out`, with an AH whose ICV field is zero behind the initialization vector.
+///
+/// # Errors
+///
+/// See [`InsertError`]; a part of it may then stand in `out`.
+pub(super) fn append(
+    packet: &IpPacket<'_>,
+    spi: u32,
+    number: Number,
+    algorithm: IcvAlgorithm,
+    out: &mut Vec<u8>,
+) -> Result<(), InsertError> {
     if packet.fragment().is_some() {
         return Err(InsertError::Fragment);
     }
+    let begin = out.len();
     let rest = packet.bytes().get(packet.before().len()..).unwrap_or_default();
-    let ah_len = overhead(key.algorithm(), matches!(packet.header(), IpHeader::V6(_)));
+    let ah_len = overhead(algorithm, matches!(packet.header(), IpHeader::V6(_)));
     // RFC 4302 §2.2: in 32-bit words, minus 2.
     let payload_len = u8::try_from(ah_len / 4 - 2).map_err(|_| InsertError::TooLong)?;
+    out.reserve(packet.total_len() + ah_len);
     out.extend_from_slice(packet.before());
     out.extend_from_slice(&[packet.link().protocol, payload_len, 0, 0]);
     out.extend_from_slice(&spi.to_be_bytes());
     out.extend_from_slice(&number.low.to_be_bytes());
     // Nothing is ever sealed twice under one number, so that the number makes a vector that no other packet has (RFC 4543 §3.1).
     let iv = (u64::from(number.high.unwrap_or(0)) << 32 | u64::from(number.low)).to_be_bytes();
-    out.extend_from_slice(iv.get(..key.algorithm().iv_len()).unwrap_or_default());
-    out.resize(packet.before().len() + ah_len, 0);
+    out.extend_from_slice(iv.get(..algorithm.iv_len()).unwrap_or_default());
+    out.resize(begin + packet.before().len() + ah_len, 0);
     out.extend_from_slice(rest);
-    let written = relink(out, packet, PROTOCOL_AH).and_then(|()| seal::<M>(out, packet.before().len(), number, key));
-    if written.is_err() {
-        out.clear();
-    }
-    written
+    relink(out.get_mut(begin..).unwrap_or_default(), packet, PROTOCOL_AH)
 }
 
 /// Computes the ICV of a packet whose ICV field is zero behind the initialization vector, and puts it there.

@@ -52,7 +52,7 @@ impl MacValue {
     }
 
     /// The value's octets.
-    pub(super) fn octets(&self) -> &[u8] {
+    pub(crate) fn octets(&self) -> &[u8] {
         self.value.get(..self.len).unwrap_or_default()
     }
 

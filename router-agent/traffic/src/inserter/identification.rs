@@ -10,7 +10,7 @@
 
 use smoltcp::wire::Ipv4Packet;
 
-use crate::ah::{InsertError, Number};
+use crate::ah::{InsertError, Number, Sealing};
 use crate::algorithm::{IcvKey, Integrity, KeyLengthError, MacAlgorithm, MacKey, Standard};
 use crate::checks::Checks;
 use crate::packet::IpPacket;
@@ -39,7 +39,7 @@ impl IdentificationKey {
     }
 }
 
-/// As [`Checks::seal`], with an identification of its own if the packet may be fragmented: without `identifications` only where it has none.
+/// As [`Checks::seal_among`], with an identification of its own if the packet may be fragmented: without `identifications` only where it has none.
 /// `changed` is room for such a packet.
 pub(super) fn seal(
     checks: &dyn Checks,
@@ -47,10 +47,10 @@ pub(super) fn seal(
     packet: &IpPacket<'_>,
     (spi, number): (u32, Number),
     key: &IcvKey,
-    [changed, out]: [&mut Vec<u8>; 2],
+    (changed, sealing): (&mut Vec<u8>, &mut Sealing),
 ) -> Result<(), InsertError> {
     let Some(present) = identification(packet).filter(|present| *present == 0 || identifications.is_some()) else {
-        return checks.seal(packet, spi, number, key, out);
+        return checks.seal_among(packet, spi, number, key, sealing);
     };
     // Other than those of the neighbouring packets of this flow; AH's own number differs in each.
     let counted = || u16::try_from(number.low % 0xffff).unwrap_or(present).saturating_add(1);
@@ -60,7 +60,7 @@ pub(super) fn seal(
     header.set_ident(identifications.map_or_else(counted, |key| key.of(spi, number.low)));
     header.fill_checksum();
     let packet = IpPacket::parse(changed).map_err(|_| InsertError::Unpredictable)?;
-    checks.seal(&packet, spi, number, key, out)
+    checks.seal_among(&packet, spi, number, key, sealing)
 }
 
 /// The identification of an IPv4 packet that may be fragmented.

@@ -1,6 +1,8 @@
 //! What a sender's host does with a packet that wants out: put AH on it, hold it, or drop it (FS-40…43).
 
+mod admit;
 mod ask;
+mod batch;
 mod config;
 mod errors;
 mod held;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use smoltcp::time::Instant;
 
+use self::admit::admit;
 pub use self::ask::AskRule;
 pub use self::config::InserterConfig;
 pub use self::held::HeldLimits;
@@ -22,14 +25,14 @@ use self::holders::Owner;
 pub use self::identification::IdentificationKey;
 pub use self::questions::QuestionLimits;
 use self::questions::Questions;
-use crate::ah::{self, InsertError, Number};
+use crate::ah::{self, InsertError, Number, Sealing};
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
-use crate::processor::{PacketId, PacketProcessor, Released, UserId, Verdict};
+use crate::processor::{Arrival, PacketId, PacketProcessor, Released, UserId, Verdict};
 use crate::reason::DropReason;
 use crate::state::{Aside, Map, Micros};
 use crate::table::outbound::OutboundTable;
@@ -62,6 +65,9 @@ pub struct Inserter {
     checks: Aside<Arc<dyn Checks>>,
     counters: Aside<Arc<Counters>>,
     events: VecDeque<Event>,
+    /// Packets that go out with AH.
+    sealing: Aside<Sealing>,
+    /// Room for an error that is made true for this host's stack.
     out: Aside<Vec<u8>>,
     /// Room for a packet that is changed before AH is put on it.
     changed: Aside<Vec<u8>>,
@@ -69,8 +75,9 @@ pub struct Inserter {
 
 impl Hash for Inserter {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { config, table, expected, diverted, held, questions, released, checks: _, counters: _, events, out: _, changed: _ } =
-            self;
+        // Every field is named, so that a new one is not forgotten here.
+        let Self { config, table, expected, diverted, held, questions, released, events, .. } = self;
+        let Self { checks: _, counters: _, sealing: _, out: _, changed: _, .. } = self;
         (config, table, held, questions, released, events, expected.len()).hash(state);
         diverted.in_order().iter().for_each(|entry| entry.hash(state));
         expected.in_order().iter().for_each(|(flow, until)| (flow, until.in_micros()).hash(state));
@@ -90,7 +97,7 @@ struct Diverted {
 
 /// What to do with a packet.
 enum Attempt {
-    /// It stands in `out`, numbered and counted; these bits are added to its mark.
+    /// It stands as the last in `sealing`, numbered and counted; these bits are added to its mark.
     Send(Option<u32>),
     /// It has to wait.
     Hold,
@@ -114,6 +121,7 @@ impl Inserter {
             checks: Aside(checks),
             counters: Aside(counters),
             events: VecDeque::new(),
+            sealing: Aside(Sealing::default()),
             out: Aside(Vec::new()),
             changed: Aside(Vec::new()),
             config,
@@ -168,10 +176,10 @@ impl Inserter {
                 }
                 Action::Pass => {
                     let number = Number { low: entry.highest, high: None };
-                    let (as_what, room) = ((entry.spi, number), [&mut self.changed.0, &mut self.out.0]);
+                    let (as_what, room) = ((entry.spi, number), (&mut self.changed.0, &mut self.sealing.0));
                     attempt = match identification::seal(checks, self.config.identifications.as_ref(), packet, as_what, &entry.key, room) {
                         Ok(()) => {
-                            entry.longest = entry.longest.max(u32::try_from(self.out.0.len()).unwrap_or(u32::MAX));
+                            entry.longest = entry.longest.max(u32::try_from(length).unwrap_or(u32::MAX));
                             Attempt::Send(mark)
                         }
                         Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
@@ -243,14 +251,19 @@ impl Inserter {
     fn release(&mut self, flow: Flow, now: Instant) {
         let owner = self.held.owner(&flow);
         while let Some(waiting) = self.held.pop(&flow) {
+            self.sealing.0.clear();
             let attempt = match admit(&waiting.bytes) {
                 Ok((packet, flow)) => self.attempt(&packet, flow, now),
                 Err(reason) => Attempt::Drop(reason),
             };
             match attempt {
                 Attempt::Send(mark) => {
-                    self.counters.count_accepted(self.out.0.len());
-                    let payload = std::mem::take(&mut self.out.0);
+                    self.sealing.0.seal();
+                    let Some(payload) = self.sealing.0.get(0).map(<[u8]>::to_vec) else {
+                        self.refuse(&flow, &waiting, DropReason::NotSigned);
+                        continue;
+                    };
+                    self.counters.count_accepted(payload.len());
                     self.released.push_back((waiting.id, Released::Replace { payload, mark }));
                 }
                 Attempt::Drop(reason) => self.refuse(&flow, &waiting, reason),
@@ -332,22 +345,14 @@ impl Inserter {
     }
 }
 
-/// What can be sent at all: a whole datagram without AH of somebody else's, without Fragment header (no verifier takes one,
-/// see [`ah::policy`]) and without a source route.
-fn admit(bytes: &[u8]) -> Result<(IpPacket<'_>, Flow), DropReason> {
-    let packet = IpPacket::parse(bytes)?;
-    if packet.has_fragment_header() {
-        return Err(DropReason::FragmentNotReassembled);
-    }
-    if packet.ah().is_some() {
-        // Its protocol is AH itself, for which no policy asks.
-        return Err(DropReason::NotAsked);
-    }
-    if packet.is_source_routed() {
-        return Err(DropReason::SourceRoute);
-    }
-    let flow = packet.flow().ok_or(DropReason::Malformed)?;
-    Ok((packet, flow))
+/// The verdict on a packet by its place in `sealing`, counted; `len` is its length without AH. What could not be sealed does not leave.
+fn sealed<'a>(sealing: &'a Sealing, counters: &Counters, place: usize, (len, mark): (usize, Option<u32>)) -> Verdict<'a> {
+    let Some(payload) = sealing.get(place) else {
+        counters.count_dropped(DropReason::NotSigned, len);
+        return Verdict::Drop(DropReason::NotSigned);
+    };
+    counters.count_accepted(payload.len());
+    Verdict::Replace { payload, mark }
 }
 
 impl Inserter {
@@ -410,12 +415,13 @@ impl PacketProcessor for Inserter {
     }
 
     fn process_sent<'a>(&'a mut self, id: PacketId, user: Option<UserId>, bytes: &[u8], now: Instant) -> Verdict<'a> {
+        self.sealing.0.clear();
         let attempt = self.judge(id, user, bytes, now);
         self.ask(now);
         match attempt {
             Attempt::Send(mark) => {
-                self.counters.count_accepted(self.out.0.len());
-                Verdict::Replace { payload: &self.out.0, mark }
+                self.sealing.0.seal();
+                sealed(&self.sealing.0, &self.counters, 0, (bytes.len(), mark))
             }
             Attempt::Hold | Attempt::Ask => Verdict::Hold,
             Attempt::Drop(reason) => {
@@ -423,6 +429,14 @@ impl PacketProcessor for Inserter {
                 Verdict::Drop(reason)
             }
         }
+    }
+
+    fn batch_size(&self) -> usize {
+        ah::BATCH
+    }
+
+    fn process_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
+        self.decide_batch(packets, now, give);
     }
 
     fn process_arrived<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
