@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gist::api::{Indication, Request, Routing, SendMessage, TransferAttributes};
-use gist::node::{Caps, Installation, NodeConfig, Registration, Side, Transmit};
+use gist::node::{Caps, Datagram, Installation, NodeConfig, Registration, Side, Transmit};
 use gist::time::Instant;
 use gist::wire::{
     Body, Cookie, ErrorCause, Message, MessageType, Mri, NatTraversal, Nli, NslpId, ObjectType, PathCoupled, PeerIdentity, Query, SessionId,
@@ -90,7 +90,7 @@ fn many_sessions_between_two_neighbours_are_refreshed_without_confirms() {
             let session = numbered(number);
             world.send(0, SendMessage { session, ..open("down") });
             world.request(0, lifetime(session, 3600));
-            world.run(Duration::from_millis(250));
+            world.run(Duration::from_millis(500));
             world.trace.clear();
         }
         let query = last_query(&world, 0);
@@ -113,6 +113,52 @@ fn many_sessions_between_two_neighbours_are_refreshed_without_confirms() {
         assert_eq!(told.count(), 0, "floods: {floods}");
         let confirms = world.datagrams_of(0, MessageType::Confirm).len();
         assert!(floods || confirms < 3 * usize::from(SESSIONS), "mostly without Confirms: {confirms}");
+    }
+}
+
+/// G-340, G-341, G-395: that a neighbour is there, with an association or with a state that it has confirmed, is no reason to believe Queries
+/// in its name: past half of what one name gets, new sessions are asked for a Confirm, by whichever interface they come; and what refreshes
+/// the others by an interface that it is not behind has no account.
+#[test]
+fn whoever_writes_queries_in_a_neighbours_name_is_asked_for_proof_by_every_interface() {
+    const OPEN: NslpId = NslpId(32705);
+    for (interface, is_confirmed) in [(1, true), (2, true), (1, false), (2, false)] {
+        let mut world = World::chain_with(|_, config| {
+            let open =
+                Registration { offer: Vec::new(), installation: Installation::WithoutConfirm, ..Registration::secure(OPEN, Some(65503)) };
+            config.registrations.push(open);
+            if is_confirmed {
+                config.registrations.remove(0);
+                config.registrations[0].nslp_id = NSLP;
+            }
+        });
+        world.members[1].relays = false;
+        let nslp_id = if is_confirmed { NSLP } else { OPEN };
+        if !is_confirmed {
+            world.send(0, text("down"));
+            world.run(secs(1));
+            assert_eq!(world.node(1).associations().len(), 1);
+        }
+        // So many that the last ones have to be confirmed.
+        for number in 0..if is_confirmed { 10 } else { 1 } {
+            world.send(0, SendMessage { nslp_id, session: numbered(number), ..open("open") });
+        }
+        world.run(secs(5));
+        assert_eq!(world.datagrams_of(0, MessageType::Confirm).is_empty(), !is_confirmed);
+        world.members[0].alive = false;
+        let query = last_query(&world, 0);
+        let (states, before) = (world.node(1).routing_states(), responses_to(&world, 1, "10.0.1.1").len());
+        for _ in 0..2 {
+            for number in 100..140 {
+                let query = forged(&query, |query| query.session = numbered(number));
+                world.inject(1, Datagram { interface, ..passing("10.0.1.1:270", &query) });
+            }
+        }
+        let made = world.node(1).routing_states() - states;
+        assert!((1..=8).contains(&made), "{made} by interface {interface}, confirmed: {is_confirmed}");
+        let is_behind_it = interface == 1 && is_confirmed;
+        let answers = responses_to(&world, 1, "10.0.1.1").len() - before;
+        assert!(answers <= 16 + if is_behind_it { made } else { 0 }, "{answers} by interface {interface}, confirmed: {is_confirmed}");
     }
 }
 

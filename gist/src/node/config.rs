@@ -179,8 +179,8 @@ pub enum Installation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caps {
     /// Querying and responding routing states together. Full: a message that needs a new one gets
-    /// [`crate::api::SendError::QueueFull`], a Confirm is dropped. Over associations a responding one takes about 240 bytes, its timers
-    /// and its place among the association's users included, a querying one 300, and the two of a session that passes through 440. One that
+    /// [`crate::api::SendError::QueueFull`], a Confirm is dropped. Over associations a responding one takes about 195 bytes, its timers
+    /// and its place among the association's users included, a querying one 250, and the two of a session that passes through 330. One that
     /// is installed with the Query takes about 600 more while its Confirm is awaited.
     pub routing_states: usize,
     /// Messaging associations, opened and accepted together. Full: one that no flow uses gives way, of the peer that holds most

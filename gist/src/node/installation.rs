@@ -136,7 +136,7 @@ impl Node {
     /// Whether a Confirm is what keeps this state: in case 1 as well, once one has come or while proof is wanted of who asks.
     pub(super) fn requires_confirm(&mut self, key: &RoutingKey, asked: Option<&Asked>, now: Instant) -> bool {
         let is_free = self.installation(key.nslp_id) == Installation::WithoutConfirm && self.early.is_unconfirmed(key);
-        !is_free || asked.is_some_and(|asked| self.wants_proof(asked, now))
+        !is_free || asked.is_some_and(|asked| self.wants_proof_again(asked, now))
     }
 
     /// Rules 1 and 5 of the machine: state with the Query.

@@ -1,8 +1,9 @@
 //! Neighbours that have shown to be where their messages say, where Queries alone keep state (RFC 5971 §6.3 case 1, §8.4, G-341).
 //!
 //! Answers to strangers are few for each destination, whoever they are for, because a Query may name a victim. Whoever has returned a
-//! Responder-Cookie from there, or has an association open, is none of these: the refreshes of its states have an account of their own, by
-//! the interface that its Query came in by, so that nobody elsewhere can use it up. New sessions are a stranger's all the same.
+//! Responder-Cookie from there is none of these: the refreshes of its states have an account of their own, by the interface that its Query
+//! came in by, so that nobody elsewhere can use it up. An association says nothing of interfaces: who has one may be named by a Query that
+//! comes in by any. New sessions are a stranger's all the same.
 
 use std::collections::BTreeMap;
 
@@ -57,11 +58,16 @@ impl Node {
         }
     }
 
-    /// Whether a Confirm is to show that somebody is there, since the account of strangers is short and this is one.
+    /// Whether a Confirm is to show that somebody is there, before a Query makes a state: the account of strangers is short, which a new session
+    /// of a neighbour's counts against as well. Whoever else is on its link may write Queries in its name.
     pub(super) fn wants_proof(&mut self, asked: &Asked, now: Instant) -> bool {
+        self.limiter.is_short(asked.origin.asker(asked.query.nli.address), now)
+    }
+
+    /// The same before a Query prolongs a state: a neighbour whose account has something left has shown it.
+    pub(super) fn wants_proof_again(&mut self, asked: &Asked, now: Instant) -> bool {
         let rate = self.config.datagram_rate;
-        let asker = asked.origin.asker(asked.query.nli.address);
-        self.limiter.is_short(asker, now) && !self.neighbour(asked, now).is_some_and(|account| account.has_turn_of_neighbour(rate, now))
+        self.wants_proof(asked, now) && !self.neighbour(asked, now).is_some_and(|account| account.has_turn_of_neighbour(rate, now))
     }
 
     pub(super) fn takes_turn_of_neighbour(&mut self, asked: &Asked, now: Instant) -> bool {
@@ -70,12 +76,6 @@ impl Node {
     }
 
     fn neighbour(&mut self, asked: &Asked, now: Instant) -> Option<&mut Allowance> {
-        let (peer, interface) = (Peer::from(&asked.query.nli), asked.arrival.interface);
-        let is_associated = self.associations.of_peer(&peer).any(|(_, it)| it.is_open() && it.confirmed.is_some());
-        if is_associated {
-            let until = now + self.config.validity;
-            self.early.neighbours.note(&peer, interface, until, now);
-        }
-        self.early.neighbours.account(peer, interface, now)
+        self.early.neighbours.account(Peer::from(&asked.query.nli), asked.arrival.interface, now)
     }
 }

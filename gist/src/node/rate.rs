@@ -7,7 +7,8 @@
 //!            guaranteed                     for
 //!  own       half, and more with the flows  Queries and all else this node begins; refreshes first. Waits if it must.
 //!  answers   six sixteenths                 Responses to strangers: 2 for all, 3 split by interface, 1 by interface and source
-//!  kept      a sixteenth                    Responses to refreshes of neighbours that have shown to be there, half of it for each
+//!  kept      a sixteenth                    Responses to refreshes of neighbours that have shown to be there: half of it split by interface,
+//!                                           half for all, and no more than half for each of them
 //!  errors    a sixteenth                    Errors, which go where a datagram only says that it came from
 //! ```
 //!
@@ -38,8 +39,11 @@ const SOURCES: u64 = 1;
 const KEPT: u64 = 1;
 const ERRORS: u64 = 1;
 
-/// One neighbour gets one part in so many of what is for all.
+/// One neighbour gets one part in so many of what is for all of them.
 const NEIGHBOURS: u64 = 2;
+
+/// What is for neighbours is in so many parts: by interface, and for all.
+const HALVES: u64 = 2;
 
 /// Interfaces told apart; further ones share the part of interface 0.
 const MOST_INTERFACES: usize = 16;
@@ -186,6 +190,7 @@ pub(super) struct RateLimiter {
     interfaces: BTreeMap<u32, Bucket>,
     sources: BTreeMap<(u32, u64), Bucket>,
     kept: Bucket,
+    kept_by_interface: BTreeMap<u32, Bucket>,
     errors: Bucket,
     destinations: Destinations,
     refreshes: VecDeque<Transmit>,
@@ -208,7 +213,8 @@ impl RateLimiter {
             answers: full(ANSWERS),
             interfaces: BTreeMap::new(),
             sources: BTreeMap::new(),
-            kept: full(KEPT),
+            kept: Bucket::new(Flow::part(rate, KEPT, HALVES), Instant::ZERO),
+            kept_by_interface: BTreeMap::new(),
             errors: full(ERRORS),
             destinations: Destinations::default(),
             refreshes: VecDeque::new(),
@@ -232,7 +238,7 @@ impl RateLimiter {
             Purpose::Refresh => &mut self.refreshes,
             Purpose::Own => &mut self.waiting,
             Purpose::Answer(asker) => return if self.admits(asker, false, now) { Admission::Send(datagram) } else { Admission::Drop },
-            Purpose::Neighbour(_) if self.kept.take(Flow::part(self.rate, KEPT, 1), now) => return Admission::Send(datagram),
+            Purpose::Neighbour(asker) if self.admits_neighbour(asker.interface, now) => return Admission::Send(datagram),
             Purpose::Neighbour(asker) => return self.submit(datagram, Purpose::Answer(asker), now),
             Purpose::Error(asker) => return if self.admits(asker, true, now) { Admission::Send(datagram) } else { Admission::Drop },
         };
@@ -268,13 +274,18 @@ impl RateLimiter {
         admits
     }
 
+    /// The part of its interface, then what is for all.
+    fn admits_neighbour(&mut self, interface: u32, now: Instant) -> bool {
+        let (interface, of) = place(&self.kept_by_interface, interface);
+        let by_interface = Flow::part(self.rate, KEPT, of * HALVES);
+        let own = self.kept_by_interface.entry(interface).or_insert_with(|| Bucket::new(by_interface, now));
+        own.take(by_interface, now) || self.kept.take(Flow::part(self.rate, KEPT, HALVES), now)
+    }
+
     /// The part of its source, then that of its interface, then what is for all.
     fn admits_answer(&mut self, asker: Asker, now: Instant) -> bool {
-        let known = self.interfaces.contains_key(&asker.interface) || self.interfaces.len() < MOST_INTERFACES;
-        let interface = if known { asker.interface } else { 0 };
+        let (interface, of) = place(&self.interfaces, asker.interface);
         let group = self.group(asker.address);
-        let of = self.interfaces.len() + usize::from(!self.interfaces.contains_key(&interface));
-        let of = u64::try_from(of).unwrap_or(u64::MAX);
         let (by_source, by_interface) = (Flow::part(self.rate, SOURCES, of * SOURCE_GROUPS), Flow::part(self.rate, INTERFACES, of));
         let shared = self.interfaces.entry(interface).or_insert_with(|| Bucket::new(by_interface, now));
         let source = self.sources.entry((interface, group)).or_insert_with(|| Bucket::new(by_source, now));
@@ -319,6 +330,13 @@ impl RateLimiter {
         let most = u64::from(self.most_of_its_own()) * PARTS;
         Flow { per_second: least.per_second.saturating_add(self.needed.saturating_mul(PARTS)).min(most), ..least }
     }
+}
+
+/// Under which interface one counts, and how many there are then.
+fn place(known: &BTreeMap<u32, Bucket>, interface: u32) -> (u32, u64) {
+    let interface = if known.contains_key(&interface) || known.len() < MOST_INTERFACES { interface } else { 0 };
+    let of = known.len() + usize::from(!known.contains_key(&interface));
+    (interface, u64::try_from(of).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -428,6 +446,21 @@ mod tests {
         let mut account = Allowance::default();
         let turns = (0..100).filter(|_| account.take_turn_of_neighbour(DatagramRate::default(), Instant::ZERO)).count();
         assert_eq!((turns, account.has_turn_of_neighbour(DatagramRate::default(), Instant::ZERO)), (16, false));
+    }
+
+    /// G-341: nor do neighbours by one interface take what those by another need.
+    #[test]
+    fn neighbours_by_one_interface_leave_a_part_to_those_by_another() {
+        let mut limiter = RateLimiter::new(DatagramRate::default(), 1, 7);
+        let count = |limiter: &mut RateLimiter, interface: u32| {
+            let says = |last| Purpose::Neighbour(asker(interface, last));
+            // Beyond it they are strangers, of which one gets 16.
+            let send =
+                |limiter: &mut RateLimiter, last| matches!(limiter.submit(datagram(0), says(last), Instant::ZERO), Admission::Send(_));
+            (0..100).filter(|_| send(limiter, 1)).count().saturating_sub(16)
+        };
+        assert_eq!(count(&mut limiter, 1), 32, "its part, and what is for all");
+        assert_eq!((count(&mut limiter, 2), count(&mut limiter, 3)), (8, 5), "one of two, one of three");
     }
 
     #[test]
