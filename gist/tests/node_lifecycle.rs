@@ -44,6 +44,33 @@ fn no_routing_state(mri: gist::wire::Mri, about: MessageType) -> Message {
     Message { hop_count: 1, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() }
 }
 
+/// G-130, G-132: a node that has lost many states at once tells of each as soon as its Data come, however many that are, since no Error has more
+/// octets than they: nobody goes on sending into nothing until the next refresh.
+#[test]
+fn of_many_states_that_are_lost_at_once_each_is_asked_for_anew_with_its_first_data() {
+    const FLOWS: u8 = 200;
+    const PAYLOAD: &[u8] = &[b'.'; 64];
+    let mut world = World::chain();
+    world.members[1].relays = false;
+    for number in 1..=FLOWS {
+        world.send(0, text_for(session(number), PAYLOAD));
+        world.request(0, Request::SetStateLifetime { nslp_id: NSLP, session: session(number), mri: down(), lifetime: secs(3600) });
+        world.run(Duration::from_millis(50));
+    }
+    world.run(secs(1));
+    for number in 1..=FLOWS {
+        let lost = Request::SetStateLifetime { nslp_id: NSLP, session: session(number), mri: up(), lifetime: Duration::ZERO };
+        world.request(1, lost);
+    }
+    assert_eq!(world.node(1).routing_states(), 0);
+    (1..=FLOWS).for_each(|number| world.send(0, text_for(session(number), PAYLOAD)));
+    world.run(secs(1));
+    assert_eq!(world.node(1).routing_states(), usize::from(FLOWS));
+    (1..=FLOWS).for_each(|number| world.send(0, text_for(session(number), PAYLOAD)));
+    world.run(secs(1));
+    assert_eq!(world.received(1).len(), 2 * usize::from(FLOWS), "what was said into nothing is lost, and nothing else");
+}
+
 /// G-114: flows that begin in one moment do not stay together, and a refresh leaves time for its repetitions: with two of three Queries lost,
 /// and a way that takes a second, no state ends.
 #[test]

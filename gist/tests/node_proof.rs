@@ -8,16 +8,21 @@ mod node_world;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gist::api::Request;
+use gist::api::{Request, SendMessage};
+use gist::node::{NodeConfig, Registration};
 use gist::wire::{
-    Body, Cookie, Data, MaOptions, Message, MessageType, Nli, Profile, ResponderPart, Response, SessionId, StackConfiguration, StackOffer,
-    StackProposal,
+    Body, Cookie, Data, ErrorCause, MaOptions, Message, MessageType, Nli, NslpId, Profile, ResponderPart, Response, SessionId,
+    StackConfiguration, StackOffer, StackProposal,
 };
 use node_world::*;
 
 /// Two routers that both live; the sender has session 1 over the first and session 2 over the second.
 fn both_known() -> World {
-    let mut world = World::fork();
+    both_known_with(|_, _| {})
+}
+
+fn both_known_with(change: impl Fn(usize, &mut NodeConfig)) -> World {
+    let mut world = World::fork_with(change);
     world.members[1].relays = false;
     world.members[BYPASS].relays = false;
     world.tap(|_, parcel| detour(parcel, message_of(parcel).and_then(|message| message.session()) == Some(session(2))));
@@ -120,7 +125,7 @@ fn a_confirm_that_is_refused_is_answered_over_a_living_association() {
     inject(&mut world, &forged);
     world.run(Duration::from_millis(50));
     let errors: Vec<_> = world.errors_of(BYPASS).iter().map(|error| (error.cause(), error.session)).collect();
-    assert_eq!(errors, [(Some(gist::wire::ErrorCause::NoRoutingState), Some(session(1)))]);
+    assert_eq!(errors, [(Some(ErrorCause::NoRoutingState), Some(session(1)))]);
     assert_eq!(world.node(BYPASS).associations().len(), associations);
     world.send(0, text_for(session(2), b"more"));
     world.run(secs(1));
@@ -167,6 +172,59 @@ fn a_refused_confirm_is_told_by_a_peer_too_that_tells_of_nothing_else_any_more()
         (peer(&world), world.payloads(1), world.payloads(BYPASS)),
         (identity(1), vec!["ask.".into(), "more".into()], vec!["two.".into()])
     );
+}
+
+/// The same of a peer to which so much is under way that the Errors which nobody acts upon stay away: the answer to the MA-Hello behind the Confirm
+/// does not.
+#[test]
+fn a_refused_confirm_is_told_by_a_peer_too_to_which_more_is_under_way_than_it_may_have() {
+    let mut world = both_known_with(|number, config| {
+        if number == BYPASS {
+            config.caps.unwritten_bytes = 1;
+        }
+    });
+    world.stall(BYPASS, true);
+    world.send(BYPASS, SendMessage { mri: up(), ..text_for(session(2), b"back") });
+    // What has been written arrives all the same, late.
+    world.members[0].node.set_reading(true, world.now);
+    for _ in 0..10 {
+        let forged = forged(&world, session(1));
+        inject(&mut world, &forged);
+        world.run(Duration::from_millis(100));
+        assert_eq!(peer(&world), identity(1));
+    }
+    assert!(world.node(BYPASS).counters().refused.of(ErrorCause::NoRoutingState) > 0);
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!((world.payloads(1), world.payloads(BYPASS)), (vec!["ask.".into(), "more".into()], vec!["two.".into()]));
+}
+
+/// Whatever it is refused for: here the peer has associations, but none for this application, which it serves by datagrams alone.
+#[test]
+fn a_confirm_that_is_refused_for_its_encapsulation_makes_nobody_the_peer() {
+    const OTHER: NslpId = NslpId(32705);
+    let mut world = World::fork_with(|number, config| {
+        config.registrations.push(Registration::secure(OTHER, Some(65503)));
+        if number == BYPASS {
+            config.registrations[0].offer.clear();
+        }
+    });
+    world.members[1].relays = false;
+    world.members[BYPASS].relays = false;
+    world.tap(|_, parcel| detour(parcel, message_of(parcel).is_some_and(|message| message.nslp_id == OTHER)));
+    world.send(0, text("ask."));
+    world.run(secs(1));
+    world.send(0, SendMessage { nslp_id: OTHER, ..text_for(session(2), b"two.") });
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.payloads(BYPASS), ["two."]);
+    let forged = forged(&world, session(1));
+    inject(&mut world, &forged);
+    world.run(secs(1));
+    assert_eq!(world.errors_of(BYPASS)[0].cause(), Some(ErrorCause::IncorrectEncapsulation));
+    assert_eq!(peer(&world), identity(1));
+    world.send(0, text("more"));
+    world.run(secs(1));
+    assert_eq!((world.payloads(1), world.payloads(BYPASS)), (vec!["ask.".into(), "more".into()], vec!["two.".into()]));
 }
 
 /// A peer whose answer to the last question does not come is not taken, and the handshake ends in time.

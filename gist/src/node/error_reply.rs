@@ -11,12 +11,13 @@ use super::machines::association::Event;
 use super::rate::Purpose;
 use super::receive::Received;
 use super::receive_confirm::is_new;
+use super::receive_error::ends_routing_state;
 use super::routing_state::{DatagramOrigin, Origin};
 use super::task::Task;
 use crate::api::AssociationId;
 use crate::time::Instant;
 use crate::wire::{
-    Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, NslpId, ObjectType,
+    Body, DecodeError, ErrorBody, ErrorCause, ErrorInfo, GistError, Message, MessageType, Mri, NatTraversal, Nli, NslpId, ObjectType,
     ObjectTypeFault, ObjectValueInfo,
 };
 
@@ -35,29 +36,48 @@ impl Node {
         if message.message_type() == MessageType::Error {
             return;
         }
-        let over = received.origin.association();
-        let is_new = over.and_then(|id| self.associations.get(id)).is_some_and(is_new);
-        // That a Confirm was refused is always said over an association that goes on: what is sent behind it would be taken for a proof that
-        // it was not (note 4c of the querying machine). One Error for a message of about its length.
-        let is_owed = message.message_type() == MessageType::Confirm && !is_new;
-        if let Some(id) = over.filter(|id| !is_owed && !self.takes_error(*id, now)) {
-            // Before its first Confirm a peer has nothing to say. Afterwards what it says may be refused for what has happened here.
-            if is_new {
-                self.note_unanswered(id, now);
-            }
-            return;
-        }
         let mut error = GistError { info, ..message.refused_for(cause, received.header()) };
-        if let Origin::Datagram(origin) = received.origin {
-            error.datagram_mode = true;
-            error.query_mode = origin.query_mode;
-        }
-        let signalling = message.nli().map(|nli| nli.address);
-        let destination = match &received.origin {
-            Origin::Association(_) => None,
-            Origin::Datagram(origin) => error_to(origin, signalling, message.source_is_signalling),
+        let origin = match received.origin {
+            Origin::Association(id) => return self.answer_over(id, received, error, now),
+            Origin::Datagram(origin) => origin,
         };
+        error.datagram_mode = true;
+        error.query_mode = origin.query_mode;
+        let destination = error_to(&origin, message.nli().map(|nli| nli.address), message.source_is_signalling);
         self.send_error(error, message.nat().cloned(), &received.origin, destination, None, now);
+    }
+
+    /// The same over an association, as often as its account allows, and what is owed in any case.
+    fn answer_over(&mut self, id: AssociationId, received: &Received, error: GistError, now: Instant) {
+        let is_new = self.associations.get(id).is_some_and(is_new);
+        let code = error.code;
+        let message = error_message(error, received.message.nat().cloned(), None);
+        if !is_new && self.is_owed(id, received, &message) {
+            let sent = self.say_on_association(id, &message);
+            return self.note_sent(sent, code);
+        }
+        if self.takes_error(id, now) {
+            let sent = self.send_on_association(id, &message);
+            self.note_sent(sent, code);
+        } else if is_new {
+            // Before its first Confirm a peer has nothing to say. Afterwards what it says may be refused for what has happened here.
+            self.note_unanswered(id, now);
+        }
+    }
+
+    /// What is said of a message in any case over an association that goes on, since its sender acts upon it. That a Confirm was refused: what
+    /// is sent behind it, the answer to an MA-Hello whatever else is withheld, would be taken for a proof that it was not (note 4c of the
+    /// querying machine). That its Data are nobody's here, which it would go on sending until its next refresh: as long as it takes what is
+    /// said to it, and in no more octets than it has said.
+    fn is_owed(&self, id: AssociationId, received: &Received, error: &Message) -> bool {
+        let Body::Error(ErrorBody { error: about, .. }) = &error.body else { return false };
+        match received.message.message_type() {
+            MessageType::Confirm => true,
+            MessageType::Data if about.cause().is_some_and(ends_routing_state) && !self.is_overloaded(id) => {
+                Self::encode(error).is_some_and(|error| error.len() <= received.raw.len())
+            }
+            _ => false,
+        }
     }
 
     /// A NAT that does not know GIST is on the way (G-317, G-318); anything but a Query is dropped (G-319).
@@ -133,13 +153,7 @@ impl Node {
         }
         let own = destination.and_then(|to| source.or_else(|| self.backend.0.egress_address(to.ip())));
         let code = error.code;
-        let message = Message {
-            hop_count: super::transmit::HOP_COUNT,
-            nslp_id: NslpId::NONE,
-            source_is_signalling: true,
-            body: Body::Error(ErrorBody { nat, nli: own.map(|own| self.nli(own, 0, self.validity())), error }),
-            unknown: Vec::new(),
-        };
+        let message = error_message(error, nat, own.map(|own| self.nli(own, 0, self.validity())));
         let sent = match (origin, destination, own) {
             (Origin::Association(id), _, _) => self.send_on_association(*id, &message),
             (Origin::Datagram(origin), Some(to), Some(own)) => {
@@ -147,6 +161,10 @@ impl Node {
             }
             (Origin::Datagram(_), _, _) => false,
         };
+        self.note_sent(sent, code);
+    }
+
+    fn note_sent(&mut self, sent: bool, code: u16) {
         if sent {
             self.counters.errors_sent += 1;
         } else {
@@ -176,6 +194,11 @@ impl Node {
             self.tasks.push_back(Task::Association(id, Event::ErMisused, input));
         }
     }
+}
+
+fn error_message(error: GistError, nat: Option<NatTraversal>, nli: Option<Nli>) -> Message {
+    let body = Body::Error(ErrorBody { nat, nli, error });
+    Message { hop_count: super::transmit::HOP_COUNT, nslp_id: NslpId::NONE, source_is_signalling: true, body, unknown: Vec::new() }
 }
 
 /// G-215: to the NLI's address; without one to the IP source, if that is the signalling address.

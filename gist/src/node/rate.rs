@@ -109,7 +109,7 @@ pub(super) enum Admission {
 /// Queries are not authenticated, and without a bound forged ones would fill it.
 ///
 /// As many as a node like this one can ask at most, so that a true peer never meets the bound. Of Errors about what its peer says it has
-/// another one, a sixteenth as large: none of them is needed for long, since a routing state that is gone at one end is asked for again.
+/// another one, a sixteenth as large: those that its peer needs are not counted there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Allowance(Option<Bucket>);
 

@@ -11,7 +11,7 @@ use super::routing_state::{Origin, Route, RoutingKey};
 use super::translation::original;
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType, ObjectValueFault};
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType};
 
 impl Node {
     pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
@@ -26,34 +26,27 @@ impl Node {
         let (Some(session), Some(mri)) = (error.session, error.mri.as_ref().map(|mri| original(nat, mri))) else { return };
         let mri = &self.local_form(header.nslp_id, session, mri);
         let along = RoutingKey::along(header.nslp_id, session, mri);
+        // Whatever a Confirm is refused for, such as its cookie by a debugging peer (G-337): the answer behind it proves nothing.
+        let is_refusal = header.message_type == Ok(MessageType::Confirm) || cause.is_some_and(ends_routing_state);
+        if let Some(association) = received.origin.association().filter(|id| is_refusal && self.is_candidate(&along, *id)) {
+            let input = QueryingInput::Ended { association, reason: "the peer refused the Confirm".to_owned() };
+            return self.querying_event(&along, querying::Event::ErRefused, input, now);
+        }
         match cause {
-            // The peer has other ideas of the session's way, or none, or its application is gone: for this node the state is gone either
-            // way.
-            Some(ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered | ErrorCause::UnknownNslpId) => {
+            Some(cause) if ends_routing_state(cause) => {
                 let against = RoutingKey::against(header.nslp_id, session, mri);
                 let route = self.querying.get(&along).and_then(|machine| machine.route());
-                let candidate = received.origin.association().filter(|id| self.is_candidate(&along, *id));
                 // It would end the responding end, which cannot ask: in a datagram it is nobody's word there, and what is gone ends with its
                 // validity (G-135).
                 let other = received.origin.association().filter(|_| {
                     self.responding.get(&against).is_some_and(|machine| machine.hop_by(|route| concerns(route, &received)).is_some())
                 });
-                if let Some(association) = candidate {
-                    let input = QueryingInput::Ended { association, reason: "the peer refused the Confirm".to_owned() };
-                    self.querying_event(&along, querying::Event::ErRefused, input, now);
-                } else if route.is_some_and(|route| concerns(&route, &received)) {
+                if route.is_some_and(|route| concerns(&route, &received)) {
                     self.querying_event(&along, querying::Event::ErNoRSM, QueryingInput::None, now);
                 } else if let Some(association) = other {
                     self.responding_event(&against, responding::Event::ErNoRSM, RespondingInput::Ended(association), now);
                 } else {
                     self.node_event(Event::ErNoRSM, Guards::default(), &NodeInput::Stray(Box::new(received)), now);
-                }
-            }
-            // A debugging peer's way to refuse a Confirm (G-337).
-            Some(ErrorCause::ObjectValue(ObjectValueFault::InvalidCookie)) => {
-                if let Some(association) = received.origin.association().filter(|id| self.is_candidate(&along, *id)) {
-                    let input = QueryingInput::Ended { association, reason: "the peer refused the Responder-Cookie".to_owned() };
-                    self.querying_event(&along, querying::Event::ErRefused, input, now);
                 }
             }
             // Anybody who has seen the Query can write this too: a hint at most.
@@ -98,6 +91,11 @@ impl Node {
     fn is_candidate(&self, key: &RoutingKey, id: AssociationId) -> bool {
         self.querying.get(key).is_some_and(|machine| machine.candidate(id).is_some())
     }
+}
+
+/// The peer has other ideas of the session's way, or none, or its application is gone: for the node that it tells the state is gone either way.
+pub(super) fn ends_routing_state(cause: ErrorCause) -> bool {
+    matches!(cause, ErrorCause::NoRoutingState | ErrorCause::IncorrectlyDelivered | ErrorCause::UnknownNslpId)
 }
 
 /// Only the peer itself, over the state's own route, can say that it has lost the state (G-135).

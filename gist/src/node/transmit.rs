@@ -272,6 +272,11 @@ impl Node {
             self.counters.withheld += 1;
             return false;
         }
+        self.say_on_association(id, message)
+    }
+
+    /// The same of what goes in any case, whatever the peer has yet to take.
+    pub(super) fn say_on_association(&mut self, id: AssociationId, message: &Message) -> bool {
         let Some(bytes) = Self::encode(message) else { return false };
         self.tasks.push_back(Task::Association(id, Event::TgRawData, AssociationInput::Raw(bytes)));
         true
