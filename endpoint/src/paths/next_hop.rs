@@ -14,7 +14,7 @@ use super::{LEAST_IPV4, LEAST_IPV6, Look, Path, Strategy};
 
 /// How often a neighbour is asked whether it is there: a dead one is known after this and the kernel's three questions, 6 s in all.
 const ASK: Duration = Duration::from_secs(3);
-/// After so long a neighbour that was asked does not answer: the kernel's three questions, and a second. What it says by itself, such as
+/// So long after the first question a neighbour does not answer: the kernel's three questions, and a second. What it says by itself, such as
 /// questions of its own, is no answer, though the kernel forgets over it that it has given up on it.
 const NO_ANSWER: Duration = Duration::from_secs(4);
 
@@ -38,18 +38,24 @@ pub(super) struct ByNextHop {
 #[derive(Debug, Default)]
 struct Verdict {
     live: bool,
-    doubtful_since: Option<Instant>,
+    /// The first question since the last answer.
+    asked_since: Option<Instant>,
 }
 
 impl Verdict {
     fn take(&mut self, found: Finding, now: Instant) -> bool {
-        self.doubtful_since = (found == Finding::Doubtful).then(|| self.doubtful_since.unwrap_or(now));
+        self.asked_since = self.asked_since.filter(|_| found == Finding::Doubtful);
         self.live = match found {
             Finding::Answers => true,
-            Finding::Doubtful => self.live && self.doubtful_since.is_none_or(|since| now.saturating_duration_since(since) < NO_ANSWER),
+            Finding::Doubtful => self.live && self.asked_since.is_none_or(|since| now.saturating_duration_since(since) < NO_ANSWER),
             Finding::Gone => false,
         };
         self.live
+    }
+
+    /// It is asked; what was found before is no answer to that.
+    fn ask(&mut self, now: Instant) {
+        self.asked_since = self.asked_since.or(Some(now));
     }
 }
 
@@ -87,12 +93,13 @@ impl ByNextHop {
         let Some(via) = self.via else {
             return Ok(true);
         };
-        let found = self.neighbours.find(link, via)?;
+        let live = self.verdict.take(self.neighbours.find(link, via)?, now);
         if self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= ASK) {
             self.asked_at = Some(now);
+            self.verdict.ask(now);
             self.neighbours.ask(link, via)?;
         }
-        Ok(self.verdict.take(found, now))
+        Ok(live)
     }
 }
 
@@ -150,13 +157,36 @@ mod tests {
     #[test]
     fn a_next_hop_that_asks_and_does_not_answer_is_dead_after_four_seconds_and_lives_with_its_first_answer() {
         let mut verdict = Verdict::default();
-        let mut at = |millis, found| verdict.take(found, Instant::ZERO + Duration::from_millis(millis));
+        // Asked whenever it is looked at.
+        let mut at = |millis, found| {
+            let now = Instant::ZERO + Duration::from_millis(millis);
+            let live = verdict.take(found, now);
+            verdict.ask(now);
+            live
+        };
         assert!(!at(0, Finding::Doubtful), "nobody has answered yet");
         assert!(at(500, Finding::Answers));
-        let live: Vec<bool> = (2..=10).map(|half| at(half * 500, Finding::Doubtful)).collect();
-        assert_eq!(live, [[true; 8].as_slice(), &[false]].concat());
-        assert!(!at(5500, Finding::Doubtful) && !at(6000, Finding::Gone) && !at(6500, Finding::Doubtful));
+        let live: Vec<bool> = (2..=9).map(|half| at(half * 500, Finding::Doubtful)).collect();
+        assert_eq!(live, [[true; 7].as_slice(), &[false]].concat());
+        assert!(!at(5000, Finding::Doubtful) && !at(6000, Finding::Gone) && !at(6500, Finding::Doubtful));
         assert!(at(7000, Finding::Answers) && at(7500, Finding::Doubtful));
         assert!(!at(8000, Finding::Gone));
+    }
+
+    /// FS-36: one of which nobody knows for a while and that has not been asked, as after it has changed its hardware address, has its four seconds
+    /// from the question on.
+    #[test]
+    fn the_time_in_which_a_next_hop_has_to_answer_begins_with_the_question() {
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut verdict = Verdict::default();
+        assert!(verdict.take(Finding::Answers, at(0)));
+        assert!((1..=20).all(|half| verdict.take(Finding::Doubtful, at(half * 500))), "nobody has asked it");
+        for question in [10_000, 13_000] {
+            verdict.ask(at(question));
+        }
+        assert!(verdict.take(Finding::Doubtful, at(13_500)) && !verdict.take(Finding::Doubtful, at(14_000)));
+        assert!(verdict.take(Finding::Answers, at(14_500)));
+        verdict.ask(at(14_500));
+        assert!(verdict.take(Finding::Doubtful, at(18_000)) && !verdict.take(Finding::Doubtful, at(18_500)));
     }
 }
