@@ -19,8 +19,8 @@ use crate::wire::{PublicKeyAlgorithm, Query, SymmetricAlgorithm};
 pub(super) struct Accepted {
     /// In the sender's order.
     shared: [Option<SymmetricAlgorithm>; SymmetricAlgorithm::USABLE.len()],
-    signatures: bool,
-    signatures_first: bool,
+    /// Behind so many of these; `None` if none are.
+    signatures: Option<usize>,
 }
 
 /// How the packets of an epoch are authenticated.
@@ -37,11 +37,10 @@ impl Accepted {
     pub(super) fn of(query: &Query) -> Self {
         let mandatory = [SymmetricAlgorithm::HmacSha256.number(), PublicKeyAlgorithm::FromCertificate.number()];
         let codes = query.algorithms.as_deref().unwrap_or(&mandatory);
-        let mut accepted = Self { shared: [None; SymmetricAlgorithm::USABLE.len()], signatures: false, signatures_first: false };
+        let mut accepted = Self { shared: [None; SymmetricAlgorithm::USABLE.len()], signatures: None };
         for code in codes {
             if *code == PublicKeyAlgorithm::FromCertificate.number() {
-                accepted.signatures = true;
-                accepted.signatures_first |= !accepted.has_shared();
+                accepted.signatures = accepted.signatures.or(Some(accepted.shared.iter().flatten().count()));
             }
             let usable = SymmetricAlgorithm::USABLE.into_iter().find(|algorithm| algorithm.number() == *code);
             if let Some(algorithm) = usable.filter(|algorithm| !accepted.shared.contains(&Some(*algorithm)))
@@ -52,16 +51,12 @@ impl Accepted {
         }
         accepted
     }
-
-    fn has_shared(&self) -> bool {
-        self.shared.iter().any(Option::is_some)
-    }
 }
 
 impl Session {
     /// Whether packets could be signed: the sender accepts that, and its key is fit for it.
     pub(super) fn can_sign(&self) -> bool {
-        self.query.accepted.signatures && self.source.is_some()
+        self.query.accepted.signatures.is_some() && self.source.is_some()
     }
 }
 
@@ -73,10 +68,14 @@ impl Receiver {
         let accepted = session.query.accepted;
         let rule = self.config.policy.rule(&key.flow);
         let preferred = rule.and_then(|rule| rule.mac);
-        let usable = accepted.shared.iter().flatten().filter(|mac| self.config.node.may_use(**mac, preferred));
+        let may_use = |mac: &&SymmetricAlgorithm| self.config.node.may_use(**mac, preferred);
+        let usable = accepted.shared.iter().flatten().filter(may_use);
         let shared = usable.clone().find(|mac| Some(**mac) == preferred).or_else(|| usable.clone().next()).copied();
+        // What this node may not use goes before nothing.
+        let signatures_first =
+            accepted.signatures.is_some_and(|behind| !accepted.shared.iter().flatten().take(behind).any(|mac| may_use(&mac)));
         let must_sign = rule.is_some_and(|rule| rule.signed) || self.signed.get(&key.flow).is_some_and(|until| *until > now);
-        if session.can_sign() && (must_sign || accepted.signatures_first || shared.is_none()) {
+        if session.can_sign() && (must_sign || signatures_first || shared.is_none()) {
             Some(Choice::Signatures)
         } else {
             shared.filter(|_| !must_sign).map(Choice::Symmetric)

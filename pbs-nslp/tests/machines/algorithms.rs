@@ -81,6 +81,8 @@ fn a_query_says_which_algorithms_its_sender_accepts_and_the_first_that_both_can_
         (Some(vec![1, 3, HMAC, FROM_CERTIFICATE]), false),
         (Some(vec![FROM_CERTIFICATE, HMAC]), true),
         (Some(vec![7, FROM_CERTIFICATE]), true),
+        // What this receiver may not use goes before nothing.
+        (Some(vec![1, FROM_CERTIFICATE, HMAC]), true),
     ];
     for (algorithms, signed) in cases {
         let world = asked_with(World::new(1), algorithms.clone());
