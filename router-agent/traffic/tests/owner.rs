@@ -57,13 +57,14 @@ fn nobody_else_changes_rules_or_permissions_that_a_daemon_holds() {
     if !privileged() {
         return;
     }
+    type Change<'a> = &'a (dyn Fn(&mut Batch) + Sync);
     let element = |batch: &mut Batch, kind: u16| {
         of_table(batch, kind, "pbs-router", CREATE, |writer| {
             writer.put_text(2, "permissions");
             writer.nest(3, |elements| elements.nest(1, |element| element.nest(1, |key| key.put(1, &[7; 12]))));
         });
     };
-    let changes: [(&str, &(dyn Fn(&mut Batch) + Sync)); 8] = [
+    let changes: [(&str, Change<'_>); 8] = [
         ("removed", &|batch| of_table(batch, DELETE_TABLE, "pbs-router", 0, |_| {})),
         ("put to sleep", &|batch| of_table(batch, NEW_TABLE, "pbs-router", CREATE, |writer| writer.put_be32(2, 1))),
         ("taken over", &|batch| of_table(batch, NEW_TABLE, "pbs-router", CREATE, |writer| writer.put_be32(2, 6))),

@@ -10,6 +10,7 @@ use crate::queue::MANY;
 use crate::reason::DropReason;
 
 use super::count;
+use super::handover::Thread;
 use super::thread::Work;
 
 /// What becomes of a frame.
@@ -78,9 +79,7 @@ impl Work {
         if arrived.is_empty() {
             return;
         }
-        // Whatever was sent before these frames were looked at counts for them.
-        self.apply_updates();
-        let outcomes = self.outcomes(af_xdp, &arrived);
+        let outcomes = self.judge_with(|this| this.outcomes(af_xdp, &arrived));
         self.drain();
         for (frame, (outcome, len)) in arrived.into_iter().zip(outcomes) {
             let sent = match outcome {

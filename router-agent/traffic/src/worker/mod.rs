@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Updates are carried out before the next packet is judged. There is room for an answer to every update that was taken:
-//! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon.
+//! [`Worker::send`] takes no more updates than there are answers not yet read, so that the thread never waits for the daemon (`handover`,
+//! where every order of both sides' steps is put to the proof).
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 //!
 //! A router's worker may judge frames besides that come past the queue ([`AfXdp`]): with the same table, in turn with the queue's packets.
@@ -18,13 +19,14 @@
 
 mod frames;
 mod gathering;
+mod handover;
 mod leniency;
 mod passed;
 mod thread;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -39,6 +41,8 @@ use crate::event::Event;
 use crate::processor::PacketProcessor;
 use crate::queue::Queue;
 use crate::update::{Applied, Refused, Update};
+
+use self::handover::{Far, Said};
 
 /// The clock that a worker's `now` comes from: microseconds since a moment that all workers of a process share.
 #[derive(Debug, Clone, Copy)]
@@ -228,16 +232,44 @@ type Answer = Result<Applied, Refused>;
 /// The daemon's end of a worker. Dropping it stops the thread.
 #[derive(Debug)]
 pub struct Worker {
+    channels: Channels,
+    account: handover::Account,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The thread as the handle reaches it.
+#[derive(Debug)]
+struct Channels {
     updates: SyncSender<Update>,
     answers: Receiver<Answer>,
     events: Receiver<Event>,
-    /// Updates sent whose answers have not been read.
-    open: usize,
-    capacity: usize,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    /// Whether the end has been told.
-    told: bool,
+}
+
+impl Far for Channels {
+    type Update = Update;
+    type Answer = Answer;
+    type Event = Event;
+
+    fn stopped(&self) -> Option<Stopped> {
+        self.shared.stopped.get().cloned()
+    }
+
+    fn offer(&self, update: Update) -> Result<(), TrySendError<Update>> {
+        self.updates.try_send(update)
+    }
+
+    fn wake(&self) {
+        self.shared.wake();
+    }
+
+    fn take_answer(&self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+
+    fn take_event(&self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
 }
 
 impl Worker {
@@ -278,64 +310,42 @@ impl Worker {
             notify,
         };
         let thread = spawn_guarded(config.name, work)?;
-        Ok(Self { updates, answers, events, open: 0, capacity, shared, thread: Some(thread), told: false })
+        let channels = Channels { updates, answers, events, shared };
+        Ok(Self { channels, account: handover::Account::new(capacity), thread: Some(thread) })
     }
 
     /// Hands over an update and wakes the thread. Its answer comes through [`receive`](Self::receive).
     pub fn send(&mut self, update: Update) -> Result<(), SendError> {
-        if self.shared.stopped.get().is_some() {
-            return Err(SendError::Stopped(Box::new(update)));
-        }
-        if self.open >= self.capacity {
-            return Err(SendError::Full(Box::new(update)));
-        }
-        self.updates.try_send(update).map_err(|error| match error {
+        self.account.send(&self.channels, update).map_err(|error| match error {
             TrySendError::Full(update) => SendError::Full(Box::new(update)),
             TrySendError::Disconnected(update) => SendError::Stopped(Box::new(update)),
-        })?;
-        self.open = self.open.saturating_add(1);
-        self.shared.wake();
-        Ok(())
+        })
     }
 
     /// The next thing that the worker says, `None` if there is none now. Answers come in the order of the updates, and
     /// before events. After [`Up::Stopped`] no answer to an open update comes any more.
     pub fn receive(&mut self) -> Option<Up> {
-        // Read first: what the thread said before it ended is then certainly in the channels.
-        let stopped = self.shared.stopped.get().cloned();
-        match self.answers.try_recv() {
-            Ok(answer) => {
-                self.open = self.open.saturating_sub(1);
-                return Some(answer.map_or_else(Up::Refused, Up::Applied));
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
-        }
-        if let Ok(event) = self.events.try_recv() {
-            return Some(Up::Event(event));
-        }
-        if self.told {
-            return None;
-        }
-        stopped.map(|why| {
-            self.told = true;
-            Up::Stopped(why)
+        Some(match self.account.receive(&self.channels)? {
+            Said::Answer(answer) => answer.map_or_else(Up::Refused, Up::Applied),
+            Said::Event(event) => Up::Event(event),
+            Said::Stopped(why) => Up::Stopped(why),
         })
     }
 
     /// What went wrong so far without ending the thread.
     pub fn faults(&self) -> Faults {
-        self.shared.faults.read()
+        self.channels.shared.faults.read()
     }
 
     /// Why the thread has ended, `None` while it runs.
     pub fn stopped(&self) -> Option<Stopped> {
-        self.shared.stopped.get().cloned()
+        self.channels.stopped()
     }
 
     /// Ends the thread after it has answered the updates already sent, and waits for its end. Packets that wait for a verdict
     /// are dropped, and all later ones, since the rules stay.
     pub fn stop(&mut self) {
-        self.shared.ask_to_stop();
+        self.channels.shared.ask_to_stop();
         if let Some(thread) = self.thread.take() {
             // The thread catches its own panics.
             let _ = thread.join();

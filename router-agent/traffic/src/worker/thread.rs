@@ -19,6 +19,7 @@ use crate::reason::DropReason;
 use crate::update::Update;
 
 use super::gathering::Gathering;
+use super::handover::Thread;
 use super::leniency::{self, Leniency};
 use super::passed::Passed;
 use super::{Answer, Clock, Notify, Shared, Stopped, count, keep_to};
@@ -53,62 +54,18 @@ pub(super) struct Work {
 impl Work {
     /// Runs until the handle is gone or asks for the end, or the queue fails.
     pub(super) fn run(&mut self) -> Stopped {
-        let mut buffer = self.queue.room_for_many();
         if let Some(processor) = self.on {
             keep_to(processor);
         }
         // A rest is to be as long as it says, and not 50 µs longer. Where the kernel refuses, it is longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-        loop {
-            let asked = self.shared.stop.load(Ordering::Acquire);
-            if !self.apply_updates() || asked {
-                return Stopped::Asked;
-            }
-            self.handle_timeout();
-            let more_frames = self.handle_frames();
-            match self.handle_packets(&mut buffer) {
-                Ok(more) if more || more_frames => {}
-                Ok(_) => {
-                    if let Some(rest) = self.gathering.rest() {
-                        std::thread::sleep(rest);
-                        continue;
-                    }
-                    let frames = self.af_xdp.as_deref().map(AsFd::as_fd);
-                    if let Err(errno) = self.queue.wait_beside(self.shared.wake.as_fd(), frames, self.patience(self.timeout())) {
-                        return Stopped::Queue(errno.to_string());
-                    }
-                    // Reset before the updates are looked at, so that none is slept through.
-                    let _ = self.shared.wake.read();
-                }
-                Err(why) => return why,
-            }
-        }
+        let mut buffer = self.queue.room_for_many();
+        self.live(&mut buffer)
     }
 
     /// Closes the queue and the processor; what is left is the way to tell.
     pub(super) fn close(self) -> Notify {
         self.notify
-    }
-
-    /// Carries out every update that is there; `false` if the handle is gone.
-    pub(super) fn apply_updates(&mut self) -> bool {
-        loop {
-            match self.updates.try_recv() {
-                Ok(update) => self.apply(update),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
-            }
-        }
-    }
-
-    fn apply(&mut self, update: Update) {
-        let answer = self.processor.apply(update, self.clock.now());
-        // Verdicts on released packets first: the answer says that they have been given.
-        self.drain();
-        self.send_verdicts();
-        // There is always room: the handle takes no more updates than this channel holds answers.
-        let _ = self.answers.try_send(answer);
-        (self.notify)();
     }
 
     fn handle_timeout(&mut self) {
@@ -181,14 +138,14 @@ impl Work {
         if waiting.packets.is_empty() {
             return;
         }
-        // Whatever was sent before these packets were looked at counts for them.
-        self.apply_updates();
-        let now = self.clock.now();
-        let (mut outlet, processor) = self.apart();
-        processor.process_batch(&waiting.arrivals, now, &mut |at, verdict| {
-            if let Some(packet) = waiting.packets.get(at) {
-                outlet.give_verdict(packet, verdict, now);
-            }
+        self.judge_with(|this| {
+            let now = this.clock.now();
+            let (mut outlet, processor) = this.apart();
+            processor.process_batch(&waiting.arrivals, now, &mut |at, verdict| {
+                if let Some(packet) = waiting.packets.get(at) {
+                    outlet.give_verdict(packet, verdict, now);
+                }
+            });
         });
         self.drain();
         if self.queue.has_enough_verdicts() {
@@ -246,6 +203,57 @@ impl Work {
         let due: Instant = self.processor.poll_timeout()?;
         let now = self.clock.now();
         Some(if due <= now { Duration::ZERO } else { Duration::from_micros((due - now).total_micros()) })
+    }
+}
+
+impl Thread for Work {
+    type Update = Update;
+    type Answer = Answer;
+    type Buffer = ManyPackets;
+
+    fn is_asked_to_stop(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    fn take_update(&mut self) -> Result<Update, TryRecvError> {
+        self.updates.try_recv()
+    }
+
+    fn carry_out(&mut self, update: Update) -> Answer {
+        let answer = self.processor.apply(update, self.clock.now());
+        // Verdicts on released packets before the answer: it says that they have been given.
+        self.drain();
+        self.send_verdicts();
+        answer
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let _ = self.answers.try_send(answer);
+    }
+
+    fn notify(&self) {
+        (self.notify)();
+    }
+
+    fn work(&mut self, buffer: &mut ManyPackets) -> Result<bool, Stopped> {
+        self.handle_timeout();
+        let more_frames = self.handle_frames();
+        if self.handle_packets(buffer)? || more_frames {
+            return Ok(true);
+        }
+        let rest = self.gathering.rest();
+        rest.inspect(|rest| std::thread::sleep(*rest));
+        Ok(rest.is_some())
+    }
+
+    fn sleep(&mut self) -> Result<(), Stopped> {
+        let frames = self.af_xdp.as_deref().map(AsFd::as_fd);
+        let woken = self.queue.wait_beside(self.shared.wake.as_fd(), frames, self.patience(self.timeout()));
+        woken.map_err(|errno| Stopped::Queue(errno.to_string()))
+    }
+
+    fn reset_wake(&mut self) {
+        let _ = self.shared.wake.read();
     }
 }
 
