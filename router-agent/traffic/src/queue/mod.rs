@@ -169,6 +169,7 @@ pub struct Queue {
     socket: Socket,
     number: u16,
     observed: Option<(Socket, u16)>,
+    capacity: u32,
     copy_range: usize,
     scratch: Vec<u8>,
     /// Verdicts that are to be sent together, of each queue.
@@ -178,7 +179,7 @@ pub struct Queue {
 }
 
 /// Above the kernel's numbers of packets that wait in the queue of what is observed.
-const OBSERVED: u64 = 1 << 32;
+pub(crate) const OBSERVED: u64 = 1 << 32;
 
 impl Queue {
     /// Opens the queue, or both, in the network namespace of the calling thread.
@@ -186,8 +187,8 @@ impl Queue {
         let observed = |number| Ok((Self::listen(&QueueConfig { number, ..config }, true)?, number));
         let (socket, observed) = (Self::listen(&config, false)?, config.observed.map(observed).transpose()?);
         let copy_range = config.copy_range.min(MAX_PACKET_LEN);
-        let (number, together) = (config.number, [const { Vec::new() }; 2]);
-        Ok(Self { socket, number, observed, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
+        let (number, capacity, together) = (config.number, config.capacity, [const { Vec::new() }; 2]);
+        Ok(Self { socket, number, observed, capacity, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
     }
 
     fn listen(config: &QueueConfig, passes_if_full: bool) -> Result<Socket, QueueError> {
@@ -213,6 +214,11 @@ impl Queue {
     /// The queue's number.
     pub const fn number(&self) -> u16 {
         self.number
+    }
+
+    /// Packets that may wait in it, and in that of what is observed.
+    pub const fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Receives what is there, without waiting.

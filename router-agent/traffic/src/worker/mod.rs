@@ -293,11 +293,11 @@ impl Worker {
         let (told, events) = sync_channel(config.event_capacity);
         let shared = Shared::new()?;
         let work = thread::Work {
+            passed: passed::Passed::new(queue.capacity()),
             queue,
             af_xdp: af_xdp.map(Box::new),
             processor,
             marks: hashbrown::HashMap::new(),
-            passed: passed::Passed::new(),
             clock: config.clock,
             gathering: gathering::Gathering::new(config.rest),
             on: config.processor,
