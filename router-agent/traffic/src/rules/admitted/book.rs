@@ -192,9 +192,12 @@ impl Book {
                 changes.associations.insert(*association, (live(known.told), live(known.ends)));
             }
             for flow in entries(flow, association.2) {
-                let (associations, told) = self.flows.get(&flow).cloned().unwrap_or_default();
-                let ends = associations.iter().filter_map(|association| live(self.known.get(association)?.ends)).max();
-                changes.flows.insert(flow, (live(told), ends));
+                // Once for all of them: a source may have many tunnels.
+                changes.flows.entry(flow).or_insert_with(|| {
+                    let (associations, told) = self.flows.get(&flow).map_or((&[][..], None), |(of, told)| (of, *told));
+                    let ends = associations.iter().filter_map(|association| live(self.known.get(association)?.ends)).max();
+                    (live(told), ends)
+                });
             }
         }
         self.sent = changes.clone();
