@@ -100,6 +100,8 @@ impl Lane {
             match (outcome, &update) {
                 (Some(None), _) => {
                     self.waiting.push_front((ticket, update));
+                    // The worker has taken all before it.
+                    self.is_stalled = false;
                     return;
                 }
                 (Some(Some(Err(reason))), Update::Install { token, .. } | Update::Update { token, .. }) => {

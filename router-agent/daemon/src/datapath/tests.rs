@@ -54,6 +54,23 @@ fn a_permission_is_answered_for_when_rules_and_worker_both_know_it_and_its_end_w
     });
 }
 
+/// A worker that has taken all it could be given holds up no message, whatever waits for the rules.
+#[test]
+fn a_datapath_is_behind_while_its_worker_is_full_and_not_because_the_rules_are_waited_for() {
+    in_a_namespace(|| {
+        RouterRules { shield: true, ..RouterRules::new(1, QUEUE, 30_270) }.install().unwrap();
+        let mut datapath = datapath().admitting(Admitted::at_most(Role::Router, 2).unwrap(), true);
+        for _ in 0..300 {
+            datapath.command(Command::Snapshot { token: Token(1), flow: grant(1, 300).flow, spi: 300 });
+        }
+        assert!(datapath.is_behind(), "more than a worker takes");
+        rules::remove(Role::Router).unwrap();
+        datapath.command(Command::Install { token: Token(2), grant: grant(2, 301) });
+        (0..300).for_each(|_| drop(answer(&mut datapath)));
+        assert!(!datapath.is_idle() && !datapath.is_behind(), "one waits, for the rules");
+    });
+}
+
 /// What one has a worker knows and nobody else; a worker that ends takes its queue with it, and leaves the others theirs.
 #[test]
 fn each_permission_is_one_workers_and_a_worker_that_ends_is_named_and_its_queue_closes() {
