@@ -69,7 +69,8 @@ fn lying(site: &Site, family: Family, port: u16) -> io::Result<Line> {
 }
 
 /// Sends more than the small budget, and looks each time.
-fn overrun(site: &Site, mut trial: Trial<'_>, family: Family, mut look: impl FnMut() -> io::Result<()>) -> io::Result<Line> {
+fn overrun(site: &Site, trial: Trial<'_>, family: Family, mut look: impl FnMut() -> io::Result<()>) -> io::Result<Line> {
+    let mut trial = trial.of_limit(SMALL_BUDGET);
     let (socket, receiver) = trial.sockets()?;
     receiver.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(&[0; PAYLOAD], trial.destination())?;
