@@ -67,6 +67,8 @@ pub(crate) enum Kind {
     Nfqueue,
     /// Those with AH, if whole, straight from the interface; all others through packet queues.
     AfXdp,
+    /// All of them through packet queues; those with AH, if whole, that have no permission are dropped at the interface.
+    XdpShield,
 }
 
 /// Section `[datapath]`.
@@ -75,7 +77,7 @@ pub(crate) enum Kind {
 pub(crate) struct Datapath {
     /// By which way packets come to the daemon.
     pub kind: Kind,
-    /// The interfaces that take part in the short way.
+    /// The interfaces that take part in the short way, or that the shield stands on.
     pub interfaces: Vec<String>,
     /// NFQUEUE number of intercepted signalling.
     pub signalling_queue: u16,
@@ -206,7 +208,8 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     limits::check(&config.limit, source)?;
     modes::check(config.egress_rate, &config.interface, source)?;
     config.datapath.check(source)?;
-    short_way::check(&config.datapath, source)?;
+    let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
+    short_way::check(&config.datapath, &modes, source)?;
     config.datapath.signatures.check(source)?;
     config.datapath.reassembly.check(source)?;
     config.control_socket = source.beside(&config.control_socket);
@@ -303,7 +306,19 @@ mod tests {
                 "[datapath]\nkind = \"af_xdp\"\ninterfaces = [\"a\"]\nworkers = 2\n",
                 "/etc/pbs/r.toml:10: datapath.workers: is more than 1, and `kind = \"af_xdp\"` has one worker",
             ),
-            ("[datapath]\nkind = \"dpdk\"\n", "/etc/pbs/r.toml:8: unknown variant `dpdk`, expected `nfqueue` or `af_xdp`"),
+            ("[datapath]\nkind = \"xdp_shield\"\n", "/etc/pbs/r.toml:8: datapath.kind: is \"xdp_shield\", and `interfaces` names none"),
+            (
+                "[datapath]\nkind = \"xdp_shield\"\ninterfaces = [\"a\"]\nshield = false\n",
+                "/etc/pbs/r.toml:8: datapath.kind: is \"xdp_shield\", and `shield` is false",
+            ),
+            (
+                "[datapath]\nkind = \"xdp_shield\"\ninterfaces = [\"a\"]\n[[interface]]\nname = \"a\"\nmode = \"open\"\n",
+                "/etc/pbs/r.toml:8: datapath.kind: is \"xdp_shield\", and not every interface is closed",
+            ),
+            (
+                "[datapath]\nkind = \"dpdk\"\n",
+                "/etc/pbs/r.toml:8: unknown variant `dpdk`, expected one of `nfqueue`, `af_xdp`, `xdp_shield`",
+            ),
             ("[datapath]\ninterfaces = [\"a\", \"a\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: names `a` twice"),
             ("[datapath]\ninterfaces = [\"a b\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: `a b` is no name of an interface"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),

@@ -16,6 +16,7 @@ use pbs_nslp::router::Router;
 use serde_json::{Map, Value, json};
 use traffic::rules::Modes;
 
+use crate::short_way::Shown;
 use crate::{modes, signalling};
 
 /// The place of the only packet worker.
@@ -29,8 +30,8 @@ pub(crate) struct RouterCore {
     pub(crate) signalling: Arc<signalling::Counters>,
     /// What becomes of traffic without permission.
     pub(crate) modes: Modes,
-    /// By which way packets come, as `status` shows it.
-    pub(crate) datapath: Value,
+    /// What XDP does with packets.
+    pub(crate) datapath: Shown,
 }
 
 impl Core for RouterCore {
@@ -98,7 +99,7 @@ impl Core for RouterCore {
                 "sessions": self.router.sessions().len(),
                 "signalling": self.signalling.show(),
                 "modes": modes::show(&self.modes),
-                "datapath": self.datapath,
+                "datapath": self.datapath.show(),
                 "waiting": status::waiting(&self.waiting),
                 "nslp": status::counters(self.router.counters()),
             })),

@@ -43,7 +43,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     };
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let mut leads = leads(&config, parts, verifier, spread)?;
-    let (af_xdp, datapath) = short_way::open(&config.datapath, &modes);
+    let (af_xdp, datapath) = short_way::open(&config.datapath, &modes, &start.admitted());
     // Where there is a short way there is one worker.
     if let Some(lead) = leads.first_mut() {
         lead.af_xdp = af_xdp;

@@ -1,22 +1,31 @@
-//! Keys `kind` and `interfaces` of `[datapath]`: packets with AH straight from the interface (AF_XDP).
+//! Keys `kind` and `interfaces` of `[datapath]`: what XDP does with packets with AH, before the kernel's own path.
+
+use std::sync::Arc;
 
 use daemon::source::{ConfigError, Source};
 use serde_json::{Value, json};
-use traffic::af_xdp::{self, AfXdp, AfXdpError, MOST_INTERFACES, Taking};
-use traffic::rules::{Mode, Modes};
+use traffic::af_xdp::{self, AfXdp, AfXdpError, MOST_INTERFACES, Shield, Standing, Taking};
+use traffic::rules::{Admitted, Mode, Modes};
 
 use crate::config::{Datapath, Kind};
 use crate::modes::is_name;
 
 /// Refuses what cannot be used.
-pub(crate) fn check(datapath: &Datapath, config: &Source) -> Result<(), ConfigError> {
+pub(crate) fn check(datapath: &Datapath, modes: &Modes, config: &Source) -> Result<(), ConfigError> {
     let names = &datapath.interfaces;
     let wrong = |message: String| Err(config.wrong("datapath.interfaces", message));
-    if datapath.kind == Kind::AfXdp && names.is_empty() {
-        return Err(config.wrong("datapath.kind", "is \"af_xdp\", and `interfaces` names none that takes part"));
-    }
-    if datapath.kind == Kind::AfXdp && datapath.workers > 1 {
-        return Err(config.wrong("datapath.workers", "is more than 1, and `kind = \"af_xdp\"` has one worker"));
+    let wrong_kind = |message: &str| Err(config.wrong("datapath.kind", message));
+    match datapath.kind {
+        Kind::Nfqueue => {}
+        Kind::AfXdp if names.is_empty() => return wrong_kind("is \"af_xdp\", and `interfaces` names none that takes part"),
+        Kind::AfXdp if datapath.workers > 1 => {
+            return Err(config.wrong("datapath.workers", "is more than 1, and `kind = \"af_xdp\"` has one worker"));
+        }
+        Kind::AfXdp => {}
+        Kind::XdpShield if names.is_empty() => return wrong_kind("is \"xdp_shield\", and `interfaces` names none that it stands on"),
+        Kind::XdpShield if !datapath.shield => return wrong_kind("is \"xdp_shield\", and `shield` is false"),
+        Kind::XdpShield if !modes.are_closed() => return wrong_kind("is \"xdp_shield\", and not every interface is closed"),
+        Kind::XdpShield => {}
     }
     if names.len() > MOST_INTERFACES {
         return wrong(format!("names more than {MOST_INTERFACES}"));
@@ -32,48 +41,104 @@ pub(crate) fn check(datapath: &Datapath, config: &Source) -> Result<(), ConfigEr
     Ok(())
 }
 
-/// Opens the short way if it is wanted, and gives what `status` shows of it. If there is none, all packets go through the queues.
-pub(crate) fn open(datapath: &Datapath, modes: &Modes) -> (Option<AfXdp>, Value) {
-    if datapath.kind == Kind::Nfqueue {
-        if !datapath.interfaces.is_empty() {
-            tracing::warn!("datapath.interfaces names interfaces, and datapath.kind is \"nfqueue\": all packets go through the queues");
+/// What XDP does, as `status` shows it.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// Nothing, though it was wanted.
+    Refused(Kind, AfXdpError),
+    /// It gives packets to the worker.
+    ShortWay { standing: Standing, is_shielded: bool },
+    /// It drops what has no permission.
+    Shield(Standing),
+}
+
+/// Has XDP do what is wanted. If it cannot, all packets go through the queues. `admitted` must know of no permission yet.
+pub(crate) fn open(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> (Option<AfXdp>, Shown) {
+    let opened = match datapath.kind {
+        Kind::Nfqueue => {
+            if !datapath.interfaces.is_empty() {
+                tracing::warn!("datapath.interfaces names interfaces, and datapath.kind is \"nfqueue\": all packets go through the queues");
+            }
+            // What an earlier run has left would drop what nobody takes.
+            if let Err(error) = af_xdp::restore() {
+                tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
+            }
+            return (None, Shown::Nothing);
         }
-        // What an earlier run has left would drop what nobody takes.
-        if let Err(error) = af_xdp::restore() {
-            tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
-        }
-        return (None, json!({ "kind": "nfqueue" }));
-    }
+        Kind::AfXdp => short_way(datapath, modes, admitted),
+        Kind::XdpShield => shield(datapath, admitted),
+    };
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(%error, "XDP does not what is wanted of it: all packets go through the queues");
+        (None, Shown::Refused(datapath.kind, error))
+    })
+}
+
+fn short_way(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
     let taking = datapath.interfaces.iter().map(|name| Taking { name: name.clone(), leaves: mode(modes, name) != Mode::Observe });
-    match AfXdp::open(&taking.collect::<Vec<_>>()) {
-        Ok(af_xdp) => {
-            let shown = show(&af_xdp);
-            (Some(af_xdp), shown)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "there is no AF_XDP: all packets go through the queues");
-            (None, fallen_back(&error))
-        }
+    let shield = datapath.shield.then(|| Shield::new(datapath.permissions, modes.are_closed())).transpose()?;
+    let af_xdp = AfXdp::open(&taking.collect::<Vec<_>>(), shield.as_ref())?;
+    let standing = af_xdp.standing()?;
+    let is_shielded = shield.is_some();
+    if let Some(shield) = shield {
+        admitted.stand_behind(Arc::new(shield));
     }
+    Ok((Some(af_xdp), Shown::ShortWay { standing, is_shielded }))
+}
+
+fn shield(datapath: &Datapath, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
+    let shield = Shield::new(datapath.permissions, true)?;
+    let standing = af_xdp::stand(&datapath.interfaces, &shield)?;
+    admitted.stand_behind(Arc::new(shield));
+    Ok((None, Shown::Shield(standing)))
 }
 
 fn mode(modes: &Modes, name: &str) -> Mode {
     modes.interfaces.iter().find(|(listed, _)| listed == name).map_or(modes.others, |(_, mode)| *mode)
 }
 
-fn show(af_xdp: &AfXdp) -> Value {
-    let row = |part: &af_xdp::Part| {
-        let program = match part.mode {
-            af_xdp::Mode::Native => "driver",
-            af_xdp::Mode::Generic => "generic",
+impl Shown {
+    /// As it is now.
+    pub(crate) fn show(&self) -> Value {
+        let rows = |standing: &Standing, of: &dyn Fn(&af_xdp::Part) -> Value| {
+            let row = |(part, takes_part)| {
+                let mut row = of(part);
+                if let Some(row) = row.as_object_mut() {
+                    row.insert("takes_part".to_owned(), json!(takes_part));
+                }
+                row
+            };
+            standing.show().map(row).collect::<Vec<Value>>()
         };
-        json!({ "interface": part.name, "program": program, "queues": part.queues, "zero_copy": part.zero_copy })
-    };
-    json!({ "kind": "af_xdp", "interfaces": af_xdp.parts().iter().map(row).collect::<Vec<_>>() })
+        match self {
+            Self::Nothing => json!({ "kind": "nfqueue" }),
+            Self::Refused(kind, error) => {
+                let word = if *kind == Kind::XdpShield { "not_xdp_shield_because" } else { "not_af_xdp_because" };
+                json!({ "kind": "nfqueue", word: error.to_string() })
+            }
+            Self::ShortWay { standing, is_shielded } => {
+                let row = |part: &af_xdp::Part| {
+                    json!({
+                        "interface": part.name, "program": program(part), "queues": part.queues, "zero_copy": part.zero_copy,
+                    })
+                };
+                json!({ "kind": "af_xdp", "shield": is_shielded, "interfaces": rows(standing, &row) })
+            }
+            Self::Shield(standing) => {
+                let row = |part: &af_xdp::Part| json!({ "interface": part.name, "program": program(part) });
+                json!({ "kind": "xdp_shield", "interfaces": rows(standing, &row) })
+            }
+        }
+    }
 }
 
-fn fallen_back(error: &AfXdpError) -> Value {
-    json!({ "kind": "nfqueue", "not_af_xdp_because": error.to_string() })
+fn program(part: &af_xdp::Part) -> &'static str {
+    match part.mode {
+        af_xdp::Mode::Native => "driver",
+        af_xdp::Mode::Generic => "generic",
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +149,10 @@ mod tests {
     fn an_interface_that_is_observed_or_not_there_is_said() {
         let modes = Modes { others: Mode::Closed, interfaces: vec![("eth1".to_owned(), Mode::Observe)] };
         assert_eq!((mode(&modes, "eth0"), mode(&modes, "eth1")), (Mode::Closed, Mode::Observe));
-        let shown = fallen_back(&AfXdpError::NoInterface("eth7".to_owned()));
-        assert_eq!(shown, json!({ "kind": "nfqueue", "not_af_xdp_because": "there is no interface eth7" }));
+        let none = || AfXdpError::NoInterface("eth7".to_owned());
+        for (kind, word) in [(Kind::AfXdp, "not_af_xdp_because"), (Kind::XdpShield, "not_xdp_shield_because")] {
+            let shown = Shown::Refused(kind, none()).show();
+            assert_eq!(shown, json!({ "kind": "nfqueue", word: "there is no interface eth7" }));
+        }
     }
 }

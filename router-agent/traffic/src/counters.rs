@@ -50,6 +50,14 @@ pub struct Count {
     pub bytes: u64,
 }
 
+impl Count {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { packets: self.packets.saturating_add(other.packets), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+}
+
 impl Counters {
     /// Counts a packet that went on.
     pub fn count_accepted(&self, bytes: usize) {

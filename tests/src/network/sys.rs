@@ -38,6 +38,20 @@ pub(crate) fn packet_socket(index: u32, receive: bool) -> io::Result<Socket> {
 /// Lets an interface of the calling thread's namespace send every packet finished: with its checksum, and no longer than its MTU
 /// (`ethtool -K … tx off tso off gso off`).
 pub(crate) fn finish_packets(interface: &str) -> io::Result<()> {
+    const SET_SEGMENTATION: u32 = 0x1f;
+    const SET_CHECKSUMS: u32 = 0x17;
+    const SET_LATE_SEGMENTATION: u32 = 0x24;
+    [SET_SEGMENTATION, SET_CHECKSUMS, SET_LATE_SEGMENTATION].into_iter().try_for_each(|command| set_offload(interface, command, 0))
+}
+
+/// Has an interface of the calling thread's namespace put packets together that arrive, as far as they are alike. A virtual link takes its
+/// packets in by a poll of their own then, as hardware does.
+pub(crate) fn gather_packets(interface: &str) -> io::Result<()> {
+    const SET_GATHERING: u32 = 0x2c;
+    set_offload(interface, SET_GATHERING, 1)
+}
+
+fn set_offload(interface: &str, command: u32, value: u32) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     /// Of linux/ethtool.h: a command that takes one value.
     #[repr(C)]
@@ -45,24 +59,19 @@ pub(crate) fn finish_packets(interface: &str) -> io::Result<()> {
         command: u32,
         value: u32,
     }
-    const SET_SEGMENTATION: u32 = 0x1f;
-    const SET_CHECKSUMS: u32 = 0x17;
-    const SET_LATE_SEGMENTATION: u32 = 0x24;
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
-    for command in [SET_SEGMENTATION, SET_CHECKSUMS, SET_LATE_SEGMENTATION] {
-        let mut setting = Setting { command, value: 0 };
-        // SAFETY: all zero is a valid ifreq.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        // One place stays zero: the name must end in it.
-        let places = request.ifr_name.len().saturating_sub(1);
-        for (place, byte) in request.ifr_name.iter_mut().take(places).zip(interface.bytes()) {
-            *place = byte as libc::c_char;
-        }
-        request.ifr_ifru.ifru_data = (&raw mut setting).cast();
-        // SAFETY: the request is complete, and the kernel reads and writes only `setting` through it, which outlives the call.
-        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    let mut setting = Setting { command, value };
+    // SAFETY: all zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One place stays zero: the name must end in it.
+    let places = request.ifr_name.len().saturating_sub(1);
+    for (place, byte) in request.ifr_name.iter_mut().take(places).zip(interface.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut setting).cast();
+    // SAFETY: the request is complete, and the kernel reads and writes only `setting` through it, which outlives the call.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ impl Datapath {
     /// Counters and faults as JSON: what was accepted, what was dropped why, of all workers together; and beside that how the workers
     /// share it.
     pub fn counters(&self) -> Value {
-        let sum = |of: &dyn Fn(&Counters) -> Count| self.lanes.iter().map(|lane| of(&lane.counters)).fold(Count::default(), plus);
+        let sum = |of: &dyn Fn(&Counters) -> Count| self.lanes.iter().map(|lane| of(&lane.counters)).fold(Count::default(), Count::plus);
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
         let row = |reason: DropReason, count: Count| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes });
         let kernel: Vec<KernelDrops> =
@@ -25,7 +25,7 @@ impl Datapath {
             |of: DropReason| by_rules.iter().flatten().find(|(reason, _)| *reason == of).map(|(_, count)| *count).unwrap_or_default();
         let all = || DropReason::ALL.iter().copied();
         let dropped = all().map(|reason| {
-            let count = plus(sum(&|counters| counters.dropped(reason)), by_rule(reason));
+            let count = sum(&|counters| counters.dropped(reason)).plus(by_rule(reason));
             let packets = if reason == DropReason::QueueFull { kernel_drops.beside(count.packets) } else { count.packets.into() };
             json!({ "reason": reason.word(), "packets": packets, "bytes": count.bytes })
         });
@@ -47,7 +47,7 @@ impl Datapath {
     /// A row for each worker.
     fn queues(&self, kernel: &[KernelDrops]) -> Vec<Value> {
         let row = |(lane, kernel): (&Lane, &KernelDrops)| {
-            let dropped = lane.counters.all_dropped().map(|(_, count)| count).fold(Count::default(), plus);
+            let dropped = lane.counters.all_dropped().map(|(_, count)| count).fold(Count::default(), Count::plus);
             json!({
                 "worker": lane.name(),
                 "queue": lane.number,
@@ -68,10 +68,6 @@ fn faults(faults: Faults) -> Value {
         "verdicts": faults.verdicts,
         "events_lost": faults.events_lost,
     })
-}
-
-fn plus(one: Count, other: Count) -> Count {
-    Count { packets: one.packets.saturating_add(other.packets), bytes: one.bytes.saturating_add(other.bytes) }
 }
 
 /// What the kernel dropped because a queue or its socket was full: that never reached the daemon, and its bytes are not known. Or why

@@ -4,9 +4,11 @@
 //! it, have no hop left, or whose neighbour is not known do not come here.
 //!
 //! ```text
-//!        16 octets before          14                      IP packet                  padding
-//! | interface | own | neighbour's |  Ethernet  | header, AH, …                       | (if short)
+//!        32 octets before                        14                      IP packet                  padding
+//! | interface | own | neighbour's | its address |  Ethernet  | header, AH, …                       | (if short)
 //! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
@@ -22,13 +24,20 @@ pub(super) struct Way {
     from: [u8; 6],
     /// The neighbour's.
     to: [u8; 6],
+    /// Who the neighbour is, by an address on its link.
+    pub(super) neighbour: IpAddr,
 }
 
 impl Way {
     /// Reads what the kernel's program has written before a frame.
     pub(super) fn read(before: &[u8; WAY_LEN]) -> Self {
-        let [i0, i1, i2, i3, a, b, c, d, e, f, t, u, v, w, x, y] = *before;
-        Self { interface: u32::from_ne_bytes([i0, i1, i2, i3]), from: [a, b, c, d, e, f], to: [t, u, v, w, x, y] }
+        let [i0, i1, i2, i3, a, b, c, d, e, f, t, u, v, w, x, y, address @ ..] = *before;
+        let neighbour = match address {
+            // No IPv6 neighbour has such an address: it is that of all routers of a prefix (RFC 4291 §2.6.1).
+            [a, b, c, d, rest @ ..] if rest == [0; 12] => Ipv4Addr::new(a, b, c, d).into(),
+            octets => Ipv6Addr::from(octets).into(),
+        };
+        Self { interface: u32::from_ne_bytes([i0, i1, i2, i3]), from: [a, b, c, d, e, f], to: [t, u, v, w, x, y], neighbour }
     }
 }
 
@@ -83,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    const WAY: [u8; WAY_LEN] = [9, 0, 0, 0, 2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4];
+    const WAY: [u8; WAY_LEN] = [9, 0, 0, 0, 2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     fn ipv4(hops: u8, payload: usize, padding: usize) -> Vec<u8> {
         let mut frame = vec![0; ETHERNET_LEN + 20 + payload + padding];
@@ -111,6 +120,10 @@ mod tests {
     fn a_frame_goes_on_with_one_hop_less_to_the_neighbours_address_and_without_padding() {
         let way = Way::read(&WAY);
         assert_eq!(way.interface, u32::from_ne_bytes([9, 0, 0, 0]));
+        assert_eq!(way.neighbour, IpAddr::from([192, 0, 2, 1]));
+        let mut other = WAY;
+        other[31] = 1;
+        assert_eq!(Way::read(&other).neighbour, "c000:201::1".parse::<IpAddr>().unwrap());
         for (mut frame, header, hops_at) in [(ipv4(64, 4, 22), 20, 8), (ipv6(64, 4, 9), 40, 7)] {
             let before = frame.clone();
             assert_eq!(packet(&frame).unwrap().len(), header + 4);

@@ -41,7 +41,6 @@ pub(super) enum Condition {
 #[repr(i32)]
 pub(super) enum Helper {
     MapLookUp = 1,
-    MapUpdate = 2,
     Nanoseconds = 5,
     RedirectByMap = 51,
     AdjustMetadata = 54,
@@ -136,6 +135,10 @@ impl<L: Copy + PartialEq> Assembler<L> {
         self.put(ARITHMETIC | ADD, to as u8, 0, 0, value);
     }
 
+    pub(super) fn add_register(&mut self, to: Register, what: Register) {
+        self.put(ARITHMETIC | ADD | WITH_REGISTER, to as u8, what as u8, 0, 0);
+    }
+
     pub(super) fn subtract(&mut self, from: Register, what: Register) {
         self.put(ARITHMETIC | SUBTRACT | WITH_REGISTER, from as u8, what as u8, 0, 0);
     }
@@ -216,11 +219,12 @@ mod tests {
         code.copy(Register::R6, Register::R1);
         code.set(Register::R0, 2);
         code.add(Register::R2, -3);
+        code.add_register(Register::R2, Register::R3);
         code.subtract(Register::R3, Register::R2);
         code.and(Register::R2, 0xff);
         code.turn_from_network_order(Register::R2);
         code.place(());
         let opcodes: Vec<u8> = code.finish().unwrap().iter().map(|instruction| instruction.opcode).collect();
-        assert_eq!(opcodes, [0x69, 0x63, 0x7a, 0xbf, 0xb7, 0x07, 0x1f, 0x57, 0xdc]);
+        assert_eq!(opcodes, [0x69, 0x63, 0x7a, 0xbf, 0xb7, 0x07, 0x0f, 0x1f, 0x57, 0xdc]);
     }
 }

@@ -20,6 +20,7 @@ const ETHERNET: u16 = 1;
 const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
+const RECEIVING_QUEUES: u16 = 32;
 const XDP: u16 = 43;
 const XDP_DESCRIPTOR: u16 = 1;
 const XDP_ATTACHED: u16 = 2;
@@ -50,6 +51,8 @@ pub(super) struct Link {
     /// Its hardware address, if it is an Ethernet link.
     pub(super) address: Option<[u8; 6]>,
     pub(super) mtu: u32,
+    /// Queues that it may receive by, at the most.
+    pub(super) queues: u32,
     /// Where a program runs already, and its number; `None` in place of the mode if there are several.
     pub(super) program: Option<(Option<Mode>, u32)>,
 }
@@ -82,6 +85,7 @@ impl Links {
                     index: u32::from_ne_bytes([i0, i1, i2, i3]),
                     address: address.filter(|_| is_ethernet),
                     mtu: find(MTU)?.map(|mtu| mtu.u32()).transpose()?.unwrap_or_default(),
+                    queues: find(RECEIVING_QUEUES)?.map(|queues| queues.u32()).transpose()?.unwrap_or(1),
                     program: find(XDP)?.map(program).transpose()?.flatten(),
                 }))
             },
@@ -137,6 +141,11 @@ impl Links {
 }
 
 impl Link {
+    /// Whether a program of this project's runs there.
+    pub(super) fn is_ours(&self) -> bool {
+        self.program.is_some_and(|(_, id)| is_own(id))
+    }
+
     /// Whether somebody else's program runs there.
     pub(super) fn is_taken(&self) -> bool {
         self.program.is_some_and(|(mode, id)| mode.is_none() || !is_own(id))

@@ -4,22 +4,22 @@
 //! It takes out of the kernel's path what user space is to judge and send on, and nothing else: whole packets whose AH stands just behind an
 //! IP header without options, that came to this interface's own address, that the kernel would forward now (routes, routing rules, neighbour,
 //! hop limit, MTU: `bpf_fib_lookup`), and by an interface that takes part. Before the frame it writes by which one, and between
-//! which hardware addresses. All else goes on to the kernel, with whatever rules stand there: fragments, signalling, errors, what is for this
-//! node, and what user space would have to answer by an error or to ask a neighbour about.
+//! which hardware addresses, and to whom. All else goes on to the kernel, with whatever rules stand there: fragments, signalling, errors, what
+//! is for this node, and what user space would have to answer by an error or to ask a neighbour about.
 //!
-//! The kernel keeps no account of a neighbour that it does not send to. So one packet a second of those to each goes the kernel's way, and is
-//! judged there: by it the kernel notices when a neighbour is gone or has another address.
+//! Before that stands the shield, if there is one: of those packets only what belongs to a live permission goes any further. Where every
+//! interface is closed it is asked first of all, as the shield of the filter rules is, and elsewhere of what leaves by an interface that
+//! takes part, where those rules would drop it just so.
 //!
 //! Nobody there to take a frame: it is dropped (the map's default). The program lets nothing pass by itself.
 
-use super::Interface;
 use super::instruction::{Assembler, Astray, Condition, Helper, Instruction, MapDescriptor, Register, Size};
 use Condition::{Equal, Greater, Less, Unequal};
 use Register::{R0, R1, R2, R3, R4, R6, R7, R8, R9, R10};
 use Size::{Eight, Four, One, Two};
 
 /// Octets before the frame by which user space is told its way.
-pub(super) const WAY_LEN: usize = 16;
+pub(super) const WAY_LEN: usize = 32;
 /// Octets of an Ethernet header.
 pub(super) const ETHERNET_LEN: usize = 14;
 
@@ -28,18 +28,44 @@ pub(super) const ETHERNET_LEN: usize = 14;
 pub(super) struct Parts<'a> {
     /// Hardware address of the interface.
     pub(super) address: [u8; 6],
+    /// Who may pass at all; everybody, without.
+    pub(super) shield: Option<Shield>,
+    /// The way past the kernel's; without it what passes the shield goes on to the kernel.
+    pub(super) short_way: Option<ShortWay<'a>>,
+}
+
+/// The maps of the shield.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shield {
+    /// Until when each permission lives, in nanoseconds of the kernel's clock.
+    pub(super) known: MapDescriptor,
+    /// Packets and octets that were dropped.
+    pub(super) dropped: MapDescriptor,
+    /// Whether it is asked before it is known where a packet goes. Without a short way it is always.
+    pub(super) first: bool,
+}
+
+/// How frames come to user space.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShortWay<'a> {
     /// The interfaces by which frames may be sent on.
-    pub(super) leaving: &'a [Interface],
+    pub(super) leaving: &'a [u32],
     /// Octets of the longest frame that user space has room for.
     pub(super) longest: u16,
     /// Where the sockets of this interface are, by number of its queue.
     pub(super) sockets: MapDescriptor,
-    /// When the kernel was last given a packet to each neighbour.
-    pub(super) shown: MapDescriptor,
+    /// How many queues have one. What comes by others, that were made later, is the kernel's.
+    pub(super) queues: u32,
 }
 
-/// Octets of a key in the map of neighbours: the same that is written before a frame. And of its value: nanoseconds.
-pub(super) const NEIGHBOUR_LEN: (u32, u32) = (WAY_LEN as u32, 8);
+/// Octets of a key in the map of permissions, and of its value: version (a number of the machine's), addresses (of IPv4 with zeros behind),
+/// SPI; and until when.
+pub(super) const PERMISSION_LEN: (u32, u32) = (40, 8);
+/// The number by which a key begins.
+pub(super) const IPV4_KEY: u32 = AF_INET as u32;
+pub(super) const IPV6_KEY: u32 = AF_INET6 as u32;
+/// The same of the only entry of what was dropped: packets, octets.
+pub(super) const DROPPED_LEN: (u32, u32) = (4, 16);
 
 // What a program answers (`enum xdp_action`).
 const DROP: i32 = 1;
@@ -66,9 +92,9 @@ const SOURCE: i16 = QUESTION + 16;
 const DESTINATION: i16 = QUESTION + 32;
 /// In the answer: hardware addresses of the interface and of the neighbour, six octets each.
 const ADDRESSES: i16 = QUESTION + 52;
-/// A key in the map of neighbours: interface, and both addresses.
-const NEIGHBOUR: i16 = QUESTION - WAY_LEN as i16;
-const NOW: i16 = NEIGHBOUR - 8;
+/// The key in the map of permissions, while there is no question yet: where label and both addresses are, and behind them.
+const PERMISSION: i16 = LABEL;
+const SPI: i16 = DESTINATION + 16;
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
@@ -76,20 +102,20 @@ const AH: i32 = 51;
 const IP: i16 = ETHERNET_LEN as i16;
 const IPV4_LEN: i32 = 20;
 const IPV6_LEN: i32 = 40;
-/// How often the kernel is given a packet to each neighbour, in nanoseconds.
-const SHOWN_EVERY: i32 = 1_000_000_000;
 
 /// Places in the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Ipv4,
+    /// The shield has been asked about a packet of this version.
+    Asked(u32),
     LookUp,
     TakesPart,
-    Shown,
-    Ours,
+    Unknown,
+    Drop,
     Pass,
 }
-use Place::{Ipv4, LookUp, Ours, Pass, Shown, TakesPart};
+use Place::{Asked, Drop, Ipv4, LookUp, Pass, TakesPart, Unknown};
 
 /// Two octets as they lie in a packet, as the machine reads them there.
 fn in_packet(value: u16) -> i32 {
@@ -102,35 +128,88 @@ pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
     code.copy(R6, R1);
     code.load(Four, R7, R6, DATA);
     code.load(Four, R8, R6, DATA_END);
-    has_room_in_user_space(&mut code, parts.longest);
     has(&mut code, ETHERNET_LEN as i32 + IPV4_LEN);
     is_for(&mut code, parts.address);
     begin_question(&mut code);
     code.load(Two, R2, R7, 12);
     code.jump_if(R2, Equal, in_packet(0x0800), Ipv4);
     code.jump_if(R2, Unequal, in_packet(0x86dd), Pass);
-    ipv6(&mut code);
+    ipv6(&mut code, parts.shield);
     code.place(Ipv4);
-    ipv4(&mut code);
+    ipv4(&mut code, parts.shield);
     code.place(LookUp);
-    would_be_forwarded(&mut code, parts.leaving);
-    code.place(TakesPart);
-    is_shown_to_the_kernel(&mut code, parts.shown);
-    code.place(Ours);
-    give_to_user_space(&mut code, parts.sockets);
+    if let Some(way) = &parts.short_way {
+        has_room_in_user_space(&mut code, way);
+        would_be_forwarded(&mut code, way.leaving);
+        code.place(TakesPart);
+        if parts.shield.is_some_and(|shield| !shield.first) {
+            code.jump_if(R9, Equal, 0, Unknown);
+        }
+        give_to_user_space(&mut code, way.sockets);
+    }
     code.place(Pass);
     code.set(R0, PASS);
     code.exit();
+    if let Some(shield) = parts.shield {
+        code.place(Unknown);
+        count(&mut code, shield.dropped);
+        code.place(Drop);
+        code.set(R0, DROP);
+        code.exit();
+    }
     code.finish()
 }
 
 type Code = Assembler<Place>;
 
-/// Longer ones, if the interface takes any, are the kernel's.
-fn has_room_in_user_space(code: &mut Code, longest: u16) {
+/// Longer ones, if the interface takes any, are the kernel's, and so is what comes by a queue without a socket.
+fn has_room_in_user_space(code: &mut Code, way: &ShortWay<'_>) {
     code.copy(R2, R7);
-    code.add(R2, i32::from(longest));
+    code.add(R2, i32::from(way.longest));
     code.jump_if_register(R2, Less, R8, Pass);
+    code.load(Four, R2, R6, QUEUE);
+    code.jump_if(R2, Greater, way.queues.saturating_sub(1).cast_signed(), Pass);
+}
+
+/// Looks a packet's permission up, whose addresses stand in the question already. `R9` is 0 if it has none.
+fn ask_shield(code: &mut Code, shield: Shield, version: u32, header_len: i32) {
+    // Too short for an SPI: the kernel's path says so.
+    has(code, ETHERNET_LEN as i32 + header_len + 8);
+    code.store_value(Four, R10, PERMISSION, version.cast_signed());
+    copy_words(code, (R7, IP + header_len as i16 + 4), (R10, SPI), 1);
+    code.set_map(R1, shield.known);
+    code.copy(R2, R10);
+    code.add(R2, i32::from(PERMISSION));
+    code.call(Helper::MapLookUp);
+    code.set(R9, 0);
+    code.jump_if(R0, Equal, 0, Asked(version));
+    code.load(Eight, R9, R0, 0);
+    code.call(Helper::Nanoseconds);
+    code.jump_if_register(R0, Less, R9, Asked(version));
+    code.set(R9, 0);
+    code.place(Asked(version));
+    if shield.first {
+        code.jump_if(R9, Equal, 0, Unknown);
+    }
+    code.store_value(Four, R10, SPI, 0);
+}
+
+/// Counts what is dropped. Nothing else counts on this processor meanwhile.
+fn count(code: &mut Code, dropped: MapDescriptor) {
+    code.store_value(Four, R10, QUESTION, 0);
+    code.set_map(R1, dropped);
+    code.copy(R2, R10);
+    code.add(R2, i32::from(QUESTION));
+    code.call(Helper::MapLookUp);
+    code.jump_if(R0, Equal, 0, Drop);
+    code.load(Eight, R2, R0, 0);
+    code.add(R2, 1);
+    code.store(Eight, R0, 0, R2);
+    code.subtract(R8, R7);
+    code.add(R8, -(ETHERNET_LEN as i32));
+    code.load(Eight, R2, R0, 8);
+    code.add_register(R2, R8);
+    code.store(Eight, R0, 8, R2);
 }
 
 /// Whether the frame is so long. What is looked at below lies within that.
@@ -159,7 +238,7 @@ fn begin_question(code: &mut Code) {
 }
 
 /// A packet of IPv6 whose fixed header is followed by AH.
-fn ipv6(code: &mut Code) {
+fn ipv6(code: &mut Code, shield: Option<Shield>) {
     const PAYLOAD_LENGTH: i16 = IP + 4;
     const NEXT_HEADER: i16 = IP + 6;
     const HOP_LIMIT: i16 = IP + 7;
@@ -171,6 +250,12 @@ fn ipv6(code: &mut Code) {
     code.jump_if(R2, Unequal, 0x60, Pass);
     code.load(One, R2, R7, NEXT_HEADER);
     code.jump_if(R2, Unequal, AH, Pass);
+    for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
+        copy_words(code, (R7, from), (R10, to), 4);
+    }
+    if let Some(shield) = shield {
+        ask_shield(code, shield, IPV6_KEY, IPV6_LEN);
+    }
     // The kernel answers for what may go no further.
     code.load(One, R2, R7, HOP_LIMIT);
     code.jump_if(R2, Less, 2, Pass);
@@ -188,14 +273,11 @@ fn ipv6(code: &mut Code) {
     code.load(Four, R2, R7, IP);
     code.and(R2, i32::from_ne_bytes(0x0fff_ffff_u32.to_be_bytes()));
     code.store(Four, R10, LABEL, R2);
-    for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
-        copy_words(code, (R7, from), (R10, to), 4);
-    }
     code.jump(LookUp);
 }
 
 /// A packet of IPv4 without options, whole, with AH.
-fn ipv4(code: &mut Code) {
+fn ipv4(code: &mut Code, shield: Option<Shield>) {
     const TYPE_OF_SERVICE: i16 = IP + 1;
     const LENGTH: i16 = IP + 2;
     const FRAGMENT: i16 = IP + 6;
@@ -211,6 +293,12 @@ fn ipv4(code: &mut Code) {
     code.jump_if(R2, Unequal, 0, Pass);
     code.load(One, R2, R7, PROTOCOL);
     code.jump_if(R2, Unequal, AH, Pass);
+    for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
+        copy_words(code, (R7, from), (R10, to), 1);
+    }
+    if let Some(shield) = shield {
+        ask_shield(code, shield, IPV4_KEY, IPV4_LEN);
+    }
     code.load(One, R2, R7, TIME_TO_LIVE);
     code.jump_if(R2, Less, 2, Pass);
     code.store_value(One, R10, FAMILY, AF_INET);
@@ -218,14 +306,12 @@ fn ipv4(code: &mut Code) {
     code.turn_from_network_order(R2);
     code.store(Two, R10, TOTAL_LENGTH, R2);
     code.load(One, R2, R7, TYPE_OF_SERVICE);
+    code.store_value(Four, R10, LABEL, 0);
     code.store(One, R10, LABEL, R2);
-    for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
-        copy_words(code, (R7, from), (R10, to), 1);
-    }
 }
 
 /// Whether the kernel would send it on now, by an interface that takes part.
-fn would_be_forwarded(code: &mut Code, leaving: &[Interface]) {
+fn would_be_forwarded(code: &mut Code, leaving: &[u32]) {
     code.copy(R1, R6);
     code.copy(R2, R10);
     code.add(R2, i32::from(QUESTION));
@@ -237,37 +323,8 @@ fn would_be_forwarded(code: &mut Code, leaving: &[Interface]) {
     code.load(Four, R2, R10, WAY_OUT);
     for interface in leaving {
         // The kernel's numbers of interfaces are positive.
-        code.jump_if(R2, Equal, interface.index.cast_signed(), TakesPart);
+        code.jump_if(R2, Equal, interface.cast_signed(), TakesPart);
     }
-    code.jump(Pass);
-}
-
-/// Passes one packet a second to each neighbour. Two processors that do so at once pass one each, which does no harm.
-fn is_shown_to_the_kernel(code: &mut Code, shown: MapDescriptor) {
-    code.store(Four, R10, NEIGHBOUR, R2);
-    copy_words(code, (R10, ADDRESSES), (R10, NEIGHBOUR + 4), 3);
-    code.call(Helper::Nanoseconds);
-    code.copy(R9, R0);
-    code.set_map(R1, shown);
-    code.copy(R2, R10);
-    code.add(R2, i32::from(NEIGHBOUR));
-    code.call(Helper::MapLookUp);
-    code.jump_if(R0, Unequal, 0, Shown);
-    code.store(Eight, R10, NOW, R9);
-    code.set_map(R1, shown);
-    code.copy(R2, R10);
-    code.add(R2, i32::from(NEIGHBOUR));
-    code.copy(R3, R10);
-    code.add(R3, i32::from(NOW));
-    code.set(R4, 0);
-    code.call(Helper::MapUpdate);
-    code.jump(Pass);
-    code.place(Shown);
-    code.load(Eight, R2, R0, 0);
-    code.copy(R3, R9);
-    code.subtract(R3, R2);
-    code.jump_if(R3, Less, SHOWN_EVERY, Ours);
-    code.store(Eight, R0, 0, R9);
     code.jump(Pass);
 }
 
@@ -283,7 +340,10 @@ fn give_to_user_space(code: &mut Code, sockets: MapDescriptor) {
     code.add(R3, WAY_LEN as i32);
     code.jump_if_register(R3, Greater, R7, Pass);
     code.copy(R4, R2);
-    copy_words(code, (R10, NEIGHBOUR), (R4, 0), 4);
+    copy_words(code, (R10, WAY_OUT), (R4, 0), 1);
+    copy_words(code, (R10, ADDRESSES), (R4, 4), 3);
+    // The router asked, or the packet's own destination (of IPv4 with zeros behind).
+    copy_words(code, (R10, DESTINATION), (R4, 16), 4);
     code.set_map(R1, sockets);
     code.load(Four, R2, R6, QUEUE);
     code.set(R3, DROP);

@@ -41,7 +41,8 @@ use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::spread::Spread;
 use crate::table::DEFAULT_CAPACITY;
 
-pub use admitted::{Admitted, Ticket};
+pub(crate) use admitted::room;
+pub use admitted::{Admitted, Association, Front, Ticket};
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};

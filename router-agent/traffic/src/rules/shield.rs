@@ -172,10 +172,7 @@ pub(super) fn dropped(counters: &[RuleCounter]) -> Vec<(DropReason, Count)> {
     };
     let sum = |of: DropReason| {
         let counted = counters.iter().filter(|counter| reason(counter) == Some(of));
-        counted.fold(Count::default(), |sum, counter| Count {
-            packets: sum.packets.saturating_add(counter.packets),
-            bytes: sum.bytes.saturating_add(counter.bytes),
-        })
+        counted.fold(Count::default(), |sum, counter| sum.plus(Count { packets: counter.packets, bytes: counter.bytes }))
     };
     DropReason::ALL.iter().map(|reason| (*reason, sum(*reason))).filter(|(_, count)| count.packets > 0).collect()
 }

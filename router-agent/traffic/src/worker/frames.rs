@@ -23,9 +23,6 @@ enum Outcome {
     Drop,
 }
 
-/// How often to look for frames that have been sent, while there are any and none come: nobody wakes the thread for them.
-const SETTLE_EVERY: Duration = Duration::from_millis(10);
-
 /// Frames of one socket that are judged before the queue's next batch; a quarter of the window.
 const FRAMES_A_TURN: usize = 4 * MANY;
 
@@ -35,7 +32,7 @@ const FRAME: u64 = 1 << 33;
 impl Work {
     /// Judges the frames that are there; `true` if there may be more.
     ///
-    /// No more of one interface than [`FRAMES_A_TURN`] before the queue has its turn: a flood past it does not keep what comes by it waiting
+    /// No more of one socket, which is one queue of an interface, than [`FRAMES_A_TURN`] before the queue has its turn: a flood past it does not keep what comes by it waiting
     /// until it is too old for the window.
     pub(super) fn handle_frames(&mut self) -> bool {
         let Some(mut af_xdp) = self.af_xdp.take() else { return false };
@@ -60,19 +57,17 @@ impl Work {
         }
         if any > 0 {
             self.gathering.note(any, self.clock.now());
-        } else if af_xdp.is_under_way() {
+        } else if af_xdp.patience().is_some() {
             af_xdp.settle();
         }
         self.af_xdp = Some(af_xdp);
         more
     }
 
-    /// How long to wait for anything, if frames are under way no longer than that.
+    /// How long to wait for anything, if frames are under way no longer than they are to be looked after.
     pub(super) fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
-        match self.af_xdp.as_ref().is_some_and(|af_xdp| af_xdp.is_under_way()) {
-            true => Some(timeout.unwrap_or(SETTLE_EVERY).min(SETTLE_EVERY)),
-            false => timeout,
-        }
+        let frames = self.af_xdp.as_ref().and_then(|af_xdp| af_xdp.patience());
+        timeout.into_iter().chain(frames).min()
     }
 
     fn judge_frames(&mut self, af_xdp: &mut AfXdp, arrived: Vec<Arrived, MANY>) {

@@ -98,11 +98,20 @@ pub type End<'a> = (&'a Namespace, &'a str, &'a [(&'a str, u8)]);
 
 /// Connects two namespaces by a link.
 pub fn link(mtu: u32, left: End<'_>, right: End<'_>) {
+    link_with_queues(1, mtu, left, right);
+}
+
+/// Connects two namespaces by a link each of whose ends has so many queues either way.
+pub fn link_with_queues(queues: u32, mtu: u32, left: End<'_>, right: End<'_>) {
+    const SENDING: u16 = 31;
+    const RECEIVING: u16 = 32;
     let peer = right.0.0.as_raw_fd().cast_unsigned();
     left.0.run(|| {
         route_request("create a veth pair", 16, CREATE | EXCLUSIVE, &[0; 16], |writer| {
             writer.put_text(3, left.1);
             writer.put_u32(4, mtu);
+            writer.put_u32(SENDING, queues);
+            writer.put_u32(RECEIVING, queues);
             writer.nest(18, |info| {
                 info.put_text(1, "veth");
                 info.nest(2, |data| {
@@ -111,6 +120,8 @@ pub fn link(mtu: u32, left: End<'_>, right: End<'_>) {
                         other.put_text(3, right.1);
                         other.put_u32(4, mtu);
                         other.put_u32(28, peer);
+                        other.put_u32(SENDING, queues);
+                        other.put_u32(RECEIVING, queues);
                     });
                 });
             });

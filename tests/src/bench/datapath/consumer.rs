@@ -88,7 +88,7 @@ fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Res
         Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
         Consumer::PastTheQueue(algorithm) => {
             let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
-            let past = made.router.run(|| AfXdp::open(&past).map_err(io::Error::other))?;
+            let past = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
             let done = by_worker(made, Some(past), verifier(algorithm, Checked::Together)?, flood);
             made.router.run(|| af_xdp::restore().map_err(io::Error::other))?;
             done?
@@ -122,6 +122,20 @@ pub(super) fn measure_all(way: &Way, stock: &Stock, consumer: Consumer, pace: Pa
         lost = missing;
     }
     Err(io::Error::other(format!("{lost} packets were lost, and some in each attempt before")))
+}
+
+/// How many of the stock's packets do not arrive, and how long it took to send all.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub(super) fn lost(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<(u64, Duration)> {
+    let before = way.get()?.arrived()?;
+    let (sample, not_judged) = measured(way, stock, consumer, pace)?;
+    let offered = sample.besides.get("offered a second").copied().unwrap_or(f64::INFINITY);
+    let arrived = way.get()?.arrived()?.saturating_sub(before);
+    let count = stock.count() as u64;
+    Ok((not_judged.max(count.saturating_sub(arrived)), Duration::from_secs_f64(count as f64 / offered)))
 }
 
 /// Waits until nothing waits in the queue any more.

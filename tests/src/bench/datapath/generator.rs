@@ -45,6 +45,11 @@ impl Stock {
         Self { count, len, sealed: Mutex::default() }
     }
 
+    /// How many packets there are.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
     /// The packets under an algorithm. They are made once and stay until the program ends.
     ///
     /// # Errors

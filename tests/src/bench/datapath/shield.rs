@@ -251,10 +251,7 @@ impl Field {
 
     /// Frames that have come to the sink.
     fn arrived(&self) -> io::Result<u64> {
-        let devices = self.sink.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
-        let line = devices.lines().find_map(|line| line.trim_start().strip_prefix("far1:"));
-        let frames = line.and_then(|line| line.split_ascii_whitespace().nth(1)).and_then(|frames| frames.parse().ok());
-        frames.ok_or_else(|| io::Error::other("the sink's link is not listed"))
+        way::arrived(&self.sink)
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Way(OnceLock<Made>);
 pub(super) struct Made {
     pub(super) sender: Namespace,
     pub(super) router: Namespace,
-    _sink: Namespace,
+    pub(super) sink: Namespace,
 }
 
 impl Way {
@@ -46,8 +46,21 @@ impl Made {
     fn new() -> io::Result<Self> {
         let [sender, router, sink] = namespaces()?;
         router.run(|| Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(rules())).map_err(io::Error::other))?;
-        Ok(Self { sender, router, _sink: sink })
+        Ok(Self { sender, router, sink })
     }
+
+    /// Frames that have come to the sink.
+    pub(super) fn arrived(&self) -> io::Result<u64> {
+        arrived(&self.sink)
+    }
+}
+
+/// Frames that have come to a sink.
+pub(super) fn arrived(sink: &Namespace) -> io::Result<u64> {
+    let devices = sink.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
+    let line = devices.lines().find_map(|line| line.trim_start().strip_prefix("far1:"));
+    let frames = line.and_then(|line| line.split_ascii_whitespace().nth(1)).and_then(|frames| frames.parse().ok());
+    frames.ok_or_else(|| io::Error::other("the sink's link is not listed"))
 }
 
 /// Sender, router and sink, without any rules.

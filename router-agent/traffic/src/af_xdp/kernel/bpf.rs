@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -11,7 +12,9 @@ use crate::af_xdp::instruction::Instruction;
 
 // Commands (`enum bpf_cmd`).
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOK_UP: libc::c_int = 1;
 const MAP_UPDATE: libc::c_int = 2;
+const MAP_DELETE: libc::c_int = 3;
 const PROGRAM_LOAD: libc::c_int = 5;
 const PROGRAM_BY_ID: libc::c_int = 13;
 const INFORMATION: libc::c_int = 15;
@@ -23,20 +26,33 @@ const LICENCE: &CStr = c"Dual MIT/GPL";
 const LOG_LEN: usize = 64 * 1024;
 /// Octets of a program's name.
 const NAME_LEN: usize = 16;
+/// More processors than any kernel is built for (`NR_CPUS`): of each the kernel gives a value of [`MapKind::PerProcessor`].
+const MOST_PROCESSORS: usize = 8192;
+/// A map takes memory for what is in it alone (`BPF_F_NO_PREALLOC`).
+const AS_IT_COMES: u32 = 1;
+/// How often an entry is tried for which the kernel has no memory in this moment.
+const ATTEMPTS: usize = 100;
 
 /// What a map is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(in crate::af_xdp) enum MapKind {
-    /// Keeps what was used lately, and forgets the rest when it is full (`BPF_MAP_TYPE_LRU_HASH`).
-    Recent = 9,
+    /// Values by keys of any kind (`BPF_MAP_TYPE_HASH`).
+    Hash = 1,
+    /// Values by number, each of them once for each processor (`BPF_MAP_TYPE_PERCPU_ARRAY`).
+    PerProcessor = 6,
     /// AF_XDP sockets by number (`BPF_MAP_TYPE_XSKMAP`).
     Sockets = 17,
 }
 
 /// A map.
 #[derive(Debug)]
-pub(in crate::af_xdp) struct Map(OwnedFd);
+pub(in crate::af_xdp) struct Map {
+    descriptor: OwnedFd,
+    kind: MapKind,
+    key_len: usize,
+    value_len: usize,
+}
 
 /// A program that the kernel has found harmless.
 #[derive(Debug)]
@@ -52,9 +68,9 @@ struct CreateMap {
     flags: u32,
 }
 
-/// The same of `BPF_MAP_UPDATE_ELEM`.
+/// The same of `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM`.
 #[repr(C)]
-struct UpdateMap {
+struct Entry {
     map: u32,
     padding: u32,
     key: u64,
@@ -115,27 +131,64 @@ fn owned(descriptor: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-fn pointer<T>(value: &T) -> u64 {
-    std::ptr::from_ref(value) as u64
-}
-
 impl Map {
     /// Makes a map with keys and values of so many octets.
     pub(in crate::af_xdp) fn new(kind: MapKind, (key_len, value_len): (u32, u32), entries: u32) -> Result<Self, Errno> {
-        let mut attributes = CreateMap { kind: kind as u32, key_len, value_len, entries, flags: 0 };
-        call(MAP_CREATE, &mut attributes).map(|descriptor| Self(owned(descriptor)))
+        let flags = if kind == MapKind::Hash { AS_IT_COMES } else { 0 };
+        let descriptor = owned(call(MAP_CREATE, &mut CreateMap { kind: kind as u32, key_len, value_len, entries, flags })?);
+        Ok(Self { descriptor, kind, key_len: key_len as usize, value_len: value_len as usize })
     }
 
-    /// Sets an entry of a map whose keys and values are 32 bits.
-    pub(in crate::af_xdp) fn set(&self, key: u32, value: u32) -> Result<(), Errno> {
-        let mut attributes =
-            UpdateMap { map: self.descriptor().cast_unsigned(), padding: 0, key: pointer(&key), value: pointer(&value), flags: 0 };
-        call(MAP_UPDATE, &mut attributes).map(drop)
+    /// Sets an entry.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if there is no room, `EINVAL` if the lengths are not the map's.
+    pub(in crate::af_xdp) fn set(&self, key: &[u8], value: &[u8]) -> Result<(), Errno> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.call(MAP_UPDATE, key, Some(value)) {
+                // Memory for entries is put by, and more of it fetched once that is used up.
+                Err(Errno::ENOMEM) if tried < ATTEMPTS => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes an entry out, if it is there.
+    pub(in crate::af_xdp) fn remove(&self, key: &[u8]) -> Result<(), Errno> {
+        match self.call(MAP_DELETE, key, None) {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The values of all processors, one behind the other, of a map with one for each; `0` in octets for those that the kernel does not have.
+    pub(in crate::af_xdp) fn of_processors(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        if key.len() != self.key_len {
+            return Err(Errno::EINVAL);
+        }
+        let mut values = vec![0_u8; self.value_len.next_multiple_of(8) * MOST_PROCESSORS];
+        let value = values.as_mut_ptr() as u64;
+        call(MAP_LOOK_UP, &mut Entry { map: self.descriptor().cast_unsigned(), padding: 0, key: key.as_ptr() as u64, value, flags: 0 })?;
+        Ok(values)
+    }
+
+    fn call(&self, command: libc::c_int, key: &[u8], value: Option<&[u8]>) -> Result<(), Errno> {
+        // Of a value for each processor the kernel would read more than one.
+        let fits = value.is_none_or(|value| value.len() == self.value_len && self.kind != MapKind::PerProcessor);
+        if key.len() != self.key_len || !fits {
+            return Err(Errno::EINVAL);
+        }
+        let value = value.map_or(0, |value| value.as_ptr() as u64);
+        call(command, &mut Entry { map: self.descriptor().cast_unsigned(), padding: 0, key: key.as_ptr() as u64, value, flags: 0 })
+            .map(drop)
     }
 
     /// Its number in this process, as programs name it.
     pub(in crate::af_xdp) fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }
 
@@ -177,6 +230,14 @@ impl Program {
     pub(in crate::af_xdp) fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+/// What the clock shows that programs read (`bpf_ktime_get_ns`, `CLOCK_MONOTONIC`).
+pub(in crate::af_xdp) fn clock() -> Result<Duration, Errno> {
+    let mut read = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `read` is a plain structure that lives across the call.
+    Errno::result(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut read) })?;
+    Ok(Duration::new(u64::try_from(read.tv_sec).unwrap_or_default(), u32::try_from(read.tv_nsec).unwrap_or_default()))
 }
 
 /// The name of the program with this number of the kernel's.

@@ -17,9 +17,9 @@ mod memory;
 mod ring;
 mod socket;
 
-pub(super) use bpf::{Map, MapKind, Program, program_name};
+pub(super) use bpf::{Map, MapKind, Program, clock, program_name};
 pub(super) use memory::{Frame, Frames};
-pub(super) use socket::{Binding, Received, Socket, Statistics};
+pub(super) use socket::{Binding, Received, Socket, Statistics, queues};
 
 /// The error that the last call of this thread has left.
 fn last_error() -> nix::errno::Errno {

@@ -52,6 +52,10 @@ pub(in crate::af_xdp) struct Socket {
     send: Producer<libc::xdp_desc>,
     descriptor: Arc<OwnedFd>,
     binding: Binding,
+    /// Frames that were put among those to be sent, and have not come back.
+    under_way: u32,
+    /// Its interface is no more: nothing comes back of what waits here.
+    is_gone: bool,
 }
 
 /// What the kernel has dropped at a socket, for whoever does not own it.
@@ -96,7 +100,7 @@ impl Socket {
         let received = Consumer::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RECEIVE_LEN)?;
         let send = Producer::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, RING_LEN)?;
         bind(fd, binding, beside)?;
-        Ok(Self { fill, sent, received, send, descriptor: Arc::new(descriptor), binding })
+        Ok(Self { fill, sent, received, send, descriptor: Arc::new(descriptor), binding, under_way: 0, is_gone: false })
     }
 
     /// What it is bound to.
@@ -149,9 +153,10 @@ impl Socket {
 
     /// Puts a frame among those to be sent; it comes back if there is no room.
     pub(in crate::af_xdp) fn send(&mut self, frames: &mut Frames, Received { frame, at, len }: Received) -> Result<(), Frame> {
-        if !self.send.has_room() {
+        if self.is_gone || !self.send.has_room() {
             return Err(frame);
         }
+        self.under_way = self.under_way.saturating_add(1);
         let addr = frames.lend(frame).saturating_add(u64::from(at));
         self.send.put(libc::xdp_desc { addr, len, options: 0 });
         Ok(())
@@ -161,12 +166,21 @@ impl Socket {
     pub(in crate::af_xdp) fn end_sending(&mut self) {
         self.send.show();
         let mut idle = 0;
-        while idle < PATIENCE && self.send.is_pending() && self.send.needs_wake() {
+        while !self.is_gone && idle < PATIENCE && self.send.is_pending() && self.send.needs_wake() {
             let before = self.send.room();
             // SAFETY: a call without a buffer: what is sent stands in the ring.
-            let _ = unsafe { libc::sendto(self.descriptor(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+            let sent = unsafe { libc::sendto(self.descriptor(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+            if sent < 0 && matches!(last_error(), Errno::ENXIO | Errno::ENODEV) {
+                self.is_gone = true;
+                return;
+            }
             idle = if self.send.room() == before { idle + 1 } else { 0 };
         }
+    }
+
+    /// Whether frames have yet to come back that were to be sent.
+    pub(in crate::af_xdp) const fn is_under_way(&self) -> bool {
+        self.under_way > 0 && !self.is_gone
     }
 
     /// Takes back the places of frames that have been sent.
@@ -174,6 +188,7 @@ impl Socket {
         let mut any = false;
         while let Some(address) = self.sent.take() {
             any = true;
+            self.under_way = self.under_way.saturating_sub(1);
             free.extend(frames.take_back(address).map(|(frame, _)| frame));
         }
         if any {
@@ -203,6 +218,32 @@ impl Statistics {
         get(descriptor.as_raw_fd(), libc::XDP_STATISTICS, &mut read).ok()?;
         Some(read.rx_dropped.saturating_add(read.rx_ring_full))
     }
+}
+
+/// How many queues an interface of the calling thread's network namespace takes frames in by, if its driver tells.
+pub(in crate::af_xdp) fn queues(interface: &str) -> Result<u32, Errno> {
+    // `ETHTOOL_GCHANNELS`, and `struct ethtool_channels`: the command, the most of four kinds, and how many there are: of those for
+    // receiving, for sending, for others, and for both.
+    const GET_CHANNELS: u32 = 0x3c;
+    let mut channels = [GET_CHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: any octets are a request, and zeros are one about no interface.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last octet stays 0.
+    let places = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
+    places.zip(interface.bytes()).for_each(|(place, byte)| *place = libc::c_char::from_ne_bytes([byte]));
+    request.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
+    // SAFETY: no pointers.
+    let descriptor = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if descriptor < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel has just given this descriptor to us and to nobody else.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // SAFETY: `request` is a plain structure, and the pointer in it is to as many numbers as the kernel fills for this command; both live
+    // across the call.
+    Errno::result(unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) })?;
+    let [_, _, _, _, _, receiving, _, _, both] = channels;
+    Ok(receiving.saturating_add(both))
 }
 
 fn page(offset: libc::c_ulonglong) -> Result<libc::off_t, Errno> {

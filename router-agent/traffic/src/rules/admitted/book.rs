@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST_REFUSALS: usize = 1024;
 
 /// What the kernel tells permissions apart by: source, destination, SPI.
-pub(super) type Association = (IpAddr, IpAddr, u32);
+pub type Association = (IpAddr, IpAddr, u32);
 
 /// A permission whose packets the kernel is to know.
 #[derive(Debug, Clone, PartialEq, Eq)]

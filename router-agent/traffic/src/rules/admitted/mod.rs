@@ -14,7 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use self::book::Association;
 use self::book::Book;
+use self::elements::Changes;
 use super::key::Key;
 use super::plan::Set;
 use super::{Owner, Role, shield};
@@ -44,13 +46,27 @@ pub(super) fn flows(most: usize) -> Set {
     Set { capacity: room(most).saturating_mul(3), ..Set::new(FLOWS.into(), Key::Flow, KEPT) }
 }
 
-fn room(most: usize) -> u32 {
+/// Elements that there is room for where `most` may be live.
+pub(crate) fn room(most: usize) -> u32 {
     u32::try_from(most.saturating_add(most / 4).saturating_add(1024)).unwrap_or(u32::MAX)
 }
 
 /// Stands for one request to [`Admitted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
+
+/// What stands before the rules and lets by what they know. It is told of a change before they are.
+pub trait Front: Send + Sync {
+    /// Has a permission stand until then, or no longer. Told again it does the same again.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot, for people.
+    fn change(&self, association: Association, until: Option<Instant>) -> Result<(), String>;
+
+    /// Packets with AH under an SPI that is not known, dropped since it stands; `None` if that cannot be read.
+    fn dropped(&self) -> Option<Count>;
+}
 
 /// Called by the thread when requests have been settled; must not block.
 type Notify = Box<dyn Fn() + Send>;
@@ -80,6 +96,7 @@ struct Inner {
     book: Book,
     notify: Vec<Notify>,
     tally: Tally,
+    front: Option<Arc<dyn Front>>,
     stop: bool,
     ended: bool,
 }
@@ -95,16 +112,15 @@ impl Tally {
     /// Takes a new reading, and gives what it comes to with those of former tables.
     fn add(&mut self, read: Vec<(DropReason, Count)>) -> Vec<(DropReason, Count)> {
         let read: BTreeMap<_, _> = read.into_iter().collect();
-        let plus = |a: Count, b: Count| Count { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) };
         let of = |counts: &BTreeMap<DropReason, Count>, reason: &DropReason| counts.get(reason).copied().unwrap_or_default();
         if self.last.iter().any(|(reason, last)| of(&read, reason).packets < last.packets) {
             for (reason, last) in &self.last {
                 let before = self.before.entry(*reason).or_default();
-                *before = plus(*before, *last);
+                *before = before.plus(*last);
             }
         }
         self.last.clone_from(&read);
-        let sum = |reason: &DropReason| (*reason, plus(of(&read, reason), of(&self.before, reason)));
+        let sum = |reason: &DropReason| (*reason, of(&read, reason).plus(of(&self.before, reason)));
         DropReason::ALL.iter().map(sum).filter(|(_, count)| count.packets > 0).collect()
     }
 }
@@ -132,7 +148,7 @@ impl Admitted {
     /// As [`Self::open`].
     pub fn at_most(role: Role, most: usize) -> Result<Self, NetlinkError> {
         let owner = Owner::open()?;
-        let inner = Inner { book: Book::new(most), notify: Vec::new(), tally: Tally::default(), stop: false, ended: false };
+        let inner = Inner { book: Book::new(most), notify: Vec::new(), tally: Tally::default(), front: None, stop: false, ended: false };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() });
         let (own, through) = (Arc::clone(&shared), owner.clone());
         let work = move || {
@@ -155,6 +171,11 @@ impl Admitted {
     /// Has `notify` called whenever requests have been settled.
     pub fn notify(&self, notify: Notify) {
         self.lock().notify.push(notify);
+    }
+
+    /// Tells `front` of all that the rules are told of from now on: to be called before the first permission is.
+    pub fn stand_behind(&self, front: Arc<dyn Front>) {
+        self.lock().front = Some(front);
     }
 
     /// Lets packets of a flow under this SPI through, for as long as its permission `lasts`.
@@ -211,13 +232,24 @@ impl Admitted {
         self.lock().book.counts()
     }
 
-    /// What the rules have dropped before the queue, by reason; nothing at a host, whose rules judge nothing, or `None` if they cannot be
-    /// read.
+    /// What the rules and what stands before them have dropped before the queue, by reason; nothing at a host, whose rules judge nothing, or
+    /// `None` if that cannot be read.
     pub fn dropped(&self) -> Option<Vec<(DropReason, Count)>> {
-        match self.0.role {
-            Role::Router => super::counters(Role::Router).ok().map(|counters| self.lock().tally.add(shield::dropped(&counters))),
-            Role::Host => Some(Vec::new()),
+        if self.0.role == Role::Host {
+            return Some(Vec::new());
         }
+        let counters = super::counters(Role::Router).ok()?;
+        let (mut dropped, front) = {
+            let mut inner = self.lock();
+            (inner.tally.add(shield::dropped(&counters)), inner.front.clone())
+        };
+        let before = front.map_or(Some(Count::default()), |front| front.dropped())?;
+        match dropped.iter_mut().find(|(reason, _)| *reason == DropReason::UnknownSpi) {
+            Some((_, count)) => *count = count.plus(before),
+            None if before.packets > 0 => dropped.insert(0, (DropReason::UnknownSpi, before)),
+            None => {}
+        }
+        Some(dropped)
     }
 
     fn change(&self, change: impl FnOnce(&mut Book) -> u64) -> Ticket {
@@ -228,6 +260,22 @@ impl Admitted {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.shared.lock()
+    }
+}
+
+/// Who stands before the rules is told first: so nothing is known there that is refused for want of room.
+fn tell_front(front: Option<&dyn Front>, changes: &Changes) -> Result<(), String> {
+    let Some(front) = front else { return Ok(()) };
+    changes.associations.iter().try_for_each(|(association, (_, ends))| front.change(*association, *ends))
+}
+
+/// The rules have not been told, or not all of it. What they did not know before is not known; what was to go has gone there already.
+fn take_back(front: Option<&dyn Front>, changes: &Changes) {
+    let Some(front) = front else { return };
+    for association in changes.associations.iter().filter(|(_, (told, _))| told.is_none()).map(|(association, _)| association) {
+        if let Err(why) = front.change(*association, None) {
+            tracing::warn!(why, "a permission that was refused lives on before the filter rules");
+        }
     }
 }
 
@@ -256,17 +304,23 @@ impl Shared {
                 inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            let front = inner.front.clone();
             drop(inner);
-            let told = owner.with(|socket| socket.transact(elements::transaction(role, &changes, now)));
+            let told = tell_front(front.as_deref(), &changes);
+            let told = told.map_err(|why| (false, why)).and_then(|()| {
+                let told = owner.with(|socket| socket.transact(elements::transaction(role, &changes, now)));
+                told.map_err(|error| (error.errno() == Some(Errno::ENOENT), error.to_string()))
+            });
             inner = self.lock();
             let wait = match told {
                 Ok(()) => {
                     inner.book.settle();
                     false
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "the filter rules were not told of permissions");
-                    inner.book.fail(error.errno() == Some(Errno::ENOENT), &error.to_string(), Instant::now())
+                Err((missing, error)) => {
+                    tracing::debug!(error, "the filter rules were not told of permissions");
+                    take_back(front.as_deref(), &changes);
+                    inner.book.fail(missing, &error, Instant::now())
                 }
             };
             inner.notify.iter().for_each(|notify| notify());

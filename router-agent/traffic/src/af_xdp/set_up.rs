@@ -1,0 +1,254 @@
+//! Programs and sockets on interfaces, and away from them.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use super::error::refused;
+use super::kernel::{self, Binding, Frames, Map, MapKind, Program, Socket};
+use super::link::{self, Link, Links};
+use super::neighbours::Neighbours;
+use super::program::{self, ETHERNET_LEN, Parts, ShortWay};
+use super::{AfXdp, AfXdpError, FRAMES_EACH, HEADROOM, MOST_INTERFACES, MOST_SOCKETS, Part, STRIDES, Shield, Taking};
+use crate::netlink::NetlinkError;
+
+/// How long the kernel may take to give a queue free that a socket had which is closed: it does so later, and by the way.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// An Ethernet link that takes part, and its hardware address.
+type Found<'l> = (&'l Link, [u8; 6]);
+
+impl AfXdp {
+    /// Opens sockets on every queue of these interfaces, and then sets a program on each, in the network namespace of the calling thread;
+    /// `shield` says of what comes there who may pass at all.
+    ///
+    /// # Errors
+    ///
+    /// See [`AfXdpError`]. Then no program of ours is left on any of them, and all packets go the kernel's way.
+    pub fn open(taking: &[Taking], shield: Option<&Shield>) -> Result<Self, AfXdpError> {
+        let links = Links::open()?;
+        Self::set_up(&links, taking, shield).inspect_err(|_| give_up(&links))
+    }
+
+    fn set_up(links: &Links, taking: &[Taking], shield: Option<&Shield>) -> Result<Self, AfXdpError> {
+        let listed = links.list()?;
+        let found = find_all(&listed, taking.iter().map(|taking| &*taking.name))?;
+        let queues: Vec<u32> = found.iter().map(|(link, _)| kernel::queues(&link.name).unwrap_or(link.queues).max(1)).collect();
+        let sockets = queues.iter().fold(0_u32, |sum, queues| sum.saturating_add(*queues));
+        if sockets as usize > MOST_SOCKETS {
+            return Err(AfXdpError::TooMany);
+        }
+        let longest = found.iter().map(|(link, _)| link.mtu.saturating_add(ETHERNET_LEN as u32)).max().unwrap_or_default();
+        let stride = STRIDES.into_iter().find(|stride| stride - HEADROOM >= longest).unwrap_or(STRIDES[1]);
+        let bindings = |copies| {
+            let of_one = move |((link, _), queues): (&Found<'_>, &u32)| {
+                let interface = link.index;
+                (0..*queues).map(move |queue| Binding { interface, queue, copies })
+            };
+            found.iter().zip(&queues).flat_map(of_one).collect::<Vec<_>>()
+        };
+        let until = Instant::now() + FREE_WITHIN;
+        let memory = || {
+            let count = FRAMES_EACH.saturating_mul(sockets);
+            Frames::new(count, stride).map_err(refused("map memory for frames"))
+        };
+        // Without copies if every interface can.
+        let (frames, free) = memory()?;
+        let (sockets, frames, free) = match open_all(&frames, &bindings(false), until) {
+            Ok(sockets) => (sockets, frames, free),
+            Err(_) => {
+                let (frames, free) = memory()?;
+                let sockets = open_all(&frames, &bindings(true), until).map_err(refused("open an AF_XDP socket"))?;
+                (sockets, frames, free)
+            }
+        };
+        let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("watch sockets"))?;
+        let neighbours = Neighbours::open()?;
+        let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, parts: Vec::new(), _maps: Vec::new() };
+        for (number, socket) in (0..).zip(&mut this.sockets) {
+            socket.fill(&mut this.frames, &mut this.free);
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
+            this.ready.add(&*socket, event).map_err(refused("watch an AF_XDP socket"))?;
+        }
+        let leaving: Vec<u32> = taking.iter().zip(&found).filter(|(taking, _)| taking.leaves).map(|(_, (link, _))| link.index).collect();
+        let longest = u16::try_from(stride - HEADROOM).unwrap_or(u16::MAX);
+        for (link, address) in &found {
+            this.attach(links, link, *address, (&leaving, longest), shield)?;
+        }
+        leave_others(links, &listed, &found);
+        Ok(this)
+    }
+
+    /// Sets the program on a link whose sockets are open.
+    fn attach(
+        &mut self,
+        links: &Links,
+        link: &Link,
+        address: [u8; 6],
+        (leaving, longest): (&[u32], u16),
+        shield: Option<&Shield>,
+    ) -> Result<(), AfXdpError> {
+        let own = || self.sockets.iter().filter(|socket| socket.binding().interface == link.index);
+        let queues = own().map(|socket| socket.binding().queue.saturating_add(1)).max().unwrap_or_default();
+        let sockets = Map::new(MapKind::Sockets, (4, 4), queues.max(1)).map_err(refused("make a map of AF_XDP sockets"))?;
+        for socket in own() {
+            let (queue, descriptor) = (socket.binding().queue.to_ne_bytes(), socket.descriptor().to_ne_bytes());
+            sockets.set(&queue, &descriptor).map_err(refused("list an AF_XDP socket"))?;
+        }
+        let way = ShortWay { leaving, longest, sockets: sockets.descriptor(), queues };
+        let program = load(&Parts { address, shield: shield.map(Shield::part), short_way: Some(way) })?;
+        let mode = links.attach(link, program.descriptor())?;
+        let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
+        self.parts.push(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index });
+        self._maps.push(sockets);
+        Ok(())
+    }
+
+    /// For who asks later what has become of the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// Links cannot be asked about.
+    pub fn standing(&self) -> Result<Standing, AfXdpError> {
+        Ok(Standing { links: Links::open()?, parts: self.parts.clone() })
+    }
+}
+
+/// Has a shield stand on these interfaces, in the network namespace of the calling thread, and nothing else: what passes it goes the kernel's
+/// way. Every interface of the router must be closed.
+///
+/// # Errors
+///
+/// As [`AfXdp::open`].
+pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> {
+    let links = Links::open()?;
+    let stand = || {
+        let listed = links.list()?;
+        let found = find_all(&listed, names.iter().map(|name| &**name))?;
+        let mut parts = Vec::new();
+        for (link, address) in &found {
+            let shield = program::Shield { first: true, ..shield.part() };
+            let program = load(&Parts { address: *address, shield: Some(shield), short_way: None })?;
+            let mode = links.attach(link, program.descriptor())?;
+            parts.push(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index });
+        }
+        leave_others(&links, &listed, &found);
+        Ok(parts)
+    };
+    match stand() {
+        Ok(parts) => Ok(Standing { links, parts }),
+        Err(error) => {
+            give_up(&links);
+            Err(error)
+        }
+    }
+}
+
+/// What stands on interfaces, for who is asked about it later.
+#[derive(Debug)]
+pub struct Standing {
+    links: Links,
+    parts: Vec<Part>,
+}
+
+impl Standing {
+    /// Each interface, and whether it takes part still: not if it has gone since, even if another of its name has come, nor if somebody has
+    /// taken the program off. `None` in its place if the kernel does not tell.
+    pub fn show(&self) -> impl Iterator<Item = (&Part, Option<bool>)> {
+        let listed = self.links.list().ok();
+        let stands = move |part: &Part| {
+            let link = listed.as_ref()?.iter().find(|link| link.index == part.index);
+            Some(link.is_some_and(Link::is_ours))
+        };
+        self.parts.iter().map(move |part| (part, stands(part)))
+    }
+}
+
+/// Takes this project's programs off every link of the network namespace: packets go the kernel's way again.
+///
+/// # Errors
+///
+/// The first refusal of the kernel; everything else is done.
+pub fn restore() -> Result<(), NetlinkError> {
+    take_off(&Links::open()?)
+}
+
+fn take_off(links: &Links) -> Result<(), NetlinkError> {
+    links.list()?.iter().map(|link| links.detach(link)).fold(Ok(()), Result::and)
+}
+
+fn give_up(links: &Links) {
+    // What went wrong first says more.
+    if let Err(error) = take_off(links) {
+        tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
+    }
+}
+
+/// What an earlier run has left on links that do not take part now would drop what nobody takes there.
+fn leave_others(links: &Links, listed: &[Link], found: &[Found<'_>]) {
+    for link in listed.iter().filter(|link| found.iter().all(|(own, _)| own.index != link.index)) {
+        if let Err(error) = links.detach(link) {
+            tracing::warn!(interface = link.name, %error, "an XDP program of an earlier run may be left: packets with AH may be lost there");
+        }
+    }
+}
+
+fn find_all<'l, 'n>(listed: &'l [Link], names: impl ExactSizeIterator<Item = &'n str>) -> Result<Vec<Found<'l>>, AfXdpError> {
+    if names.len() > MOST_INTERFACES {
+        return Err(AfXdpError::TooMany);
+    }
+    // Without CAP_SYS_ADMIN nobody is told whose a program is: one of ours that a run has left could never be taken off again, and would
+    // drop what nobody takes. There is no program with this number.
+    if let Err(errno @ (Errno::EPERM | Errno::EACCES)) = kernel::program_name(u32::MAX) {
+        return Err(AfXdpError::Refused { what: "know its own XDP program again", errno });
+    }
+    names.map(|name| find(listed, name)).collect()
+}
+
+fn find<'l>(listed: &'l [Link], name: &str) -> Result<Found<'l>, AfXdpError> {
+    let link = listed.iter().find(|link| link.name == name).ok_or_else(|| AfXdpError::NoInterface(name.to_owned()))?;
+    let address = link.address.ok_or_else(|| AfXdpError::NotEthernet(name.to_owned()))?;
+    if link.is_taken() {
+        return Err(AfXdpError::Taken(name.to_owned()));
+    }
+    Ok((link, address))
+}
+
+/// A socket for each queue, with one memory. Of queues that a driver only says to have there is none.
+fn open_all(frames: &Frames, bindings: &[Binding], until: Instant) -> Result<Vec<Socket>, Errno> {
+    let mut sockets: Vec<Socket> = Vec::new();
+    for binding in bindings {
+        loop {
+            match Socket::open(frames, *binding, sockets.first()) {
+                Ok(socket) => sockets.push(socket),
+                Err(Errno::EINVAL) if binding.queue > 0 => {}
+                Err(Errno::EBUSY) if Instant::now() < until => {
+                    std::thread::sleep(RETRY);
+                    continue;
+                }
+                Err(errno) => return Err(errno),
+            }
+            break;
+        }
+    }
+    Ok(sockets)
+}
+
+fn load(parts: &Parts<'_>) -> Result<Program, AfXdpError> {
+    let astray = |_| AfXdpError::Program { errno: Errno::EINVAL, said: "a jump leads nowhere".to_owned() };
+    let code = program::assemble(parts).map_err(astray)?;
+    Program::load(&code, link::PROGRAM_NAME).map_err(|(errno, said)| AfXdpError::Program { errno, said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_privileges_are_missing_is_said_once() {
+        let error = AfXdpError::Refused { what: "know its own XDP program again", errno: Errno::EPERM };
+        assert_eq!(error.to_string().matches("CAP_SYS_ADMIN").count(), 1, "{error}");
+    }
+}
