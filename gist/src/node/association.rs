@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::allowance::Allowance;
 use super::authorised_peers::is_authorised;
 use super::authority::share;
 use super::doubt::Doubt;
 use super::machines::association::{Event, Guards, Outcome, State, step};
-use super::rate::Allowance;
 use super::receive::Received;
 use super::routing_state::{Hop, Peer, RoutingKey, SharedHops, User};
 use super::sorted::SortedSet;

@@ -164,8 +164,8 @@ pub enum Installation {
     /// With the Confirm, and nothing is kept before (case 3). Costs nobody anything, so it is what to take.
     #[default]
     OnConfirm,
-    /// With the Query (case 2). The Response is repeated like a Query until the Confirm comes, for T2 at most, so that a lost one costs no
-    /// message of the peer's; whoever writes Queries in others' names has up to three Responses sent to them for each.
+    /// With the Query (case 2). The Response is repeated twice, as a Query is, if the Confirm does not come, which is awaited for T2, so that
+    /// a lost one costs no message of the peer's; whoever writes Queries in others' names has up to three Responses sent to them for each.
     OnQuery,
     /// With the Query, and no Confirm is asked for (case 1): one message less, and nobody shows where he is. Who asks much without having
     /// shown it, and another node that asks about a state that there is, has to confirm all the same.

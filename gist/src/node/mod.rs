@@ -5,6 +5,7 @@
 //! `querying_actions`, `responding_actions`, `association_actions`. Machines do not call each other: what one wants of
 //! another is a task, done when the first has finished.
 
+mod allowance;
 mod association;
 mod association_actions;
 mod authorised_peers;

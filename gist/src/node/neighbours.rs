@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rate::Allowance;
+use super::allowance::Allowance;
 use super::receive_query::Asked;
 use super::responding::AcceptedConfirm;
 use super::routing_state::{Peer, Route};

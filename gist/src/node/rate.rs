@@ -19,7 +19,7 @@
 //!
 //! A source may be forged, an interface may not, so a flood costs others on its own link at most. Outside of the limit, since
 //! they are no datagrams, are Responses over an association: a flow that exists gets one for each T1 whatever else arrives,
-//! and beyond that each association has an [`Allowance`]; Errors about what came over it have one too.
+//! and beyond that each association has an [`Allowance`](super::allowance::Allowance); Errors about what came over it have one too.
 
 use core::hash::{Hash, Hasher};
 use core::net::IpAddr;
@@ -36,11 +36,8 @@ const OWN: u64 = 8;
 const ANSWERS: u64 = 2;
 const INTERFACES: u64 = 3;
 const SOURCES: u64 = 1;
-const KEPT: u64 = 1;
-const ERRORS: u64 = 1;
-
-/// One neighbour gets one part in so many of what is for all of them.
-const NEIGHBOURS: u64 = 2;
+pub(super) const KEPT: u64 = 1;
+pub(super) const ERRORS: u64 = 1;
 
 /// What is for neighbours is in so many parts: by interface, and for all.
 const HALVES: u64 = 2;
@@ -103,48 +100,6 @@ pub(super) enum Admission {
     Send(Transmit),
     Wait,
     Drop,
-}
-
-/// What one association gets in Responses to Queries that name its peer, for flows that do not exist yet or ask too often:
-/// Queries are not authenticated, and without a bound forged ones would fill it.
-///
-/// As many as a node like this one can ask at most, so that a true peer never meets the bound. Of Errors about what its peer says it has
-/// another one, a sixteenth as large: those that its peer needs are not counted there.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Allowance(Option<Bucket>);
-
-impl Allowance {
-    pub(super) fn take(&mut self, rate: DatagramRate, now: Instant) -> bool {
-        self.take_part(rate, 16, now)
-    }
-
-    pub(super) fn take_error(&mut self, rate: DatagramRate, now: Instant) -> bool {
-        self.take_part(rate, ERRORS, now)
-    }
-
-    fn take_part(&mut self, rate: DatagramRate, sixteenths: u64, now: Instant) -> bool {
-        let whole = DatagramRate { per_second: rate.most_per_second.max(rate.per_second), ..rate };
-        let flow = Flow::part(whole, sixteenths, 1);
-        self.of(flow, now).take(flow, now)
-    }
-
-    /// The same of a neighbour that is reached by datagrams, for refreshes of states that nobody confirms.
-    pub(super) fn take_turn_of_neighbour(&mut self, rate: DatagramRate, now: Instant) -> bool {
-        let flow = Flow::part(rate, KEPT, NEIGHBOURS);
-        self.of(flow, now).take(flow, now)
-    }
-
-    /// Whether it could.
-    pub(super) fn has_turn_of_neighbour(&mut self, rate: DatagramRate, now: Instant) -> bool {
-        let flow = Flow::part(rate, KEPT, NEIGHBOURS);
-        let bucket = self.of(flow, now);
-        bucket.fill(flow, now);
-        bucket.filled >= TOKEN
-    }
-
-    fn of(&mut self, flow: Flow, now: Instant) -> &mut Bucket {
-        self.0.get_or_insert_with(|| Bucket::new(flow, now))
-    }
 }
 
 /// What each destination has got in the current window; no longer than what the limit lets out in it.
@@ -345,6 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::node::allowance::Allowance;
 
     fn datagram(number: u8) -> Transmit {
         Transmit::Normal { destination: "10.0.0.1:270".parse().unwrap(), source: None, payload: Bytes::from(vec![number]) }
