@@ -79,7 +79,7 @@ fn leads(config: &Config, parts: &Parts, verifier: VerifierConfig, spread: Sprea
         let processor = Verifier::new(verifier, parts.checks.clone(), counters.clone())?;
         let processor = Box::new(if spread.workers() == 1 { processor } else { processor.sharing(&common) });
         let (modes, observed) = (!rules.modes.are_closed(), rules.modes.observe().then(|| rules.observed_queue_of(worker)));
-        let queue = QueueConfig { modes, observed, capacity, copy_range, ..QueueConfig::new(rules.data_queue_of(worker)) };
+        let queue = QueueConfig { modes, observed, capacity, copy_range, in_turn: true, ..QueueConfig::new(rules.data_queue_of(worker)) };
         Ok(Lead { queue, af_xdp: None, processor, counters })
     };
     (0..spread.workers()).map(lead).collect()

@@ -3,13 +3,16 @@
 use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Many, Message, Messages, REQUEST, Writer, attributes, messages};
 use crate::processor::{PacketId, UserId};
 
-use super::{Decision, MAX_PACKET_LEN, QueueConfig};
+use super::runs::{Part, Way};
+use super::{Decision, MANY, MAX_PACKET_LEN, QueueConfig};
 
 /// Subsystem of the packet queue, in the upper half of a message's kind (`NFNL_SUBSYS_QUEUE`).
 const SUBSYSTEM: u16 = 3;
 const PACKET: u16 = SUBSYSTEM << 8;
 const VERDICT: u16 = SUBSYSTEM << 8 | 1;
 const CONFIGURE: u16 = SUBSYSTEM << 8 | 2;
+/// A verdict on everything that waits with a number or a lower one: see [`runs`](super::runs).
+const VERDICT_UP_TO: u16 = SUBSYSTEM << 8 | 3;
 /// Asks nf_tables for its generation number: changes nothing, but needs the same privilege.
 const GET_GENERATION: u16 = 10 << 8 | 16;
 
@@ -70,19 +73,22 @@ pub(super) fn harmless() -> Batch {
     batch
 }
 
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+/// What a verdict begins with.
+const fn verdict_header(code: u32, number: u32) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (code.to_be_bytes(), number.to_be_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
 /// The verdict on one packet.
 pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: Decision<'_>) {
-    const DROP: u32 = 0;
-    const ACCEPT: u32 = 1;
     let code = if decision == Decision::Drop { DROP } else { ACCEPT };
-    let mut header = [0; 8];
-    let (code_field, id_field) = header.split_at_mut(4);
     let id = number_of(id);
-    code_field.copy_from_slice(&code.to_be_bytes());
-    id_field.copy_from_slice(&id.to_be_bytes());
     // The sequence number comes back if the kernel refuses the verdict, and tells which packet it was.
     writer.message(Header { kind: VERDICT, flags: REQUEST, sequence: id }, &fixed(number), |writer| {
-        writer.put(VERDICT_HEADER, &header);
+        writer.put(VERDICT_HEADER, &verdict_header(code, id));
         match decision {
             Decision::AcceptMarked(mark) | Decision::Replace { mark: Some(mark), .. } => writer.put_be32(MARK, mark),
             Decision::Accept | Decision::Replace { mark: None, .. } | Decision::Drop => {}
@@ -93,20 +99,104 @@ pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: 
     });
 }
 
+/// What one message says of several packets, or of one. The kernel does not look at the port of a request and gives it back if it refuses
+/// it: there stands how many packets it lets go on, and 0 in what only drops.
+pub(super) fn part(octets: &mut Vec<u8>, number: u16, part: Part) {
+    let (kind, code, packet, packets) = match part {
+        Part::One(packet) => (VERDICT, ACCEPT, packet, 0),
+        Part::DropUpTo(packet) => (VERDICT_UP_TO, DROP, packet, 0),
+        Part::AcceptUpTo(packet, packets) => (VERDICT_UP_TO, ACCEPT, packet, packets),
+    };
+    let start = octets.len();
+    let mut writer = Writer::appending(std::mem::take(octets));
+    writer.message(Header { kind, flags: REQUEST, sequence: packet }, &fixed(number), |writer| {
+        writer.put(VERDICT_HEADER, &verdict_header(code, packet));
+    });
+    // Nothing in it is long.
+    *octets = writer.finish().unwrap_or_default();
+    if let Some(port) = octets.get_mut(start..).and_then(|message| message.get_mut(PORT_AT..)?.first_chunk_mut::<4>()) {
+        *port = packets.to_ne_bytes();
+    }
+}
+
+/// Where in a message its port stands.
+const PORT_AT: usize = 12;
+
 /// The kernel's number of a packet.
-fn number_of(id: PacketId) -> u32 {
+pub(super) fn number_of(id: PacketId) -> u32 {
     let [_, _, _, _, a, b, c, d] = id.0.to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// The verdicts that [`verdict`] has written one behind the other: the kernel's number of each packet, and the whole message.
-pub(super) fn verdicts(octets: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+/// What [`verdict`] and [`part`] have written one behind the other.
+pub(super) fn written(octets: &[u8]) -> impl Iterator<Item = Written<'_>> {
     let mut rest = octets;
     messages(octets).map_while(Result::ok).map_while(move |message| {
         let (octets, behind) = rest.split_at_checked(message.extent())?;
         rest = behind;
-        Some((message.sequence, octets))
+        Some(if message.kind == VERDICT {
+            Written::Verdict(message.sequence, octets)
+        } else {
+            Written::UpTo { last: message.sequence, packets: message.port }
+        })
     })
+}
+
+/// A message that says what becomes of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written<'a> {
+    /// Of one: the kernel's number of it, and the whole message.
+    Verdict(u32, &'a [u8]),
+    /// Of so many, the last of which has this number; of none it drops.
+    UpTo { last: u32, packets: u32 },
+}
+
+impl Written<'_> {
+    /// The numbers of the packets that go on by a message about several.
+    pub(super) fn run(last: u32, packets: u32) -> impl Iterator<Item = u32> {
+        (0..packets).rev().map(move |before| last.wrapping_sub(before))
+    }
+}
+
+/// What a delivery is to who finds the runs, without reading the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Glance {
+    /// A packet of this number, and the interfaces that it comes by and leaves by.
+    Packet(u32, Way),
+    /// A verdict was refused though its packet may wait.
+    Refused,
+    /// Nothing of interest, or something that cannot be read.
+    Other,
+}
+
+/// What was delivered with one message of the socket.
+pub(super) fn glance(octets: &[u8]) -> impl Iterator<Item = Glance> {
+    messages(octets).map(|message| {
+        let Ok(message) = message else { return Glance::Other };
+        if message.kind == PACKET {
+            return glance_at(&message).unwrap_or(Glance::Other);
+        }
+        match Answer::read(&message) {
+            Ok(Answer::Refused(Errno::ENOENT, _) | Answer::None | Answer::Done) => Glance::Other,
+            Ok(Answer::Refused(..)) | Err(_) => Glance::Refused,
+        }
+    })
+}
+
+fn glance_at(message: &Message<'_>) -> Result<Glance, Malformed> {
+    let (mut number, mut way) = (None, (0, 0));
+    for attribute in attributes(message.after(FIXED_LEN)?) {
+        let attribute = attribute?;
+        match attribute.kind {
+            PACKET_HEADER => number = attribute.value.first_chunk().copied().map(u32::from_be_bytes),
+            INPUT_INTERFACE => way.0 = attribute.be32()?,
+            OUTPUT_INTERFACE => way.1 = attribute.be32()?,
+            // What stands before the payload has been seen.
+            PAYLOAD => break,
+            _ => {}
+        }
+    }
+    Ok(number.map_or(Glance::Other, |number| Glance::Packet(number, way)))
 }
 
 fn fixed(number: u16) -> [u8; FIXED_LEN] {
@@ -170,12 +260,14 @@ pub struct Deliveries<'a> {
     messages: Messages<'a>,
     /// What the numbers of its packets have above those of the kernel.
     above: u64,
+    /// Of a run that was refused, the last packet, and how many of them are still to be told.
+    refused: (u32, u32, Errno),
 }
 
 impl<'a> Deliveries<'a> {
     /// What stands in `octets`; `above` is what the numbers of the packets have above those of the kernel.
     pub const fn new(octets: &'a [u8], above: u64) -> Self {
-        Self { messages: messages(octets), above }
+        Self { messages: messages(octets), above, refused: (0, 0, Errno::UnknownErrno) }
     }
 
     fn id(&self, number: u32) -> PacketId {
@@ -234,17 +326,35 @@ impl<'a> Iterator for Deliveries<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            let (last, left, errno) = self.refused;
+            if let Some(left) = left.checked_sub(1) {
+                self.refused.1 = left;
+                return Some(Delivery::Refused { id: self.id(last.wrapping_sub(left)), errno });
+            }
             let Ok(message) = self.messages.next()? else { return Some(Delivery::Unreadable { id: None }) };
             if message.kind == PACKET {
                 return Some(read_packet(&message, |number| self.id(number)));
             }
             match Answer::read(&message) {
-                Ok(Answer::Refused(errno, _)) => return Some(Delivery::Refused { id: self.id(message.sequence), errno }),
+                Ok(Answer::Refused(errno, _)) => match refused_run(&message) {
+                    // Nothing waited that had to be dropped, or each of a run is told.
+                    Some(packets) => self.refused = (message.sequence, packets, errno),
+                    None => return Some(Delivery::Refused { id: self.id(message.sequence), errno }),
+                },
                 Ok(_) => {}
                 Err(_) => return Some(Delivery::Unreadable { id: None }),
             }
         }
     }
+}
+
+/// If what was refused is a message about several packets: how many.
+fn refused_run(message: &Message<'_>) -> Option<u32> {
+    const KIND_AT: usize = 4 + 4;
+    let kind = message.body.get(KIND_AT..)?.first_chunk().copied().map(u16::from_ne_bytes)?;
+    let packets = message.body.get(4 + PORT_AT..)?.first_chunk().copied().map(u32::from_ne_bytes)?;
+    // No longer than any that is written.
+    (kind == VERDICT_UP_TO).then_some(packets.min(MANY as u32))
 }
 
 fn read_packet<'a>(message: &Message<'a>, name: impl Fn(u32) -> PacketId) -> Delivery<'a> {

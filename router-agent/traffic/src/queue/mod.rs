@@ -4,13 +4,17 @@
 //! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A
 //! packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
 //!
-//! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a shorter message for
-//! many verdicts (`NFQNL_MSG_VERDICT_BATCH`), which is not used: it answers every packet with a number up to the one named, and so
-//! also those that wait on purpose, those whose message was not read yet, and any that were passed over by a defect of ours. It would
-//! save a seventh of the queue's cost and make the one mistake possible that lets an unverified packet pass.
+//! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a message for many verdicts
+//! (`NFQNL_MSG_VERDICT_BATCH`) that answers every packet with a number up to the one named, and so also those that wait on purpose, and any
+//! that were passed over. Where each packet is judged in its turn ([`QueueConfig::in_turn`]) the queue itself puts those together that go
+//! on one behind the other and below which nothing waits ([`runs`]); nobody can ask for it.
 
 mod message;
+#[cfg(test)]
+mod model;
+mod runs;
 mod statistics;
+mod verdicts;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -25,6 +29,8 @@ use crate::processor::PacketId;
 pub use crate::netlink::MANY;
 pub use message::{Deliveries, Delivery, ManyDeliveries, Packet};
 pub use statistics::{KernelStatistics, kernel_statistics};
+
+use verdicts::Verdicts;
 
 /// The longest packet that the queue delivers whole, and the longest that a verdict can carry, in octets (an attribute's limit).
 pub const MAX_PACKET_LEN: usize = 65_531;
@@ -50,6 +56,9 @@ pub struct QueueConfig {
     ///
     /// [`Mode::Observe`]: crate::rules::Mode::Observe
     pub observed: Option<u16>,
+    /// Whether whoever judges gives each packet its verdict before more are received, as a router's verifier does, so that verdicts may be
+    /// put together ([`runs`]). A packet that is passed over or held all the same is **dropped** when more come, or refused.
+    pub in_turn: bool,
     /// Whether the marks of its packets say how to treat what would be dropped ([`crate::mode`]): only if the filter rules write them.
     pub modes: bool,
 }
@@ -62,7 +71,7 @@ impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
         let (capacity, copy_range, socket_buffer) = (1024, MAX_PACKET_LEN, 64 * 1024 * 1024);
-        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, modes: false }
+        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, in_turn: false, modes: false }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
@@ -173,7 +182,7 @@ pub struct Queue {
     copy_range: usize,
     scratch: Vec<u8>,
     /// Verdicts that are to be sent together, of each queue.
-    together: [Vec<u8>; 2],
+    together: [Verdicts; 2],
     /// Of those sent together last, the packets whose verdict could not be sent.
     unsent: Vec<(PacketId, Errno)>,
 }
@@ -187,7 +196,9 @@ impl Queue {
         let observed = |number| Ok((Self::listen(&QueueConfig { number, ..config }, true)?, number));
         let (socket, observed) = (Self::listen(&config, false)?, config.observed.map(observed).transpose()?);
         let copy_range = config.copy_range.min(MAX_PACKET_LEN);
-        let (number, capacity, together) = (config.number, config.capacity, [const { Vec::new() }; 2]);
+        let number = config.number;
+        let together = [Verdicts::new(number, config.in_turn), Verdicts::new(config.observed.unwrap_or(number), false)];
+        let capacity = config.capacity;
         Ok(Self { socket, number, observed, capacity, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
     }
 
@@ -238,8 +249,12 @@ impl Queue {
     }
 
     /// Receives what is there with one call, at most [`MANY`] messages, without waiting; fewer where few came last.
-    pub fn receive_many<'b>(&self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
+    pub fn receive_many<'b>(&mut self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
         let (mut count, mut above) = (self.socket.receive_many(&mut buffer.0), 0);
+        let [first, _] = &mut self.together;
+        if let Ok(count) = count {
+            first.delivered(buffer.0.received(count));
+        }
         if let (Err(Errno::EAGAIN), Some((observed, _))) = (count, &self.observed) {
             (count, above) = (observed.receive_many(&mut buffer.0), OBSERVED);
         }
@@ -255,20 +270,12 @@ impl Queue {
         if matches!(decision, Decision::Replace { payload, .. } if payload.len() > MAX_PACKET_LEN) {
             return Err(Errno::EMSGSIZE);
         }
-        let [first, second] = &mut self.together;
-        let (together, number) = match &self.observed {
-            Some((_, number)) if id.0 & OBSERVED != 0 => (second, *number),
-            _ => (first, self.number),
-        };
-        let mut writer = Writer::appending(std::mem::take(together));
-        message::verdict(&mut writer, number, id, decision);
-        *together = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
-        Ok(())
+        self.of(id).0.add(id, decision)
     }
 
     /// Whether so much waits to be sent that it should be.
     pub fn has_enough_verdicts(&self) -> bool {
-        self.together.iter().any(|together| together.len() >= ENOUGH)
+        self.together.iter().any(|together| together.octets().len() >= ENOUGH)
     }
 
     /// Sends the verdicts that were added, with one call if the kernel takes it. Gives the packets whose verdict could not be sent: they
@@ -277,12 +284,13 @@ impl Queue {
         self.unsent.clear();
         let queues = [Some((&self.socket, 0)), self.observed.as_ref().map(|(socket, _)| (socket, OBSERVED))];
         for ((socket, above), together) in queues.into_iter().flatten().zip(&mut self.together) {
-            if !together.is_empty() && socket.send(together).is_err() {
-                for (number, verdict) in message::verdicts(together) {
+            let octets = together.close();
+            if !octets.is_empty() && socket.send(octets).is_err() {
+                together.one_by_one(|number, verdict| {
                     if let Err(errno) = socket.send(verdict) {
                         self.unsent.push((PacketId(above | u64::from(number)), errno));
                     }
-                }
+                });
             }
             together.clear();
         }
@@ -295,15 +303,25 @@ impl Queue {
     /// [`Delivery::Refused`].
     pub fn verdict(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
         let mut writer = Writer::reusing(std::mem::take(&mut self.scratch));
-        let (socket, number) = match &self.observed {
-            Some((socket, number)) if id.0 & OBSERVED != 0 => (socket, *number),
-            _ => (&self.socket, self.number),
-        };
-        message::verdict(&mut writer, number, id, decision);
+        let (together, socket) = self.of(id);
+        message::verdict(&mut writer, together.number(), id, decision);
         let octets = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
+        together.gives_alone(id);
         let outcome = socket.send(&octets);
+        if outcome.is_err() {
+            together.fails();
+        }
         self.scratch = octets;
         outcome
+    }
+
+    /// The queue that a packet waits in.
+    const fn of(&mut self, id: PacketId) -> (&mut Verdicts, &Socket) {
+        let [first, second] = &mut self.together;
+        match &self.observed {
+            Some((socket, _)) if id.0 & OBSERVED != 0 => (second, socket),
+            _ => (first, &self.socket),
+        }
     }
 
     /// Waits until there is something to receive, `wake` is readable, or `timeout` is over (`None`: however long it takes).

@@ -156,7 +156,8 @@ fn by_worker(
     processor: Box<dyn PacketProcessor>,
     flood: impl Fn() -> io::Result<Duration>,
 ) -> io::Result<(Done, Duration)> {
-    let queue = made.router.run(|| Queue::open(QueueConfig::new(QUEUE)).map_err(io::Error::other))?;
+    let config = QueueConfig { in_turn: true, ..QueueConfig::new(QUEUE) };
+    let queue = made.router.run(|| Queue::open(config).map_err(io::Error::other))?;
     let counters = Arc::new(Counters::default());
     let told = Arc::new(Told::default());
     let processor = Box::new(Watched { processor, told: Arc::clone(&told) });

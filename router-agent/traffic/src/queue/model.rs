@@ -1,0 +1,288 @@
+//! The kernel's queue as a model, beside the verdicts that are written for it: whatever is delivered, judged and sent, nothing passes that
+//! was not judged to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::Decision;
+use super::message::{Glance, glance};
+use super::runs::Runs;
+use super::verdicts::Verdicts;
+use crate::netlink::{Header, Writer, attributes, messages};
+use crate::processor::PacketId;
+
+const QUEUE: u16 = 7;
+
+/// What becomes of a packet on its way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrives {
+    Well,
+    /// By another interface.
+    Otherwise,
+    /// Its number is given and the packet dropped, as when the socket is full.
+    Lost,
+    /// It waits, and nobody hears of it.
+    InSilence,
+    /// It waits, and what is heard of it cannot be read.
+    Unreadable,
+}
+
+/// What is said of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Accepted,
+    Marked,
+    Dropped,
+    /// Before all others of its call, as one that was cut.
+    DroppedFirst,
+    /// Nothing, ever.
+    Held,
+    /// Nothing yet: after all others of its call.
+    Late,
+    /// By itself.
+    AcceptedAlone,
+    AcceptedTwice,
+}
+
+/// What becomes of what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Well,
+    /// Not together; of the single ones every second, neither, or all.
+    Singly(bool, bool),
+    /// After the link was taken down: what waited is gone.
+    LinkDown,
+    /// Not before the next call.
+    Later,
+}
+
+/// One call: what comes with it and what becomes of that.
+#[derive(Debug, Clone)]
+struct Call {
+    packets: Vec<(Arrives, Judged)>,
+    sent: Sent,
+}
+
+/// The kernel's side.
+struct Kernel {
+    /// Given last.
+    number: u32,
+    /// Numbers in their order.
+    waiting: Vec<u32>,
+    passed: Vec<u32>,
+    /// Messages about several packets that let some go on.
+    runs: usize,
+}
+
+impl Kernel {
+    /// A packet comes; what is delivered.
+    fn take(&mut self, arrives: Arrives) -> Option<Vec<u8>> {
+        self.number = self.number.wrapping_add(1);
+        if arrives != Arrives::Lost {
+            self.waiting.push(self.number);
+        }
+        let mut writer = Writer::default();
+        writer.message(Header { kind: 0x300, flags: 0, sequence: 0 }, &[2, 0, 0, 7], |writer| match arrives {
+            Arrives::Unreadable => writer.put(1, &[1]),
+            _ => {
+                let [a, b, c, d] = self.number.to_be_bytes();
+                writer.put(1, &[a, b, c, d, 8, 0, 2]);
+                writer.put_be32(5, if arrives == Arrives::Otherwise { 3 } else { 2 });
+                writer.put(10, &[0x45]);
+            }
+        });
+        (!matches!(arrives, Arrives::Lost | Arrives::InSilence)).then(|| writer.finish().unwrap())
+    }
+
+    fn carry_out(&mut self, octets: &[u8]) {
+        for message in messages(octets).map(Result::unwrap) {
+            let header = attributes(message.after(4).unwrap()).find(2).unwrap().unwrap();
+            let [verdict, number] = [0, 4].map(|at| u32::from_be_bytes(header.value[at..at + 4].try_into().unwrap()));
+            let answered: Vec<u32> = match message.kind {
+                0x301 => self.waiting.iter().copied().filter(|waiting| *waiting == number).collect(),
+                0x303 => self.waiting.iter().copied().take_while(|waiting| waiting.wrapping_sub(number).cast_signed() <= 0).collect(),
+                kind => panic!("{kind:x}"),
+            };
+            self.waiting.retain(|waiting| !answered.contains(waiting));
+            if verdict == 1 {
+                self.passed.extend(answered);
+                self.runs += usize::from(message.kind == 0x303);
+            }
+        }
+    }
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let arrives = prop_oneof![
+        12 => Just(Arrives::Well), 1 => Just(Arrives::Otherwise), 1 => Just(Arrives::Lost),
+        1 => Just(Arrives::InSilence), 1 => Just(Arrives::Unreadable)
+    ];
+    let judged = prop_oneof![
+        14 => Just(Judged::Accepted), 1 => Just(Judged::Marked), 1 => Just(Judged::Dropped), 1 => Just(Judged::DroppedFirst),
+        1 => Just(Judged::Held), 1 => Just(Judged::Late), 1 => Just(Judged::AcceptedAlone), 1 => Just(Judged::AcceptedTwice)
+    ];
+    let sent = prop_oneof![
+        6 => Just(Sent::Well), 1 => any::<(bool, bool)>().prop_map(|(odd, even)| Sent::Singly(odd, even)),
+        1 => Just(Sent::LinkDown), 1 => Just(Sent::Later)
+    ];
+    (proptest::collection::vec((arrives, judged), 0..40), sent).prop_map(|(packets, sent)| Call { packets, sent })
+}
+
+/// What comes with one call is delivered, judged and sent.
+fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u32>, call: &Call) {
+    let mut judged = BTreeMap::new();
+    let mut delivered = Vec::new();
+    for (arrives, judgement) in &call.packets {
+        let octets = kernel.take(*arrives);
+        if octets.is_some() && *arrives != Arrives::Unreadable {
+            judged.insert(kernel.number.wrapping_sub(1 << 30), (kernel.number, *judgement));
+        }
+        delivered.extend(octets);
+    }
+    verdicts.note(delivered.iter().map(|octets| Ok::<_, ()>(glance(octets))));
+    let mut add = |verdicts: &mut Verdicts, number: u32, decision: Decision<'_>| {
+        if decision != Decision::Drop {
+            accepted.insert(number);
+        }
+        verdicts.add(PacketId(number.into()), decision).unwrap();
+    };
+    for (number, _) in judged.values().filter(|(_, judged)| *judged == Judged::DroppedFirst) {
+        add(verdicts, *number, Decision::Drop);
+    }
+    let mut alone = Vec::new();
+    for (number, judged) in judged.values() {
+        match judged {
+            Judged::Accepted => add(verdicts, *number, Decision::Accept),
+            Judged::Marked => add(verdicts, *number, Decision::AcceptMarked(1)),
+            Judged::Dropped => add(verdicts, *number, Decision::Drop),
+            Judged::AcceptedTwice => {
+                add(verdicts, *number, Decision::Accept);
+                add(verdicts, *number, Decision::Drop);
+            }
+            Judged::AcceptedAlone => {
+                verdicts.gives_alone(PacketId((*number).into()));
+                alone.push(*number);
+            }
+            Judged::DroppedFirst | Judged::Held | Judged::Late => {}
+        }
+    }
+    for (number, _) in judged.values().filter(|(_, judged)| *judged == Judged::Late) {
+        add(verdicts, *number, Decision::Accept);
+    }
+    for number in alone {
+        // Sent at once: before what is together.
+        accepted.insert(number);
+        if kernel.waiting.contains(&number) {
+            kernel.waiting.retain(|waiting| *waiting != number);
+            kernel.passed.push(number);
+        }
+    }
+    match call.sent {
+        Sent::Later => return,
+        Sent::Well => kernel.carry_out(verdicts.close()),
+        Sent::LinkDown => {
+            kernel.waiting.clear();
+            kernel.carry_out(verdicts.close());
+        }
+        Sent::Singly(odd, even) => {
+            verdicts.close();
+            let mut count = 0;
+            verdicts.one_by_one(|_, octets| {
+                count += 1;
+                if if count % 2 == 1 { odd } else { even } {
+                    kernel.carry_out(octets);
+                }
+            });
+        }
+    }
+    verdicts.clear();
+}
+
+/// Calls one after the other, and then one with which nothing is wrong; how many messages about several packets that took.
+fn plays(first: u32, calls: &[Call]) -> usize {
+    let mut kernel = Kernel { number: first.wrapping_sub(1), waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+    let mut verdicts = Verdicts::with(QUEUE, Runs::new(first));
+    let mut accepted = BTreeSet::new();
+    for call in calls {
+        play(&mut kernel, &mut verdicts, &mut accepted, call);
+        let unjudged: Vec<_> = kernel.passed.iter().filter(|number| !accepted.contains(number)).collect();
+        assert!(unjudged.is_empty(), "{unjudged:?} passed after {call:?}");
+    }
+    let fine = |sent| Call { packets: vec![(Arrives::Well, Judged::Accepted); 20], sent };
+    // What was to be sent later goes with it.
+    play(&mut kernel, &mut verdicts, &mut accepted, &fine(Sent::Well));
+    let before = kernel.passed.len();
+    let runs = kernel.runs;
+    play(&mut kernel, &mut verdicts, &mut accepted, &fine(Sent::Well));
+    assert!(kernel.passed.iter().all(|number| accepted.contains(number)));
+    assert_eq!((kernel.passed.len() - before, kernel.runs - runs), (20, 1), "what follows goes on, and together");
+    kernel.runs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_comes_and_is_judged_and_sent_nothing_passes_that_was_not_judged_to(
+        first in prop_oneof![Just(1_u32), Just(u32::MAX - 20), Just((1 << 31) - 20)],
+        calls in proptest::collection::vec(call(), 0..12),
+    ) {
+        plays(first, &calls);
+    }
+}
+
+/// Numbers below which something waits that nobody has spoken of.
+#[test]
+fn what_nobody_has_judged_is_dropped_before_anything_above_it_goes_on_together() {
+    use Arrives::{InSilence, Well};
+    use Judged::{Accepted, Held};
+    let fine = vec![(Well, Accepted); 8];
+    for odd in [(InSilence, Accepted), (Well, Held), (Arrives::Unreadable, Accepted)] {
+        let packets = [&fine[..], &[odd], &fine].concat();
+        let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+        let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
+        for (packets, passed) in [(packets, 16), (fine.clone(), 24)] {
+            play(&mut kernel, &mut verdicts, &mut accepted, &Call { packets, sent: Sent::Well });
+            assert_eq!(kernel.passed.len(), passed, "{odd:?}");
+            assert!(!kernel.passed.contains(&9), "{odd:?}");
+        }
+        assert!(kernel.waiting.is_empty(), "{odd:?}");
+    }
+}
+
+/// A number that comes again is none of the kernel that this is written for.
+#[test]
+fn a_number_that_goes_back_ends_it() {
+    let mut verdicts = Verdicts::with(QUEUE, Runs::new(1));
+    let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+    let mut accepted = BTreeSet::new();
+    let fine = Call { packets: vec![(Arrives::Well, Judged::Accepted); 8], sent: Sent::Well };
+    play(&mut kernel, &mut verdicts, &mut accepted, &fine);
+    assert_eq!(kernel.runs, 1);
+    kernel.number = 3;
+    for _ in 0..3 {
+        play(&mut kernel, &mut verdicts, &mut accepted, &fine);
+    }
+    assert_eq!((kernel.runs, kernel.passed.len()), (1, 32));
+}
+
+/// The same for a verdict that is refused for another reason than that nothing waits.
+#[test]
+fn a_verdict_that_is_refused_for_another_reason_ends_it() {
+    const FAILED: u16 = 2;
+    for (errno, runs) in [(-2_i32, 2), (-1, 1)] {
+        let mut verdicts = Verdicts::with(QUEUE, Runs::new(1));
+        let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+        let mut accepted = BTreeSet::new();
+        let fine = Call { packets: vec![(Arrives::Well, Judged::Accepted); 8], sent: Sent::Well };
+        play(&mut kernel, &mut verdicts, &mut accepted, &fine);
+        let mut writer = Writer::default();
+        writer.message(Header { kind: FAILED, flags: 0, sequence: 3 }, &[errno.to_ne_bytes(), [0; 4]].concat(), |_| {});
+        let octets = writer.finish().unwrap();
+        assert_eq!(glance(&octets).collect::<Vec<_>>(), [if errno == -1 { Glance::Refused } else { Glance::Other }]);
+        verdicts.note([Ok::<_, ()>(glance(&octets))].into_iter());
+        play(&mut kernel, &mut verdicts, &mut accepted, &fine);
+        assert_eq!((kernel.runs, kernel.passed.len()), (runs, 16), "{errno}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Verdicts of one queue that are to be sent together.
+
+use nix::errno::Errno;
+
+use crate::netlink::{Many, Writer};
+use crate::processor::PacketId;
+
+use super::Decision;
+use super::message::{self, Glance, Written};
+use super::runs::{Part, Runs};
+
+/// Messages for one socket, written and not sent.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    number: u16,
+    octets: Vec<u8>,
+    /// If several packets may have one message.
+    runs: Option<Runs>,
+}
+
+impl Verdicts {
+    /// Of the queue with this number, newly opened.
+    pub(super) const fn new(number: u16, in_turn: bool) -> Self {
+        Self { number, octets: Vec::new(), runs: if in_turn { Some(Runs::new(Runs::FIRST)) } else { None } }
+    }
+
+    /// The same, with what is known of it.
+    #[cfg(test)]
+    pub(super) const fn with(number: u16, runs: Runs) -> Self {
+        Self { number, octets: Vec::new(), runs: Some(runs) }
+    }
+
+    /// The queue's number.
+    pub(super) const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Looks through what a call has brought, before anything of it is judged.
+    pub(super) fn delivered(&mut self, received: Many<'_>) {
+        self.note(received.map(|octets| octets.map(message::glance)));
+    }
+
+    /// The same, of what is to be seen of it at a glance.
+    pub(super) fn note<G: Iterator<Item = Glance>, E>(&mut self, received: impl Iterator<Item = Result<G, E>>) {
+        let Self { number, octets, runs: Some(runs) } = self else { return };
+        runs.begin(|part| message::part(octets, *number, part));
+        // What cannot be read is left out.
+        for glance in received.flatten().flatten() {
+            match glance {
+                Glance::Packet(number, way) => runs.note(number, way),
+                Glance::Refused => runs.give_up(),
+                Glance::Other => {}
+            }
+        }
+    }
+
+    /// Takes the verdict on a packet.
+    pub(super) fn add(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
+        if self.judges(id, decision == Decision::Accept) {
+            return Ok(());
+        }
+        let mut writer = Writer::appending(std::mem::take(&mut self.octets));
+        message::verdict(&mut writer, self.number, id, decision);
+        let written = writer.finish();
+        if written.is_err() {
+            // With it goes what was written before.
+            self.fails();
+        }
+        self.octets = written.map_err(|_| Errno::EMSGSIZE)?;
+        Ok(())
+    }
+
+    /// The verdict on a packet is sent by itself.
+    pub(super) fn gives_alone(&mut self, id: PacketId) {
+        self.judges(id, false);
+    }
+
+    fn judges(&mut self, id: PacketId, goes_on: bool) -> bool {
+        let Self { number, octets, runs: Some(runs) } = self else { return false };
+        runs.judge(message::number_of(id), goes_on, |part| message::part(octets, *number, part))
+    }
+
+    /// A verdict could not be sent.
+    pub(super) const fn fails(&mut self) {
+        if let Some(runs) = &mut self.runs {
+            runs.fail();
+        }
+    }
+
+    /// What is written so far; verdicts that could be put together with later ones are not.
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// All that is to be sent.
+    pub(super) fn close(&mut self) -> &[u8] {
+        if let Self { number, octets, runs: Some(runs) } = self {
+            runs.close(|part| message::part(octets, *number, part));
+        }
+        &self.octets
+    }
+
+    /// What could not be sent together: a message for each packet. Of what was to be dropped below a run nothing is said, since none is sent.
+    pub(super) fn one_by_one(&mut self, mut send: impl FnMut(u32, &[u8])) {
+        self.fails();
+        let mut one = Vec::new();
+        for written in message::written(&self.octets) {
+            match written {
+                Written::Verdict(number, octets) => send(number, octets),
+                Written::UpTo { last, packets } => {
+                    for number in Written::run(last, packets) {
+                        one.clear();
+                        message::part(&mut one, self.number, Part::One(number));
+                        send(number, &one);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything has been sent.
+    pub(super) fn clear(&mut self) {
+        self.octets.clear();
+    }
+}
