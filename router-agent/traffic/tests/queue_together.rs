@@ -134,8 +134,7 @@ fn of_a_run_that_is_refused_every_packet_is_told() {
     }
     assert!(scene.queue.send_verdicts().is_empty());
     let refused: Vec<_> = scene.queue.receive_many(&mut scene.room).unwrap().collect();
-    let expected: Vec<_> =
-        packets.iter().map(|(id, _)| Delivery::Refused { id: *id, errno: traffic::netlink::Errno::ENOENT }).collect();
+    let expected: Vec<_> = packets.iter().map(|(id, _)| Delivery::Refused { id: *id, errno: traffic::netlink::Errno::ENOENT }).collect();
     assert_eq!(refused, expected);
     assert_eq!(scene.arrived(0).len(), 3);
     eventually("packets come again", || {
