@@ -91,6 +91,8 @@ pub(crate) struct Datapath {
     pub further_queues: u16,
     /// Packets that may wait in each data queue.
     pub queue_length: u32,
+    /// How long packets may gather in it before they are judged, in microseconds.
+    pub gather_microseconds: u32,
     /// Octets of a packet that the kernel hands over; a longer packet is dropped.
     pub copy_range: usize,
     /// Permissions held at most.
@@ -111,6 +113,8 @@ pub(crate) struct Datapath {
 const LONGEST_QUEUE: u32 = 65_536;
 /// What one call may bring.
 const SHORTEST_QUEUE: u32 = 64;
+/// Beyond that TCP would feel it, in microseconds.
+const LONGEST_REST: u32 = 5000;
 /// What every IPv6 link carries (RFC 8200 §5).
 const LEAST_COPY: usize = 1280;
 
@@ -154,6 +158,9 @@ impl Datapath {
         if !(SHORTEST_QUEUE..=LONGEST_QUEUE).contains(&self.queue_length) {
             return Err(source.wrong("datapath.queue_length", format!("must be {SHORTEST_QUEUE} to {LONGEST_QUEUE} packets")));
         }
+        if self.gather_microseconds > LONGEST_REST {
+            return Err(source.wrong("datapath.gather_microseconds", format!("must be 0 to {LONGEST_REST}")));
+        }
         if !(LEAST_COPY..=MAX_PACKET_LEN).contains(&self.copy_range) {
             return Err(source.wrong("datapath.copy_range", format!("must be {LEAST_COPY} to {MAX_PACKET_LEN} octets")));
         }
@@ -175,6 +182,7 @@ impl Default for Datapath {
             workers: 1,
             further_queues: FURTHER_QUEUES,
             queue_length: 1024,
+            gather_microseconds: 400,
             copy_range: MAX_PACKET_LEN,
             permissions: 65_536,
             shield: true,
@@ -327,6 +335,7 @@ mod tests {
             ("[datapath]\nworkers = 2\nfurther_queues = 1\n", "/etc/pbs/r.toml:9: datapath.further_queues: two numbers for each"),
             ("[datapath]\nworkers = 2\nfurther_queues = 65534\n", "/etc/pbs/r.toml:9: datapath.further_queues: two numbers for each"),
             ("[datapath]\nqueue_length = 63\n", "/etc/pbs/r.toml:8: datapath.queue_length: must be 64 to 65536 packets"),
+            ("[datapath]\ngather_microseconds = 5001\n", "/etc/pbs/r.toml:8: datapath.gather_microseconds: must be 0 to 5000"),
             ("[datapath]\ncopy_range = 1279\n", "/etc/pbs/r.toml:8: datapath.copy_range: must be 1280 to 65531 octets"),
             ("[datapath]\ncopy_range = 65532\n", "/etc/pbs/r.toml:8: datapath.copy_range: must be 1280 to 65531 octets"),
             ("[datapath]\ndata_queue = 65536\n", "/etc/pbs/r.toml:8: invalid value: integer `65536`, expected u16"),

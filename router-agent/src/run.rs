@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::datapath::Lead;
 use daemon::drive::WAITING_OCTETS;
@@ -73,13 +74,14 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 fn leads(config: &Config, parts: &Parts, verifier: VerifierConfig, spread: Spread) -> Result<Vec<Lead>, SizeError> {
     let rules = router_rules(config, spread);
     let common = Common::new(verifier.node_signatures);
-    let Datapath { queue_length: capacity, copy_range, .. } = config.datapath;
+    let Datapath { queue_length: capacity, copy_range, gather_microseconds, .. } = config.datapath;
+    let rest = Duration::from_micros(gather_microseconds.into());
     let lead = |worker| {
         let counters = Arc::new(Counters::default());
         let processor = Verifier::new(verifier, parts.checks.clone(), counters.clone())?;
         let processor = Box::new(if spread.workers() == 1 { processor } else { processor.sharing(&common) });
         let (modes, observed) = (!rules.modes.are_closed(), rules.modes.observe().then(|| rules.observed_queue_of(worker)));
-        let queue = QueueConfig { modes, observed, capacity, copy_range, in_turn: true, ..QueueConfig::new(rules.data_queue_of(worker)) };
+        let queue = QueueConfig { modes, observed, capacity, copy_range, rest, ..QueueConfig::router(rules.data_queue_of(worker)) };
         Ok(Lead { queue, af_xdp: None, processor, counters })
     };
     (0..spread.workers()).map(lead).collect()

@@ -56,6 +56,10 @@ pub struct QueueConfig {
     ///
     /// [`Mode::Observe`]: crate::rules::Mode::Observe
     pub observed: Option<u16>,
+    /// How long packets may gather where more than 20,000 a second come, before the thread that judges them looks for them: so much later
+    /// each may go on, and what the kernel takes to wake it. No longer than it takes to fill a quarter of the queue. Updates wait no longer
+    /// than that. Zero: it wakes for each.
+    pub rest: Duration,
     /// Whether whoever judges gives each packet its verdict before more are received, as a router's verifier does, so that verdicts may be
     /// put together ([`runs`]). A packet that is passed over or held all the same is **dropped** when more come, or refused.
     pub in_turn: bool,
@@ -67,11 +71,21 @@ pub struct QueueConfig {
 /// ([`HeldLimits`](crate::inserter::HeldLimits)).
 pub const OUTBOUND_CAPACITY: u32 = 4096;
 
+/// How long packets gather on hosts, where TCP waits for the answers to what it sends.
+pub const REST: Duration = Duration::from_micros(100);
+/// How long they gather at a router, unless it is configured otherwise.
+pub const ROUTER_REST: Duration = Duration::from_micros(400);
+
 impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
         let (capacity, copy_range, socket_buffer) = (1024, MAX_PACKET_LEN, 64 * 1024 * 1024);
-        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, in_turn: false, modes: false }
+        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, rest: REST, in_turn: false, modes: false }
+    }
+
+    /// A queue for what a router forwards: each packet is judged in its turn.
+    pub const fn router(number: u16) -> Self {
+        Self { rest: ROUTER_REST, in_turn: true, ..Self::new(number) }
     }
 
     /// A queue for what leaves a host: larger, since packets wait in it for permissions, and with the sending users.
@@ -179,6 +193,7 @@ pub struct Queue {
     number: u16,
     observed: Option<(Socket, u16)>,
     capacity: u32,
+    rest: Duration,
     copy_range: usize,
     scratch: Vec<u8>,
     /// Verdicts that are to be sent together, of each queue.
@@ -198,8 +213,8 @@ impl Queue {
         let copy_range = config.copy_range.min(MAX_PACKET_LEN);
         let number = config.number;
         let together = [Verdicts::new(number, config.in_turn), Verdicts::new(config.observed.unwrap_or(number), false)];
-        let capacity = config.capacity;
-        Ok(Self { socket, number, observed, capacity, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
+        let (capacity, rest) = (config.capacity, config.rest);
+        Ok(Self { socket, number, observed, capacity, rest, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
     }
 
     fn listen(config: &QueueConfig, passes_if_full: bool) -> Result<Socket, QueueError> {
@@ -230,6 +245,11 @@ impl Queue {
     /// Packets that may wait in it, and in that of what is observed.
     pub const fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// How long packets may gather in it.
+    pub const fn rest(&self) -> Duration {
+        self.rest
     }
 
     /// Receives what is there, without waiting.

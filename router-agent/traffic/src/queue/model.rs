@@ -221,7 +221,7 @@ fn plays(first: u32, calls: &[Call]) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn whatever_comes_and_is_judged_and_sent_nothing_passes_that_was_not_judged_to(

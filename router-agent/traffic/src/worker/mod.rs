@@ -76,10 +76,6 @@ pub struct WorkerConfig {
     /// Whether the packet mark says how to treat what would be dropped ([`crate::mode`]): only behind the rules of a router that write
     /// it there.
     pub modes: bool,
-    /// How long the thread lets packets gather where more than 20,000 a second come, instead of waking for each: so much later each may
-    /// go on, and what the kernel takes to wake it. No longer than it takes to fill a quarter of the queue. Updates wait no longer than
-    /// that. Zero: never.
-    pub rest: std::time::Duration,
     /// The only processor that the thread runs on, by the kernel's number; any if there is none, or it may not be used.
     pub processor: Option<usize>,
 }
@@ -99,13 +95,10 @@ fn keep_to(processor: usize) {
     }
 }
 
-/// How long packets gather, unless told otherwise.
-pub const REST: std::time::Duration = std::time::Duration::from_micros(400);
-
 impl WorkerConfig {
-    /// Room for 256 updates and 1024 events, and rests of [`REST`].
+    /// Room for 256 updates and 1024 events.
     pub const fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false, rest: REST, processor: None }
+        Self { name, clock, counters, update_capacity: 256, event_capacity: 1024, modes: false, processor: None }
     }
 }
 
@@ -293,7 +286,7 @@ impl Worker {
         let (answered, answers) = sync_channel(capacity);
         let (told, events) = sync_channel(config.event_capacity);
         let shared = Shared::new()?;
-        let capacity_of_queue = queue.capacity();
+        let gathering = gathering::Gathering::new(queue.rest(), queue.capacity());
         let work = thread::Work {
             passed: passed::Passed::new(queue.capacity()),
             queue,
@@ -301,7 +294,7 @@ impl Worker {
             processor,
             marks: hashbrown::HashMap::new(),
             clock: config.clock,
-            gathering: gathering::Gathering::new(config.rest, capacity_of_queue),
+            gathering,
             on: config.processor,
             counters: config.counters,
             leniency: config.modes.then(leniency::Leniency::default),

@@ -150,14 +150,22 @@ pub(super) fn drained(router: &Namespace) -> io::Result<()> {
     Ok(())
 }
 
+/// What the product's worker makes of a flood; how long that took, as the flood says. No packet may be refused.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub(super) fn judged(made: &Made, algorithm: MacAlgorithm, flood: impl Fn() -> io::Result<Duration>) -> io::Result<Duration> {
+    by_worker(made, None, verifier(algorithm, Checked::Together)?, flood).map(|(_, took)| took)
+}
+
 fn by_worker(
     made: &Made,
     past: Option<AfXdp>,
     processor: Box<dyn PacketProcessor>,
     flood: impl Fn() -> io::Result<Duration>,
 ) -> io::Result<(Done, Duration)> {
-    let config = QueueConfig { in_turn: true, ..QueueConfig::new(QUEUE) };
-    let queue = made.router.run(|| Queue::open(config).map_err(io::Error::other))?;
+    let queue = made.router.run(|| Queue::open(QueueConfig::router(QUEUE)).map_err(io::Error::other))?;
     let counters = Arc::new(Counters::default());
     let told = Arc::new(Told::default());
     let processor = Box::new(Watched { processor, told: Arc::clone(&told) });

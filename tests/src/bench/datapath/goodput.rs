@@ -176,7 +176,7 @@ impl Chain {
             judges = vec![
                 Judge::start(kind, Place::Insert, &sender, QueueConfig::outbound(OUT), clock)?,
                 Judge::start(kind, Place::Back, &sender, QueueConfig::new(IN), clock)?,
-                Judge::start(kind, Place::Verify, &router, QueueConfig::new(DATA), clock)?,
+                Judge::start(kind, Place::Verify, &router, QueueConfig::router(DATA), clock)?,
                 Judge::start(kind, Place::Remove, &receiver, QueueConfig::new(IN), clock)?,
                 Judge::start(kind, Place::Back, &receiver, QueueConfig::outbound(OUT), clock)?,
             ];

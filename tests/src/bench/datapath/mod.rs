@@ -9,6 +9,7 @@ mod generator;
 mod goodput;
 mod look_up;
 mod one_core;
+mod overload;
 mod shield;
 mod way;
 
@@ -79,6 +80,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(compute::trials());
     trials.extend(look_up::trials());
     trials.extend(shield::trials());
+    trials.extend(overload::trials());
     trials.extend(goodput::trials());
     trials
 }

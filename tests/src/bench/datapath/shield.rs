@@ -274,8 +274,7 @@ impl<'f> Guarded<'f> {
             let installed = verifier.apply(Update::Install { token: 1, grant }, Instant::ZERO);
             installed.map_err(|refused| io::Error::other(refused.to_string()))?;
         }
-        let config = QueueConfig { in_turn: true, ..QueueConfig::new(QUEUE) };
-        let queue = field.router.run(|| Queue::open(config).map_err(io::Error::other))?;
+        let queue = field.router.run(|| Queue::open(QueueConfig::router(QUEUE)).map_err(io::Error::other))?;
         let processor = Box::new(Watched { processor: Box::new(verifier), told: Arc::clone(&told) });
         let config = WorkerConfig::new("bench".to_owned(), Clock::new(Wall::now()), Arc::clone(&counters));
         let worker = Worker::spawn(queue, processor, config, Box::new(|| {}))?;
