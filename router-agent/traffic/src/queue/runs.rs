@@ -21,8 +21,8 @@
 //! that the kernel has cut have each a number, a message and a verdict.
 //!
 //! All packets of a run have come by one interface and leave by one. An interface that goes down takes its packets out of the queue: then all
-//! of a run or none, and if none is left the kernel says so. Of a run whose last packets have come since the interface is up again, the first
-//! are counted as going on all the same.
+//! of a run or none, and if none is left the kernel says so. Of a run whose last packets have come since the interface is up again, or since
+//! rules were replaced, the first are counted as going on all the same.
 
 use heapless::Vec;
 
