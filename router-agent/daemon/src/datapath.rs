@@ -200,7 +200,9 @@ impl Datapath {
             Up::Refused(refused) => (refused.token, refused.why != Refusal::KeyChanged),
             Up::Event(_) | Up::Stopped(_) => return,
         };
-        if let (Some((flow, spi)), Some(admitted), true) = (self.asked.remove(&token), &self.admitted, gone) {
+        let Some(permission @ (flow, spi)) = self.asked.remove(&token) else { return };
+        // One that has been asked for again meanwhile stays until that is answered.
+        if let (Some(admitted), true) = (&self.admitted, gone && !self.asked.values().any(|later| *later == permission)) {
             admitted.forget(flow, spi);
         }
     }

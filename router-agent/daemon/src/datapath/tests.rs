@@ -54,6 +54,27 @@ fn a_permission_is_answered_for_when_rules_and_worker_both_know_it_and_its_end_w
     });
 }
 
+/// INV-11: what a worker refuses and takes when it is asked again, before anybody has heard of the refusal, the rules go on to know.
+#[test]
+fn a_permission_that_is_refused_and_asked_for_again_at_once_stands_in_the_rules_when_the_worker_has_it() {
+    in_a_namespace(|| {
+        RouterRules { shield: true, ..RouterRules::new(1, QUEUE, 30_270) }.install().unwrap();
+        let admitted = Admitted::at_most(Role::Router, 10).unwrap();
+        let mut datapath = datapath().admitting(admitted.clone(), true);
+        datapath.command(Command::Install { token: Token(1), grant: grant(1, 300) });
+        assert!(matches!(answer(&mut datapath), Event::Applied { token: Token(1), .. }));
+        // Under an SPI that another flow has, and once more when that is gone.
+        datapath.command(Command::Install { token: Token(2), grant: grant(2, 300) });
+        datapath.command(Command::Remove { token: Token(3), flow: grant(1, 300).flow, spi: 300 });
+        datapath.command(Command::Install { token: Token(4), grant: grant(2, 300) });
+        assert!(matches!(answer(&mut datapath), Event::Failed { token: Token(2), .. }));
+        assert!(matches!(answer(&mut datapath), Event::Applied { token: Token(3), .. }));
+        assert!(matches!(answer(&mut datapath), Event::Applied { token: Token(4), .. }));
+        admitted.settled();
+        assert_eq!((admitted.counts().0, datapath.is_idle()), (1, true));
+    });
+}
+
 /// A worker that has taken all it could be given holds up no message, whatever waits for the rules.
 #[test]
 fn a_datapath_is_behind_while_its_worker_is_full_and_not_because_the_rules_are_waited_for() {
