@@ -15,10 +15,10 @@ use smoltcp::time::Instant;
 use traffic::algorithm::IcvKey;
 use traffic::checks::Checks;
 use traffic::flow::Flow;
-use traffic::netlink::{Batch, CREATE, NetlinkError, Socket, Writer};
+use traffic::netlink::{Batch, Malformed, Message, NetlinkError, REPLACE, Socket, Writer, attributes};
 use traffic::packet::IpPacket;
 use traffic::replay::{Replay, Window};
-use traffic::rules::{Role, RouterRules, SIGNALLING_PASSED};
+use traffic::rules::{Role, RouterRules};
 
 use crate::demo::{self, line};
 use crate::uncovered::Uncovered;
@@ -242,44 +242,62 @@ fn install_without_shield(rules: &RouterRules, socket: &Socket) -> Result<(), Ne
     RouterRules { shield: false, ..rules.clone() }.install_through(socket)
 }
 
-/// The real rules, and before the rule that queues data one that queues it too, but lets packets pass when nobody listens.
+/// The real rules, but that every queue of data, whichever worker's, lets packets pass when nobody listens.
 fn install_open_rules(rules: &RouterRules, socket: &Socket) -> Result<(), NetlinkError> {
     rules.install_through(socket)?;
-    let mut batch = Batch::new("open the queue of data");
+    let mut batch = Batch::new("open the queues of data");
     batch.unanswered(BATCH_BEGIN, &FRAME);
     for family in [IPV4, IPV6] {
-        // Not to be appended: it goes before the rules that stand.
-        batch.request("add an open queue", NEW_RULE, CREATE, &[family, 0, 0, 0], |rule| {
-            rule.put_text(1, Role::Router.table());
-            rule.put_text(2, "forward");
-            rule.nest(4, |list| {
-                element(list, "meta", |data| {
-                    data.put_be32(1, 1);
-                    data.put_be32(2, META_MARK);
-                });
-                element(list, "cmp", |data| {
-                    data.put_be32(1, 1);
-                    data.put_be32(2, UNEQUAL);
-                    data.nest(3, |value| value.put(1, &SIGNALLING_PASSED.to_ne_bytes()));
-                });
-                element(list, "target", |data| {
-                    data.put_text(1, "NFQUEUE");
-                    data.put_be32(2, 3);
-                    let fields = [rules.data_queue, 1, BYPASS, 0].map(u16::to_ne_bytes);
-                    data.put(3, fields.as_flattened());
-                });
+        for rule in closed_queues(rules, socket, family)? {
+            batch.request("open a queue", NEW_RULE, REPLACE, &[family, 0, 0, 0], |writer| {
+                writer.put_text(1, Role::Router.table());
+                writer.put(2, &rule.chain);
+                writer.put_be64(3, rule.handle);
+                writer.put(EXPRESSIONS | NESTED, &rule.opened);
+                writer.put(7, &rule.comment);
             });
-        });
+        }
     }
     batch.unanswered(BATCH_END, &FRAME);
     socket.transact(batch)
 }
 
-fn element(list: &mut Writer, name: &str, fill: impl FnOnce(&mut Writer)) {
-    list.nest(1, |element| {
-        element.put_text(1, name);
-        element.nest(2, fill);
-    });
+/// A rule that drops what goes to a queue of data to which nobody listens.
+struct ClosedQueue {
+    chain: Vec<u8>,
+    handle: u64,
+    comment: Vec<u8>,
+    /// Its expressions, with a queue that lets packets pass then.
+    opened: Vec<u8>,
+}
+
+fn closed_queues(rules: &RouterRules, socket: &Socket, family: u8) -> Result<Vec<ClosedQueue>, NetlinkError> {
+    let of_table = |writer: &mut Writer| writer.put_text(1, Role::Router.table());
+    socket.dump("list the rules", LIST_RULES, &[family, 0, 0, 0], of_table, |message| closed_queue(rules, message))
+}
+
+fn closed_queue(rules: &RouterRules, message: &Message<'_>) -> Result<Option<ClosedQueue>, Malformed> {
+    let of_rule = attributes(message.after(FRAME.len())?);
+    let value = |kind: u16| Ok(of_rule.clone().find(kind)?.map(|attribute| attribute.value.to_vec()).unwrap_or_default());
+    let (Some(handle), Some(expressions)) = (of_rule.clone().find(3)?, of_rule.clone().find(EXPRESSIONS)?) else { return Ok(None) };
+    for element in expressions.nested() {
+        let element = element?;
+        let Some(info) = element.nested().find(2)?.map(|data| data.nested().find(3)).transpose()?.flatten() else { continue };
+        let is_target = element.nested().find(1)?.is_some_and(|name| name.value == b"target\0");
+        let ([n0, n1, _, _, 0, 0, ..], true) = (info.value, is_target) else { continue };
+        let queue = u16::from_ne_bytes([*n0, *n1]);
+        if !(0..rules.spread.workers()).any(|worker| rules.data_queue_of(worker) == queue) {
+            continue;
+        }
+        // Both are slices of one message.
+        let flags = info.value.as_ptr().addr() - expressions.value.as_ptr().addr() + FLAGS_OF_A_QUEUE;
+        let mut opened = expressions.value.to_vec();
+        if let Some(field) = opened.get_mut(flags..flags + 2) {
+            field.copy_from_slice(&BYPASS.to_ne_bytes());
+        }
+        return Ok(Some(ClosedQueue { chain: value(2)?, handle: handle.be64()?, comment: value(7)?, opened }));
+    }
+    Ok(None)
 }
 
 const IPV4: u8 = 2;
@@ -289,14 +307,21 @@ const FRAME: [u8; 4] = [0, 0, 0, 10];
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_RULE: u16 = 0x0a06;
-const META_MARK: u32 = 3;
-const UNEQUAL: u32 = 1;
+const LIST_RULES: u16 = 0x0a07;
+const EXPRESSIONS: u16 = 4;
+const NESTED: u16 = 0x8000;
+/// Where the flags stand in what describes a queue: behind its number and how many there are.
+const FLAGS_OF_A_QUEUE: usize = 4;
 /// The flag of a queue that is passed by when nobody listens.
 const BYPASS: u16 = 1;
 
 #[cfg(test)]
 mod tests {
+    use traffic::netlink::Protocol;
+    use traffic::spread::Spread;
+
     use super::*;
+    use crate::network::namespace::Namespace;
 
     #[test]
     fn every_word_of_the_command_line_names_its_check() {
@@ -305,6 +330,30 @@ mod tests {
             assert_eq!(shown.get_name(), sabotage.word());
             assert_eq!(Sabotage::from_word(sabotage.word()), Some(*sabotage));
         }
+    }
+
+    #[test]
+    fn without_fail_closed_the_queue_of_every_worker_is_open() {
+        if !crate::may_make_networks() {
+            return;
+        }
+        let rules = RouterRules { spread: Spread::new(3, 7), shield: true, ..RouterRules::new(1, 2, 30_270) };
+        let closed = |socket: &Socket| [IPV4, IPV6].map(|family| closed_queues(&rules, socket, family).map(|closed| closed.len()));
+        let host = Namespace::create("node").unwrap();
+        let [before, after] = host
+            .run(|| {
+                let of = || -> Result<_, NetlinkError> {
+                    let socket = Socket::open(Protocol::Netfilter)?;
+                    rules.install_through(&socket)?;
+                    let before = closed(&socket);
+                    install_open_rules(&rules, &socket)?;
+                    Ok([before, closed(&socket)])
+                };
+                of().map_err(io::Error::other)
+            })
+            .unwrap();
+        assert!(before.iter().all(|closed| closed.as_ref().is_ok_and(|closed| *closed >= 3)), "{before:?}");
+        assert_eq!(after, [Ok(0), Ok(0)]);
     }
 
     #[test]

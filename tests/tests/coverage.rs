@@ -65,6 +65,13 @@ fn every_rule_of_the_pbs_tables_is_a_requirement_and_every_such_requirement_a_ru
     assert_eq!(rules.symmetric_difference(&rows).collect::<Vec<_>>(), [""; 0]);
 }
 
+/// A reason why nobody can tell a mutant must not outlive the mutant: it would excuse another one that comes to be called the same.
+#[test]
+fn every_excuse_of_a_mutant_excuses_one_with_each_of_its_words() {
+    let (of, excused) = coverage::excused(tree()).unwrap();
+    assert!(excused > 10 && excused * 10 < of, "{excused} of {of}");
+}
+
 /// The list names a test for each row, and these are there.
 #[test]
 fn every_test_that_the_list_of_bad_input_names_exists() {

@@ -77,6 +77,17 @@ pub fn mutate(tree: &Path, options: Options, progress: impl Fn(&str) + Sync) -> 
     Ok(coverage)
 }
 
+/// How many mutants of the tables there are, and how many of them no test needs to notice, for a reason that stands in the tree.
+///
+/// # Errors
+///
+/// What cannot be read; a word of an excuse that excuses no mutant.
+pub fn excused(tree: &Path) -> Result<(usize, usize), String> {
+    let tables = transition::tables(tree)?;
+    let transitions = transition::of(&tables, &naming::Names::new());
+    mutation::excused(tree, &tables, &transitions).map_err(|error| error.to_string())
+}
+
 fn read_sources(tree: &Path) -> Result<Coverage, String> {
     let requirements = requirement::read(tree)?;
     let mut names = naming::read(tree)?;

@@ -1,6 +1,5 @@
 //! Mutants that are no other machine, each with the reason (`fsm-specs/tables/equivalent.txt`).
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -19,18 +18,36 @@ pub(super) struct Excuse {
 
 impl Excuse {
     pub(super) fn is_for(&self, of: &Transition, what: &str) -> bool {
-        let words = [&of.machine, &of.rule, &of.from, &of.condition, what].map(str_of);
-        self.words.iter().zip(words).all(|(wanted, word)| match wanted.strip_suffix('*') {
+        self.words.iter().zip(columns(of, what)).all(|(wanted, word)| match wanted.strip_suffix('*') {
             Some(beginning) => word.starts_with(beginning),
             None => wanted.split(", ").any(|wanted| wanted == word),
         })
     }
+
+    /// Each word of each column, so that it can be told which of them excuse nothing.
+    pub(super) fn words(&self) -> impl Iterator<Item = String> {
+        let of_column = |(column, wanted): (usize, &String)| {
+            let words: Vec<_> = wanted.split(", ").map(|word| self.name(column, word)).collect();
+            words
+        };
+        self.words.iter().enumerate().flat_map(of_column).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Those of them by which it is for this change of a transition.
+    pub(super) fn used_by(&self, of: &Transition, what: &str) -> Vec<String> {
+        let used =
+            |(column, (wanted, word)): (usize, (&String, &str))| self.name(column, if wanted.ends_with('*') { wanted } else { word });
+        self.words.iter().zip(columns(of, what)).enumerate().map(used).collect()
+    }
+
+    fn name(&self, column: usize, word: &str) -> String {
+        let column = ["machine", "rule", "state", "condition", "change"].get(column).unwrap_or(&"column");
+        format!("{FILE}:{}: the {column} `{word}`", self.line)
+    }
 }
 
-impl fmt::Display for Excuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{FILE}:{}: {}", self.line, self.words.join(" | "))
-    }
+fn columns<'a>(of: &'a Transition, what: &'a str) -> [&'a str; 5] {
+    [&of.machine, &of.rule, &of.from, &of.condition, what].map(str_of)
 }
 
 fn str_of<T: AsRef<str> + ?Sized>(word: &T) -> &str {

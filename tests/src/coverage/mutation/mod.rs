@@ -174,14 +174,8 @@ impl Drawn<'_> {
     }
 }
 
-fn mutate(
-    tables: &[Table],
-    transitions: &mut [Transition],
-    places: &BTreeMap<String, Place>,
-    excuses: &[Excuse],
-    options: &Options,
-    progress: &(impl Fn(&str) + Sync),
-) -> io::Result<Mutation> {
+/// How many mutants there are, and those that nothing excuses.
+fn unexcused<'t>(tables: &'t [Table], transitions: &[Transition], excuses: &[Excuse]) -> io::Result<(usize, Vec<Drawn<'t>>)> {
     let (mut all, mut offset) = (Vec::new(), 0);
     for table in tables {
         for (number, mutant) in fsm_specs::mutants(table).into_iter().enumerate() {
@@ -193,13 +187,38 @@ fn mutate(
     let of = all.len();
     let mut used = BTreeSet::new();
     all.retain(|drawn| {
-        let excuse = excuses.iter().position(|excuse| transitions.get(drawn.transition).is_some_and(|of| excuse.is_for(of, &drawn.what())));
-        used.extend(excuse);
+        let Some(transition) = transitions.get(drawn.transition) else { return true };
+        let what = drawn.what();
+        let excuse = excuses.iter().position(|excuse| excuse.is_for(transition, &what));
+        used.extend(excuse.iter().flat_map(|number| excuses.get(*number).into_iter().flat_map(|excuse| excuse.used_by(transition, &what))));
         excuse.is_none()
     });
-    if let Some((_, excuse)) = excuses.iter().enumerate().find(|(number, _)| !used.contains(number)) {
-        return Err(io::Error::other(format!("{excuse} excuses no mutant (or those before it excuse all of them)")));
+    let idle: Vec<String> = excuses.iter().flat_map(Excuse::words).filter(|word| !used.contains(word)).collect();
+    if !idle.is_empty() {
+        return Err(io::Error::other(format!("these excuse no mutant (or those before them excuse all of them): {}", idle.join(", "))));
     }
+    Ok((of, all))
+}
+
+/// How many mutants of the tables there are, and how many of them are excused.
+///
+/// # Errors
+///
+/// Excuses that cannot be read; one of which a word excuses nothing.
+pub(super) fn excused(tree: &Path, tables: &[Table], transitions: &[Transition]) -> io::Result<(usize, usize)> {
+    let (of, left) = unexcused(tables, transitions, &excuse::read(tree)?)?;
+    Ok((of, of - left.len()))
+}
+
+fn mutate(
+    tables: &[Table],
+    transitions: &mut [Transition],
+    places: &BTreeMap<String, Place>,
+    excuses: &[Excuse],
+    options: &Options,
+    progress: &(impl Fn(&str) + Sync),
+) -> io::Result<Mutation> {
+    let (of, mut all) = unexcused(tables, transitions, excuses)?;
     let excused = of - all.len();
     all.retain(|drawn| transitions.get(drawn.transition).is_some_and(|transition| options.is_of(transition)));
     let mut dice = Dice::new(options.seed);
