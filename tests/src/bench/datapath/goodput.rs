@@ -10,6 +10,17 @@
 //! the workers is told by this program. Everything is on the two processors that there are, wherever the scheduler puts it: five workers, the
 //! two programs that send and receive, and the network stacks of three nodes, which run in the threads that give verdicts. So the nodes take
 //! from each other what they need, and the figure says what one byte costs on all of its way rather than how fast the slowest node is.
+//!
+//! Of a packet's 17.7 µs on the two processors (AVX-512, release build, seven pairs; 0.75 of accepting everything, 0.19 of no PBS) the inserter
+//! had 4.4, the router 3.3, the receiver 2.7, where accepting took 3.0, 2.6 and 1.8; the rest are the programs, their TCP and the way back. A
+//! sixth of the receiver's time was the MAC, a twentieth all copying in user space, a tenth TCP.
+//!
+//! Tried at the receiver's host, and not there because it does not pay: consecutive segments of a batch put together, with checksums looked
+//! at, to go on as one packet by one verdict, as the kernel does it where there is no AH (GRO). Of 14.6 packets came one, and goodput was 0.97
+//! (0.93 to 1.00, 19 pairs) of without; 2.60 µs a packet instead of 2.51. With one of 4.5, so that no large buffers are asked for, 0.89 (0.71
+//! to 1.03, 13 pairs). What TCP saves goes into a second copy, the sums, and the kernel's new buffer for each long packet; acknowledgements are
+//! few already where program and worker share processors. A host that forwards (containers) may not do it at all, and the kernel's log
+//! suspects the driver.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
