@@ -79,6 +79,8 @@ pub(crate) struct Datapath {
     pub kind: Kind,
     /// The interfaces that take part in the short way, or that the shield stands on.
     pub interfaces: Vec<String>,
+    /// Whether the worker polls them itself.
+    pub busy_poll: bool,
     /// NFQUEUE number of intercepted signalling.
     pub signalling_queue: u16,
     /// NFQUEUE number of forwarded data.
@@ -176,6 +178,7 @@ impl Default for Datapath {
         Self {
             kind: Kind::default(),
             interfaces: Vec::new(),
+            busy_poll: false,
             signalling_queue: 1,
             data_queue: 2,
             observed_queue: 5,

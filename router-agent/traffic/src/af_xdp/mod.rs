@@ -130,9 +130,24 @@ impl AfXdp {
         Statistics(self.sockets.iter().map(Socket::statistics).collect())
     }
 
+    /// Has the worker take in itself, when it looks for frames, what waits at the interfaces. That is of use where they are told to wait for
+    /// that (`napi_defer_hard_irqs`, `gro_flush_timeout`): then nobody else takes the processor for it, as long as the worker looks.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is older than 5.11, or does not allow it.
+    pub fn poll_interfaces(&mut self) -> Result<(), AfXdpError> {
+        self.sockets.iter_mut().try_for_each(Socket::poll_itself).map_err(refused("poll interfaces"))
+    }
+
     /// How many sockets there are, for [`receive`](Self::receive).
     pub(crate) fn len(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// Has a socket's interface looked at, if the worker polls it.
+    pub(crate) fn poll(&self, socket: usize) {
+        self.sockets.get(socket).into_iter().for_each(Socket::poll);
     }
 
     /// Takes frames that have come to a socket: at most `most`, and [`MANY`]. Gives also how many there were that the kernel named wrongly.

@@ -41,6 +41,7 @@ impl Work {
         for socket in 0..af_xdp.len() {
             let mut left = FRAMES_A_TURN;
             loop {
+                af_xdp.poll(socket);
                 let mut arrived: Vec<Arrived, MANY> = Vec::new();
                 for _ in 0..af_xdp.receive(socket, most, &mut arrived) {
                     count(&self.shared.faults.unreadable);

@@ -58,6 +58,8 @@ pub enum Way {
     Queue,
     /// By AF_XDP, between these interfaces.
     Short(&'static [&'static str]),
+    /// The same between all, and the worker takes in itself what waits there.
+    Polling,
     /// The same behind a shield; `side` is observed, or all interfaces are closed.
     Shielded { observed: bool },
     /// Everything that passes the XDP program's shield goes through the queue.
@@ -119,7 +121,7 @@ impl Path {
     pub fn routing(mut self, way: Way) -> Self {
         let made = self.router.run(|| route(way));
         (self.counters, self.statistics) = (Arc::clone(&made.counters), made.statistics.clone());
-        self.is_short = matches!(way, Way::Short(_) | Way::Shielded { .. });
+        self.is_short = matches!(way, Way::Short(_) | Way::Polling | Way::Shielded { .. });
         self.made = Some(made);
         self
     }
@@ -271,11 +273,15 @@ pub fn route(way: Way) -> Made {
     let taking: Vec<Taking> = match way {
         Way::Queue | Way::Shield => Vec::new(),
         Way::Short(names) => taking(names),
+        Way::Polling => taking(&INTERFACES),
         Way::Shielded { .. } => INTERFACES.map(|name| Taking { name: name.to_owned(), leaves: !observed || name != "side" }).into(),
     };
     let name = format!("router-{}", WORKERS.fetch_add(1, Ordering::Relaxed));
     let queue = Queue::open(QueueConfig { modes: observed, ..QueueConfig::new(DATA) }).unwrap();
-    let af_xdp = (!taking.is_empty()).then(|| AfXdp::open(&taking, shield.as_ref()).unwrap());
+    let mut af_xdp = (!taking.is_empty()).then(|| AfXdp::open(&taking, shield.as_ref()).unwrap());
+    if let (Way::Polling, Some(af_xdp)) = (way, &mut af_xdp) {
+        af_xdp.poll_interfaces().unwrap();
+    }
     let standing = match (way, &af_xdp, &shield) {
         (Way::Shield, _, Some(shield)) => Some(af_xdp::stand(&INTERFACES.map(str::to_owned), shield).unwrap()),
         (_, Some(af_xdp), _) => Some(af_xdp.standing().unwrap()),

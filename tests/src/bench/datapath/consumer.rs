@@ -39,6 +39,8 @@ pub(super) enum Consumer {
     Verify(MacAlgorithm, Checked),
     /// The same with packets that come past the queue (AF_XDP).
     PastTheQueue(MacAlgorithm),
+    /// The same, and the worker takes in itself what waits at the interface.
+    Polling(MacAlgorithm),
     /// The product's queue with one receive and one verdict for each packet.
     OneByOne,
     /// The nfq crate.
@@ -74,7 +76,7 @@ pub(super) fn measure(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) 
 fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<(Sample, u64)> {
     let made = way.get()?;
     let algorithm = match consumer {
-        Consumer::Verify(algorithm, _) | Consumer::PastTheQueue(algorithm) => algorithm,
+        Consumer::Verify(algorithm, _) | Consumer::PastTheQueue(algorithm) | Consumer::Polling(algorithm) => algorithm,
         _ => MacAlgorithm::HmacSha256_128,
     };
     let packets = stock.sealed(algorithm)?;
@@ -86,9 +88,12 @@ fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Res
     let (done, took) = match consumer {
         Consumer::AcceptAll => by_worker(made, None, Box::new(AcceptAll(None)), flood)?,
         Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
-        Consumer::PastTheQueue(algorithm) => {
+        Consumer::PastTheQueue(algorithm) | Consumer::Polling(algorithm) => {
             let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
-            let past = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
+            let mut past = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
+            if let Consumer::Polling(_) = consumer {
+                past.poll_interfaces().map_err(io::Error::other)?;
+            }
             let done = by_worker(made, Some(past), verifier(algorithm, Checked::Together)?, flood);
             made.router.run(|| af_xdp::restore().map_err(io::Error::other))?;
             done?
@@ -124,18 +129,16 @@ pub(super) fn measure_all(way: &Way, stock: &Stock, consumer: Consumer, pace: Pa
     Err(io::Error::other(format!("{lost} packets were lost, and some in each attempt before")))
 }
 
-/// How many of the stock's packets do not arrive, and how long it took to send all.
+/// How many of the stock's packets do not arrive, and what [`measure`] gives.
 ///
 /// # Errors
 ///
 /// As [`measure`].
-pub(super) fn lost(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<(u64, Duration)> {
+pub(super) fn lost(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Result<(u64, Sample)> {
     let before = way.get()?.arrived()?;
     let (sample, not_judged) = measured(way, stock, consumer, pace)?;
-    let offered = sample.besides.get("offered a second").copied().unwrap_or(f64::INFINITY);
     let arrived = way.get()?.arrived()?.saturating_sub(before);
-    let count = stock.count() as u64;
-    Ok((not_judged.max(count.saturating_sub(arrived)), Duration::from_secs_f64(count as f64 / offered)))
+    Ok((not_judged.max((stock.count() as u64).saturating_sub(arrived)), sample))
 }
 
 /// Waits until nothing waits in the queue any more.

@@ -1,8 +1,9 @@
 //! How many packets a second a router with one processor takes without losing any: by AF_XDP, and behind the queue.
 //!
-//! The generator has the first processor, and the sink takes in there what arrives. The second is the router's: the interface's packets are
-//! taken in by a thread of the kernel's that is kept there (threaded NAPI, which virtual links have where packets are gathered or an XDP
-//! program stands), and so is the worker. Both sides are set up alike. Sender, links and packets are the same.
+//! The generator has the first processor, and the sink takes in there what arrives. The second is the router's: its worker is kept there, and
+//! so is a thread of the kernel's by which its interface's packets are taken in (threaded NAPI, which virtual links have where packets are
+//! gathered or an XDP program stands). In the second row the worker takes them in itself (`busy_poll`), and the interface waits for that: it
+//! has no such thread, and the clock by which it looks after the worker runs on the worker's processor. Sender, links and packets are the same.
 
 use std::io;
 use std::path::Path;
@@ -40,7 +41,7 @@ struct OneCore {
     arranged: OnceLock<()>,
 }
 
-/// The row.
+/// The rows.
 pub(super) fn trials() -> Vec<Trial> {
     let stock = Arc::new(Stock::new(PACKETS, LEN));
     let measure = |consumer: Consumer| -> Measure {
@@ -48,14 +49,18 @@ pub(super) fn trials() -> Vec<Trial> {
         Box::new(move || side.highest(&stock, consumer))
     };
     let algorithm = MacAlgorithm::HmacSha256_128;
-    vec![Trial {
-        name: "one core: the verifier past the queue (AF_XDP)".to_owned(),
+    let trial = |name: &str, goal, ours| Trial {
+        name: format!("one core: the verifier past the queue (AF_XDP){name}"),
         unit: "packets per second without loss, everything of the router's on one processor",
-        goal: Goal::RatioAtLeast(2.5),
+        goal,
         bound_is: "the same verifier behind the queue, on the same processor",
-        ours: measure(Consumer::PastTheQueue(algorithm)),
+        ours: measure(ours),
         bound: measure(Consumer::Verify(algorithm, Checked::Together)),
-    }]
+    };
+    vec![
+        trial("", Goal::Told, Consumer::PastTheQueue(algorithm)),
+        trial(", which polls the interface itself", Goal::RatioAtLeast(2.5), Consumer::Polling(algorithm)),
+    ]
 }
 
 impl OneCore {
@@ -63,34 +68,38 @@ impl OneCore {
     fn highest(&self, stock: &Stock, consumer: Consumer) -> io::Result<Sample> {
         let made = self.way.get()?;
         if self.arranged.get().is_none() {
-            arrange(made)?;
+            arrange(made, matches!(consumer, Consumer::Polling(_)))?;
             let _ = self.arranged.set(());
         }
         let [mut good, mut bad] = RATES;
-        let (mut tries, mut kept) = (0.0, 0.0);
+        let (mut tries, mut kept, mut worker) = (0.0, 0.0, 0.0);
         while bad / good > NEAR {
             let rate = (good * bad).sqrt();
             let mut free = false;
             for _ in 0..TRIES {
                 tries += 1.0;
-                let (lost, took) = consumer::lost(&self.way, stock, consumer, Pace::PerSecond(rate as u32))?;
-                let offered = stock.count() as f64 / took.as_secs_f64();
+                let (lost, sample) = consumer::lost(&self.way, stock, consumer, Pace::PerSecond(rate as u32))?;
+                let offered = sample.besides.get("offered a second").copied().unwrap_or_default();
                 free = lost == 0 && offered > KEPT * rate;
                 if free {
-                    kept = offered;
+                    (kept, worker) = (offered, 1e9 / sample.value);
                     break;
                 }
             }
             if free { good = rate } else { bad = rate }
         }
-        Ok(Sample::of(good).with("tries", tries).with("offered a second", kept))
+        Ok(Sample::of(good).with("tries", tries).with("offered a second", kept).with("ns of the worker's thread per packet", worker))
     }
 }
 
 /// Gives out the processors.
-fn arrange(made: &Made) -> io::Result<()> {
+fn arrange(made: &Made, polls: bool) -> io::Result<()> {
     let [first, second, ..] = *processors() else { return Err(io::Error::other("this row needs two processors")) };
     write(&made.sink, "far1/queues/rx-0/rps_cpus", &format!("{:x}", 1_u64 << first))?;
+    if polls {
+        write(&made.router, "near1/napi_defer_hard_irqs", "2")?;
+        return write(&made.router, "near1/gro_flush_timeout", "200000");
+    }
     made.router.run(|| sys::gather_packets("near1"))?;
     write(&made.router, "near1/threaded", "1")?;
     let mut one = CpuSet::new();

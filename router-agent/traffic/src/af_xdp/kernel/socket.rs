@@ -17,6 +17,10 @@ const RECEIVE_LEN: u32 = 1024;
 const RING_LEN: u32 = 2048;
 /// Wished octets of frames on their way out.
 const SEND_BUFFER: libc::c_int = 16 << 20;
+/// Frames that one call takes in where the socket polls its interface itself.
+const POLLED_AT_ONCE: libc::c_int = 64;
+/// Microseconds that such a call may look for more; it never waits, but without a number here it does not look at all.
+const POLLED_FOR: libc::c_int = 20;
 /// Calls to send with nothing taken after which the rest waits for the next time.
 const PATIENCE: u32 = 4;
 
@@ -56,6 +60,8 @@ pub(in crate::af_xdp) struct Socket {
     under_way: u32,
     /// Its interface is no more: nothing comes back of what waits here.
     is_gone: bool,
+    /// Whether it takes in what comes by its interface when it is asked, instead of being told.
+    polls: bool,
 }
 
 /// What the kernel has dropped at a socket, for whoever does not own it.
@@ -100,7 +106,31 @@ impl Socket {
         let received = Consumer::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RECEIVE_LEN)?;
         let send = Producer::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, RING_LEN)?;
         bind(fd, binding, beside)?;
-        Ok(Self { fill, sent, received, send, descriptor: Arc::new(descriptor), binding, under_way: 0, is_gone: false })
+        Ok(Self { fill, sent, received, send, descriptor: Arc::new(descriptor), binding, under_way: 0, is_gone: false, polls: false })
+    }
+
+    /// Has it poll its interface itself from now on (`SO_PREFER_BUSY_POLL`, Linux 5.11).
+    pub(in crate::af_xdp) fn poll_itself(&mut self) -> Result<(), Errno> {
+        let fd = self.descriptor();
+        set(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1)?;
+        set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &POLLED_FOR)?;
+        set(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &POLLED_AT_ONCE)?;
+        self.polls = true;
+        Ok(())
+    }
+
+    /// Takes in what waits at its interface, if it polls that itself.
+    pub(in crate::af_xdp) fn poll(&self) {
+        if self.polls {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // SAFETY: a call without a buffer, that only has the interface's driver look. It looks again by itself if this fails.
+        let _ = unsafe {
+            libc::recvfrom(self.descriptor(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
+        };
     }
 
     /// What it is bound to.
@@ -132,10 +162,7 @@ impl Socket {
         self.fill.show();
         // Asked each time: a driver that found nothing may say so after what was put there has been shown.
         if self.fill.needs_wake() {
-            // SAFETY: a call without a buffer, that only wakes the interface's driver. It looks again by itself if this fails.
-            let _ = unsafe {
-                libc::recvfrom(self.descriptor(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
-            };
+            self.wake();
         }
     }
 
