@@ -73,6 +73,10 @@ pub(crate) struct Config {
 pub(crate) struct Datapath {
     /// NFQUEUE number of what leaves this host.
     pub outbound_queue: u16,
+    /// NFQUEUE number of TCP that leaves this host in super-packets.
+    pub tcp_queue: u16,
+    /// Whether TCP comes to that queue in super-packets, to be cut by this daemon.
+    pub super_packets: bool,
     /// NFQUEUE number of what arrives at this host.
     pub inbound_queue: u16,
     /// Flows held at most, in each direction.
@@ -98,6 +102,8 @@ impl Default for Datapath {
         let (largest_protection, signatures) = (LargestProtection::PublicKey, Signatures::default());
         Self {
             outbound_queue: 3,
+            tcp_queue: 6,
+            super_packets: true,
             inbound_queue: 4,
             permissions: 4096,
             fragments: Fragments::default(),
@@ -226,8 +232,12 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.outbound_queue == config.datapath.inbound_queue {
         return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }
+    let Datapath { outbound_queue, tcp_queue, inbound_queue, .. } = config.datapath;
+    if [outbound_queue, inbound_queue].contains(&tcp_queue) {
+        return Err(source.wrong("datapath.tcp_queue", "is another queue's number too"));
+    }
     for (key, number) in
-        [("datapath.outbound_queue", config.datapath.outbound_queue), ("datapath.inbound_queue", config.datapath.inbound_queue)]
+        [("datapath.outbound_queue", outbound_queue), ("datapath.tcp_queue", tcp_queue), ("datapath.inbound_queue", inbound_queue)]
     {
         if number == daemon::claim::QUEUE {
             return Err(source.wrong(key, "is the queue by which daemons keep each other out of a network namespace"));

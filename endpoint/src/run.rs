@@ -24,7 +24,7 @@ use traffic::inserter::{IdentificationKey, Inserter, InserterConfig};
 use traffic::netlink::NetlinkError;
 use traffic::queue::QueueConfig;
 use traffic::routes::MtuPlan;
-use traffic::rules::{HostRules, Install, Role};
+use traffic::rules::{HostRules, Install, Role, Whole};
 use traffic::verifier::{self, Verifier, VerifierConfig};
 
 use crate::Parts;
@@ -126,7 +126,8 @@ fn rules(config: &Config) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
     let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
     let (exempt, ways) = (exempt::rules(&config.exempt), Paths::links(&config.path, path_mark));
-    let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), ..rules };
+    let whole = config.datapath.super_packets.then_some(Whole { queue: config.datapath.tcp_queue, mark: config.datapath.mark });
+    let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), whole, ..rules };
     let install = move |reassembly, socket: &_| HostRules { reassembly, ..rules.clone() }.install_through(socket);
     config.datapath.reassembly.installing(fragments, install)
 }
@@ -146,7 +147,9 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
         ..InserterConfig::default()
     };
     let inserter = Box::new(Inserter::new(outbound, parts.outbound_checks.clone(), counters.clone()));
-    let outbound = start.datapath("outbound", QueueConfig::outbound(config.datapath.outbound_queue), inserter, counters)?;
+    let whole = config.datapath.super_packets.then_some(config.datapath.tcp_queue);
+    let queue = QueueConfig { whole, ..QueueConfig::outbound(config.datapath.outbound_queue) };
+    let outbound = start.datapath("outbound", queue, inserter, counters)?;
 
     let counters = Arc::new(Counters::default());
     // Which numbers are sampled is nobody's business.

@@ -46,7 +46,7 @@ fn main() {
                     .map(|(place, packet)| {
                         let place = &mut place[..packet.len()];
                         place.copy_from_slice(packet);
-                        Arrival { id: PacketId(0), user: None, has_arrived: false, bytes: place }
+                        Arrival { id: PacketId(0), user: None, has_arrived: false, is_unfinished: false, bytes: place }
                     })
                     .collect();
                 let began = Wall::now();

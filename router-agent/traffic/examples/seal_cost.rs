@@ -29,8 +29,10 @@ fn main() {
     for place in space.chunks_exact_mut(STRIDE) {
         place[..LEN].copy_from_slice(&clear);
     }
-    let arrivals: Vec<Arrival<'_>> =
-        space.chunks_exact(STRIDE).map(|place| Arrival { id: PacketId(0), user: None, has_arrived: false, bytes: &place[..LEN] }).collect();
+    let arrivals: Vec<Arrival<'_>> = space
+        .chunks_exact(STRIDE)
+        .map(|place| Arrival { id: PacketId(0), user: None, has_arrived: false, is_unfinished: false, bytes: &place[..LEN] })
+        .collect();
     for algorithm in MacAlgorithm::ALL {
         let mut inserter = Inserter::new(InserterConfig::default(), Arc::new(Strict), Arc::default());
         let key = IcvKey::new(*algorithm, &vec![7; algorithm.key_len()]).unwrap();

@@ -2,7 +2,7 @@
 //! fuzz targets). The daemon itself calls them where it asks.
 
 use crate::netlink::{Answer, Malformed, Message, messages};
-use crate::{next_hop, paths, routes, rules};
+use crate::{next_hop, paths, routes, rules, segments};
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ impl Heard {
 pub type Reader = fn(&Message<'_>) -> Result<Heard, Malformed>;
 
 /// The readers of links, neighbours, routes, routing rules, and of what stands in the packet filter or changes there.
-pub const READERS: [(&str, Reader); 12] = [
+pub const READERS: [(&str, Reader); 13] = [
     ("what a link carries", routes::heard::link),
     ("a route", routes::heard::route),
     ("a routing rule", routes::heard::rule),
@@ -40,6 +40,7 @@ pub const READERS: [(&str, Reader); 12] = [
     ("an entry of the filter", rules::heard::entry),
     ("peers in a set of the filter", rules::heard::peers),
     ("a change of the filter", rules::heard::change),
+    ("a connection", segments::hear),
 ];
 
 /// Reads every message in what came with one call, as those that ask do.

@@ -34,6 +34,7 @@ pub mod replay;
 pub mod routes;
 pub mod routing_events;
 pub mod rules;
+pub mod segments;
 pub mod spread;
 mod state;
 pub mod table;

@@ -1,7 +1,10 @@
 //! The one interface between a packet queue and what decides about its packets.
 
+use std::net::IpAddr;
+
 use smoltcp::time::Instant;
 
+use crate::ah::Sealing;
 use crate::event::Event;
 use crate::reason::DropReason;
 use crate::update::{Applied, Refused, Update};
@@ -38,6 +41,19 @@ pub enum Verdict<'a> {
     Hold,
 }
 
+/// What leaves in place of a super-packet, in this order.
+#[derive(Debug)]
+pub struct Segments<'a> {
+    /// Where they come from.
+    pub source: IpAddr,
+    /// Where they go.
+    pub destination: IpAddr,
+    /// Whole IP packets with AH.
+    pub packets: &'a Sealing,
+    /// Bits added to the super-packet's own mark.
+    pub mark: Option<u32>,
+}
+
 /// The late verdict on a held packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Released {
@@ -61,6 +77,8 @@ pub struct Arrival<'a> {
     pub user: Option<UserId>,
     /// Whether it has come over a link, where the queue has both ([`PacketProcessor::process_arrived`]).
     pub has_arrived: bool,
+    /// Whether its TCP checksum is still to be computed: it comes from a program of this host, through a queue of super-packets.
+    pub is_unfinished: bool,
     /// The whole IP packet.
     pub bytes: &'a [u8],
 }
@@ -99,10 +117,19 @@ pub trait PacketProcessor: Send {
     /// Judges packets in their order and gives each its verdict with its place among them, before the next one's. The verdicts, and
     /// what is noted and counted, are those of judging one after the other.
     fn process_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
-        for (at, Arrival { id, user, has_arrived, bytes }) in packets.iter().enumerate() {
+        for (at, Arrival { id, user, has_arrived, bytes, .. }) in packets.iter().enumerate() {
             let verdict = if *has_arrived { self.process_arrived(*id, bytes, now) } else { self.process_sent(*id, *user, bytes, now) };
             give(at, verdict);
         }
+    }
+
+    /// Judges a TCP super-packet of this host's, whose segments carry at most `largest` octets of data, as if these came one after the
+    /// other, if all of them go out now. `None` if that is not so, or it cannot be cut: then nothing has changed.
+    ///
+    /// Each segment is counted for itself; one that cannot be sealed counts as dropped and does not stand among them.
+    fn process_whole<'a>(&'a mut self, packet: &[u8], largest: usize, now: Instant) -> Option<Segments<'a>> {
+        let _ = (packet, largest, now);
+        None
     }
 
     /// The next late verdict on a held packet, `None` when there is none left.

@@ -42,7 +42,7 @@ fn drive(verifier: &mut Verifier, packets: &[Vec<u8>], at_once: bool, now: Insta
 }
 
 fn arrival(id: u64, bytes: &[u8]) -> Arrival<'_> {
-    Arrival { id: PacketId(id), user: None, has_arrived: true, bytes }
+    Arrival { id: PacketId(id), user: None, has_arrived: true, is_unfinished: false, bytes }
 }
 
 fn verifier(role: Role, checks: Arc<dyn Checks>) -> (Verifier, Arc<Counters>) {

@@ -130,6 +130,7 @@ fn drive(inserter: &mut Inserter, packets: &[(Vec<u8>, u32, bool)], at_once: boo
                 id: PacketId(id),
                 user: Some(UserId(*user)),
                 has_arrived: *has_arrived,
+                is_unfinished: false,
                 bytes,
             })
             .collect();
@@ -195,8 +196,11 @@ fn the_packets_of_a_batch_leave_as_the_one_implementation_of_ah_writes_them() {
     let (mut inserter, counters) = inserter(Arc::new(Strict), 1 << 40);
     let pieces: Vec<_> = (0..200).map(|at| Piece { flow: at % (PERMITTED - 1), len: at * 7, user: 0, form: Form::Whole }).collect();
     let packets: Vec<_> = pieces.iter().map(packet).filter(|packet| !packet.is_empty()).collect();
-    let arrivals: Vec<_> =
-        packets.iter().zip(1..).map(|(bytes, id)| Arrival { id: PacketId(id), user: None, has_arrived: false, bytes }).collect();
+    let arrivals: Vec<_> = packets
+        .iter()
+        .zip(1..)
+        .map(|(bytes, id)| Arrival { id: PacketId(id), user: None, has_arrived: false, is_unfinished: false, bytes })
+        .collect();
     let mut numbers = [0; PERMITTED];
     numbers[1] = u32::MAX - 3;
     let mut out = 0;

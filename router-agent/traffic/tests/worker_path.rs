@@ -28,6 +28,7 @@ use traffic::worker::{Clock, Up, Worker, WorkerConfig};
 const DATA: u16 = 2;
 const OUT: u16 = 3;
 const IN: u16 = 4;
+const WHOLE: u16 = 6;
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 const PLAN: MtuPlan = MtuPlan::new(28, 32);
@@ -144,6 +145,66 @@ fn a_tcp_connection_runs_at_full_segments_with_a_permission_each_way() {
     assert_eq!(path.receiver.in_counters.all_dropped().map(|(_, count)| count.packets).sum::<u64>(), 0);
 }
 
+/// What a socket of the host has to send goes down in super-packets, and leaves in segments cut by its worker.
+#[test]
+fn super_packets_leave_in_full_segments_with_a_seal_each_and_nothing_is_lost_when_volume_runs_out_in_one() {
+    if !privileged() {
+        return;
+    }
+    const LEN: usize = 6 << 20;
+    const AT_FIRST: u64 = 1_000_000;
+    let mut path = Path::with(Some(WHOLE));
+    for ([sender, _, _, receiver], ..) in FAMILIES {
+        let (from, to) = (address(sender, 6000), address(receiver, 7000));
+        path.permit_volume(TCP, from, to, AT_FIRST);
+        path.permit(TCP, to, from);
+        let listener = path.receiver.space.run(|| TcpListener::bind(to).unwrap());
+        let mut client = path.sender.space.run(|| connect(from, to));
+        let (mut server, _) = listener.accept().unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_write_timeout(Some(SOON)).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let before = path.router_counters.accepted();
+        let data: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+        let writer = std::thread::spawn(move || {
+            client.write_all(&data).unwrap();
+            client
+        });
+        let (mut got, mut buffer, mut is_extended) = (0, vec![0; 1 << 16], false);
+        while got < LEN {
+            let len = server.read(&mut buffer).unwrap();
+            assert!(len > 0 && buffer[..len].iter().enumerate().all(|(at, octet)| *octet == ((got + at) % 251) as u8));
+            got += len;
+            if !is_extended && got + 200_000 > AT_FIRST as usize {
+                // What is beyond the volume waits by now, or is about to.
+                std::thread::sleep(QUIET);
+                assert!(path.sender.out_counters.accepted().bytes <= path.sent_before + AT_FIRST);
+                path.extend(TCP, from, to, 1 << 30);
+                is_extended = true;
+            }
+        }
+        writer.join().unwrap();
+        path.sent_before = path.sender.out_counters.accepted().bytes;
+        let after = path.router_counters.accepted();
+        let (packets, bytes) = (after.packets - before.packets, after.bytes - before.bytes);
+        assert!(packets < 2 * (LEN / 1380) as u64, "{packets} packets of {} octets", bytes / packets);
+    }
+    let of_segments = path.sender.space.run(|| rules::counters(rules::Role::Host).unwrap());
+    for family in [rules::Family::Ipv4, rules::Family::Ipv6] {
+        let seen: u64 = of_segments
+            .iter()
+            .filter(|counter| counter.family == family && counter.chain == "outbound" && counter.rule == "own segments")
+            .map(|counter| counter.packets)
+            .sum();
+        assert!(seen > (LEN / 1448 / 2) as u64, "{family:?}: {seen} segments of {}", LEN / 1448);
+    }
+    for counters in [&path.router_counters, &path.receiver.in_counters] {
+        let dropped: Vec<_> = counters.all_dropped().filter(|(_, count)| count.packets > 0).collect();
+        assert_eq!(dropped, [], "each is sealed under a number of its own");
+    }
+    assert_eq!(path.sender.out_counters.dropped(DropReason::NotTransmitted).packets, 0);
+}
+
 /// A host with its two workers.
 struct Host {
     space: Namespace,
@@ -154,16 +215,17 @@ struct Host {
 }
 
 impl Host {
-    fn new(space: Namespace, clock: Clock) -> Self {
+    fn new(space: Namespace, clock: Clock, whole: Option<u16>) -> Self {
         let (out_counters, in_counters) = (Arc::new(Counters::default()), Arc::new(Counters::default()));
         let config = InserterConfig { mark: Some(PLAN.mark), ..InserterConfig::default() };
         let inserter = Inserter::new(config, Arc::new(Strict), Arc::clone(&out_counters));
         let verifier = Verifier::new(VerifierConfig::new(Role::Receiver), Arc::new(Strict), Arc::clone(&in_counters)).unwrap();
-        let rules = HostRules::new(OUT, IN, 30_270);
+        let whole_rules = whole.map(|queue| rules::Whole { queue, mark: PLAN.mark });
+        let rules = HostRules { whole: whole_rules, ..HostRules::new(OUT, IN, 30_270) };
         space.run(|| rules.install().unwrap());
         space.run(|| PLAN.apply().unwrap());
-        let out = worker(&space, OUT, Box::new(inserter), clock, &out_counters);
-        let inn = worker(&space, IN, Box::new(verifier), clock, &in_counters);
+        let out = worker(&space, QueueConfig { whole, ..QueueConfig::new(OUT) }, Box::new(inserter), clock, &out_counters);
+        let inn = worker(&space, QueueConfig::new(IN), Box::new(verifier), clock, &in_counters);
         Self { space, out, inn, out_counters, in_counters }
     }
 }
@@ -177,10 +239,17 @@ struct Path {
     clock: Clock,
     /// Of router and both hosts.
     admitted: [Admitted; 3],
+    /// Octets that the sender had sent before the connection that is looked at.
+    sent_before: u64,
 }
 
 impl Path {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// With a queue of super-packets at the hosts.
+    fn with(whole: Option<u16>) -> Self {
         let clock = Clock::new(Instant::now());
         let (sender, router, receiver) = (Namespace::new(), Namespace::new(), Namespace::new());
         let end = |position: usize| FAMILIES.map(|(addresses, prefix, _)| (addresses[position], prefix));
@@ -196,19 +265,33 @@ impl Path {
         router.run(|| RouterRules { shield: true, ..RouterRules::new(1, DATA, 30_270) }.install().unwrap());
         let router_counters = Arc::new(Counters::default());
         let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
-        let worker = worker(&router, DATA, Box::new(verifier), clock, &router_counters);
+        let worker = worker(&router, QueueConfig::new(DATA), Box::new(verifier), clock, &router_counters);
         let of = |space: &Namespace, role| space.run(|| Admitted::open(role).unwrap());
         let admitted = [of(&router, rules::Role::Router), of(&sender, rules::Role::Host), of(&receiver, rules::Role::Host)];
-        Self { sender: Host::new(sender, clock), router: worker, router_counters, receiver: Host::new(receiver, clock), clock, admitted }
+        let (sender, receiver) = (Host::new(sender, clock, whole), Host::new(receiver, clock, whole));
+        Self { sender, router: worker, router_counters, receiver, clock, admitted, sent_before: 0 }
     }
 
     /// Installs a permission at every node, the receiver first.
     fn permit(&mut self, protocol: u8, from: SocketAddr, to: SocketAddr) {
+        self.permit_volume(protocol, from, to, 1 << 30);
+    }
+
+    /// Has a permission allow more.
+    fn extend(&mut self, protocol: u8, from: SocketAddr, to: SocketAddr, allowed: u64) {
+        let expires_at = self.clock.now() + Duration::from_secs(600).into();
+        let (flow, spi) = (flow(protocol, from, to), 4096 + u32::from(to.port()));
+        for worker in self.workers(from) {
+            carry_out(worker, Update::Update { token: 2, flow, spi, allowed, expires_at });
+        }
+    }
+
+    fn permit_volume(&mut self, protocol: u8, from: SocketAddr, to: SocketAddr, allowed: u64) {
         let grant = Grant {
             flow: flow(protocol, from, to),
             spi: 4096 + u32::from(to.port()),
             key: IcvKey::new(MacAlgorithm::HmacSha256_128, &[7; 32]).unwrap(),
-            allowed: 1 << 30,
+            allowed,
             counted: 0,
             highest: 0,
             expires_at: self.clock.now() + Duration::from_secs(600).into(),
@@ -236,8 +319,8 @@ impl Path {
     }
 }
 
-fn worker(space: &Namespace, queue: u16, processor: Box<dyn PacketProcessor>, clock: Clock, counters: &Arc<Counters>) -> Worker {
-    let queue = space.run(|| Queue::open(QueueConfig::new(queue)).unwrap());
+fn worker(space: &Namespace, queue: QueueConfig, processor: Box<dyn PacketProcessor>, clock: Clock, counters: &Arc<Counters>) -> Worker {
+    let queue = space.run(|| Queue::open(queue).unwrap());
     Worker::spawn(queue, processor, WorkerConfig::new("worker".into(), clock, Arc::clone(counters)), Box::new(|| {})).unwrap()
 }
 
@@ -245,7 +328,8 @@ fn carry_out(worker: &mut Worker, update: Update) {
     worker.send(update).unwrap();
     let mut answer = None;
     eventually("the update is answered", || {
-        answer = worker.receive();
+        // Events are nobody's business here.
+        answer = worker.receive().filter(|up| !matches!(up, Up::Event(_)));
         answer.is_some()
     });
     assert!(matches!(answer, Some(Up::Applied(_))), "{answer:?}");

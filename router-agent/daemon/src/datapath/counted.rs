@@ -17,8 +17,7 @@ impl Datapath {
         let sum = |of: &dyn Fn(&Counters) -> Count| self.lanes.iter().map(|lane| of(&lane.counters)).fold(Count::default(), Count::plus);
         let count = |count: Count| json!({ "packets": count.packets, "bytes": count.bytes });
         let row = |reason: DropReason, count: Count| json!({ "reason": reason.word(), "packets": count.packets, "bytes": count.bytes });
-        let kernel: Vec<KernelDrops> =
-            self.lanes.iter().map(|lane| KernelDrops::of(lane.number).and(lane.past_the_queue.dropped())).collect();
+        let kernel: Vec<KernelDrops> = self.lanes.iter().map(KernelDrops::of_lane).collect();
         let kernel_drops = kernel.iter().cloned().reduce(KernelDrops::with).unwrap_or(KernelDrops(Ok(KernelStatistics::default())));
         let by_rules = self.admitted.as_ref().map_or_else(|| Some(Vec::new()), Admitted::dropped);
         let by_rule =
@@ -79,6 +78,12 @@ impl KernelDrops {
     /// Those of the queue with this number, in the network namespace of the calling thread.
     pub fn of(number: u16) -> Self {
         Self::from(number, kernel_statistics(number))
+    }
+
+    /// Those of all that a worker has its packets from.
+    fn of_lane(lane: &Lane) -> Self {
+        let queues = Self::of(lane.number).and(lane.past_the_queue.dropped());
+        lane.whole.map(Self::of).into_iter().fold(queues, Self::with)
     }
 
     fn from(number: u16, read: std::io::Result<Option<KernelStatistics>>) -> Self {

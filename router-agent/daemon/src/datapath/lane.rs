@@ -32,6 +32,8 @@ pub struct Lead {
 pub(super) struct Lane {
     name: String,
     pub(super) number: u16,
+    /// Its queue of super-packets, if it has one.
+    pub(super) whole: Option<u16>,
     /// What the kernel has dropped of what does not come through the queue.
     pub(super) past_the_queue: Statistics,
     worker: Worker,
@@ -52,12 +54,12 @@ impl Lane {
     ) -> Result<Self, DatapathError> {
         let Lead { queue, af_xdp, processor: judge, counters } = lead;
         let past_the_queue = af_xdp.as_ref().map(AfXdp::statistics).unwrap_or_default();
-        let (number, modes, queue) = (queue.number, queue.modes, Queue::open(queue)?);
+        let (number, whole, modes, queue) = (queue.number, queue.whole, queue.modes, Queue::open(queue)?);
         let config = WorkerConfig::new(format!("pbs-{name}"), clock.for_packets(), counters.clone());
         let config = WorkerConfig { modes, processor, ..config };
         let notify = Box::new(move || wake.notify_one());
         let worker = Worker::spawn_beside(queue, af_xdp, judge, config, notify).map_err(DatapathError::Thread)?;
-        Ok(Self { name, number, past_the_queue, worker, counters, waiting: VecDeque::new(), is_stalled: false })
+        Ok(Self { name, number, whole, past_the_queue, worker, counters, waiting: VecDeque::new(), is_stalled: false })
     }
 
     pub(super) fn name(&self) -> &str {

@@ -23,13 +23,13 @@ impl Inserter {
     pub(super) fn decide_batch(&mut self, packets: &[Arrival<'_>], now: Instant, give: &mut dyn FnMut(usize, Verdict<'_>)) {
         let mut put_off: Vec<PutOff, BATCH> = Vec::new();
         self.sealing.0.clear();
-        for (at, Arrival { id, user, has_arrived, bytes }) in packets.iter().enumerate() {
+        for (at, Arrival { id, user, has_arrived, is_unfinished, bytes }) in packets.iter().enumerate() {
             if *has_arrived {
                 self.send_off(&mut put_off, give);
                 give(at, self.process_arrived(*id, bytes, now));
                 continue;
             }
-            let attempt = self.judge(*id, *user, bytes, now);
+            let attempt = if *is_unfinished { self.judge_finished(*id, *user, bytes, now) } else { self.judge(*id, *user, bytes, now) };
             self.ask(now);
             let verdict = match attempt {
                 Attempt::Send(mark) => {

@@ -9,6 +9,7 @@ mod held;
 mod holders;
 mod identification;
 mod questions;
+mod whole;
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -32,7 +33,7 @@ use crate::event::{Event, push_bounded};
 use crate::flow::Flow;
 use crate::machine::{self, Action, Guards, Outcome, State};
 use crate::packet::IpPacket;
-use crate::processor::{Arrival, PacketId, PacketProcessor, Released, UserId, Verdict};
+use crate::processor::{Arrival, PacketId, PacketProcessor, Released, Segments, UserId, Verdict};
 use crate::reason::DropReason;
 use crate::state::{Aside, Map, Micros};
 use crate::table::outbound::OutboundTable;
@@ -71,13 +72,15 @@ pub struct Inserter {
     out: Aside<Vec<u8>>,
     /// Room for a packet that is changed before AH is put on it.
     changed: Aside<Vec<u8>>,
+    /// Room for a packet whose checksum was open, or for a part of a super-packet.
+    finished: Aside<Vec<u8>>,
 }
 
 impl Hash for Inserter {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Every field is named, so that a new one is not forgotten here.
         let Self { config, table, expected, diverted, held, questions, released, events, .. } = self;
-        let Self { checks: _, counters: _, sealing: _, out: _, changed: _, .. } = self;
+        let Self { checks: _, counters: _, sealing: _, out: _, changed: _, finished: _, .. } = self;
         (config, table, held, questions, released, events, expected.len()).hash(state);
         diverted.in_order().iter().for_each(|entry| entry.hash(state));
         expected.in_order().iter().for_each(|(flow, until)| (flow, until.in_micros()).hash(state));
@@ -124,6 +127,7 @@ impl Inserter {
             sealing: Aside(Sealing::default()),
             out: Aside(Vec::new()),
             changed: Aside(Vec::new()),
+            finished: Aside(Vec::new()),
             config,
         }
     }
@@ -429,6 +433,10 @@ impl PacketProcessor for Inserter {
                 Verdict::Drop(reason)
             }
         }
+    }
+
+    fn process_whole<'a>(&'a mut self, bytes: &[u8], largest: usize, now: Instant) -> Option<Segments<'a>> {
+        self.decide_whole(bytes, largest, now)
     }
 
     fn batch_size(&self) -> usize {

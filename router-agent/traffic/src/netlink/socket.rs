@@ -34,6 +34,8 @@ pub enum Protocol {
     Netfilter,
     /// Links, addresses, routes and routing rules (`NETLINK_ROUTE`).
     Route,
+    /// What there is to be known about sockets (`NETLINK_SOCK_DIAG`).
+    Sockets,
 }
 
 /// What went wrong between us and the kernel.
@@ -124,6 +126,7 @@ impl Socket {
         let protocol = match protocol {
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
             Protocol::Route => SockProtocol::NetlinkRoute,
+            Protocol::Sockets => SockProtocol::NetlinkSockDiag,
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(NetlinkError::Open)?;

@@ -4,7 +4,7 @@ use crate::netlink::{Answer, Attribute, Batch, Errno, Header, Malformed, Many, M
 use crate::processor::{PacketId, UserId};
 
 use super::runs::{Part, Way};
-use super::{Decision, MANY, MAX_PACKET_LEN, QueueConfig};
+use super::{Decision, Kind, MANY, MAX_PACKET_LEN, QueueConfig};
 
 /// Subsystem of the packet queue, in the upper half of a message's kind (`NFNL_SUBSYS_QUEUE`).
 const SUBSYSTEM: u16 = 3;
@@ -24,7 +24,12 @@ const INPUT_INTERFACE: u16 = 5;
 const OUTPUT_INTERFACE: u16 = 6;
 const PAYLOAD: u16 = 10;
 const ORIGINAL_LEN: u16 = 13;
+const STATE: u16 = 14;
 const USER: u16 = 16;
+
+/// What is said of a packet (`NFQA_SKB_INFO`): its checksum is open; it is to be cut.
+const CHECKSUM_OPEN: u32 = 0x1;
+const SUPER_PACKET: u32 = 0x2;
 
 /// Octets of a message's fixed part: family, version, queue number.
 const FIXED_LEN: usize = 4;
@@ -42,16 +47,17 @@ pub(super) fn bind(number: u16) -> Batch {
 }
 
 /// Sets copy mode, length and flags.
-pub(super) fn configure(config: &QueueConfig, passes_if_full: bool) -> Batch {
+pub(super) fn configure(config: &QueueConfig, kind: Kind) -> Batch {
     let QueueConfig { number, capacity, copy_range, users, .. } = *config;
     const PARAMETERS: u16 = 2;
     const MAX_LEN: u16 = 3;
     const MASK: u16 = 4;
     const FLAGS: u16 = 5;
     const COPY_PACKET: u8 = 2;
-    // Fail-open, conntrack, GSO, user id: each named in the mask, and none but the first and the last ever set.
+    // Fail-open, conntrack, GSO, user id: each named in the mask, and the second never set.
     const KNOWN_FLAGS: u32 = 0xf;
     const FAIL_OPEN: u32 = 0x1;
+    const WHOLE: u32 = 0x4;
     const USERS: u32 = 0x8;
     let range = u32::try_from(copy_range.min(MAX_PACKET_LEN)).unwrap_or(u32::MAX).to_be_bytes();
     let mut batch = Batch::new("configure a packet queue");
@@ -61,7 +67,8 @@ pub(super) fn configure(config: &QueueConfig, passes_if_full: bool) -> Batch {
         writer.put_be32(MAX_LEN, capacity);
         writer.put_be32(MASK, KNOWN_FLAGS);
         let flag = |wanted, flag| if wanted { flag } else { 0 };
-        writer.put_be32(FLAGS, flag(users, USERS) | flag(passes_if_full, FAIL_OPEN));
+        let kind = flag(kind == Kind::Observed, FAIL_OPEN) | flag(kind == Kind::Whole, WHOLE);
+        writer.put_be32(FLAGS, flag(users, USERS) | kind);
     });
     batch
 }
@@ -84,14 +91,19 @@ const fn verdict_header(code: u32, number: u32) -> [u8; 8] {
 
 /// The verdict on one packet.
 pub(super) fn verdict(writer: &mut Writer, number: u16, id: PacketId, decision: Decision<'_>) {
-    let code = if decision == Decision::Drop { DROP } else { ACCEPT };
+    const QUEUE: u32 = 3;
+    let code = match decision {
+        Decision::Drop => DROP,
+        Decision::Queue(number) => u32::from(number) << 16 | QUEUE,
+        Decision::Accept | Decision::AcceptMarked(_) | Decision::Replace { .. } => ACCEPT,
+    };
     let id = number_of(id);
     // The sequence number comes back if the kernel refuses the verdict, and tells which packet it was.
     writer.message(Header { kind: VERDICT, flags: REQUEST, sequence: id }, &fixed(number), |writer| {
         writer.put(VERDICT_HEADER, &verdict_header(code, id));
         match decision {
             Decision::AcceptMarked(mark) | Decision::Replace { mark: Some(mark), .. } => writer.put_be32(MARK, mark),
-            Decision::Accept | Decision::Replace { mark: None, .. } | Decision::Drop => {}
+            Decision::Accept | Decision::Replace { mark: None, .. } | Decision::Queue(_) | Decision::Drop => {}
         }
         if let Decision::Replace { payload, .. } = decision {
             writer.put(PAYLOAD, payload);
@@ -238,6 +250,10 @@ pub struct Packet<'a> {
     pub output_interface: u32,
     /// Whose socket it comes from, if the queue asks for that and the packet comes from one.
     pub user: Option<UserId>,
+    /// Whether its TCP checksum is still to be computed: only in a queue of super-packets.
+    pub is_unfinished: bool,
+    /// Whether it is a super-packet, of which verdicts can carry nothing but its end or another queue's number.
+    pub is_whole: bool,
     /// The packet from the IP header on.
     pub payload: &'a [u8],
     /// Its full length in octets; more than the payload's if it was too long to be delivered whole.
@@ -371,8 +387,18 @@ fn read_attributes<'a>(
     name: impl Fn(u32) -> PacketId,
     seen: &mut Option<PacketId>,
 ) -> Result<Packet<'a>, Malformed> {
-    let mut packet =
-        Packet { id: PacketId(0), hook: 0, mark: 0, input_interface: 0, output_interface: 0, user: None, payload: &[], len: 0 };
+    let mut packet = Packet {
+        id: PacketId(0),
+        hook: 0,
+        mark: 0,
+        input_interface: 0,
+        output_interface: 0,
+        user: None,
+        is_unfinished: false,
+        is_whole: false,
+        payload: &[],
+        len: 0,
+    };
     let mut original_len = None;
     let mut header: Option<Attribute<'_>> = None;
     for attribute in attributes(message.after(FIXED_LEN)?) {
@@ -390,6 +416,11 @@ fn read_attributes<'a>(
             OUTPUT_INTERFACE => packet.output_interface = attribute.be32()?,
             PAYLOAD => packet.payload = attribute.value,
             USER => packet.user = Some(UserId(attribute.be32()?)),
+            STATE => {
+                let state = attribute.be32()?;
+                packet.is_unfinished = state & CHECKSUM_OPEN != 0;
+                packet.is_whole = state & SUPER_PACKET != 0;
+            }
             ORIGINAL_LEN => original_len = Some(attribute.be32()?),
             _ => {}
         }
@@ -425,6 +456,8 @@ mod tests {
             input_interface: 0,
             output_interface: 2,
             user: Some(UserId(1000)),
+            is_unfinished: false,
+            is_whole: false,
             payload: &[0x45, 0, 0],
             len: 3,
         };

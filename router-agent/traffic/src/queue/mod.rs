@@ -1,8 +1,8 @@
 //! The kernel's packet queue (nfnetlink_queue): packets come up, verdicts go down.
 //!
 //! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums), and in full
-//! copy. What leaves a router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A
-//! packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
+//! copy. What a host sends by TCP may have a queue of its own, from which super-packets come whole ([`QueueConfig::whole`]). What leaves a
+//! router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
 //!
 //! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a message for many verdicts
 //! (`NFQNL_MSG_VERDICT_BATCH`) that answers every packet with a number up to the one named, and so also those that wait on purpose, and any
@@ -16,6 +16,7 @@ mod runs;
 mod statistics;
 mod verdicts;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netlink::{ManyBuffer, NetlinkError, Protocol, Socket, Writer};
 use crate::processor::PacketId;
+use crate::segments::Way;
 
 pub use crate::netlink::MANY;
 pub use message::{Deliveries, Delivery, ManyDeliveries, Packet};
@@ -63,6 +65,10 @@ pub struct QueueConfig {
     /// Whether whoever judges gives each packet its verdict before more are received, as a router's verifier does, so that verdicts may be
     /// put together ([`runs`]). A packet that is passed over or held all the same is **dropped** when more come, or refused.
     pub in_turn: bool,
+    /// Number of a second queue, if there is none for what is observed: its packets come as this host's stack hands them down, as
+    /// super-packets that are to be cut, and with open checksums. No verdict brings a super-packet back; what cannot be cut is handed
+    /// to the first queue ([`Decision::Queue`]), before which the kernel does it.
+    pub whole: Option<u16>,
     /// Whether the marks of its packets say how to treat what would be dropped ([`crate::mode`]): only if the filter rules write them.
     pub modes: bool,
 }
@@ -80,7 +86,18 @@ impl QueueConfig {
     /// A queue for 1024 packets.
     pub const fn new(number: u16) -> Self {
         let (capacity, copy_range, socket_buffer) = (1024, MAX_PACKET_LEN, 64 * 1024 * 1024);
-        Self { number, capacity, copy_range, socket_buffer, users: false, observed: None, rest: REST, in_turn: false, modes: false }
+        Self {
+            number,
+            capacity,
+            copy_range,
+            socket_buffer,
+            users: false,
+            observed: None,
+            whole: None,
+            rest: REST,
+            in_turn: false,
+            modes: false,
+        }
     }
 
     /// A queue for what a router forwards: each packet is judged in its turn.
@@ -127,6 +144,8 @@ pub enum Decision<'a> {
         /// Packet mark.
         mark: Option<u32>,
     },
+    /// It goes to another queue, before which the kernel cuts it if it is a super-packet.
+    Queue(u16),
     /// It is dropped.
     Drop,
 }
@@ -137,7 +156,7 @@ impl Decision<'_> {
         match self {
             Self::AcceptMarked(mark) => Some(*mark),
             Self::Replace { mark, .. } => *mark,
-            Self::Accept | Self::Drop => None,
+            Self::Accept | Self::Queue(_) | Self::Drop => None,
         }
     }
 }
@@ -191,7 +210,11 @@ const SEND_BUFFER: usize = 8 * 1024 * 1024;
 pub struct Queue {
     socket: Socket,
     number: u16,
-    observed: Option<(Socket, u16)>,
+    second: Option<(Socket, u16)>,
+    /// Whether the last call brought as many packets of the first queue as it had room for: then the second has its turn.
+    second_first: Cell<bool>,
+    /// Where the segments of super-packets leave; without it all are left to the kernel.
+    way: Option<Way>,
     capacity: u32,
     rest: Duration,
     copy_range: usize,
@@ -202,22 +225,48 @@ pub struct Queue {
     unsent: Vec<(PacketId, Errno)>,
 }
 
-/// Above the kernel's numbers of packets that wait in the queue of what is observed.
-pub(crate) const OBSERVED: u64 = 1 << 32;
+/// Above the kernel's numbers of packets that wait in the second queue.
+pub(crate) const SECOND: u64 = 1 << 32;
+
+/// What a queue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Whatever is judged.
+    Judged,
+    /// What passes if it is full.
+    Observed,
+    /// What comes whole.
+    Whole,
+}
 
 impl Queue {
     /// Opens the queue, or both, in the network namespace of the calling thread.
     pub fn open(config: QueueConfig) -> Result<Self, QueueError> {
-        let observed = |number| Ok((Self::listen(&QueueConfig { number, ..config }, true)?, number));
-        let (socket, observed) = (Self::listen(&config, false)?, config.observed.map(observed).transpose()?);
+        let second = config.observed.map(|number| (number, Kind::Observed)).or(config.whole.map(|number| (number, Kind::Whole)));
+        let listen = |(number, kind)| Ok((Self::listen(&QueueConfig { number, ..config }, kind)?, number));
+        let (socket, second) = (Self::listen(&config, Kind::Judged)?, second.map(listen).transpose()?);
+        let way =
+            config.whole.and_then(|_| Way::open().inspect_err(|error| tracing::warn!(%error, "super-packets are left to the kernel")).ok());
         let copy_range = config.copy_range.min(MAX_PACKET_LEN);
         let number = config.number;
-        let together = [Verdicts::new(number, config.in_turn), Verdicts::new(config.observed.unwrap_or(number), false)];
-        let (capacity, rest) = (config.capacity, config.rest);
-        Ok(Self { socket, number, observed, capacity, rest, copy_range, scratch: Vec::new(), together, unsent: Vec::new() })
+        let of_second = second.as_ref().map_or(number, |(_, number)| *number);
+        let together = [Verdicts::new(number, config.in_turn), Verdicts::new(of_second, false)];
+        Ok(Self {
+            socket,
+            number,
+            second,
+            second_first: Cell::new(false),
+            way,
+            capacity: config.capacity,
+            rest: config.rest,
+            copy_range,
+            scratch: Vec::new(),
+            together,
+            unsent: Vec::new(),
+        })
     }
 
-    fn listen(config: &QueueConfig, passes_if_full: bool) -> Result<Socket, QueueError> {
+    fn listen(config: &QueueConfig, kind: Kind) -> Result<Socket, QueueError> {
         let number = config.number;
         let failed = |error| QueueError::Failed { number, error };
         let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
@@ -233,8 +282,13 @@ impl Queue {
             Some(Errno::EPERM) => QueueError::NotPrivileged(number),
             _ => failed(error),
         })?;
-        socket.transact(message::configure(config, passes_if_full)).map_err(failed)?;
+        socket.transact(message::configure(config, kind)).map_err(failed)?;
         Ok(socket)
+    }
+
+    /// Where the segments of super-packets leave, if they do.
+    pub(crate) const fn way(&mut self) -> Option<&mut Way> {
+        self.way.as_mut()
     }
 
     /// The queue's number.
@@ -256,8 +310,8 @@ impl Queue {
     pub fn receive<'b>(&self, buffer: &'b mut ReceiveBuffer) -> Result<Deliveries<'b>, ReceiveError> {
         let mut from = (&self.socket, 0);
         let mut received = from.0.receive(&mut buffer.0).map(<[u8]>::len);
-        if let (Err(Errno::EAGAIN), Some((observed, _))) = (received, &self.observed) {
-            from = (observed, OBSERVED);
+        if let (Err(Errno::EAGAIN), Some((second, _))) = (received, &self.second) {
+            from = (second, SECOND);
             received = from.0.receive(&mut buffer.0).map(<[u8]>::len);
         }
         Ok(Deliveries::new(buffer.0.get(..received?).unwrap_or_default(), from.1))
@@ -270,14 +324,23 @@ impl Queue {
 
     /// Receives what is there with one call, at most [`MANY`] messages, without waiting; fewer where few came last.
     pub fn receive_many<'b>(&mut self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
-        let (mut count, mut above) = (self.socket.receive_many(&mut buffer.0), 0);
-        let [first, _] = &mut self.together;
-        if let Ok(count) = count {
-            first.delivered(buffer.0.received(count));
+        let first = (&self.socket, 0);
+        let second = self.second.as_ref().map(|(socket, _)| (socket, SECOND));
+        let is_turn = self.second_first.replace(false);
+        // Mostly what came to the first queue came before: a flow's packets may go over from there to the other.
+        let (one, other) = match second {
+            Some(second) if is_turn => (second, Some(first)),
+            second => (first, second),
+        };
+        let (mut count, mut above) = (one.0.receive_many(&mut buffer.0), one.1);
+        if let (Err(Errno::EAGAIN), Some(other)) = (count, other) {
+            (count, above) = (other.0.receive_many(&mut buffer.0), other.1);
         }
-        if let (Err(Errno::EAGAIN), Some((observed, _))) = (count, &self.observed) {
-            (count, above) = (observed.receive_many(&mut buffer.0), OBSERVED);
+        let [together, _] = &mut self.together;
+        if let (Ok(count), 0) = (count, above) {
+            together.delivered(buffer.0.received(count));
         }
+        self.second_first.set(self.way.is_some() && above == 0 && count.is_ok() && buffer.0.is_full());
         Ok(ManyDeliveries::new(buffer.0.received(count?), above, buffer.0.is_full()))
     }
 
@@ -302,7 +365,7 @@ impl Queue {
     /// go on waiting and do not pass. A verdict that the kernel refuses comes back as [`Delivery::Refused`].
     pub fn send_verdicts(&mut self) -> &[(PacketId, Errno)] {
         self.unsent.clear();
-        let queues = [Some((&self.socket, 0)), self.observed.as_ref().map(|(socket, _)| (socket, OBSERVED))];
+        let queues = [Some((&self.socket, 0)), self.second.as_ref().map(|(socket, _)| (socket, SECOND))];
         for ((socket, above), together) in queues.into_iter().flatten().zip(&mut self.together) {
             let octets = together.close();
             if !octets.is_empty() && socket.send(octets).is_err() {
@@ -338,8 +401,8 @@ impl Queue {
     /// The queue that a packet waits in.
     const fn of(&mut self, id: PacketId) -> (&mut Verdicts, &Socket) {
         let [first, second] = &mut self.together;
-        match &self.observed {
-            Some((socket, _)) if id.0 & OBSERVED != 0 => (second, socket),
+        match &self.second {
+            Some((socket, _)) if id.0 & SECOND != 0 => (second, socket),
             _ => (first, &self.socket),
         }
     }
@@ -351,8 +414,8 @@ impl Queue {
 
     /// The same, or until something else is readable.
     pub fn wait_beside(&self, wake: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let observed = self.observed.as_ref().map(|(socket, _)| socket.as_fd());
-        let readable = [Some(self.socket.as_fd()), Some(wake), observed, other].into_iter().flatten();
+        let second = self.second.as_ref().map(|(socket, _)| socket.as_fd());
+        let readable = [Some(self.socket.as_fd()), Some(wake), second, other].into_iter().flatten();
         let mut descriptors: heapless::Vec<PollFd<'_>, 4> = readable.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
         match poll(&mut descriptors, poll_timeout(timeout)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

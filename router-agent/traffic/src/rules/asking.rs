@@ -34,8 +34,9 @@ const ALGORITHMS: [IcvAlgorithm; 8] = [
     IcvAlgorithm::Signature(SignatureAlgorithm::RsaPss { octets: 512 }),
 ];
 
-/// Adds the chains that hand packets to the queue, and answers the name of the first.
-pub(super) fn chains(queue: u16, bucket: Bucket, table: &mut Table) -> &'static str {
+/// Adds the chains that hand packets to the queue, those of permitted TCP flows to that where they come whole if there is one, and answers
+/// the name of the first.
+pub(super) fn chains(queue: u16, whole: Option<u16>, bucket: Bucket, table: &mut Table) -> &'static str {
     const FIRST: &str = "out-flow";
     const OF_A_USER: &str = "out-asking";
     const OF_NOBODY: &str = "out-asking-others";
@@ -43,14 +44,14 @@ pub(super) fn chains(queue: u16, bucket: Bucket, table: &mut Table) -> &'static 
     table.add_bucket(OF_NOBODY, bucket, Interface::Leaving, Expression::Queue(queue));
     table.add_buckets(OF_A_USER, bucket, Key::Owner, Expression::Queue(queue), Some(OF_NOBODY));
     let family = table.family;
-    let permitted = |load| {
+    let permitted = |load, queue| {
         Rule::new("permitted lately", [load, vec![Expression::Known(PERMITTED.into()), Expression::Counter, Expression::Queue(queue)]])
     };
-    let with_ports = |of| permitted([protocol(of), Key::Flow.load(family)].concat());
+    let with_ports = |of, queue| permitted([protocol(of), Key::Flow.load(family)].concat(), queue);
     let rules = vec![
-        with_ports(TCP),
-        with_ports(UDP),
-        permitted(flow_without_ports(family, false)),
+        with_ports(TCP, whole.unwrap_or(queue)),
+        with_ports(UDP, queue),
+        permitted(flow_without_ports(family, false), queue),
         Rule::new("asks", [vec![Expression::Jump(OF_A_USER.into())]]),
     ];
     table.chains.push(Chain { name: FIRST.into(), base: None, rules });

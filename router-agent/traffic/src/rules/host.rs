@@ -1,13 +1,13 @@
 //! The rules of a host.
 
-use super::HostRules;
 use super::admitted;
 use super::asking;
 use super::class::{self, Way};
-use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, fragmented, host, interface, reassembly};
+use super::expression::{ADDRESS_LOCAL, ADDRESS_UNICAST, Expression, fragmented, host, interface, protocol, reassembly};
 use super::fragments;
 use super::peers;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
+use super::{HostRules, Whole};
 use crate::table::DEFAULT_CAPACITY;
 
 /// Priority of the chain that queues what the host sends.
@@ -16,6 +16,7 @@ pub(super) const OUTBOUND: i32 = -150;
 const BEFORE_REASSEMBLY: i32 = -450;
 /// Priority of the chain that marks what comes back by ways: after reassembly.
 const BACK: i32 = -310;
+const AH: u8 = 51;
 
 /// The host's table in one family.
 pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
@@ -25,6 +26,7 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     let mut outbound = relayed(rules);
     outbound.push(Rule::new("loopback", [interface(Interface::Leaving, "lo"), pass()]));
     outbound.extend(rules.relayed.map(|mark| Rule::new("relayed", [is_marked(mark), pass()])));
+    outbound.extend(rules.whole.map(|whole| Rule::new("own segments", [is_own_segment(whole), pass()])));
     let mut inbound = vec![
         Rule::new("reassembly", [reassembly()]),
         class::own_errors_about_size(family),
@@ -41,13 +43,14 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
     outbound.extend(exempt.rules(Way::Out, &mut table));
     inbound.extend(exempt.rules(Way::In, &mut table));
     inbound.push(class::errors_about_size(rules, &mut table));
-    let asking = asking::chains(rules.outbound_queue, rules.asking, &mut table);
+    let asking = asking::chains(rules.outbound_queue, rules.whole.map(|whole| whole.queue), rules.asking, &mut table);
     outbound.push(Rule::new("outbound", [vec![Expression::Counter, Expression::Jump(asking.into())]]));
     inbound.push(Rule::new("inbound", [vec![Expression::Counter, Expression::Queue(rules.inbound_queue)]]));
     fragments::chains(rules.fragments, &rules.reassembly, false, Some(fragments::BEFORE_REASSEMBLY), &mut table);
     table.chains.extend(comes_back(rules).filter(|_| family == Family::Ipv4));
     table.chains.extend(rules.relayed.filter(|_| family == Family::Ipv6).map(relayed_parts));
     table.chains.extend(rules.relayed.map(|_| nothing_forwarded()));
+    table.chains.extend(rules.whole.map(own_segments));
     table.chains.push(Chain {
         name: "outbound".into(),
         // After connection tracking, so that it sees the packet without AH.
@@ -72,6 +75,23 @@ fn relayed_parts(mark: u32) -> Chain {
         base: Some(Base { hook: Hook::Output, priority: BEFORE_REASSEMBLY, kind: "filter", policy: Policy::Accept }),
         rules: vec![Rule::new("relayed parts", [is_marked(mark), fragmented(Family::Ipv6), as_they_are])],
     }
+}
+
+/// Segments with AH of what this host's stack has handed down as one packet: connection tracking has seen that, and would take these for
+/// something else.
+fn own_segments(whole: Whole) -> Chain {
+    let as_they_are = vec![Expression::Counter, Expression::LeaveAsItIs, Expression::Accept];
+    Chain {
+        name: "own-segments".into(),
+        base: Some(Base { hook: Hook::Output, priority: BEFORE_REASSEMBLY, kind: "filter", policy: Policy::Accept }),
+        rules: vec![Rule::new("own segments", [is_own_segment(whole), as_they_are])],
+    }
+}
+
+/// AH, and the mark of what has been through the queue: to set it takes the privilege to send anything at all.
+fn is_own_segment(whole: Whole) -> Vec<Expression> {
+    let mark = vec![Expression::LoadMark, Expression::Mask(host(whole.mark)), Expression::Equal(host(whole.mark))];
+    [protocol(AH), mark].concat()
 }
 
 /// What comes back by the link of a way gets its bits, before routing asks whether it may come from there. Of several ways by one

@@ -192,6 +192,18 @@ pub struct HostRules {
     /// Whether nobody else can change them while the socket is open through which they are installed, if the kernel can do that
     /// ([`Owner`]).
     pub owned: bool,
+    /// Where TCP of permitted flows comes whole, if it does. Otherwise it comes to the outbound queue as everything else.
+    pub whole: Option<Whole>,
+}
+
+/// A queue of super-packets ([`QueueConfig::whole`](crate::queue::QueueConfig::whole)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its number.
+    pub queue: u16,
+    /// The bit in the mark of AH packets that are let out as they are: the one that packets get with AH ([`crate::routes::MARK`]). Setting
+    /// it takes `CAP_NET_ADMIN` or `CAP_NET_RAW`, and with these anything can be sent.
+    pub mark: u32,
 }
 
 impl RouterRules {
@@ -262,6 +274,7 @@ impl HostRules {
             reassembly: Reassembly::default(),
             relayed: None,
             owned: true,
+            whole: None,
         }
     }
 

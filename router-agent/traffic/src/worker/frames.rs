@@ -100,7 +100,7 @@ impl Work {
         for (number, frame) in (FRAME..).zip(arrived) {
             let len = match af_xdp.packet(frame) {
                 Ok(bytes) => {
-                    let _ = arrivals.push(Arrival { id: PacketId(number), user: None, has_arrived: true, bytes });
+                    let _ = arrivals.push(Arrival { id: PacketId(number), user: None, has_arrived: true, is_unfinished: false, bytes });
                     bytes.len()
                 }
                 Err(reason) => {

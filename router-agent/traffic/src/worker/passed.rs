@@ -1,7 +1,7 @@
 //! Which packets were to pass lately, so that a verdict which the kernel refuses afterwards is not counted as one that took effect.
 
 use crate::processor::PacketId;
-use crate::queue::OBSERVED;
+use crate::queue::SECOND;
 
 /// The last packets that were to pass, with the bytes that they were counted with: of each of a worker's two queues as many as wait in one at
 /// the most, since a refusal comes behind no more packets than waited when the kernel spoke it.
@@ -34,7 +34,7 @@ impl Passed {
 
     fn place(&mut self, id: PacketId) -> Option<&mut Option<(PacketId, usize)>> {
         let of_kernel = usize::try_from(id.0 & u64::from(u32::MAX)).unwrap_or(0);
-        let first = if id.0 & OBSERVED == 0 { 0 } else { self.each };
+        let first = if id.0 & SECOND == 0 { 0 } else { self.each };
         self.places.get_mut(first + of_kernel % self.each)
     }
 }
@@ -64,8 +64,8 @@ mod tests {
         let mut passed = Passed::new(LONGEST);
         for number in 1..=u64::from(LONGEST) {
             passed.remember(PacketId(number), 100);
-            passed.remember(PacketId(OBSERVED | number), 200);
+            passed.remember(PacketId(SECOND | number), 200);
         }
-        assert_eq!((passed.take(PacketId(1)), passed.take(PacketId(OBSERVED | 1))), (Some(100), Some(200)));
+        assert_eq!((passed.take(PacketId(1)), passed.take(PacketId(SECOND | 1))), (Some(100), Some(200)));
     }
 }

@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::processor::{Arrival, PacketId, PacketProcessor, Released, Verdict};
 use crate::queue::{Decision, Delivery, MANY, ManyDeliveries, ManyPackets, Packet, Queue, ReceiveError};
 use crate::reason::DropReason;
+use crate::segments::Room;
 use crate::update::Update;
 
 use super::gathering::Gathering;
@@ -59,7 +60,7 @@ impl Work {
         }
         // A rest is to be as long as it says, and not 50 µs longer. Where the kernel refuses, it is longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
-        let mut buffer = self.queue.room_for_many();
+        let mut buffer = (self.queue.room_for_many(), self.queue.way().map(|_| Room::new()));
         self.live(&mut buffer)
     }
 
@@ -78,12 +79,12 @@ impl Work {
     }
 
     /// Judges packets that are there, as many as one call brings; `false` if there are no more.
-    fn handle_packets(&mut self, buffer: &mut ManyPackets) -> Result<bool, Stopped> {
+    fn handle_packets(&mut self, buffer: &mut ManyPackets, room: Option<&mut Room>) -> Result<bool, Stopped> {
         match self.queue.receive_many(buffer) {
             Ok(deliveries) => {
                 let more = deliveries.is_full();
                 self.gathering.note(deliveries.len(), self.clock.now());
-                self.handle_deliveries(deliveries);
+                self.handle_deliveries(deliveries, room);
                 Ok(more)
             }
             Err(ReceiveError::Empty) => Ok(false),
@@ -95,11 +96,22 @@ impl Work {
         }
     }
 
-    fn handle_deliveries(&mut self, deliveries: ManyDeliveries<'_>) {
+    fn handle_deliveries(&mut self, deliveries: ManyDeliveries<'_>, mut room: Option<&mut Room>) {
         let size = self.processor.batch_size().clamp(1, MANY);
         let mut waiting = Waiting { packets: Vec::new(), arrivals: Vec::new() };
+        // What comes behind a super-packet that was left to the kernel follows it.
+        let mut left_to_kernel = false;
         for delivery in deliveries {
             match delivery {
+                Delivery::Packet(packet) if packet.is_whole || packet.is_unfinished && left_to_kernel => {
+                    self.judge(&waiting);
+                    waiting.clear();
+                    left_to_kernel = left_to_kernel || !self.judge_whole(&packet, room.as_deref_mut());
+                    if left_to_kernel {
+                        let first = self.queue.number();
+                        self.apart().0.give(packet.id, Decision::Queue(first));
+                    }
+                }
                 Delivery::Packet(packet) if packet.is_cut() => {
                     self.counters.count_dropped(DropReason::TooLarge, packet.len);
                     let now = self.clock.now();
@@ -110,8 +122,7 @@ impl Work {
                     waiting.push(packet);
                     if waiting.packets.len() >= size {
                         self.judge(&waiting);
-                        waiting.packets.clear();
-                        waiting.arrivals.clear();
+                        waiting.clear();
                     }
                 }
                 Delivery::Refused { id, errno } => {
@@ -151,6 +162,26 @@ impl Work {
         if self.queue.has_enough_verdicts() {
             self.send_verdicts();
         }
+    }
+
+    /// Has a super-packet leave in segments, if all of them do; `false` if it is to be left to the kernel.
+    fn judge_whole(&mut self, packet: &Packet<'_>, room: Option<&mut Room>) -> bool {
+        // What comes before it leaves before it.
+        self.send_verdicts();
+        let has_left = self.judge_with(|this| {
+            let now = this.clock.now();
+            let Self { queue, processor, counters, .. } = this;
+            let (way, room) = queue.way().zip(room).filter(|_| packet.is_whole && !packet.is_cut())?;
+            let segments = way.largest(packet.payload, now).and_then(|largest| processor.process_whole(packet.payload, largest, now))?;
+            let mark = packet.mark | segments.mark.unwrap_or(0);
+            way.send(&segments, mark, room, now, &mut |len| counters.count_not_passed(DropReason::NotTransmitted, len));
+            Some(())
+        });
+        if has_left.is_some() {
+            self.apart().0.drop(packet.id);
+            self.drain();
+        }
+        has_left.is_some()
     }
 
     /// Sends the verdicts given up to now. Of a packet that was to pass, and whose verdict cannot be sent, it is counted that it did not.
@@ -209,7 +240,8 @@ impl Work {
 impl Thread for Work {
     type Update = Update;
     type Answer = Answer;
-    type Buffer = ManyPackets;
+    /// What was received, and what is told of segments that are sent.
+    type Buffer = (ManyPackets, Option<Room>);
 
     fn is_asked_to_stop(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire)
@@ -235,10 +267,10 @@ impl Thread for Work {
         (self.notify)();
     }
 
-    fn work(&mut self, buffer: &mut ManyPackets) -> Result<bool, Stopped> {
+    fn work(&mut self, (buffer, room): &mut Self::Buffer) -> Result<bool, Stopped> {
         self.handle_timeout();
         let more_frames = self.handle_frames();
-        if self.handle_packets(buffer)? || more_frames {
+        if self.handle_packets(buffer, room.as_mut())? || more_frames {
             return Ok(true);
         }
         let rest = self.gathering.rest();
@@ -265,9 +297,14 @@ struct Waiting<'b> {
 }
 
 impl<'b> Waiting<'b> {
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.arrivals.clear();
+    }
+
     fn push(&mut self, packet: Packet<'b>) {
         let has_arrived = packet.hook == Packet::PREROUTING;
-        let arrival = Arrival { id: packet.id, user: packet.user, has_arrived, bytes: packet.payload };
+        let arrival = Arrival { id: packet.id, user: packet.user, has_arrived, is_unfinished: packet.is_unfinished, bytes: packet.payload };
         // Whoever pushes has the packets judged before there is no room: one without a place would have no verdict, and not pass.
         let _ = (self.packets.push(packet), self.arrivals.push(arrival));
     }

@@ -38,7 +38,7 @@ use traffic::inserter::{IdentificationKey, Inserter, InserterConfig};
 use traffic::processor::PacketProcessor;
 use traffic::queue::{Queue, QueueConfig};
 use traffic::routes::MtuPlan;
-use traffic::rules::{self, Admitted, Bucket, HostRules, RouterRules};
+use traffic::rules::{self, Admitted, Bucket, HostRules, RouterRules, Whole};
 use traffic::update::{Grant, Update};
 use traffic::verifier::{Role, Verifier, VerifierConfig};
 use traffic::worker::{Clock, Up, Worker, WorkerConfig};
@@ -56,6 +56,7 @@ const BEFORE: Duration = Duration::from_millis(500);
 const DATA: u16 = 2;
 const OUT: u16 = 3;
 const IN: u16 = 4;
+const WHOLE: u16 = 6;
 const ASSOCIATIONS: u16 = 30_270;
 const TCP: u8 = 6;
 const PORT: u16 = 9000;
@@ -185,11 +186,11 @@ impl Chain {
         if matches!(kind, Kind::Permitted | Kind::AcceptAll) {
             set_rules(kind, &sender, &router, &receiver)?;
             judges = vec![
-                Judge::start(kind, Place::Insert, &sender, QueueConfig::outbound(OUT), clock)?,
+                Judge::start(kind, Place::Insert, &sender, outbound(kind), clock)?,
                 Judge::start(kind, Place::Back, &sender, QueueConfig::new(IN), clock)?,
                 Judge::start(kind, Place::Verify, &router, QueueConfig::router(DATA), clock)?,
                 Judge::start(kind, Place::Remove, &receiver, QueueConfig::new(IN), clock)?,
-                Judge::start(kind, Place::Back, &receiver, QueueConfig::outbound(OUT), clock)?,
+                Judge::start(kind, Place::Back, &receiver, outbound(kind), clock)?,
             ];
         }
         if kind == Kind::Permitted {
@@ -351,13 +352,19 @@ fn set_rules(kind: Kind, sender: &Namespace, router: &Namespace, receiver: &Name
     router.run(|| RouterRules { shield, ..RouterRules::new(1, DATA, ASSOCIATIONS) }.install().map_err(io::Error::other))?;
     for host in [sender, receiver] {
         let rules = HostRules::new(OUT, IN, ASSOCIATIONS);
-        let rules = if shield { rules } else { HostRules { asking: PLENTY, ..rules } };
+        let whole = Some(Whole { queue: WHOLE, mark: plan().mark });
+        let rules = if shield { HostRules { whole, ..rules } } else { HostRules { asking: PLENTY, ..rules } };
         host.run(|| rules.install().map_err(io::Error::other))?;
         if shield {
             host.run(|| plan().apply().map(drop).map_err(io::Error::other))?;
         }
     }
     Ok(())
+}
+
+/// The product takes super-packets whole; what accepts everything could make nothing of them.
+fn outbound(kind: Kind) -> QueueConfig {
+    QueueConfig { whole: (kind == Kind::Permitted).then_some(WHOLE), ..QueueConfig::outbound(OUT) }
 }
 
 const fn plan() -> MtuPlan {

@@ -205,5 +205,5 @@ fn udp(at: usize, length: usize) -> Vec<u8> {
 }
 
 fn arrival(id: u64, bytes: &[u8]) -> Arrival<'_> {
-    Arrival { id: PacketId(id), user: None, has_arrived: true, bytes }
+    Arrival { id: PacketId(id), user: None, has_arrived: true, is_unfinished: false, bytes }
 }
