@@ -204,6 +204,32 @@ fn a_query_that_meets_old_state_on_its_way_is_repeated_when_a_second_is_over() {
 }
 
 #[test]
+fn of_two_queries_that_one_answer_may_be_to_the_first_tells_how_far_the_receiver_is() {
+    // FS-34 in S2, X-99: the second one has just gone when the answer to the first comes, which would be from next door.
+    for repeated in [false, true] {
+        let mut world = World::new(1);
+        world.stable = false;
+        world.down.insert(2);
+        world.want();
+        world.run(LATENCY * 2);
+        let session = world.session();
+        if repeated {
+            world.tell(SENDER, gist::api::Indication::Received(notice_from(1, session, flow(), NotifyCode::NoState)));
+        }
+        world.run(Duration::from_secs(1) - LATENCY);
+        let queries = world.sent(SENDER, MessageKind::Query);
+        assert_eq!(queries.len(), if repeated { 2 } else { 1 });
+        let number = u32::try_from(world.unix()).unwrap();
+        let permission = pbs_nslp::wire::Permission { echo: Some(queries[0].query().unwrap().number), ..forge::permission(number) };
+        world.tell(SENDER, gist::api::Indication::Received(forge::permission_from(1, session, &permission, &forge::receiver())));
+        world.settle();
+        world.took(SENDER, &["FS-05"]);
+        let answered = world.sender.sessions()[0].answered.unwrap();
+        assert!(answered.round_trip >= Duration::from_secs(1), "{:?}, repeated: {repeated}", answered.round_trip);
+    }
+}
+
+#[test]
 fn a_restarted_sender_takes_its_flow_over_under_a_new_session() {
     // FR-50, FN-71, INV-17.
     let mut world = World::granted(2);
