@@ -56,10 +56,11 @@ pub struct Verified {
 
 /// SPI, key and window.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub struct InboundAssociation {
     spi: u32,
-    key: IcvKey,
     window: Window,
+    key: IcvKey,
 }
 
 impl InboundAssociation {

@@ -54,7 +54,9 @@ struct Slots {
     free: Option<u32>,
 }
 
+/// Begins where the processor's cache has a line begin, so that a look-up waits for one line of it and not for three.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 enum Slot {
     /// Holds an entry, whose end stands at this place of the order of ends.
     Used(Entry, u32),
@@ -285,5 +287,44 @@ impl Hash for Entries {
         let mut entries: Vec<(Key, &Entry)> = self.slots.all().map(|entry| (entry.key(), entry)).collect();
         entries.sort_unstable_by_key(|(key, _)| *key);
         entries.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use crate::ah::InboundAssociation;
+    use crate::algorithm::{IcvKey, MacAlgorithm};
+    use crate::replay::{Numbering, Window};
+    use crate::table::entry::Seldom;
+
+    use super::*;
+
+    #[test]
+    fn what_a_look_up_compares_and_counts_lies_in_one_line_of_the_cache_and_no_slot_is_longer_for_it() {
+        const LINE: usize = 64;
+        assert!(size_of::<Slot>() <= 3 * LINE, "{}", size_of::<Slot>());
+        let address = [192, 0, 2, 1].into();
+        let flow = Flow { source: address, destination: address, protocol: 17, source_port: 1, destination_port: 2 };
+        let key = IcvKey::new(MacAlgorithm::HmacSha256_128, &[7; 32]).unwrap();
+        let association = InboundAssociation::new(300, key, Window::new(64, Numbering::Short).unwrap());
+        let (expires_at, ledger, seldom) = (Instant::ZERO, None, Seldom::default());
+        let (allowed, counted, peak, longest, draining, is_second) = (0, 0, 0, 0, false, false);
+        let entry = Entry { flow, counted, expires_at, association, allowed, peak, ledger, seldom, longest, draining, is_second };
+        let slots = [Slot::Used(entry.clone(), 0), Slot::Used(entry, 0)];
+        for slot in &slots {
+            let Slot::Used(entry, _) = slot else { panic!("it is used") };
+            let begins = std::ptr::from_ref(entry).addr() - std::ptr::from_ref(slot).addr();
+            assert_eq!(std::ptr::from_ref(slot).addr() % LINE, 0);
+            // The SPI is the first of the association.
+            for (field, octets) in [
+                (offset_of!(Entry, flow), size_of::<Flow>()),
+                (offset_of!(Entry, counted), size_of::<u64>()),
+                (offset_of!(Entry, association), size_of::<u32>()),
+            ] {
+                assert!(begins + field + octets <= LINE, "{begins} {field}");
+            }
+        }
     }
 }

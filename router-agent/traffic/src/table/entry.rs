@@ -17,22 +17,22 @@ use crate::state::Micros;
 use crate::update::{Applied, Tally};
 
 /// One permission with its association.
+///
+/// What a look-up compares and counts stands first and together, in the 64 octets that a processor fetches at once; behind it what checking a
+/// number needs, and last what a packet that passes needs and few others (`entries` says where an entry begins).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct Entry {
     /// The packets it covers.
     pub flow: Flow,
-    /// SPI, key, window.
-    pub association: InboundAssociation,
-    /// AV in bytes.
-    pub allowed: u64,
     /// CV in bytes.
     pub counted: u64,
+    /// SPI, window, key.
+    pub association: InboundAssociation,
     /// When it ends.
     pub expires_at: Instant,
-    /// Whether it belongs to an old epoch that runs out.
-    pub draining: bool,
-    /// Whether the flow had another association before it that is still there.
-    pub(super) is_second: bool,
+    /// AV in bytes.
+    pub allowed: u64,
     /// Highest AV up to now: below it this node has taken back what it had granted, and packets in flight are no attack.
     pub peak: u64,
     /// What was counted under which numbers; at a receiver only, which compares.
@@ -41,6 +41,10 @@ pub struct Entry {
     pub(crate) seldom: Seldom,
     /// Octets of its longest verified packet: no true error is about a longer one.
     pub(crate) longest: u32,
+    /// Whether it belongs to an old epoch that runs out.
+    pub draining: bool,
+    /// Whether the flow had another association before it that is still there.
+    pub(super) is_second: bool,
 }
 
 /// What an entry holds of what happens to few: takes up room of its own only once something has happened.
