@@ -105,12 +105,14 @@ impl Path {
 
     /// Packets that the rules have dropped for this reason.
     pub fn counted(&self, reason: DropReason) -> u64 {
-        let dropped = self.router.run(|| self.admitted.dropped().unwrap());
+        let admitted = &self.admitted;
+        let dropped = self.router.run(|| admitted.dropped().unwrap());
         dropped.iter().filter(|(of, _)| *of == reason).map(|(_, count)| count.packets).sum()
     }
 
     pub fn dropped(&self) -> u64 {
-        let dropped = self.router.run(|| self.admitted.dropped().unwrap());
+        let admitted = &self.admitted;
+        let dropped = self.router.run(|| admitted.dropped().unwrap());
         dropped.iter().map(|(_, count)| count.packets).sum()
     }
 }
