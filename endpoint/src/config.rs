@@ -103,7 +103,7 @@ impl Default for Datapath {
         Self {
             outbound_queue: 3,
             tcp_queue: 6,
-            super_packets: true,
+            super_packets: false,
             inbound_queue: 4,
             permissions: 4096,
             fragments: Fragments::default(),

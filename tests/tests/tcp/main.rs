@@ -16,9 +16,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 
-const TESTS: [(&str, fn()); 13] = [
+const TESTS: [(&str, fn()); 14] = [
     ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
     ("ten_megabytes_arrive_over_ipv6_every_packet_under_ah", transfer::ten_megabytes_over_ipv6),
+    ("ten_megabytes_arrive_in_super_packets_that_the_daemon_cuts", transfer::in_super_packets),
     ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
     ("the_reverse_flow_is_extended_while_a_file_comes_back", transfer::extended_reverse),
     ("connections_come_up_in_two_grants", connection::time_to_connect),

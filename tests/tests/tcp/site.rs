@@ -51,8 +51,17 @@ impl Site {
         Self::start_with(KeyKind::Ed25519)
     }
 
+    /// The sender cuts super-packets itself.
+    pub(crate) fn start_with_super_packets() -> Self {
+        Self::start_as(KeyKind::Ed25519, "super_packets = true\n")
+    }
+
     /// The sender has a key of this kind.
     pub(crate) fn start_with(key: KeyKind) -> Self {
+        Self::start_as(key, if key == KeyKind::Rsa2048 { "largest_protection = \"rsa-2048\"\n" } else { "" })
+    }
+
+    fn start_as(key: KeyKind, datapath: &str) -> Self {
         let (remainder, directory) = Remainder::temporary("pbs-tcp").unwrap();
         let chain = Chain::build().unwrap();
         let open = [(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)];
@@ -63,14 +72,14 @@ impl Site {
         let right = Capture::start(&chain.router, topology::RIGHT_LINK, started).unwrap();
         let (router, sender, receiver) = (None, None, None);
         let mut site = Self { directory, chain, left, right, router, sender, receiver, _remainder: remainder };
-        site.write_files(key);
+        site.write_files(key, datapath);
         site.router = Some(Daemon::start(&site.chain.router, Program::Router, &site.directory, "router").unwrap());
         site.start_receiver();
         site.start_sender();
         site
     }
 
-    fn write_files(&self, key: KeyKind) {
+    fn write_files(&self, key: KeyKind, datapath: &str) {
         let authority = Authority::create("authority").unwrap();
         std::fs::write(self.directory.join("ca.crt"), authority.certificate()).unwrap();
         let router = [topology::ROUTER_LEFT, topology::ROUTER_RIGHT, topology::ROUTER_LEFT6, topology::ROUTER_RIGHT6];
@@ -89,8 +98,8 @@ impl Site {
                  [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
                  [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
             );
-            if node == "sender" && key == KeyKind::Rsa2048 {
-                text.push_str("[datapath]\nlargest_protection = \"rsa-2048\"\n\n");
+            if node == "sender" {
+                write!(text, "[datapath]\n{datapath}\n").unwrap();
             }
             for (source, destination) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
                 for Terms { port, volume, limit } in [LARGE, SMALL] {

@@ -24,8 +24,32 @@ pub(crate) fn extended_forward() {
     upload(Family::Ipv4, SMALL, MTU as usize - 76 + 28);
 }
 
+/// Cut by the daemon, with the same on both links as if the kernel had done it, and far fewer packets in the sender's queues.
+pub(crate) fn in_super_packets() {
+    for (family, terms, full_size) in [
+        (Family::Ipv4, LARGE, MTU as usize - 76 + 28),
+        (Family::Ipv6, LARGE, MTU as usize - 80 + 32),
+        (Family::Ipv4, SMALL, MTU as usize - 76 + 28),
+    ] {
+        let site = Site::start_with_super_packets();
+        upload_over(&site, family, terms, full_size);
+        let queues = site.chain.sender.run(|| std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")).unwrap();
+        let came = |queue: &str| -> usize {
+            let lines = queues.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines.filter(|columns| columns[0] == queue).map(|columns| columns[7].parse::<usize>().unwrap()).sum()
+        };
+        let (whole, cut) = (came("6"), came("3"));
+        println!("  {family:?}: {whole} super-packets, {cut} packets that the kernel has cut");
+        assert!(whole > 10, "{queues}");
+        assert!(terms.volume < FILE as u64 || whole + cut < FILE / full_size / 2, "{queues}");
+    }
+}
+
 fn upload(family: Family, terms: Terms, full_size: usize) {
-    let site = Site::start();
+    upload_over(&Site::start(), family, terms, full_size);
+}
+
+fn upload_over(site: &Site, family: Family, terms: Terms, full_size: usize) {
     let file = make_file(FILE).unwrap();
     let server = site.serve(family, terms.port, take);
     let (stream, connected) = site.connect(family, terms.port);
@@ -34,8 +58,8 @@ fn upload(family: Family, terms: Terms, full_size: usize) {
     assert!(server.join().unwrap().unwrap() == file, "the file did not arrive intact");
     let rate = FILE as f64 * 8.0 / 1e6 / started.elapsed().as_secs_f64();
     println!("  {family:?}: connected after {:.1} ms, {rate:.0} Mbit/s", connected.as_secs_f64() * 1e3);
-    check_links(&site, terms.port, full_size, true);
-    check_permissions(&site);
+    check_links(site, terms.port, full_size, true);
+    check_permissions(site);
 }
 
 /// The client asks for a file: the flow it began carries the question, the reverse flow the file.
