@@ -11,7 +11,7 @@ use super::routing_state::{Origin, Route, RoutingKey};
 use super::translation::original;
 use crate::api::AssociationId;
 use crate::time::Instant;
-use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType};
+use crate::wire::{CommonHeader, ErrorBody, ErrorCause, MessageType, ObjectValueFault};
 
 impl Node {
     pub(super) fn receive_error(&mut self, body: ErrorBody, received: Received, now: Instant) {
@@ -57,8 +57,9 @@ impl Node {
                 self.querying_event(&along, querying::Event::ErEndpointFound, QueryingInput::None, now);
             }
             Some(ErrorCause::MessageTooLarge) if self.take_stateless(&along, &header) => self.begin_handshake(along, now),
+            // A Query answers no cookie that could be wrong.
+            Some(ErrorCause::ObjectValue(ObjectValueFault::InvalidCookie)) | None => {}
             Some(cause) => self.note_refusal(&along, &header, nat.is_some(), cause),
-            None => {}
         }
     }
 

@@ -2,12 +2,13 @@
 //!
 //! Opened with no fail-open (a full queue drops), with no GSO (the kernel hands over real packets with finished checksums), and in full
 //! copy. What a host sends by TCP may have a queue of its own, from which super-packets come whole ([`QueueConfig::whole`]). What leaves a
-//! router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
+//! router by interfaces that are observed has a queue of its own, which passes if full ([`QueueConfig::observed`]). A packet without a
+//! verdict stays in the kernel and never passes; when the socket closes, the kernel drops whatever waits.
 //!
 //! Many packets come with one call, and their verdicts go with one call, each a message of its own. There is a message for many verdicts
 //! (`NFQNL_MSG_VERDICT_BATCH`) that answers every packet with a number up to the one named, and so also those that wait on purpose, and any
 //! that were passed over. Where each packet is judged in its turn ([`QueueConfig::in_turn`]) the queue itself puts those together that go
-//! on one behind the other and below which nothing waits ([`runs`]); nobody can ask for it.
+//! on one behind the other and below which nothing waits; nobody can ask for it.
 
 mod message;
 #[cfg(test)]
@@ -63,7 +64,7 @@ pub struct QueueConfig {
     /// than that. Zero: it wakes for each.
     pub rest: Duration,
     /// Whether whoever judges gives each packet its verdict before more are received, as a router's verifier does, so that verdicts may be
-    /// put together ([`runs`]). A packet that is passed over or held all the same is **dropped** when more come, or refused.
+    /// put together. A packet that is passed over or held all the same is **dropped** when more come, or refused.
     pub in_turn: bool,
     /// Number of a second queue, if there is none for what is observed: its packets come as this host's stack hands them down, as
     /// super-packets that are to be cut, and with open checksums. No verdict brings a super-packet back; what cannot be cut is handed

@@ -1,10 +1,10 @@
 //! TCP super-packets: what a host's stack hands down as one packet and means as many segments.
 //!
 //! The kernel would cut them before the packet queue, and each segment would go up and come back by itself. Here a super-packet comes up
-//! whole, is cut ([`Whole`]), and its segments, each with AH of its own, leave by a raw socket with one call for all ([`Outlet`]); it is
+//! whole, is cut ([`Whole`]), and its segments, each with AH of its own, leave by a raw socket with one call for all; it is
 //! itself dropped. It never goes back by a verdict: the kernel would cut it once more, through AH.
 //!
-//! How long a segment may be the queue does not tell. The connection's own socket does ([`Sizes`]): that is the one place that knows
+//! How long a segment may be the queue does not tell. The connection's own socket does: that is the one place that knows
 //! what the other end takes, what the path carries, and which options the stack has counted for. Where nobody can tell, and whenever
 //! not all segments go out at once, the super-packet goes on to the other queue instead, before which the kernel cuts it.
 
