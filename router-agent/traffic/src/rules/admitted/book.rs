@@ -52,6 +52,17 @@ enum Manner {
     Alone(usize),
 }
 
+/// What follows when the kernel has refused changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// They are told again, otherwise.
+    AtOnce,
+    /// They are told again, later.
+    AfterAWhile,
+    /// They are given up: until when these permissions stand now, if they do.
+    Without(Vec<(Association, Option<Instant>)>),
+}
+
 /// The state.
 #[derive(Debug, Clone)]
 pub(super) struct Book {
@@ -226,25 +237,25 @@ impl Book {
         self.advance();
     }
 
-    /// The kernel has refused the changes, all of them; `missing` says that there is nothing to change. Whether to try again after a
-    /// while, and not at once.
-    pub(super) fn fail(&mut self, missing: bool, why: &str, now: Instant) -> bool {
+    /// The kernel has refused the changes, all of them; `missing` says that there is nothing to change.
+    pub(super) fn fail(&mut self, missing: bool, why: &str, now: Instant) -> Next {
         let since = missing.then(|| *self.missing_since.get_or_insert(now));
         if self.manner == Manner::Trusting {
             self.manner = Manner::Careful;
             self.put_back();
-            return false;
+            return Next::AtOnce;
         }
         if since.is_some_and(|since| now.saturating_duration_since(since) < PATIENCE) {
             self.put_back();
-            return true;
+            return Next::AfterAWhile;
         }
         if self.under_way.len() > 1 {
             self.manner = Manner::Alone(self.under_way.len());
             self.put_back();
-            return false;
+            return Next::AtOnce;
         }
         let refused = self.under_way.clone();
+        let mut stands = Vec::new();
         self.sent = Changes::default();
         for Changed { ticket, association, .. } in refused {
             if ticket > self.settled {
@@ -258,12 +269,14 @@ impl Book {
             }
             // The kernel takes a batch as a whole or not at all: what it has of before it keeps.
             if let Some(Known { flow, ends, told }) = self.known.get(&association).cloned() {
-                self.put(association, flow, told.filter(|_| ends.is_some()));
+                let until = told.filter(|_| ends.is_some());
+                self.put(association, flow, until);
+                stands.push((association, until));
             }
             self.drop_if_gone(&association);
         }
         self.advance();
-        false
+        Next::Without(stands)
     }
 
     fn put_back(&mut self) {

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use self::book::Association;
-use self::book::Book;
+use self::book::{Book, Next};
 use self::elements::Changes;
 use super::key::Key;
 use super::plan::Set;
@@ -269,12 +269,13 @@ fn tell_front(front: Option<&dyn Front>, changes: &Changes) -> Result<(), String
     changes.associations.iter().try_for_each(|(association, (_, ends))| front.change(*association, *ends))
 }
 
-/// The rules have not been told, or not all of it. What they did not know before is not known; what was to go has gone there already.
-fn take_back(front: Option<&dyn Front>, changes: &Changes) {
+/// The rules go on without some changes, and so does who stands before them. Not while they are to be told again: known there a moment early a
+/// permission harms nothing, and one that lives would be missed.
+fn take_back(front: Option<&dyn Front>, stands: &[(Association, Option<Instant>)]) {
     let Some(front) = front else { return };
-    for association in changes.associations.iter().filter(|(_, (told, _))| told.is_none()).map(|(association, _)| association) {
-        if let Err(why) = front.change(*association, None) {
-            tracing::warn!(why, "a permission that was refused lives on before the filter rules");
+    for (association, until) in stands {
+        if let Err(why) = front.change(*association, *until) {
+            tracing::warn!(why, "a permission stands otherwise before the filter rules than in them");
         }
     }
 }
@@ -319,8 +320,11 @@ impl Shared {
                 }
                 Err((missing, error)) => {
                     tracing::debug!(error, "the filter rules were not told of permissions");
-                    take_back(front.as_deref(), &changes);
-                    inner.book.fail(missing, &error, Instant::now())
+                    let next = inner.book.fail(missing, &error, Instant::now());
+                    if let Next::Without(stands) = &next {
+                        take_back(front.as_deref(), stands);
+                    }
+                    next == Next::AfterAWhile
                 }
             };
             inner.notify.iter().for_each(|notify| notify());

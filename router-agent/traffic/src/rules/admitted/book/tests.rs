@@ -159,7 +159,7 @@ fn one_that_the_kernel_refuses_is_found_among_many_and_only_it_is_refused() {
     let tickets: Vec<u64> = (0..5).map(|spi| book.admit(flow(1), 300 + spi, now + HOUR, now)).collect();
     while let Some(changes) = book.take_changes(now) {
         if changes.associations.keys().any(|(.., spi)| *spi == 303) {
-            assert!(!book.fail(false, "no room", now));
+            assert_ne!(book.fail(false, "no room", now), Next::AfterAWhile);
         } else {
             book.settle();
         }
@@ -170,6 +170,33 @@ fn one_that_the_kernel_refuses_is_found_among_many_and_only_it_is_refused() {
     assert_eq!((tell_all(&mut book, now), book.outcome(again)), (1, Some(Ok(()))));
 }
 
+/// INV-11: a permission that lives is missed by nobody before the rules while these are told of it again, and a change that is given up leaves
+/// it as it was.
+#[test]
+fn what_is_given_up_stands_as_before_and_nothing_is_given_up_that_is_told_again() {
+    let now = Instant::now();
+    let mut book = Book::new(10);
+    let association = (flow(1).source, flow(1).destination, 300);
+    book.admit(flow(1), 300, now + HOUR, now);
+    tell_all(&mut book, now);
+    book.refill(now);
+    book.take_changes(now).unwrap();
+    assert_eq!(book.fail(false, "busy", now), Next::AtOnce);
+    tell_all(&mut book, now);
+    let refused = |book: &mut Book| loop {
+        book.take_changes(now).unwrap();
+        if let Next::Without(stands) = book.fail(false, "no room", now) {
+            break stands;
+        }
+    };
+    book.admit(flow(1), 300, now + 2 * HOUR, now);
+    assert_eq!(refused(&mut book), [(association, Some(now + HOUR))], "prolonged");
+    book.admit(flow(2), 301, now + HOUR, now);
+    assert_eq!(refused(&mut book), [((flow(2).source, flow(2).destination, 301), None)], "new");
+    book.forget(flow(1), 300, now);
+    assert_eq!(refused(&mut book), [(association, None)], "to go");
+}
+
 #[test]
 fn rules_that_are_missing_are_waited_for_but_not_for_ever() {
     let now = Instant::now();
@@ -177,7 +204,7 @@ fn rules_that_are_missing_are_waited_for_but_not_for_ever() {
     let ticket = book.admit(flow(1), 300, now + HOUR, now);
     let fail = |book: &mut Book, now| {
         book.take_changes(now).unwrap();
-        book.fail(true, "no table", now)
+        book.fail(true, "no table", now) == Next::AfterAWhile
     };
     assert!(!fail(&mut book, now), "once more with care");
     assert!(fail(&mut book, now));
