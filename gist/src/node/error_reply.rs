@@ -53,6 +53,10 @@ impl Node {
         let code = error.code;
         let message = error_message(error, received.message.nat().cloned(), None);
         if !is_new && self.is_owed(id, received, &message) {
+            // Of what is owed a peer can take too little only if it wants to; when the association has ended nothing behind proves anything.
+            if self.is_overloaded(id) {
+                return self.end_misused(id, "its peer takes nothing that is said to it");
+            }
             let sent = self.say_on_association(id, &message);
             return self.note_sent(sent, code);
         }
@@ -189,10 +193,13 @@ impl Node {
         let (since, times) = if now.saturating_duration_since(since) > UNANSWERED_FOR { (now, 1) } else { (since, times + 1) };
         association.unanswered = Some((since, times));
         if times == MOST_UNANSWERED {
-            self.counters.misused_ended += 1;
-            let input = AssociationInput::Reason("its peer goes on saying what is refused".to_owned());
-            self.tasks.push_back(Task::Association(id, Event::ErMisused, input));
+            self.end_misused(id, "its peer goes on saying what is refused");
         }
+    }
+
+    fn end_misused(&mut self, id: AssociationId, why: &str) {
+        self.counters.misused_ended += 1;
+        self.tasks.push_back(Task::Association(id, Event::ErMisused, AssociationInput::Reason(why.to_owned())));
     }
 }
 
