@@ -10,6 +10,9 @@ use crate::processor::{PacketId, Segments};
 use crate::reason::DropReason;
 use crate::segments::{self, Whole};
 
+/// Segments of a super-packet at most that are cut here: 64 KiB of common segments are 46, and other flows wait meanwhile.
+const MOST: usize = 128;
+
 impl Inserter {
     /// Judges a packet by the form that it leaves in: with its checksum.
     pub(super) fn judge_finished(&mut self, id: PacketId, owner: Owner, bytes: &[u8], now: Instant) -> Attempt {
@@ -26,7 +29,7 @@ impl Inserter {
     /// Has all segments of a super-packet go out, if they do; otherwise changes nothing.
     pub(super) fn decide_whole(&mut self, bytes: &[u8], largest: usize, now: Instant) -> Option<Segments<'_>> {
         let (packet, flow) = admit(bytes).ok()?;
-        let whole = Whole::read(&packet, largest)?;
+        let whole = Whole::read(&packet, largest).filter(|whole| whole.count() <= MOST)?;
         if self.held.has(&flow) || self.diverted.get(&flow).is_some_and(|diverted| diverted.waits) {
             return None;
         }

@@ -107,6 +107,9 @@ impl Runs {
     /// Verdicts could not be sent.
     pub(super) const fn fail(&mut self) {
         self.reached = None;
+        if let Some(run) = &mut self.open {
+            run.is_clear = false;
+        }
     }
 
     /// The kernel has refused a verdict although the packet may wait.

@@ -6,7 +6,7 @@
 //!
 //! How long a segment may be the queue does not tell. The connection's own socket does: that is the one place that knows
 //! what the other end takes, what the path carries, and which options the stack has counted for. Where nobody can tell, and whenever
-//! not all segments go out at once, the super-packet goes on to the other queue instead, before which the kernel cuts it.
+//! not all segments may go out at once, the super-packet goes on to the other queue instead, before which the kernel cuts it.
 
 mod outlet;
 mod size;

@@ -11,6 +11,9 @@ use crate::processor::Segments;
 /// How long super-packets are left to the kernel once it has refused a segment for what it is.
 const REST: Duration = Duration::from_secs(10);
 
+/// The same once the socket takes no more: the sending program's own socket waits then.
+const SHORT_REST: Duration = Duration::from_millis(10);
+
 /// What the thread of a queue of super-packets needs for them.
 #[derive(Debug)]
 pub(crate) struct Way {
@@ -45,6 +48,9 @@ impl Way {
             if matches!(errno, Errno::EPERM | Errno::EMSGSIZE) && *not_before <= now {
                 tracing::warn!(%errno, "the kernel lets no segment with AH leave by itself: super-packets are left to it for a while");
                 *not_before = now + REST;
+            }
+            if matches!(errno, Errno::EAGAIN | Errno::ENOBUFS) {
+                *not_before = (*not_before).max(now + SHORT_REST);
             }
             tracing::debug!(len, %errno, "a segment did not leave");
             failed(len);
