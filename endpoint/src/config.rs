@@ -233,7 +233,7 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
         return Err(source.wrong("datapath.inbound_queue", "is the outbound queue's number too"));
     }
     let Datapath { outbound_queue, tcp_queue, inbound_queue, .. } = config.datapath;
-    if [outbound_queue, inbound_queue].contains(&tcp_queue) {
+    if config.datapath.super_packets && [outbound_queue, inbound_queue].contains(&tcp_queue) {
         return Err(source.wrong("datapath.tcp_queue", "is another queue's number too"));
     }
     for (key, number) in

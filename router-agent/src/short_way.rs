@@ -85,7 +85,8 @@ fn short_way(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<
     {
         tracing::warn!(%error, "datapath.busy_poll is without effect");
     }
-    let standing = af_xdp.standing()?;
+    // Without it nobody would take what the programs hand over.
+    let standing = af_xdp.standing().inspect_err(|_| drop(af_xdp::restore()))?;
     let is_shielded = shield.is_some();
     if let Some(shield) = shield {
         admitted.stand_behind(Arc::new(shield));

@@ -66,7 +66,8 @@ impl Neighbours {
     pub(super) fn tell(&mut self, now: Instant) {
         if now >= self.ends {
             self.ends = now + EVERY;
-            self.met.clear();
+            // Who waits still is noted anew if frames still go there.
+            (self.met.clear(), self.waiting.clear());
             self.last = None;
         }
         for _ in 0..AT_ONCE {
