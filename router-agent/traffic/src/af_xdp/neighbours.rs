@@ -67,7 +67,8 @@ impl Neighbours {
         if now >= self.ends {
             self.ends = now + EVERY;
             // Who waits still is noted anew if frames still go there.
-            (self.met.clear(), self.waiting.clear());
+            self.met.clear();
+            self.waiting.clear();
             self.last = None;
         }
         for _ in 0..AT_ONCE {
