@@ -151,69 +151,62 @@ fn found(live: fn(&mut Model<'_>), receive: Receive, room: Room) -> String {
     explore(room, 1, [&handle, &thread, &kernel]).unwrap_err()
 }
 
+/// The same with room for both and a thread that has the defect.
+fn found_in_thread(live: fn(&mut Model<'_>)) -> String {
+    found(live, READ, TWO)
+}
+
 const TWO: Room = Room { updates: 2, answers: 2 };
 
 #[test]
 fn a_wake_that_is_reset_behind_the_look_is_found() {
-    let what = found(
-        |thread| {
-            loop {
-                let asked = thread.is_asked_to_stop();
-                if !thread.apply_updates() || asked {
-                    return;
-                }
-                thread.reset_wake();
-                if !thread.work(&mut ()).unwrap() {
-                    thread.sleep().unwrap();
-                }
+    let what = found_in_thread(|thread| {
+        loop {
+            let asked = thread.is_asked_to_stop();
+            if !thread.apply_updates() || asked {
+                return;
             }
-        },
-        READ,
-        TWO,
-    );
+            thread.reset_wake();
+            if !thread.work(&mut ()).unwrap() {
+                thread.sleep().unwrap();
+            }
+        }
+    });
     assert!(what.starts_with("nobody can go on"), "{what}");
 }
 
 #[test]
 fn an_end_that_is_looked_for_behind_the_updates_is_found() {
-    let what = found(
-        |thread| {
-            loop {
-                if !thread.apply_updates() || thread.is_asked_to_stop() {
-                    return;
-                }
-                if !thread.work(&mut ()).unwrap() {
-                    thread.sleep().unwrap();
-                    thread.reset_wake();
-                }
+    let what = found_in_thread(|thread| {
+        loop {
+            if !thread.apply_updates() || thread.is_asked_to_stop() {
+                return;
             }
-        },
-        READ,
-        TWO,
-    );
+            if !thread.work(&mut ()).unwrap() {
+                thread.sleep().unwrap();
+                thread.reset_wake();
+            }
+        }
+    });
     assert!(what.contains("every update is answered"), "{what}");
 }
 
 #[test]
 fn packets_that_are_judged_without_another_look_at_the_updates_are_found() {
-    let what = found(
-        |thread| {
-            loop {
-                let asked = thread.is_asked_to_stop();
-                if !thread.apply_updates() || asked {
-                    return;
-                }
-                if thread.steps.is(Step::TakePacket) {
-                    thread.steps.take(Step::Judge(thread.applied));
-                } else {
-                    thread.sleep().unwrap();
-                    thread.reset_wake();
-                }
+    let what = found_in_thread(|thread| {
+        loop {
+            let asked = thread.is_asked_to_stop();
+            if !thread.apply_updates() || asked {
+                return;
             }
-        },
-        READ,
-        TWO,
-    );
+            if thread.steps.is(Step::TakePacket) {
+                thread.steps.take(Step::Judge(thread.applied));
+            } else {
+                thread.sleep().unwrap();
+                thread.reset_wake();
+            }
+        }
+    });
     assert!(what.starts_with("judged by"), "{what}");
 }
 
