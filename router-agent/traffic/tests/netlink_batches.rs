@@ -3,39 +3,35 @@
 
 mod namespace;
 mod routing;
+mod ruleset;
 
 use namespace::{B4, Namespace, pair, privileged};
 use routing::{MARKED, Route, main_routes, routes};
+use ruleset::{GET_RULE, IPV4, NEW_CHAIN, NEW_RULE, NEW_TABLE, in_one_piece};
 use traffic::netlink::{APPEND, Batch, CREATE, Errno, NetlinkError, Protocol, Socket};
 use traffic::routes::MtuPlan;
 
-const IPV4: [u8; 4] = [2, 0, 0, 0];
-const NEW_RULE: u16 = 0x0a06;
-const GET_RULE: u16 = 0x0a07;
-
 /// A table with so many rules, in one piece; the one at `wrong` is none.
 fn rules(count: usize, wrong: Option<usize>) -> Batch {
-    let mut batch = Batch::new("set rules");
-    batch.unanswered(0x10, &[0, 0, 0, 10]);
-    batch.request("table", 0x0a00, CREATE, &IPV4, |writer| writer.put_text(1, "test"));
-    batch.request("chain", 0x0a03, CREATE, &IPV4, |writer| {
-        writer.put_text(1, "test");
-        writer.put_text(3, "chain");
-    });
-    for number in 0..count {
-        batch.request(format!("rule {number}"), NEW_RULE, CREATE | APPEND, &IPV4, |writer| {
+    in_one_piece("set rules", |batch| {
+        batch.request("table", NEW_TABLE, CREATE, &IPV4, |writer| writer.put_text(1, "test"));
+        batch.request("chain", NEW_CHAIN, CREATE, &IPV4, |writer| {
             writer.put_text(1, "test");
-            writer.put_text(2, "chain");
-            writer.nest(4, |list| {
-                list.nest(1, |element| {
-                    element.put_text(1, if wrong == Some(number) { "nothing" } else { "counter" });
-                    element.nest(2, |_| {});
+            writer.put_text(3, "chain");
+        });
+        for number in 0..count {
+            batch.request(format!("rule {number}"), NEW_RULE, CREATE | APPEND, &IPV4, |writer| {
+                writer.put_text(1, "test");
+                writer.put_text(2, "chain");
+                writer.nest(4, |list| {
+                    list.nest(1, |element| {
+                        element.put_text(1, if wrong == Some(number) { "nothing" } else { "counter" });
+                        element.nest(2, |_| {});
+                    });
                 });
             });
-        });
-    }
-    batch.unanswered(0x11, &[0, 0, 0, 10]);
-    batch
+        }
+    })
 }
 
 fn standing(socket: &Socket) -> usize {

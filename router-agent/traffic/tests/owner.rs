@@ -3,27 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
+mod ruleset;
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use namespace::{Namespace, QUIET, SOON, add_route, address, admit, eventually, flow_of, link, privileged};
+use namespace::{Namespace, QUIET, SOON, address, admit, behind_a_router, eventually, flow_of, privileged};
 use nix::errno::Errno;
-use traffic::netlink::{APPEND, Batch, CREATE, NetlinkError, Protocol, Socket, attributes};
-use traffic::rules::{self, Admitted, HostRules, Install, Installed, Owner, Role, RouterRules, Watch};
-
-const IPV4: u8 = 2;
-const NEW_TABLE: u16 = 0x0a00;
-const LIST_TABLES: u16 = 0x0a01;
-const DELETE_TABLE: u16 = 0x0a02;
-const NEW_CHAIN: u16 = 0x0a03;
-const NEW_RULE: u16 = 0x0a06;
-const DELETE_RULE: u16 = 0x0a08;
-const NEW_ELEMENT: u16 = 0x0a0c;
-const DELETE_ELEMENT: u16 = 0x0a0e;
-const STANDS: Installed = Installed { ipv4: true, ipv6: true };
+use ruleset::{
+    DELETE_ELEMENT, DELETE_RULE, DELETE_TABLE, IPV4, LIST_TABLES, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_TABLE, STANDS, change,
+    delete_everything,
+};
+use traffic::netlink::{APPEND, Batch, CREATE, Protocol, Socket, attributes};
+use traffic::rules::{self, Admitted, HostRules, Install, Owner, Role, RouterRules, Watch};
 
 #[test]
 fn a_flush_of_everything_takes_what_is_others_and_leaves_what_a_daemon_holds() {
@@ -111,11 +105,7 @@ fn no_packet_of_a_flood_passes_a_router_while_its_rules_are_flushed_and_its_daem
     if !privileged() {
         return;
     }
-    let (sender, router, receiver) = (Namespace::new(), Namespace::new(), Namespace::new());
-    link(1500, (&sender, "up", &[("192.168.20.1", 24)]), (&router, "down", &[("192.168.20.254", 24)]));
-    link(1500, (&router, "up", &[("192.168.21.254", 24)]), (&receiver, "down", &[("192.168.21.4", 24)]));
-    add_route(&sender, "0.0.0.0", 0, "192.168.20.254");
-    router.sysctl("net/ipv4/ip_forward", "1");
+    let [sender, router, receiver] = behind_a_router();
     let to = address("192.168.21.4", 5001);
     let (from, receiving) = (sender.udp(address("192.168.20.1", 5000)), receiver.udp(to));
     // Without rules they arrive.
@@ -199,23 +189,9 @@ fn tables() -> Vec<String> {
     socket.dump("list the tables", LIST_TABLES, &[0; 4], |_| {}, name).unwrap()
 }
 
-/// What `nft flush ruleset` sends.
-fn delete_everything(batch: &mut Batch) {
-    batch.request("flush the rule set", DELETE_TABLE, 0, &[0; 4], |_| {});
-}
-
 fn of_table(batch: &mut Batch, kind: u16, name: &str, flags: u16, fill: impl FnOnce(&mut traffic::netlink::Writer)) {
-    batch.request("change", kind, flags, &[IPV4, 0, 0, 0], |writer| {
+    batch.request("change", kind, flags, &IPV4, |writer| {
         writer.put_text(1, name);
         fill(writer);
     });
-}
-
-/// One change by somebody else.
-fn change(make: impl Fn(&mut Batch)) -> Result<(), NetlinkError> {
-    let mut batch = Batch::new("somebody else's change");
-    batch.unanswered(0x10, &[0, 0, 0, 10]);
-    make(&mut batch);
-    batch.unanswered(0x11, &[0, 0, 0, 10]);
-    Socket::open(Protocol::Netfilter).unwrap().transact(batch)
 }

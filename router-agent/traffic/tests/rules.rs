@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
+mod ruleset;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, connect, eventually, pair, privileged, receive, seconds_since};
+use ruleset::{DELETE_TABLE, IPV4, NEW_CHAIN, NEW_RULE, NEW_TABLE, in_one_piece};
 use traffic::netlink::{Batch, CREATE, Errno, NetlinkError, Protocol, Socket};
 use traffic::rules::{self, At, Bucket, Exempt, Exemptions, Family, HostRules, Installed, Role, RouterRules, RuleCounter};
 
@@ -292,31 +294,27 @@ fn exchange_over_tcp(client: &Namespace, server: &Namespace, to: SocketAddr) {
 
 /// Replaces the table by one whose rule names a target that no kernel has.
 fn batch_with_an_unknown_target() -> Batch {
-    const IPV4: [u8; 4] = [2, 0, 0, 0];
-    let frame = [0, 0, 0, 10];
-    let mut batch = Batch::new("replace the rules");
-    batch.unanswered(0x10, &frame);
     let name = |writer: &mut traffic::netlink::Writer| writer.put_text(1, Role::Host.table());
-    batch.request("remove the first", 0x0a02, 0, &IPV4, name);
-    batch.request("create the second", 0x0a00, CREATE, &IPV4, name);
-    batch.request("create the third", 0x0a03, CREATE, &IPV4, |writer| {
-        name(writer);
-        writer.put_text(3, "chain");
-    });
-    batch.request("add the fourth", 0x0a06, CREATE, &IPV4, |writer| {
-        name(writer);
-        writer.put_text(2, "chain");
-        writer.nest(4, |list| {
-            list.nest(1, |element| {
-                element.put_text(1, "target");
-                element.nest(2, |data| {
-                    data.put_text(1, "NONESUCH");
-                    data.put_be32(2, 3);
-                    data.put(3, &[0; 8]);
+    in_one_piece("replace the rules", |batch| {
+        batch.request("remove the first", DELETE_TABLE, 0, &IPV4, name);
+        batch.request("create the second", NEW_TABLE, CREATE, &IPV4, name);
+        batch.request("create the third", NEW_CHAIN, CREATE, &IPV4, |writer| {
+            name(writer);
+            writer.put_text(3, "chain");
+        });
+        batch.request("add the fourth", NEW_RULE, CREATE, &IPV4, |writer| {
+            name(writer);
+            writer.put_text(2, "chain");
+            writer.nest(4, |list| {
+                list.nest(1, |element| {
+                    element.put_text(1, "target");
+                    element.nest(2, |data| {
+                        data.put_text(1, "NONESUCH");
+                        data.put_be32(2, 3);
+                        data.put(3, &[0; 8]);
+                    });
                 });
             });
         });
-    });
-    batch.unanswered(0x11, &frame);
-    batch
+    })
 }

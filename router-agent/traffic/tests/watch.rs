@@ -3,24 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod namespace;
+mod ruleset;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use namespace::{Namespace, add_route, address, link, privileged};
+use namespace::{Namespace, address, behind_a_router, privileged};
+use ruleset::{
+    DELETE_CHAIN, DELETE_RULE, DELETE_TABLE, IPV4, IPV6, NEW_CHAIN, NEW_RULE, NEW_TABLE, STANDS, change, change_through, delete_everything,
+};
 use traffic::netlink::{APPEND, Batch, CREATE, Protocol, Socket};
-use traffic::rules::{self, HostRules, Install, Installed, Role, RouterRules, Watch};
+use traffic::rules::{self, HostRules, Install, Role, RouterRules, Watch};
 
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const NEW_TABLE: u16 = 0x0a00;
-const DELETE_TABLE: u16 = 0x0a02;
-const NEW_CHAIN: u16 = 0x0a03;
-const DELETE_CHAIN: u16 = 0x0a05;
-const NEW_RULE: u16 = 0x0a06;
-const DELETE_RULE: u16 = 0x0a08;
-const STANDS: Installed = Installed { ipv4: true, ipv6: true };
 /// How long a test waits for a notification.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -33,7 +28,7 @@ fn a_flushed_rule_set_stands_again_and_the_program_that_flushed_it_is_named() {
         for role in [Role::Router, Role::Host] {
             let mut watch = Watch::start(role, install(role)).unwrap();
             let before = names(role);
-            change(&[delete_everything]);
+            change(delete_everything).unwrap();
             assert_eq!(rules::counters(role).unwrap(), []);
             let author = mend(&mut watch);
             assert_eq!(author.name, Some(own_name()));
@@ -58,14 +53,14 @@ fn whatever_is_changed_in_the_table_is_put_back() {
             table(batch, NEW_TABLE, IPV4, 0);
         }),
         ("a policy turned", |batch| {
-            batch.request("accept", NEW_CHAIN, 0, &fixed(IPV4), |writer| {
+            batch.request("accept", NEW_CHAIN, 0, &IPV4, |writer| {
                 writer.put_text(1, "pbs-router");
                 writer.put_text(3, "forward");
                 writer.put_be32(5, 1);
             });
         }),
         ("a chain emptied", |batch| {
-            batch.request("empty the chain", DELETE_RULE, 0, &fixed(IPV4), |writer| {
+            batch.request("empty the chain", DELETE_RULE, 0, &IPV4, |writer| {
                 writer.put_text(1, "pbs-router");
                 writer.put_text(2, "forward");
             });
@@ -73,17 +68,17 @@ fn whatever_is_changed_in_the_table_is_put_back() {
         ("a rule put before the others", |batch| rule(batch, 0)),
         ("a rule put behind the others", |batch| rule(batch, APPEND)),
         ("a chain added", |batch| {
-            batch.request("add a chain", NEW_CHAIN, CREATE, &fixed(IPV4), |writer| {
+            batch.request("add a chain", NEW_CHAIN, CREATE, &IPV4, |writer| {
                 writer.put_text(1, "pbs-router");
                 writer.put_text(3, "more");
             });
         }),
         ("a base chain removed", |batch| {
-            batch.request("empty the chain", DELETE_RULE, 0, &fixed(IPV6), |writer| {
+            batch.request("empty the chain", DELETE_RULE, 0, &IPV6, |writer| {
                 writer.put_text(1, "pbs-router");
                 writer.put_text(2, "interception");
             });
-            batch.request("remove the chain", DELETE_CHAIN, 0, &fixed(IPV6), |writer| {
+            batch.request("remove the chain", DELETE_CHAIN, 0, &IPV6, |writer| {
                 writer.put_text(1, "pbs-router");
                 writer.put_text(3, "interception");
             });
@@ -93,7 +88,7 @@ fn whatever_is_changed_in_the_table_is_put_back() {
         let mut watch = Watch::start(Role::Router, install(Role::Router)).unwrap();
         let before = names(Role::Router);
         for (what, make) in changes {
-            change(&[make]);
+            change(make).unwrap();
             assert!(!watch.is_intact().unwrap(), "{what}: the comparison shows it too");
             mend(&mut watch);
             assert_eq!((names(Role::Router), watch.is_intact().unwrap()), (before.clone(), true), "{what}");
@@ -128,11 +123,11 @@ fn a_change_among_more_news_than_the_socket_holds_is_found_all_the_same() {
     }
     Namespace::new().run(|| {
         let mut watch = Watch::start(Role::Router, install(Role::Router)).unwrap();
-        let fill = || (0..3000).for_each(|_| change(&[|batch: &mut Batch| named(batch, NEW_TABLE, "other", IPV4, 0)]));
+        let fill = || (0..3000).for_each(|_| change(|batch| named(batch, NEW_TABLE, "other", IPV4, 0)).unwrap());
         fill();
         assert!(!watch.is_disturbed().unwrap(), "much news, but none of the table");
         fill();
-        change(&[delete_everything]);
+        change(delete_everything).unwrap();
         assert!(watch.is_disturbed().unwrap());
         watch.restore().unwrap();
         assert_eq!(rules::installed(Role::Router).unwrap(), STANDS);
@@ -149,8 +144,8 @@ fn a_watch_that_cannot_put_its_table_back_says_so_and_does_when_it_can() {
         let mut watch = Watch::start(Role::Router, install(Role::Router)).unwrap();
         // A table with an owner is nobody else's to replace; it goes with its owner.
         let owner = Socket::open(Protocol::Netfilter).unwrap();
-        change(&[delete_everything]);
-        change_through(&owner, &[|batch: &mut Batch| table(batch, NEW_TABLE, IPV4, 2)]);
+        change(delete_everything).unwrap();
+        change_through(&owner, |batch| table(batch, NEW_TABLE, IPV4, 2)).unwrap();
         assert!(watch.is_disturbed().unwrap());
         assert!(watch.restore().is_err());
         assert!(!watch.is_intact().unwrap());
@@ -168,11 +163,7 @@ fn a_flushed_router_is_open_for_milliseconds() {
         return;
     }
     const TIMES: usize = 20;
-    let (sender, router, receiver) = (Namespace::new(), Namespace::new(), Namespace::new());
-    link(1500, (&sender, "up", &[("192.168.20.1", 24)]), (&router, "down", &[("192.168.20.254", 24)]));
-    link(1500, (&router, "up", &[("192.168.21.254", 24)]), (&receiver, "down", &[("192.168.21.4", 24)]));
-    add_route(&sender, "0.0.0.0", 0, "192.168.20.254");
-    router.sysctl("net/ipv4/ip_forward", "1");
+    let [sender, router, receiver] = behind_a_router();
     let to = address("192.168.21.4", 5001);
     let (from, receiving) = (sender.udp(address("192.168.20.1", 5000)), receiver.udp(to));
     receiving.set_nonblocking(true).unwrap();
@@ -201,7 +192,7 @@ fn a_flushed_router_is_open_for_milliseconds() {
         std::thread::sleep(Duration::from_millis(50));
         let flushed: Vec<Instant> = (0..TIMES)
             .map(|_| {
-                router.run(|| change(&[delete_everything]));
+                router.run(|| change(delete_everything).unwrap());
                 std::thread::sleep(Duration::from_millis(150));
                 Instant::now()
             })
@@ -253,18 +244,13 @@ fn own_name() -> String {
     std::fs::read_to_string("/proc/thread-self/comm").unwrap().trim_end().to_owned()
 }
 
-/// What `nft flush ruleset` sends.
-fn delete_everything(batch: &mut Batch) {
-    batch.request("flush the rule set", DELETE_TABLE, 0, &[0, 0, 0, 0], |_| {});
-}
-
-fn table(batch: &mut Batch, kind: u16, family: u8, flags: u32) {
+fn table(batch: &mut Batch, kind: u16, family: [u8; 4], flags: u32) {
     named(batch, kind, "pbs-router", family, flags);
 }
 
-fn named(batch: &mut Batch, kind: u16, name: &str, family: u8, flags: u32) {
+fn named(batch: &mut Batch, kind: u16, name: &str, family: [u8; 4], flags: u32) {
     let create = if kind == NEW_TABLE { CREATE } else { 0 };
-    batch.request("table", kind, create, &fixed(family), |writer| {
+    batch.request("table", kind, create, &family, |writer| {
         writer.put_text(1, name);
         writer.put_be32(2, flags);
     });
@@ -272,7 +258,7 @@ fn named(batch: &mut Batch, kind: u16, name: &str, family: u8, flags: u32) {
 
 /// A rule that lets everything pass, before or behind those that stand.
 fn rule(batch: &mut Batch, flags: u16) {
-    batch.request("accept", NEW_RULE, CREATE | flags, &fixed(IPV4), |writer| {
+    batch.request("accept", NEW_RULE, CREATE | flags, &IPV4, |writer| {
         writer.put_text(1, "pbs-router");
         writer.put_text(2, "forward");
         writer.nest(4, |list| {
@@ -285,23 +271,4 @@ fn rule(batch: &mut Batch, flags: u16) {
             });
         });
     });
-}
-
-fn change(parts: &[fn(&mut Batch)]) {
-    change_through(&Socket::open(Protocol::Netfilter).unwrap(), parts);
-}
-
-/// One change by somebody else.
-fn change_through(socket: &Socket, parts: &[fn(&mut Batch)]) {
-    let mut batch = Batch::new("somebody else's change");
-    batch.unanswered(0x10, &[0, 0, 0, 10]);
-    for part in parts {
-        part(&mut batch);
-    }
-    batch.unanswered(0x11, &[0, 0, 0, 10]);
-    socket.transact(batch).unwrap();
-}
-
-const fn fixed(family: u8) -> [u8; 4] {
-    [family, 0, 0, 0]
 }

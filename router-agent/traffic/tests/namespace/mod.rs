@@ -143,6 +143,16 @@ pub fn link_with_queues(queues: u32, mtu: u32, left: End<'_>, right: End<'_>) {
     }
 }
 
+/// Sender, router and receiver, which is at 192.168.21.4: IPv4 alone.
+pub fn behind_a_router() -> [Namespace; 3] {
+    let (sender, router, receiver) = (Namespace::new(), Namespace::new(), Namespace::new());
+    link(1500, (&sender, "up", &[("192.168.20.1", 24)]), (&router, "down", &[("192.168.20.254", 24)]));
+    link(1500, (&router, "up", &[("192.168.21.254", 24)]), (&receiver, "down", &[("192.168.21.4", 24)]));
+    add_route(&sender, "0.0.0.0", 0, "192.168.20.254");
+    router.sysctl("net/ipv4/ip_forward", "1");
+    [sender, router, receiver]
+}
+
 /// Two namespaces on one link, with an address of either family each.
 pub fn pair(mtu: u32) -> (Namespace, Namespace) {
     let (a, b) = (Namespace::new(), Namespace::new());
