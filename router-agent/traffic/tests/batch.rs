@@ -9,6 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 use smoltcp::time::{Duration, Instant};
+use support::rounds;
 use traffic::ah::{self, BATCH, Number, Question};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::{Checks, Strict};
@@ -167,15 +168,10 @@ proptest! {
             install(&mut one, flow(at), spi(at), key(at), allowed, expires_at);
         }
         let (mut other, other_counted) = (one.clone(), one_counted);
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(packets.len() + 1)).collect();
-        cuts.sort_unstable();
-        let mut from = 0;
-        for (round, to) in cuts.into_iter().chain([packets.len()]).enumerate() {
-            let now = NOW + Duration::from_millis(3 * round as u64);
-            let told = drive(&mut one, &packets[from..to], false, now);
-            prop_assert_eq!(told, drive(&mut other, &packets[from..to], true, now));
+        for (since, packets) in rounds(&packets, &cuts) {
+            let told = drive(&mut one, packets, false, NOW + since);
+            prop_assert_eq!(told, drive(&mut other, packets, true, NOW + since));
             prop_assert_eq!(&one, &other, "what is noted and counted in the table");
-            from = to;
         }
         // The clones share their counters: both have counted everything.
         let counted = other_counted.accepted().packets + other_counted.all_dropped().map(|(_, count)| count.packets).sum::<u64>();

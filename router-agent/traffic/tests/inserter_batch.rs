@@ -170,16 +170,11 @@ proptest! {
         let packets: Vec<_> =
             pieces.iter().map(|piece| (packet(piece), piece.user, matches!(piece.form, Form::Arrived(_)))).collect();
         let ((mut one, one_counted), (mut other, other_counted)) = (inserter(Arc::new(Strict), allowed), inserter(Arc::new(Strict), allowed));
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(packets.len() + 1)).collect();
-        cuts.sort_unstable();
-        let mut from = 0;
-        for (round, to) in cuts.into_iter().chain([packets.len()]).enumerate() {
-            let now = NOW + Duration::from_millis(3 * round as u64);
-            let told = drive(&mut one, &packets[from..to], false, now);
-            prop_assert_eq!(told, drive(&mut other, &packets[from..to], true, now));
+        for (since, packets) in rounds(&packets, &cuts) {
+            let told = drive(&mut one, packets, false, NOW + since);
+            prop_assert_eq!(told, drive(&mut other, packets, true, NOW + since));
             prop_assert_eq!(&one, &other, "what is noted, numbered, counted and held");
             prop_assert_eq!(counted(&one_counted), counted(&other_counted));
-            from = to;
         }
         // What waits goes out alike.
         for at in 0..PERMITTED {

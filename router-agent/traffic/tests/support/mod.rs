@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
+use smoltcp::time::Duration;
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::flow::Flow;
 
@@ -110,6 +111,15 @@ pub(crate) fn udp_v6(len: usize) -> Vec<u8> {
 /// Any packet that AH can be put on and that no source route or routing header redirects.
 pub(crate) fn any_packet() -> impl Strategy<Value = Built> {
     prop_oneof![any_ipv4(), any_ipv6()]
+}
+
+/// What is cut into pieces, each with how long after the first it comes.
+pub(crate) fn rounds<'a, T>(whole: &'a [T], cuts: &[prop::sample::Index]) -> Vec<(Duration, &'a [T])> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).collect();
+    cuts.sort_unstable();
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let pieces = starts.zip(cuts.iter().copied().chain([whole.len()]));
+    (0..).zip(pieces).map(|(round, (from, to))| (Duration::from_millis(3 * round), &whole[from..to])).collect()
 }
 
 fn any_upper() -> impl Strategy<Value = (u8, Vec<u8>)> {
