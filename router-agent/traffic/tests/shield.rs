@@ -27,9 +27,8 @@ fn what_has_no_permission_is_dropped_before_the_queue_and_counted_by_the_reason_
         return;
     }
     let mut path = Path::new(shielded());
-    for [sender, _, _, receiver] in FAMILIES {
-        let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-        let raw = path.sender.run(|| Raw::open(sender));
+    for family @ [sender, _, _, receiver] in FAMILIES {
+        let (from, to, raw) = path.ends(family);
         let ends = (sender, receiver);
         let before = path.dropped();
         let permitted = sealed(ends, SPI, 100);
@@ -128,10 +127,10 @@ fn a_flood_dies_before_the_queue_and_a_permitted_flow_goes_on_also_when_neighbou
     }
     const PACKETS: usize = 1000;
     let mut path = Path::new(shielded());
-    for [sender, _, far, receiver] in FAMILIES {
-        let (from, to): (IpAddr, IpAddr) = (sender.parse().unwrap(), receiver.parse().unwrap());
+    for family @ [sender, _, far, receiver] in FAMILIES {
+        let (from, to, raw) = path.ends(family);
+        let flooding = path.sender.run(|| Raw::open(sender));
         admit(&path.admitted, from, to, SPI, LASTING);
-        let (raw, flooding) = (path.sender.run(|| Raw::open(sender)), path.sender.run(|| Raw::open(sender)));
         let (dropped, done) = (path.dropped(), AtomicBool::new(false));
         let sent = std::thread::scope(|scope| {
             let flood = scope.spawn(|| {
@@ -221,9 +220,8 @@ fn an_open_interface_trickles_what_claims_nothing_and_an_observed_one_has_everyt
     for (mode, judged) in [(Mode::Open { aggregate: 10_000 }, [true, false, false, true]), (Mode::Observe, [true; 4])] {
         let modes = Modes { others: Mode::Closed, interfaces: vec![("up".to_owned(), mode)] };
         let mut path = Path::new(RouterRules { modes, ..shielded() });
-        for [sender, near, _, receiver] in FAMILIES {
-            let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-            let raw = path.sender.run(|| Raw::open(sender));
+        for family @ [sender, near, _, receiver] in FAMILIES {
+            let (from, to, raw) = path.ends(family);
             admit(&path.admitted, from, to, SPI, LASTING);
             let flow = flow_of(from, to, SPI);
             let ends = (sender, receiver);

@@ -22,9 +22,8 @@ fn what_is_settled_holds_for_the_very_next_packet() {
         return;
     }
     let mut path = Path::new(shielded());
-    for [sender, _, _, receiver] in FAMILIES {
-        let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-        let raw = path.sender.run(|| Raw::open(sender));
+    for family @ [sender, _, _, receiver] in FAMILIES {
+        let (from, to, raw) = path.ends(family);
         for round in 0..30 {
             let (spi, packet) = (SPI + round, sealed((sender, receiver), SPI + round, 100));
             let flow = flow_of(from, to, spi);
@@ -49,9 +48,8 @@ fn a_permission_ends_in_the_kernel_although_nobody_removes_it() {
     }
     const SHORT: Duration = Duration::from_millis(400);
     let mut path = Path::new(shielded());
-    let [sender, _, _, receiver] = FAMILIES[0];
-    let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-    let raw = path.sender.run(|| Raw::open(sender));
+    let family @ [sender, _, _, receiver] = FAMILIES[0];
+    let (from, to, raw) = path.ends(family);
     let [refreshed, shortened, left] = [SPI, SPI + 1, SPI + 2].map(|spi| (flow_of(from, to, spi), spi));
     path.admitted.admit(refreshed.0, refreshed.1, SHORT);
     path.admitted.admit(shortened.0, shortened.1, LASTING);
@@ -76,9 +74,8 @@ fn a_full_set_refuses_and_lets_nothing_in() {
     }
     // The kernel's own set has room for 1024, and nobody tells the other side so.
     let mut path = Path::new(RouterRules { permissions: 0, ..shielded() });
-    let [sender, _, _, receiver] = FAMILIES[0];
-    let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-    let raw = path.sender.run(|| Raw::open(sender));
+    let family @ [sender, _, _, receiver] = FAMILIES[0];
+    let (from, to, raw) = path.ends(family);
     let admitted = path.router.run(|| Admitted::at_most(Role::Router, 1500).unwrap());
     let tickets: Vec<Ticket> = (SPI..SPI + 1600).map(|spi| admitted.admit(flow_of(from, to, spi), spi, LASTING)).collect();
     let refused: Vec<String> = tickets.iter().filter_map(|ticket| settled(&admitted, *ticket).err()).collect();
@@ -104,9 +101,8 @@ fn rules_that_are_installed_anew_know_no_permission_until_they_are_told_and_thos
         return;
     }
     let mut path = Path::new(shielded());
-    let [sender, _, _, receiver] = FAMILIES[0];
-    let (from, to) = (sender.parse().unwrap(), receiver.parse().unwrap());
-    let raw = path.sender.run(|| Raw::open(sender));
+    let family @ [sender, _, _, receiver] = FAMILIES[0];
+    let (from, to, raw) = path.ends(family);
     let permitted = sealed((sender, receiver), SPI, 100);
     admit(&path.admitted, from, to, SPI, LASTING);
     raw.send(&permitted);

@@ -12,7 +12,7 @@ use traffic::reason::DropReason;
 use traffic::rules::{Admitted, Role, RouterRules, Ticket};
 
 use crate::namespace::{Namespace, QUIET, add_route, eventually, index, link, octets};
-use crate::raw;
+use crate::raw::{self, Raw};
 
 /// Number of the signalling queue.
 pub const SIGNALLING: u16 = 1;
@@ -71,6 +71,11 @@ impl Path {
         let queue = router.run(|| Queue::open(QueueConfig::new(DATA)).unwrap());
         let admitted = router.run(|| Admitted::open(Role::Router).unwrap());
         Self { sender, router, receiver, queue, buffer: ReceiveBuffer::default(), admitted }
+    }
+
+    /// Addresses of sender and receiver, and a socket of the sender's.
+    pub fn ends(&self, [sender, _, _, receiver]: [&str; 4]) -> (IpAddr, IpAddr, Raw) {
+        (sender.parse().unwrap(), receiver.parse().unwrap(), self.sender.run(|| Raw::open(sender)))
     }
 
     /// Length of the next packet that comes to the queue, which is dropped there; `None` if none comes.
