@@ -1,6 +1,6 @@
 //! A demonstration that could not fail would show nothing. Each of these takes one check out of the router (one, that the ICV covers
-//! the payload, out of every node: they must agree), and the lines that stand for that check must break, and only they. `pbs-lab sabotages` tries them one after the other, each against the whole
-//! demonstration.
+//! the payload, out of every node: they must agree), and the lines that stand for that check must break, and only they. `pbs-lab
+//! sabotages` tries them one after the other, each against the whole demonstration.
 //!
 //! The laboratory's own program starts the router's library with a replaced part, under a name that says so
 //! (`pbs-router+icv`). `pbs-router` itself looks at no such name, and has no option or configuration for it.

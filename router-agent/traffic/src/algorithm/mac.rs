@@ -82,7 +82,8 @@ impl fmt::Display for MacAlgorithm {
 /// them. `Debug` shows the algorithm alone. As a value it is its algorithm and its fingerprint, a MAC of a fixed text: by
 /// that keys are compared, in constant time, and hashed, and it tells nothing of the key.
 ///
-/// What is not wiped: copies that the compiler leaves on the stack while a key is prepared, until other calls write over them. The state of an ICV under way is wiped when it ends.
+/// What is not wiped: copies that the compiler leaves on the stack while a key is prepared, until other calls write over them. The
+/// state of an ICV under way is wiped when it ends.
 #[derive(Clone)]
 pub struct MacKey {
     prepared: Arc<Prepared>,

@@ -57,8 +57,8 @@ impl Hash for InboundTable {
 }
 
 impl InboundTable {
-    /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many that are gone, the
-    /// end is remembered.
+    /// An empty table of at most `capacity` permissions, each beginning with a copy of `window` and, at a receiver, of `ledger`. Of as many
+    /// that are gone, the end is remembered.
     pub fn new(capacity: usize, window: Window, ledger: Option<Ledger>) -> Self {
         let (entries, tunnels, ended) = (Entries::default(), Tunnels::new(capacity), Ended::new(capacity));
         Self { capacity, window, ledger, entries, signed: 0, tunnels, ended, common: None }

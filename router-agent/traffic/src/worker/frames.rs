@@ -32,8 +32,8 @@ const FRAME: u64 = 1 << 33;
 impl Work {
     /// Judges the frames that are there; `true` if there may be more.
     ///
-    /// No more of one socket, which is one queue of an interface, than [`FRAMES_A_TURN`] before the queue has its turn: a flood past it does not keep what comes by it waiting
-    /// until it is too old for the window.
+    /// No more of one socket, which is one queue of an interface, than [`FRAMES_A_TURN`] before the queue has its turn: a flood past it does
+    /// not keep what comes by it waiting until it is too old for the window.
     pub(super) fn handle_frames(&mut self) -> bool {
         let Some(mut af_xdp) = self.af_xdp.take() else { return false };
         let most = self.processor.batch_size().clamp(1, MANY);
