@@ -6,6 +6,7 @@
 //! with the socket, and traffic would pass. An older kernel refuses both together; the table then has no owner, and what others do to it
 //! is put back ([`super::Watch`]).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
@@ -103,13 +104,24 @@ pub(super) fn remove_through(socket: &Socket, role: Role) -> Result<(), NetlinkE
 }
 
 fn replace(socket: &Socket, role: Role, owned: bool, tables: &[Table]) -> Result<(), NetlinkError> {
+    /// Of the kernel, and so of all namespaces.
+    static KNOWS_NO_OWNER: AtomicBool = AtomicBool::new(false);
     let with_flags = |flags| socket.transact(batch::replace(role, flags, tables));
-    let replaced = match with_flags(if owned { batch::OWNED | batch::PERSISTENT } else { 0 }) {
-        // A kernel that does not know both flags. If it is something else that it refuses, it does so again.
-        Err(error) if owned && matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EINVAL)) => with_flags(0),
+    with_owner(owned, &KNOWS_NO_OWNER, with_flags).map_err(|error| explained(socket, role, error))
+}
+
+/// Asks for a table with an owner, if it is to have one and the kernel has not refused just that before.
+fn with_owner(owned: bool, knows_no_owner: &AtomicBool, with_flags: impl Fn(u32) -> Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    if !owned || knows_no_owner.load(Ordering::Relaxed) {
+        return with_flags(0);
+    }
+    match with_flags(batch::OWNED | batch::PERSISTENT) {
+        // A kernel that does not know both flags. If it is something else that it refuses, it does so again, and nothing is known.
+        Err(error) if matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EINVAL)) => {
+            with_flags(0).inspect(|()| knows_no_owner.store(true, Ordering::Relaxed))
+        }
         other => other,
-    };
-    replaced.map_err(|error| explained(socket, role, error))
+    }
 }
 
 /// The kernel gives no more than "operation not permitted" to who would change what is another's.
@@ -119,5 +131,37 @@ fn explained(socket: &Socket, role: Role, error: NetlinkError) -> NetlinkError {
             NetlinkError::Refused { what, errno: Errno::EPERM, detail: Some("a running daemon holds the filter rules".to_owned()) }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Flags of each request, of a kernel that refuses some.
+    fn asked(times: usize, owned: bool, refuses: impl Fn(u32) -> Option<Errno>) -> (Vec<u32>, Vec<bool>) {
+        let (seen, memory) = (RefCell::new(Vec::new()), AtomicBool::new(false));
+        let kernel = |flags| {
+            seen.borrow_mut().push(flags);
+            refuses(flags).map_or(Ok(()), |errno| Err(NetlinkError::Refused { what: "replace".to_owned(), errno, detail: None }))
+        };
+        let outcomes = (0..times).map(|_| with_owner(owned, &memory, kernel).is_ok()).collect();
+        (seen.into_inner(), outcomes)
+    }
+
+    const BOTH: u32 = batch::OWNED | batch::PERSISTENT;
+
+    #[test]
+    fn a_kernel_without_owners_is_asked_for_one_once_and_one_that_refuses_all_the_same_each_time() {
+        for errno in [Errno::EOPNOTSUPP, Errno::EINVAL] {
+            let old = |flags| (flags != 0).then_some(errno);
+            assert_eq!(asked(3, true, old), (vec![BOTH, 0, 0, 0], vec![true; 3]));
+            assert_eq!(asked(2, true, |_| Some(errno)), (vec![BOTH, 0, BOTH, 0], vec![false; 2]));
+        }
+        assert_eq!(asked(2, true, |_| None), (vec![BOTH; 2], vec![true; 2]));
+        assert_eq!(asked(2, true, |_| Some(Errno::EPERM)), (vec![BOTH; 2], vec![false; 2]), "another's is not taken without an owner");
+        assert_eq!(asked(1, false, |_| None), (vec![0], vec![true]));
     }
 }
