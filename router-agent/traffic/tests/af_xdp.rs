@@ -83,6 +83,22 @@ fn what_is_wrong_is_dropped_for_the_reason_for_which_the_queues_verifier_drops_i
     assert_eq!(reasons, [UnknownSpi, FlowMismatch, Malformed, BadIcv, Replayed, TooFarAhead]);
 }
 
+/// The kernel's own path drops such packets before the queue.
+#[test]
+fn a_packet_that_is_shorter_than_it_says_is_dropped_and_counted_with_its_octets() {
+    if !privileged() {
+        return;
+    }
+    let path = Path::new(Way::Short(&INTERFACES));
+    let [sender, _, _, receiver, ..] = FAMILIES[1];
+    let raw = path.acquaint((sender, receiver), 1);
+    let whole = sealed((sender, receiver), SPI, 10, 100);
+    let cut = &whole[..whole.len() - 10];
+    raw.send(cut);
+    eventually("it is dropped", || path.all_dropped() == [(DropReason::Malformed, 1)]);
+    assert_eq!(path.counters.dropped(DropReason::Malformed).bytes, cut.len() as u64);
+}
+
 #[test]
 fn fragments_signalling_packets_at_their_last_hop_and_those_for_the_router_go_the_kernels_way() {
     //

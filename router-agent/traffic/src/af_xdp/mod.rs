@@ -171,6 +171,11 @@ impl AfXdp {
         forward::packet(self.octets(arrived))
     }
 
+    /// Octets behind the Ethernet header of a frame in which there is no packet that says how long it is: with what may pad it.
+    pub(crate) fn len_of_unknown(&self, arrived: &Arrived) -> usize {
+        self.octets(arrived).len().saturating_sub(ETHERNET_LEN)
+    }
+
     fn octets(&self, Arrived(Received { frame, at, len }): &Arrived) -> &[u8] {
         let end = at.saturating_add(*len) as usize;
         self.frames.octets(frame).get(*at as usize..end).unwrap_or_default()

@@ -104,8 +104,9 @@ impl Work {
                     bytes.len()
                 }
                 Err(reason) => {
-                    self.counters.count_dropped(reason, 0);
-                    0
+                    let len = af_xdp.len_of_unknown(frame);
+                    self.counters.count_dropped(reason, len);
+                    len
                 }
             };
             let _ = outcomes.push((Outcome::Drop, len));
