@@ -196,7 +196,7 @@ fn a_permission_for_which_the_program_has_no_room_is_refused_and_the_rules_do_no
 
 #[test]
 fn the_shield_stays_when_the_process_is_killed_and_is_empty_when_another_begins() {
-    // INV-12: fail closed.
+    // INV-01: fail closed.
     if !privileged() {
         return;
     }

@@ -13,7 +13,6 @@ use super::outcome::Outcome;
 use super::site::{FIRST, OTHER_PORT, PORT, Site, Terms, UPLINKS};
 use super::spare;
 use super::story::Told;
-use crate::network::capture::Capture;
 use crate::network::frame;
 use crate::network::graph::{Place, SPARE_LEFT_LINKS};
 use crate::network::link;
@@ -67,8 +66,7 @@ fn play(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resu
     router(site, 0)?.write_setting(&format!("net/ipv6/conf/{}/keep_addr_on_down", SPARE_LEFT_LINKS[0]), "1")?;
     let down = site.now();
     link::take_down(router(site, 0)?, SPARE_LEFT_LINKS[0])?;
-    let third = (site.second_spare()?, "the third uplink");
-    must_leave(site, outcome, third, (down, DOWN), "milliseconds without data when the link went down")?;
+    must_leave(site, outcome, Onto::Third, (down, DOWN), "milliseconds without data when the link went down")?;
     let queries = spare::queries(site.second_spare()?, down);
     outcome.check("its Queries go there too", queries > 0, format!("{queries} of GIST on the third link"));
     spare::must_stand(site, outcome, "one rule and one route lead there", true)?;
@@ -77,13 +75,7 @@ fn play(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resu
     progress("the next hop of the third uplink hears nothing any more; the link stays up (at most 10 s)");
     let silent = site.now();
     silence::begin(router(site, 1)?, SPARE_LEFT_LINKS[1])?;
-    let back = must_leave(
-        site,
-        outcome,
-        (&site.first, "the routed path"),
-        (silent, SILENT),
-        "milliseconds without data when the next hop fell silent",
-    )?;
+    let back = must_leave(site, outcome, Onto::Routed, (silent, SILENT), "milliseconds without data when the next hop fell silent")?;
     spare::must_stand(site, outcome, "nothing leads to another uplink any more", false)?;
 
     progress("both uplinks live again");
@@ -119,19 +111,23 @@ fn play(site: &Site, outcome: &mut Outcome, progress: &dyn Fn(&str)) -> io::Resu
     outcome.must_follow(site, "sender", "FS-50", released, Duration::from_secs(2)).map(drop)
 }
 
-/// The flow leaves the way that it is on, which died at a moment, within a time, and goes on over `link`. Gives when.
-fn must_leave(
-    site: &Site,
-    outcome: &mut Outcome,
-    (link, name): (&Capture, &str),
-    (died, limit): (Duration, Duration),
-    figure: &str,
-) -> io::Result<Duration> {
+/// The way that a flow takes when its own has died.
+#[derive(Debug, Clone, Copy)]
+enum Onto {
+    Third,
+    Routed,
+}
+
+/// The flow leaves the way that it is on, which died at a moment, within a time, and goes on over another. Gives when.
+fn must_leave(site: &Site, outcome: &mut Outcome, onto: Onto, (died, limit): (Duration, Duration), figure: &str) -> io::Result<Duration> {
     let told = outcome.must_follow(site, "sender", "FS-36", died, limit)?;
     let changed = told.map_or(site.now(), |told| Duration::from_secs_f64(told.at));
-    let first = spare::must_go_on_over(site, outcome, (link, name), changed)?;
-    let capture = if name == "the routed path" { FIRST } else { UPLINKS[1] };
-    outcome.figure_of(figure, Unit::Milliseconds, [(count(site, capture, Of::Flow, (died, site.now())), false)]);
+    let (capture, name, link) = match onto {
+        Onto::Third => (site.second_spare()?, "the third uplink", UPLINKS[1]),
+        Onto::Routed => (&site.first, "the routed path", FIRST),
+    };
+    let first = spare::must_go_on_over(site, outcome, (capture, name), changed)?;
+    outcome.figure_of(figure, Unit::Milliseconds, [(count(site, link, Of::Flow, (died, site.now())), false)]);
     Ok(first)
 }
 

@@ -6,7 +6,7 @@ use crate::site::{Site, eventually};
 
 const SECTION: &str = "[datapath]\nkind = \"af_xdp\"\ninterfaces = [\"r0\", \"r1\"]\n";
 
-/// INV-12: what has a permission passes by the short way while the daemon lives, and not when it is killed.
+/// INV-01: what has a permission passes by the short way while the daemon lives, and not when it is killed.
 #[test]
 fn a_permitted_flow_passes_the_queue_by_and_nothing_passes_a_router_that_is_killed_until_it_is_there_again() {
     if !pbs_lab::may_make_networks() {

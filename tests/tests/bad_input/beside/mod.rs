@@ -34,7 +34,8 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 22, 9));
 const STRANGERS_ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 22, 254));
 const STRANGERS_LINK: &str = "r2";
 
-/// A grant of a new flow may take so long while others flood; without anything it takes some milliseconds.
+/// So long a sender waits for the answer to a flow's first Query before it asks again: a grant that took longer would be owed to the
+/// second one. Without anything it takes some milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(5);
 
 /// Sender, router and receiver with a flow that goes on, and the stranger.
