@@ -79,14 +79,12 @@ pub(crate) fn open(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> (
 fn short_way(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
     let taking = datapath.interfaces.iter().map(|name| Taking { name: name.clone(), leaves: mode(modes, name) != Mode::Observe });
     let shield = datapath.shield.then(|| Shield::new(datapath.permissions, modes.are_closed())).transpose()?;
-    let mut af_xdp = AfXdp::open(&taking.collect::<Vec<_>>(), shield.as_ref())?;
+    let (mut af_xdp, standing) = AfXdp::open(&taking.collect::<Vec<_>>(), shield.as_ref())?;
     if datapath.busy_poll
         && let Err(error) = af_xdp.poll_interfaces()
     {
         tracing::warn!(%error, "datapath.busy_poll is without effect");
     }
-    // Without it nobody would take what the programs hand over.
-    let standing = af_xdp.standing().inspect_err(|_| drop(af_xdp::restore()))?;
     let is_shielded = shield.is_some();
     if let Some(shield) = shield {
         admitted.stand_behind(Arc::new(shield));

@@ -160,7 +160,7 @@ fn packets_follow_the_route_and_what_is_too_long_for_it_is_answered_by_the_kerne
 
 #[test]
 fn nothing_passes_when_the_process_is_killed_and_all_goes_on_when_it_is_there_again() {
-    // INV-12: fail closed.
+    // INV-01: fail closed.
     if !privileged() {
         return;
     }
@@ -228,9 +228,9 @@ fn what_cannot_take_part_is_said_and_nothing_is_left_behind() {
     let open = |names: &[&str]| path.router.run(|| AfXdp::open(&taking(names), None).map(drop).unwrap_err());
     assert_eq!(open(&["near", "nowhere"]), AfXdpError::NoInterface("nowhere".to_owned()));
     assert_eq!(open(&["lo"]), AfXdpError::NotEthernet("lo".to_owned()));
-    let one = path.router.run(|| AfXdp::open(&taking(&["near", "far"]), None).unwrap());
-    let parts: Vec<(&str, usize, bool)> = one.parts().iter().map(|part| (&*part.name, part.queues, part.zero_copy)).collect();
-    assert_eq!(parts, [("near", 1, false), ("far", 1, false)]);
+    let (_one, standing) = path.router.run(|| AfXdp::open(&taking(&["near", "far"]), None).unwrap());
+    let parts: Vec<_> = standing.show().map(|(part, stands)| (&*part.name, part.queues, part.zero_copy, stands)).collect();
+    assert_eq!(parts, [("near", 1, false, Some(true)), ("far", 1, false, Some(true))]);
     assert!(matches!(open(&["near"]), AfXdpError::Refused { what: "open an AF_XDP socket", .. }), "its sockets are taken");
 }
 

@@ -99,7 +99,6 @@ pub struct AfXdp {
     in_vain: u32,
     neighbours: Neighbours,
     ready: Epoll,
-    parts: Vec<Part>,
     /// They go when the programs go that use them; until then they are full of our sockets.
     _maps: Vec<Map>,
 }
@@ -120,11 +119,6 @@ impl Statistics {
 }
 
 impl AfXdp {
-    /// How each interface takes part.
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
-    }
-
     /// What the kernel drops before the worker.
     pub fn statistics(&self) -> Statistics {
         Statistics(self.sockets.iter().map(Socket::statistics).collect())

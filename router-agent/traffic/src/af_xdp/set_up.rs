@@ -22,17 +22,23 @@ type Found<'l> = (&'l Link, [u8; 6]);
 
 impl AfXdp {
     /// Opens sockets on every queue of these interfaces, and then sets a program on each, in the network namespace of the calling thread;
-    /// `shield` says of what comes there who may pass at all.
+    /// `shield` says of what comes there who may pass at all. Gives also how each takes part, for who asks later.
     ///
     /// # Errors
     ///
     /// See [`AfXdpError`]. Then no program of ours is left on any of them, and all packets go the kernel's way.
-    pub fn open(taking: &[Taking], shield: Option<&Shield>) -> Result<Self, AfXdpError> {
+    pub fn open(taking: &[Taking], shield: Option<&Shield>) -> Result<(Self, Standing), AfXdpError> {
         let links = Links::open()?;
-        Self::set_up(&links, taking, shield).inspect_err(|_| give_up(&links))
+        match Self::set_up(&links, taking, shield) {
+            Ok((this, parts)) => Ok((this, Standing { links, parts })),
+            Err(error) => {
+                give_up(&links);
+                Err(error)
+            }
+        }
     }
 
-    fn set_up(links: &Links, taking: &[Taking], shield: Option<&Shield>) -> Result<Self, AfXdpError> {
+    fn set_up(links: &Links, taking: &[Taking], shield: Option<&Shield>) -> Result<(Self, Vec<Part>), AfXdpError> {
         let listed = links.list()?;
         let found = find_all(&listed, taking.iter().map(|taking| &*taking.name))?;
         let queues: Vec<u32> = found.iter().map(|(link, _)| kernel::queues(&link.name).unwrap_or(link.queues).max(1)).collect();
@@ -66,7 +72,7 @@ impl AfXdp {
         };
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("watch sockets"))?;
         let neighbours = Neighbours::open()?;
-        let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, parts: Vec::new(), _maps: Vec::new() };
+        let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, _maps: Vec::new() };
         for (number, socket) in (0..).zip(&mut this.sockets) {
             socket.fill(&mut this.frames, &mut this.free);
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
@@ -74,11 +80,12 @@ impl AfXdp {
         }
         let leaving: Vec<u32> = taking.iter().zip(&found).filter(|(taking, _)| taking.leaves).map(|(_, (link, _))| link.index).collect();
         let longest = u16::try_from(stride - HEADROOM).unwrap_or(u16::MAX);
+        let mut parts = Vec::new();
         for (link, address) in &found {
-            this.attach(links, link, *address, (&leaving, longest), shield)?;
+            parts.push(this.attach(links, link, *address, (&leaving, longest), shield)?);
         }
         leave_others(links, &listed, &found);
-        Ok(this)
+        Ok((this, parts))
     }
 
     /// Sets the program on a link whose sockets are open.
@@ -89,7 +96,7 @@ impl AfXdp {
         address: [u8; 6],
         (leaving, longest): (&[u32], u16),
         shield: Option<&Shield>,
-    ) -> Result<(), AfXdpError> {
+    ) -> Result<Part, AfXdpError> {
         let own = || self.sockets.iter().filter(|socket| socket.binding().interface == link.index);
         let queues = own().map(|socket| socket.binding().queue.saturating_add(1)).max().unwrap_or_default();
         let sockets = Map::new(MapKind::Sockets, (4, 4), queues.max(1)).map_err(refused("make a map of AF_XDP sockets"))?;
@@ -101,18 +108,8 @@ impl AfXdp {
         let program = load(&Parts { address, shield: shield.map(Shield::part), short_way: Some(way) })?;
         let mode = links.attach(link, program.descriptor())?;
         let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
-        self.parts.push(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index });
         self._maps.push(sockets);
-        Ok(())
-    }
-
-    /// For who asks later what has become of the interfaces.
-    ///
-    /// # Errors
-    ///
-    /// Links cannot be asked about.
-    pub fn standing(&self) -> Result<Standing, AfXdpError> {
-        Ok(Standing { links: Links::open()?, parts: self.parts.clone() })
+        Ok(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index })
     }
 }
 

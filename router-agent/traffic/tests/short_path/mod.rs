@@ -278,14 +278,13 @@ pub fn route(way: Way) -> Made {
     };
     let name = format!("router-{}", WORKERS.fetch_add(1, Ordering::Relaxed));
     let queue = Queue::open(QueueConfig { modes: observed, ..QueueConfig::new(DATA) }).unwrap();
-    let mut af_xdp = (!taking.is_empty()).then(|| AfXdp::open(&taking, shield.as_ref()).unwrap());
+    let (mut af_xdp, standing) = (!taking.is_empty()).then(|| AfXdp::open(&taking, shield.as_ref()).unwrap()).unzip();
     if let (Way::Polling, Some(af_xdp)) = (way, &mut af_xdp) {
         af_xdp.poll_interfaces().unwrap();
     }
-    let standing = match (way, &af_xdp, &shield) {
-        (Way::Shield, _, Some(shield)) => Some(af_xdp::stand(&INTERFACES.map(str::to_owned), shield).unwrap()),
-        (_, Some(af_xdp), _) => Some(af_xdp.standing().unwrap()),
-        _ => None,
+    let standing = match (way, &shield) {
+        (Way::Shield, Some(shield)) => Some(af_xdp::stand(&INTERFACES.map(str::to_owned), shield).unwrap()),
+        _ => standing,
     };
     let statistics = af_xdp.as_ref().map(AfXdp::statistics).unwrap_or_default();
     let config = WorkerConfig { modes: observed, ..WorkerConfig::new(name.clone(), Clock::new(Wall::now()), Arc::clone(&counters)) };

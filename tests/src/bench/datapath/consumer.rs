@@ -90,7 +90,7 @@ fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Res
         Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
         Consumer::PastTheQueue(algorithm) | Consumer::Polling(algorithm) => {
             let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
-            let mut past = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
+            let (mut past, _) = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
             if let Consumer::Polling(_) = consumer {
                 past.poll_interfaces().map_err(io::Error::other)?;
             }
