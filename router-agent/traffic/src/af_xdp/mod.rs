@@ -241,7 +241,7 @@ impl AfXdp {
         for socket in &mut self.sockets {
             socket.fill(&mut self.frames, &mut self.free);
         }
-        self.neighbours.tell(Instant::now());
+        self.neighbours.handle_timeout(Instant::now());
     }
 }
 
