@@ -7,7 +7,8 @@ mod node_world;
 use std::time::Duration;
 
 use gist::api::{AssociationId, Request};
-use gist::wire::{Body, Hello, Message, NslpId};
+use gist::node::Registration;
+use gist::wire::{Body, ErrorCause, Hello, Message, MessageType, NslpId};
 use node_world::*;
 
 fn lifetime(seconds: u64) -> Request {
@@ -68,4 +69,40 @@ fn an_idle_association_goes_with_the_right_of_its_peer() {
     assert!(world.events(0).is_empty(), "nobody used it");
     world.run(secs(1));
     assert!(world.node(1).associations().is_empty(), "and the peer hears that it is closed");
+}
+
+/// G-145, G-210, association rule 0u: for a wrong cookie or an altered proposal alone §5.7.1 ends a new association. A Confirm that is refused
+/// for its encapsulation is answered there, and another application's may follow; unless one does, the association goes.
+#[test]
+fn an_association_whose_first_confirm_belongs_into_a_datagram_goes_in_its_time_unless_another_is_confirmed_on_it() {
+    const BY_DATAGRAM: NslpId = NslpId(NSLP.0 + 1);
+    const UNCONFIRMED: Duration = Duration::from_secs(10);
+    for confirmed in [false, true] {
+        let mut world = World::chain_with(|_, config| {
+            config.unconfirmed_timeout = UNCONFIRMED;
+            config.registrations.push(Registration { offer: Vec::new(), ..Registration::secure(BY_DATAGRAM, None) });
+        });
+        world.members[1].relays = false;
+        // Confirms do not arrive by themselves.
+        world.tap(|_, parcel| match message_of(parcel) {
+            Some(message) if message.message_type() == MessageType::Confirm => Fate::Lose,
+            _ => Fate::Pass,
+        });
+        world.send(0, text("old."));
+        world.run(Duration::from_millis(20));
+        let id = world.node(1).associations()[0].association;
+        let right = world.on_associations.iter().rfind(|(_, _, message)| message.message_type() == MessageType::Confirm).unwrap().2.clone();
+        world.inject_on(1, id, &Message { nslp_id: BY_DATAGRAM, ..right.clone() });
+        assert_eq!(world.errors_of(1).last().unwrap().cause(), Some(ErrorCause::IncorrectEncapsulation));
+        assert_eq!((world.node(1).counters().wrong_encapsulation, world.node(1).routing_table().len()), (1, 0));
+        if confirmed {
+            world.inject_on(1, id, &right);
+        }
+        let stands = |world: &World| world.node(1).associations().iter().any(|entry| entry.association == id);
+        world.run(UNCONFIRMED - secs(1));
+        assert!(stands(&world), "the answer gets there");
+        world.run(secs(2));
+        assert_eq!(stands(&world), confirmed);
+        assert_eq!(world.node(1).counters().unconfirmed_ended, u64::from(!confirmed));
+    }
 }
