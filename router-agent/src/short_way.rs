@@ -61,19 +61,22 @@ pub(crate) fn open(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> (
             if !datapath.interfaces.is_empty() {
                 tracing::warn!("datapath.interfaces names interfaces, and datapath.kind is \"nfqueue\": all packets go through the queues");
             }
-            // What an earlier run has left would drop what nobody takes.
-            if let Err(error) = af_xdp::restore() {
-                tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
-            }
-            return (None, Shown::Nothing);
+            Ok((None, Shown::Nothing))
         }
         Kind::AfXdp => short_way(datapath, modes, admitted),
         Kind::XdpShield => shield(datapath, admitted),
     };
-    opened.unwrap_or_else(|error| {
+    let opened = opened.unwrap_or_else(|error| {
         tracing::warn!(%error, "XDP does not what is wanted of it: all packets go through the queues");
         (None, Shown::Refused(datapath.kind, error))
-    })
+    });
+    // What an earlier run has left, or what went wrong half-way, would drop what nobody takes.
+    if let Shown::Nothing | Shown::Refused(..) = opened.1
+        && let Err(error) = af_xdp::restore()
+    {
+        tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
+    }
+    opened
 }
 
 fn short_way(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
@@ -147,6 +150,12 @@ fn program(part: &af_xdp::Part) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use nix::sched::{CloneFlags, unshare};
+    use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, Socket};
+    use traffic::rules::Role;
+
     use super::*;
 
     #[test]
@@ -158,5 +167,59 @@ mod tests {
             let shown = Shown::Refused(kind, none()).show();
             assert_eq!(shown, json!({ "kind": "nfqueue", word: "there is no interface eth7" }));
         }
+    }
+
+    /// INV-12: a program without sockets drops all that it is to hand over.
+    #[test]
+    fn the_program_of_a_run_that_is_over_is_taken_off_whatever_it_is_that_cannot_be_had() {
+        in_a_namespace(|| {
+            add_link("near");
+            let modes = Modes { others: Mode::Closed, interfaces: Vec::new() };
+            let no_map = |kind| Datapath { kind, interfaces: vec!["near".to_owned()], permissions: usize::MAX, ..Datapath::default() };
+            let no_link = |kind| Datapath { kind, interfaces: vec!["far".to_owned()], ..Datapath::default() };
+            let nothing = |kind| Datapath { kind, ..Datapath::default() };
+            let kinds =
+                [no_map(Kind::AfXdp), no_map(Kind::XdpShield), no_link(Kind::AfXdp), no_link(Kind::XdpShield), nothing(Kind::Nfqueue)];
+            for wanted in kinds {
+                // As when a process is killed: its sockets go, its program stays.
+                let near = Taking { name: "near".to_owned(), leaves: true };
+                let (sockets, standing) = AfXdp::open(&[near], None).unwrap();
+                drop(sockets);
+                let stands = || standing.show().map(|(_, stands)| stands).collect::<Vec<_>>();
+                assert_eq!(stands(), [Some(true)]);
+                let (af_xdp, shown) = open(&wanted, &modes, &Admitted::open(Role::Router).unwrap());
+                assert!(af_xdp.is_none());
+                assert_eq!(shown.show()["kind"], "nfqueue", "{wanted:?}");
+                assert_eq!(stands(), [Some(false)], "{wanted:?}: {shown:?}");
+            }
+        });
+    }
+
+    /// Half a veth pair in the network namespace of the calling thread.
+    fn add_link(name: &str) {
+        const NEW_LINK: u16 = 16;
+        let mut batch = Batch::new("add a link");
+        batch.request("add a link", NEW_LINK, CREATE | EXCLUSIVE, &[0; 16], |writer| {
+            writer.put_text(3, name);
+            writer.nest(18, |kind| kind.put_text(1, "veth"));
+        });
+        Socket::open(Protocol::Route).unwrap().transact(batch).unwrap();
+    }
+
+    /// Does something in a network namespace of its own, if there may be one.
+    fn in_a_namespace(work: impl FnOnce() + Send + 'static) {
+        let inside = || match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => work(),
+            Err(error) => {
+                assert!(!in_ci(), "network tests must not be skipped in CI, and network namespaces need root ({error})");
+                let _ = writeln!(std::io::stderr(), "skipped: network namespaces need root ({error})");
+            }
+        };
+        std::thread::spawn(inside).join().unwrap();
+    }
+
+    /// Whether nothing may be skipped: `CI` is set, and to something else than nothing or `false`.
+    fn in_ci() -> bool {
+        std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
     }
 }

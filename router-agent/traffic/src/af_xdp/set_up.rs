@@ -26,19 +26,10 @@ impl AfXdp {
     ///
     /// # Errors
     ///
-    /// See [`AfXdpError`]. Then no program of ours is left on any of them, and all packets go the kernel's way.
+    /// See [`AfXdpError`]. A program of ours may then be left on any interface, of this run or an earlier one. It drops what nobody takes,
+    /// until [`restore`] takes it off.
     pub fn open(taking: &[Taking], shield: Option<&Shield>) -> Result<(Self, Standing), AfXdpError> {
         let links = Links::open()?;
-        match Self::set_up(&links, taking, shield) {
-            Ok((this, parts)) => Ok((this, Standing { links, parts })),
-            Err(error) => {
-                give_up(&links);
-                Err(error)
-            }
-        }
-    }
-
-    fn set_up(links: &Links, taking: &[Taking], shield: Option<&Shield>) -> Result<(Self, Vec<Part>), AfXdpError> {
         let listed = links.list()?;
         let found = find_all(&listed, taking.iter().map(|taking| &*taking.name))?;
         let queues: Vec<u32> = found.iter().map(|(link, _)| kernel::queues(&link.name).unwrap_or(link.queues).max(1)).collect();
@@ -80,20 +71,17 @@ impl AfXdp {
         }
         let leaving: Vec<u32> = taking.iter().zip(&found).filter(|(taking, _)| taking.leaves).map(|(_, (link, _))| link.index).collect();
         let longest = u16::try_from(stride - HEADROOM).unwrap_or(u16::MAX);
-        let mut parts = Vec::new();
-        for (link, address) in &found {
-            parts.push(this.attach(links, link, *address, (&leaving, longest), shield)?);
-        }
-        leave_others(links, &listed, &found);
-        Ok((this, parts))
+        let attach = |found: &Found<'_>| this.attach(&links, found, (&leaving, longest), shield);
+        let parts = found.iter().map(attach).collect::<Result<_, _>>()?;
+        leave_others(&links, &listed, &found);
+        Ok((this, Standing { links, parts }))
     }
 
     /// Sets the program on a link whose sockets are open.
     fn attach(
         &mut self,
         links: &Links,
-        link: &Link,
-        address: [u8; 6],
+        (link, address): &Found<'_>,
         (leaving, longest): (&[u32], u16),
         shield: Option<&Shield>,
     ) -> Result<Part, AfXdpError> {
@@ -105,7 +93,7 @@ impl AfXdp {
             sockets.set(&queue, &descriptor).map_err(refused("list an AF_XDP socket"))?;
         }
         let way = ShortWay { leaving, longest, sockets: sockets.descriptor(), queues };
-        let program = load(&Parts { address, shield: shield.map(Shield::part), short_way: Some(way) })?;
+        let program = load(&Parts { address: *address, shield: shield.map(Shield::part), short_way: Some(way) })?;
         let mode = links.attach(link, program.descriptor())?;
         let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
         self._maps.push(sockets);
@@ -121,26 +109,17 @@ impl AfXdp {
 /// As [`AfXdp::open`].
 pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> {
     let links = Links::open()?;
-    let stand = || {
-        let listed = links.list()?;
-        let found = find_all(&listed, names.iter().map(|name| &**name))?;
-        let mut parts = Vec::new();
-        for (link, address) in &found {
-            let shield = program::Shield { first: true, ..shield.part() };
-            let program = load(&Parts { address: *address, shield: Some(shield), short_way: None })?;
-            let mode = links.attach(link, program.descriptor())?;
-            parts.push(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index });
-        }
-        leave_others(&links, &listed, &found);
-        Ok(parts)
+    let listed = links.list()?;
+    let found = find_all(&listed, names.iter().map(|name| &**name))?;
+    let attach = |(link, address): &Found<'_>| {
+        let shield = program::Shield { first: true, ..shield.part() };
+        let program = load(&Parts { address: *address, shield: Some(shield), short_way: None })?;
+        let mode = links.attach(link, program.descriptor())?;
+        Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index })
     };
-    match stand() {
-        Ok(parts) => Ok(Standing { links, parts }),
-        Err(error) => {
-            give_up(&links);
-            Err(error)
-        }
-    }
+    let parts = found.iter().map(attach).collect::<Result<_, _>>()?;
+    leave_others(&links, &listed, &found);
+    Ok(Standing { links, parts })
 }
 
 /// What stands on interfaces, for who is asked about it later.
@@ -169,18 +148,8 @@ impl Standing {
 ///
 /// The first refusal of the kernel; everything else is done.
 pub fn restore() -> Result<(), NetlinkError> {
-    take_off(&Links::open()?)
-}
-
-fn take_off(links: &Links) -> Result<(), NetlinkError> {
+    let links = Links::open()?;
     links.list()?.iter().map(|link| links.detach(link)).fold(Ok(()), Result::and)
-}
-
-fn give_up(links: &Links) {
-    // What went wrong first says more.
-    if let Err(error) = take_off(links) {
-        tracing::warn!(%error, "an XDP program of an earlier run may be left: packets with AH may be lost");
-    }
 }
 
 /// What an earlier run has left on links that do not take part now would drop what nobody takes there.
