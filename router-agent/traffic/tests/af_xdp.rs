@@ -321,6 +321,27 @@ fn an_interface_that_is_gone_is_said_and_wakes_nobody_and_another_of_its_name_ta
     eventually("it goes the kernel's way", || path.queued() > queued);
 }
 
+#[test]
+fn an_interface_with_another_hardware_address_is_said_and_what_comes_there_goes_the_kernels_way() {
+    if !privileged() {
+        return;
+    }
+    let path = Path::new(Way::Short(&INTERFACES));
+    let [sender, _, _, receiver, ..] = FAMILIES[0];
+    let raw = path.acquaint((sender, receiver), 1);
+    let standing = path.made.as_ref().unwrap().standing.as_ref().unwrap();
+    let stand = || standing.show().map(|(_, stands)| stands.unwrap()).collect::<Vec<_>>();
+    assert_eq!(stand(), [true; 3]);
+    path.router.run(|| set_hardware_address("near", [2, 0, 0, 0, 0, 7]));
+    // Whose own address changes forgets those of its neighbours.
+    path.sender.run(|| set_hardware_address("up", [2, 0, 0, 0, 0, 8]));
+    assert_eq!(stand(), [false, true, true]);
+    let (queued, packet) = (path.queued(), sealed((sender, receiver), SPI, 10, 100));
+    raw.send(&packet);
+    assert_eq!(path.arrives("far2"), Some(expected(&packet)));
+    assert_eq!(path.queued(), queued + 1);
+}
+
 /// How often the worker's thread has begun to wait.
 fn wakes(name: &str) -> u64 {
     let text = |task: &std::path::Path, file| std::fs::read_to_string(task.join(file)).unwrap_or_default();

@@ -86,6 +86,8 @@ pub struct Part {
     pub zero_copy: bool,
     /// The kernel's number of it.
     index: u32,
+    /// Its hardware address when its program was made.
+    address: [u8; 6],
 }
 
 /// The worker's end of the short way.

@@ -97,7 +97,7 @@ impl AfXdp {
         let mode = links.attach(link, program.descriptor())?;
         let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
         self._maps.push(sockets);
-        Ok(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index })
+        Ok(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index, address: *address })
     }
 }
 
@@ -115,7 +115,7 @@ pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> 
         let shield = program::Shield { first: true, ..shield.part() };
         let program = load(&Parts { address: *address, shield: Some(shield), short_way: None })?;
         let mode = links.attach(link, program.descriptor())?;
-        Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index })
+        Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index, address: *address })
     };
     let parts = found.iter().map(attach).collect::<Result<_, _>>()?;
     leave_others(&links, &listed, &found);
@@ -131,12 +131,13 @@ pub struct Standing {
 
 impl Standing {
     /// Each interface, and whether it takes part still: not if it has gone since, even if another of its name has come, nor if somebody has
-    /// taken the program off. `None` in its place if the kernel does not tell.
+    /// taken the program off, or has given it another hardware address: its program lets by what is for that. `None` in its place if the
+    /// kernel does not tell.
     pub fn show(&self) -> impl Iterator<Item = (&Part, Option<bool>)> {
         let listed = self.links.list().ok();
         let stands = move |part: &Part| {
             let link = listed.as_ref()?.iter().find(|link| link.index == part.index);
-            Some(link.is_some_and(Link::is_ours))
+            Some(link.is_some_and(|link| link.is_ours() && link.address == Some(part.address)))
         };
         self.parts.iter().map(move |part| (part, stands(part)))
     }
