@@ -232,7 +232,10 @@ fn what_cannot_take_part_is_said_and_whatever_stands_can_be_taken_off() {
     let stand = || standing.show().map(|(part, stands)| (part.name.clone(), part.queues, part.zero_copy, stands)).collect::<Vec<_>>();
     let both = |stands| ["near", "far"].map(|name| (name.to_owned(), 1, false, Some(stands)));
     assert_eq!(stand(), both(true));
-    assert!(matches!(open(&["near"]), AfXdpError::Refused { what: "open an AF_XDP socket", .. }), "its sockets are taken");
+    let taken = open(&["near"]);
+    assert!(matches!(taken, AfXdpError::Refused { what: "open an AF_XDP socket", .. }), "its sockets are taken: {taken}");
+    assert!(taken.to_string().contains("on queue 0 of interface near: EBUSY"), "{taken}");
+    assert_eq!(open(&["near"; 17]), AfXdpError::TooManyInterfaces(17));
     path.router.run(|| af_xdp::restore().unwrap());
     assert_eq!(stand(), both(false));
 }

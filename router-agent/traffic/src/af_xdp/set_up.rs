@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::error::refused;
+use super::error::{refused, refused_on};
 use super::kernel::{self, Binding, Frames, Map, MapKind, Program, Socket};
 use super::link::{self, Link, Links};
 use super::neighbours::Neighbours;
@@ -35,14 +35,14 @@ impl AfXdp {
         let queues: Vec<u32> = found.iter().map(|(link, _)| kernel::queues(&link.name).unwrap_or(link.queues).max(1)).collect();
         let sockets = queues.iter().fold(0_u32, |sum, queues| sum.saturating_add(*queues));
         if sockets as usize > MOST_SOCKETS {
-            return Err(AfXdpError::TooMany);
+            return Err(AfXdpError::TooManyQueues(sockets));
         }
         let longest = found.iter().map(|(link, _)| link.mtu.saturating_add(ETHERNET_LEN as u32)).max().unwrap_or_default();
         let stride = STRIDES.into_iter().find(|stride| stride - HEADROOM >= longest).unwrap_or(STRIDES[1]);
         let bindings = |copies| {
             let of_one = move |((link, _), queues): (&Found<'_>, &u32)| {
-                let interface = link.index;
-                (0..*queues).map(move |queue| Binding { interface, queue, copies })
+                let (name, interface) = (link.name.clone(), link.index);
+                (0..*queues).map(move |queue| (name.clone(), Binding { interface, queue, copies }))
             };
             found.iter().zip(&queues).flat_map(of_one).collect::<Vec<_>>()
         };
@@ -52,15 +52,18 @@ impl AfXdp {
             Frames::new(count, stride).map_err(refused("map memory for frames"))
         };
         // Without copies if every interface can.
-        let (frames, free) = memory()?;
-        let (sockets, frames, free) = match open_all(&frames, &bindings(false), until) {
-            Ok(sockets) => (sockets, frames, free),
-            Err(_) => {
-                let (frames, free) = memory()?;
-                let sockets = open_all(&frames, &bindings(true), until).map_err(refused("open an AF_XDP socket"))?;
-                (sockets, frames, free)
+        let mut mapped = memory()?;
+        let sockets = match open_all(&mapped.0, &bindings(false), until) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::info!(%error, "not every interface takes part without copying frames: trying with copies");
+                // There is not memory for two of them.
+                drop(mapped);
+                mapped = memory()?;
+                open_all(&mapped.0, &bindings(true), until)?
             }
         };
+        let (frames, free) = mapped;
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("watch sockets"))?;
         let neighbours = Neighbours::open()?;
         let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, _maps: Vec::new() };
@@ -87,13 +90,15 @@ impl AfXdp {
     ) -> Result<Part, AfXdpError> {
         let own = || self.sockets.iter().filter(|socket| socket.binding().interface == link.index);
         let queues = own().map(|socket| socket.binding().queue.saturating_add(1)).max().unwrap_or_default();
-        let sockets = Map::new(MapKind::Sockets, (4, 4), queues.max(1)).map_err(refused("make a map of AF_XDP sockets"))?;
+        let no_map = refused_on("make a map of AF_XDP sockets", &link.name, None);
+        let sockets = Map::new(MapKind::Sockets, (4, 4), queues.max(1)).map_err(no_map)?;
         for socket in own() {
-            let (queue, descriptor) = (socket.binding().queue.to_ne_bytes(), socket.descriptor().to_ne_bytes());
-            sockets.set(&queue, &descriptor).map_err(refused("list an AF_XDP socket"))?;
+            let (queue, descriptor) = (socket.binding().queue, socket.descriptor().to_ne_bytes());
+            let not_listed = refused_on("list the AF_XDP socket", &link.name, Some(queue));
+            sockets.set(&queue.to_ne_bytes(), &descriptor).map_err(not_listed)?;
         }
         let way = ShortWay { leaving, longest, sockets: sockets.descriptor(), queues };
-        let program = load(&Parts { address: *address, shield: shield.map(Shield::part), short_way: Some(way) })?;
+        let program = load(link, &Parts { address: *address, shield: shield.map(Shield::part), short_way: Some(way) })?;
         let mode = links.attach(link, program.descriptor())?;
         let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
         self._maps.push(sockets);
@@ -113,7 +118,7 @@ pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> 
     let found = find_all(&listed, names.iter().map(|name| &**name))?;
     let attach = |(link, address): &Found<'_>| {
         let shield = program::Shield { first: true, ..shield.part() };
-        let program = load(&Parts { address: *address, shield: Some(shield), short_way: None })?;
+        let program = load(link, &Parts { address: *address, shield: Some(shield), short_way: None })?;
         let mode = links.attach(link, program.descriptor())?;
         Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index, address: *address })
     };
@@ -164,12 +169,12 @@ fn leave_others(links: &Links, listed: &[Link], found: &[Found<'_>]) {
 
 fn find_all<'l, 'n>(listed: &'l [Link], names: impl ExactSizeIterator<Item = &'n str>) -> Result<Vec<Found<'l>>, AfXdpError> {
     if names.len() > MOST_INTERFACES {
-        return Err(AfXdpError::TooMany);
+        return Err(AfXdpError::TooManyInterfaces(names.len()));
     }
     // Without CAP_SYS_ADMIN nobody is told whose a program is: one of ours that a run has left could never be taken off again, and would
     // drop what nobody takes. There is no program with this number.
     if let Err(errno @ (Errno::EPERM | Errno::EACCES)) = kernel::program_name(u32::MAX) {
-        return Err(AfXdpError::Refused { what: "know its own XDP program again", errno });
+        return Err(refused("know its own XDP program again")(errno));
     }
     names.map(|name| find(listed, name)).collect()
 }
@@ -184,9 +189,9 @@ fn find<'l>(listed: &'l [Link], name: &str) -> Result<Found<'l>, AfXdpError> {
 }
 
 /// A socket for each queue, with one memory. Of queues that a driver only says to have there is none.
-fn open_all(frames: &Frames, bindings: &[Binding], until: Instant) -> Result<Vec<Socket>, Errno> {
+fn open_all(frames: &Frames, bindings: &[(String, Binding)], until: Instant) -> Result<Vec<Socket>, AfXdpError> {
     let mut sockets: Vec<Socket> = Vec::new();
-    for binding in bindings {
+    for (interface, binding) in bindings {
         loop {
             match Socket::open(frames, *binding, sockets.first()) {
                 Ok(socket) => sockets.push(socket),
@@ -195,7 +200,7 @@ fn open_all(frames: &Frames, bindings: &[Binding], until: Instant) -> Result<Vec
                     std::thread::sleep(RETRY);
                     continue;
                 }
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(refused_on("open an AF_XDP socket", interface, Some(binding.queue))(errno)),
             }
             break;
         }
@@ -203,19 +208,8 @@ fn open_all(frames: &Frames, bindings: &[Binding], until: Instant) -> Result<Vec
     Ok(sockets)
 }
 
-fn load(parts: &Parts<'_>) -> Result<Program, AfXdpError> {
-    let astray = |_| AfXdpError::Program { errno: Errno::EINVAL, said: "a jump leads nowhere".to_owned() };
-    let code = program::assemble(parts).map_err(astray)?;
-    Program::load(&code, link::PROGRAM_NAME).map_err(|(errno, said)| AfXdpError::Program { errno, said })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_privileges_are_missing_is_said_once() {
-        let error = AfXdpError::Refused { what: "know its own XDP program again", errno: Errno::EPERM };
-        assert_eq!(error.to_string().matches("CAP_SYS_ADMIN").count(), 1, "{error}");
-    }
+fn load(link: &Link, parts: &Parts<'_>) -> Result<Program, AfXdpError> {
+    let refused = |(errno, said)| AfXdpError::Program { interface: link.name.clone(), errno, said };
+    let code = program::assemble(parts).map_err(|astray| refused((Errno::EINVAL, astray.to_string())))?;
+    Program::load(&code, link::PROGRAM_NAME).map_err(refused)
 }
