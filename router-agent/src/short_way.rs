@@ -64,7 +64,7 @@ pub(crate) fn open(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> (
             Ok((None, Shown::Nothing))
         }
         Kind::AfXdp => short_way(datapath, modes, admitted),
-        Kind::XdpShield => shield(datapath, admitted),
+        Kind::XdpShield => shield(datapath, modes, admitted),
     };
     let opened = opened.unwrap_or_else(|error| {
         tracing::warn!(%error, "XDP does not what is wanted of it: all packets go through the queues");
@@ -95,8 +95,8 @@ fn short_way(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<
     Ok((Some(af_xdp), Shown::ShortWay { standing, is_shielded }))
 }
 
-fn shield(datapath: &Datapath, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
-    let shield = Shield::new(datapath.permissions, true)?;
+fn shield(datapath: &Datapath, modes: &Modes, admitted: &Admitted) -> Result<(Option<AfXdp>, Shown), AfXdpError> {
+    let shield = Shield::new(datapath.permissions, modes.are_closed())?;
     let standing = af_xdp::stand(&datapath.interfaces, &shield)?;
     admitted.stand_behind(Arc::new(shield));
     Ok((None, Shown::Shield(standing)))

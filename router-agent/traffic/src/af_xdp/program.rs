@@ -41,7 +41,8 @@ pub(super) struct Shield {
     pub(super) known: MapDescriptor,
     /// Packets and octets that were dropped.
     pub(super) dropped: MapDescriptor,
-    /// Whether it is asked before it is known where a packet goes. Without a short way it is always.
+    /// Whether it is asked before it is known where a packet goes. Without a short way that is never known, and it is asked whatever stands
+    /// here.
     pub(super) first: bool,
 }
 
@@ -124,6 +125,7 @@ fn in_packet(value: u16) -> i32 {
 
 /// The program for one interface.
 pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
+    let shield = parts.shield.map(|shield| Shield { first: shield.first || parts.short_way.is_none(), ..shield });
     let mut code = Assembler::new();
     code.copy(R6, R1);
     code.load(Four, R7, R6, DATA);
@@ -134,15 +136,15 @@ pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
     code.load(Two, R2, R7, 12);
     code.jump_if(R2, Equal, in_packet(0x0800), Ipv4);
     code.jump_if(R2, Unequal, in_packet(0x86dd), Pass);
-    ipv6(&mut code, parts.shield);
+    ipv6(&mut code, shield);
     code.place(Ipv4);
-    ipv4(&mut code, parts.shield);
+    ipv4(&mut code, shield);
     code.place(LookUp);
     if let Some(way) = &parts.short_way {
         has_room_in_user_space(&mut code, way);
         would_be_forwarded(&mut code, way.leaving);
         code.place(TakesPart);
-        if parts.shield.is_some_and(|shield| !shield.first) {
+        if shield.is_some_and(|shield| !shield.first) {
             code.jump_if(R9, Equal, 0, Unknown);
         }
         give_to_user_space(&mut code, way.sockets);
@@ -150,7 +152,7 @@ pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
     code.place(Pass);
     code.set(R0, PASS);
     code.exit();
-    if let Some(shield) = parts.shield {
+    if let Some(shield) = shield {
         code.place(Unknown);
         count(&mut code, shield.dropped);
         code.place(Drop);
@@ -355,5 +357,19 @@ fn copy_words(code: &mut Code, (from, first): (Register, i16), (to, at): (Regist
     for word in 0..words {
         code.load(Four, R3, from, first + 4 * word);
         code.store(Four, to, at + 4 * word, R3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shield_without_a_short_way_judges_every_packet_whatever_it_is_told() {
+        let program = |first| {
+            let shield = Shield { known: 3, dropped: 4, first };
+            assemble(&Parts { address: [2; 6], shield: Some(shield), short_way: None }).unwrap()
+        };
+        assert_eq!(program(false), program(true));
     }
 }

@@ -117,8 +117,7 @@ pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> 
     let listed = links.list()?;
     let found = find_all(&listed, names.iter().map(|name| &**name))?;
     let attach = |(link, address): &Found<'_>| {
-        let shield = program::Shield { first: true, ..shield.part() };
-        let program = load(link, &Parts { address: *address, shield: Some(shield), short_way: None })?;
+        let program = load(link, &Parts { address: *address, shield: Some(shield.part()), short_way: None })?;
         let mode = links.attach(link, program.descriptor())?;
         Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index, address: *address })
     };

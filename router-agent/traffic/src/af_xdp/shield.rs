@@ -36,7 +36,8 @@ struct Ends {
 
 impl Shield {
     /// An empty one with room for as many permissions as the rules have for `most`. `first` says that every interface of the router is
-    /// closed: then it judges every packet with AH, as those rules do, and else only what leaves by an interface that takes part.
+    /// closed: then it judges every packet with AH, as those rules do, and else only what leaves by an interface that takes part. One that
+    /// [stands](super::stand) alone judges every packet.
     ///
     /// # Errors
     ///
