@@ -330,6 +330,11 @@ mod tests {
                 "[datapath]\nkind = \"dpdk\"\n",
                 "/etc/pbs/r.toml:8: unknown variant `dpdk`, expected one of `nfqueue`, `af_xdp`, `xdp_shield`",
             ),
+            ("[datapath]\nbusy_poll = true\n", "/etc/pbs/r.toml:8: datapath.busy_poll: is true, and `kind` is not \"af_xdp\""),
+            (
+                "[datapath]\nkind = \"xdp_shield\"\ninterfaces = [\"a\"]\nbusy_poll = true\n",
+                "/etc/pbs/r.toml:10: datapath.busy_poll: is true, and `kind` is not \"af_xdp\"",
+            ),
             ("[datapath]\ninterfaces = [\"a\", \"a\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: names `a` twice"),
             ("[datapath]\ninterfaces = [\"a b\"]\n", "/etc/pbs/r.toml:8: datapath.interfaces: `a b` is no name of an interface"),
             ("[datapath]\npermissions = 0\n", "/etc/pbs/r.toml:8: datapath.permissions: 0 leaves no room for any permission"),

@@ -27,6 +27,9 @@ pub(crate) fn check(datapath: &Datapath, modes: &Modes, config: &Source) -> Resu
         Kind::XdpShield if !modes.are_closed() => return wrong_kind("is \"xdp_shield\", and not every interface is closed"),
         Kind::XdpShield => {}
     }
+    if datapath.busy_poll && datapath.kind != Kind::AfXdp {
+        return Err(config.wrong("datapath.busy_poll", "is true, and `kind` is not \"af_xdp\": no worker looks at interfaces"));
+    }
     if names.len() > MOST_INTERFACES {
         return wrong(format!("names more than {MOST_INTERFACES}"));
     }
