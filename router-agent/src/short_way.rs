@@ -112,16 +112,6 @@ fn mode(modes: &Modes, name: &str) -> Mode {
 impl Shown {
     /// As it is now.
     pub(crate) fn show(&self) -> Value {
-        let rows = |standing: &Standing, of: &dyn Fn(&af_xdp::Part) -> Value| {
-            let row = |(part, takes_part)| {
-                let mut row = of(part);
-                if let Some(row) = row.as_object_mut() {
-                    row.insert("takes_part".to_owned(), json!(takes_part));
-                }
-                row
-            };
-            standing.show().map(row).collect::<Vec<Value>>()
-        };
         match self {
             Self::Nothing => json!({ "kind": "nfqueue" }),
             Self::Refused(kind, error) => {
@@ -129,18 +119,25 @@ impl Shown {
                 json!({ "kind": "nfqueue", word: error.to_string() })
             }
             Self::ShortWay { standing, is_shielded } => {
-                let row = |part: &af_xdp::Part| {
-                    json!({
-                        "interface": part.name, "program": program(part), "queues": part.queues, "zero_copy": part.zero_copy,
-                    })
-                };
-                json!({ "kind": "af_xdp", "shield": is_shielded, "interfaces": rows(standing, &row) })
+                let rows = standing.show().map(|(part, takes_part)| row(part, takes_part, true));
+                json!({ "kind": "af_xdp", "shield": is_shielded, "interfaces": rows.collect::<Vec<_>>() })
             }
             Self::Shield(standing) => {
-                let row = |part: &af_xdp::Part| json!({ "interface": part.name, "program": program(part) });
-                json!({ "kind": "xdp_shield", "interfaces": rows(standing, &row) })
+                let rows = standing.show().map(|(part, takes_part)| row(part, takes_part, false));
+                json!({ "kind": "xdp_shield", "interfaces": rows.collect::<Vec<_>>() })
             }
         }
+    }
+}
+
+/// An interface; a shield alone has no sockets.
+fn row(part: &af_xdp::Part, takes_part: Option<bool>, has_sockets: bool) -> Value {
+    let (name, program) = (&part.name, program(part));
+    match has_sockets {
+        true => json!({
+            "interface": name, "program": program, "queues": part.queues, "zero_copy": part.zero_copy, "takes_part": takes_part,
+        }),
+        false => json!({ "interface": name, "program": program, "takes_part": takes_part }),
     }
 }
 
