@@ -11,7 +11,7 @@ use daemon::reassembly::Reassembly;
 use daemon::signatures::Signatures;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
-use traffic::queue::MAX_PACKET_LEN;
+use traffic::queue::{MAX_PACKET_LEN, ROUTER_REST};
 use traffic::rules::{FURTHER_QUEUES, Fragments, Role};
 use traffic::spread::{MOST_WORKERS, Spread};
 
@@ -115,7 +115,8 @@ pub(crate) struct Datapath {
 const LONGEST_QUEUE: u32 = 65_536;
 /// What one call may bring.
 const SHORTEST_QUEUE: u32 = 64;
-/// Beyond that TCP would feel it, in microseconds.
+/// In microseconds. At 20,000 packets a second, the least at which they gather, so long a rest brings more than one call takes in: a longer
+/// one would save nothing.
 const LONGEST_REST: u32 = 5000;
 /// What every IPv6 link carries (RFC 8200 §5).
 const LEAST_COPY: usize = 1280;
@@ -185,7 +186,7 @@ impl Default for Datapath {
             workers: 1,
             further_queues: FURTHER_QUEUES,
             queue_length: 1024,
-            gather_microseconds: 400,
+            gather_microseconds: u32::try_from(ROUTER_REST.as_micros()).unwrap_or(LONGEST_REST),
             copy_range: MAX_PACKET_LEN,
             permissions: 65_536,
             shield: true,
