@@ -244,6 +244,6 @@ fn a_process_that_is_to_be_killed() {
     std::io::stdout().flush().unwrap();
     loop {
         std::thread::sleep(Duration::from_secs(1));
-        assert!(made.counters.accepted().packets < u64::MAX);
+        std::hint::black_box(&made);
     }
 }

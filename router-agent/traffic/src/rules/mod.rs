@@ -3,8 +3,8 @@
 //! An own nf_tables table for each [`Role`], in the families ip and ip6, set through netlink in one atomic batch: either all
 //! of it stands, or what stood before. Nothing outside the role's table is touched, the other role's table neither: both may
 //! stand at once, and then a packet passes only what both let pass. The rules fail closed: the table outlives the process,
-//! nobody else can change it while that runs (`owner`), there is no bypass (a queue without listener drops), and where a chain
-//! decides about data, its policy is to drop. Only [`remove`] opens.
+//! nobody else can change it while that runs (`owner`; before Linux 6.9 others can, and it is put back), there is no bypass (a queue
+//! without listener drops), and where a chain decides about data, its policy is to drop. Only [`remove`] opens.
 //!
 //! What is exempted is the list of X-58, each entry with a token bucket of its own on each interface; a counter stands on
 //! either side of each bucket. Segments of messaging associations are known by their socket ([`ASSOCIATION_MARK`],
