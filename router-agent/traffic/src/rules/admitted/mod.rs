@@ -275,7 +275,8 @@ fn take_back(front: Option<&dyn Front>, stands: &[(Association, Option<Instant>)
     let Some(front) = front else { return };
     for (association, until) in stands {
         if let Err(why) = front.change(*association, *until) {
-            tracing::warn!(why, "a permission stands otherwise before the filter rules than in them");
+            let (source, destination, spi) = association;
+            tracing::warn!(%source, %destination, spi, why, "a permission stands otherwise before the filter rules than in them");
         }
     }
 }
