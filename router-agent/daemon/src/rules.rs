@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use traffic::netlink::NetlinkError;
-use traffic::rules::{Admitted, Author, Family, Install, Memory, Role, RuleCounter, Watch};
+use traffic::rules::{Admitted, Author, Family, Install, Installed, Memory, Role, RuleCounter, Watch};
 
 use crate::threads::Threads;
 
@@ -60,7 +60,7 @@ impl Rules {
         let admitted = Admitted::at_most(role, permissions)?;
         // What a former daemon has left is gone with its table.
         let watch = Watch::start_through(role, install, admitted.owner().clone())?;
-        if !watch.is_held() {
+        if !traffic::rules::held(role)? {
             tracing::warn!(
                 "this kernel (before Linux 6.9) lets other programs change the filter rules: they are put back, but for milliseconds packets pass"
             );
@@ -132,19 +132,28 @@ impl Rules {
         shown(traffic::rules::counters(self.role))
     }
 
-    /// For `status`: whether the rules stand in both families, whether nobody else can change them, whether somebody has asked to open,
-    /// how often they were put back and how often that failed, and who made it necessary last.
+    /// For `status`: whether the rules stand in both families, and whether nobody else can change them, or why neither is known; whether
+    /// somebody has asked to open, how often they were put back and how often that failed, and who made it necessary last.
     pub fn show(&self) -> Value {
-        let stands = traffic::rules::installed(self.role).is_ok_and(|installed| installed.ipv4 && installed.ipv6);
+        let (stand, held, not_known_because) = known(traffic::rules::standing(self.role));
         let state = lock(&self.state);
         json!({
-            "stand": stands,
-            "held": traffic::rules::held(self.role).unwrap_or(false),
+            "stand": stand,
+            "held": held,
+            "not_known_because": not_known_because,
             "opened": state.opened,
             "restored": state.restored,
             "failed": state.failed,
             "last_changed_by": state.last_changed_by,
         })
+    }
+}
+
+/// Whether rules stand in both families, whether they are held, and why neither is known.
+fn known(standing: Result<(Installed, bool), NetlinkError>) -> (Option<bool>, Option<bool>, Option<String>) {
+    match standing {
+        Ok((installed, held)) => (Some(installed.ipv4 && installed.ipv6), Some(held), None),
+        Err(error) => (None, None, Some(error.to_string())),
     }
 }
 
@@ -252,7 +261,7 @@ pub(crate) mod tests {
     use std::io::Write;
 
     use nix::sched::{CloneFlags, unshare};
-    use traffic::rules::{HostRules, Installed};
+    use traffic::rules::HostRules;
 
     use super::*;
 
@@ -263,6 +272,14 @@ pub(crate) mod tests {
         let counter = RuleCounter { family: traffic::rules::Family::Ipv6, chain: "c".into(), rule: "r".into(), packets: 2, bytes: 100 };
         let expected = json!({ "rules": [{ "family": "ip6", "chain": "c", "rule": "r", "packets": 2, "bytes": 100 }] });
         assert_eq!(Value::Object(shown(Ok(vec![counter]))), expected);
+    }
+
+    #[test]
+    fn whether_rules_stand_and_are_held_is_null_where_the_kernel_does_not_say() {
+        let (stand, held, why) = known(Err(NetlinkError::NoAnswer("list the tables".into())));
+        assert_eq!((stand, held), (None, None));
+        assert!(why.unwrap().contains("list the tables"));
+        assert_eq!(known(Ok((Installed { ipv4: true, ipv6: false }, true))), (Some(false), Some(true), None));
     }
 
     #[test]

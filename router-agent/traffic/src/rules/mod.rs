@@ -46,7 +46,7 @@ pub use admitted::{Admitted, Association, Front, Ticket};
 pub use dump::RuleCounter;
 pub use exempt::{At, Exempt, InvalidExempt, MOST_EXEMPT};
 pub use mode::{MOST_INTERFACES, Mode, Modes};
-pub use owner::{Owner, held};
+pub use owner::{Owner, held, installed, standing};
 pub use plan::{Bucket, Exemptions, Family};
 pub use reassembly::{Memory, Reassembly, Share};
 pub use watch::{Author, Watch};
@@ -296,13 +296,6 @@ pub struct Installed {
     pub ipv4: bool,
     /// The IPv6 half.
     pub ipv6: bool,
-}
-
-/// Whether the role's table stands.
-pub fn installed(role: Role) -> Result<Installed, NetlinkError> {
-    let socket = Socket::open(Protocol::Netfilter)?;
-    let exists = |family| dump::flags(&socket, role, family).map(|flags| flags.is_some());
-    Ok(Installed { ipv4: exists(Family::Ipv4)?, ipv6: exists(Family::Ipv6)? })
 }
 
 /// Removes the role's table with all its rules: from here on traffic passes unverified, unless the other role's table

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::netlink::{Errno, NetlinkError, Protocol, Socket};
 
 use super::plan::{Family, Table};
-use super::{Role, batch, closed, dump, kept};
+use super::{Installed, Role, batch, closed, dump, kept};
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
@@ -59,22 +59,43 @@ impl Owner {
     }
 }
 
+/// Where the role's table stands, and whether it is [`held`].
+///
+/// # Errors
+///
+/// The kernel does not say what stands.
+pub fn standing(role: Role) -> Result<(Installed, bool), NetlinkError> {
+    let flags = standing_flags(&Socket::open(Protocol::Netfilter)?, role)?;
+    let [ipv4, ipv6] = flags.map(|flags| flags.is_some());
+    Ok((Installed { ipv4, ipv6 }, are_held(flags)))
+}
+
+/// Whether the role's table stands.
+///
+/// # Errors
+///
+/// The kernel does not say what stands.
+pub fn installed(role: Role) -> Result<Installed, NetlinkError> {
+    standing(role).map(|(installed, _)| installed)
+}
+
 /// Whether a socket that is still open owns the role's table in both families, so that nobody else can change it.
 ///
 /// # Errors
 ///
 /// The kernel does not say what stands.
 pub fn held(role: Role) -> Result<bool, NetlinkError> {
-    is_held(&Socket::open(Protocol::Netfilter)?, role)
+    standing(role).map(|(_, held)| held)
 }
 
-fn is_held(socket: &Socket, role: Role) -> Result<bool, NetlinkError> {
-    for family in FAMILIES {
-        if dump::flags(socket, role, family)?.is_none_or(|flags| flags & batch::OWNED == 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// The flags of the role's table in each of [`FAMILIES`]; `None` where it does not stand.
+fn standing_flags(socket: &Socket, role: Role) -> Result<[Option<u32>; 2], NetlinkError> {
+    let [ipv4, ipv6] = FAMILIES.map(|family| dump::flags(socket, role, family));
+    Ok([ipv4?, ipv6?])
+}
+
+fn are_held(flags: [Option<u32>; 2]) -> bool {
+    flags.iter().all(|flags| flags.is_some_and(|flags| flags & batch::OWNED != 0))
 }
 
 /// Puts `tables` in place of those that stand. Rules that this kernel refuses, for example because it cannot tell sockets, leave the node
@@ -91,7 +112,7 @@ pub(super) fn install(socket: &Socket, role: Role, owned: bool, tables: &[Table]
 
 /// See [`close`](super::close).
 pub(super) fn close_through(socket: &Socket, role: Role, owned: bool) -> Result<bool, NetlinkError> {
-    if dump::flags(socket, role, Family::Ipv4)?.is_some() && dump::flags(socket, role, Family::Ipv6)?.is_some() {
+    if standing_flags(socket, role)?.iter().all(Option::is_some) {
         return Ok(false);
     }
     replace(socket, role, owned, &FAMILIES.map(|family| closed::plan(role, family)))?;
@@ -127,7 +148,7 @@ fn with_owner(owned: bool, knows_no_owner: &AtomicBool, with_flags: impl Fn(u32)
 /// The kernel gives no more than "operation not permitted" to who would change what is another's.
 fn explained(socket: &Socket, role: Role, error: NetlinkError) -> NetlinkError {
     match error {
-        NetlinkError::Refused { what, errno: Errno::EPERM, detail: None } if is_held(socket, role).unwrap_or(false) => {
+        NetlinkError::Refused { what, errno: Errno::EPERM, detail: None } if standing_flags(socket, role).is_ok_and(are_held) => {
             NetlinkError::Refused { what, errno: Errno::EPERM, detail: Some("a running daemon holds the filter rules".to_owned()) }
         }
         other => other,

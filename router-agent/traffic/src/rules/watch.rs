@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::netlink::{Errno, Malformed, Message, NetlinkError, Protocol, Socket, attributes, messages};
 
-use super::batch::{DELETE_ELEMENT, NEW_ELEMENT, OWNED, SUBSYSTEM, fixed};
+use super::batch::{DELETE_ELEMENT, NEW_ELEMENT, SUBSYSTEM, fixed};
 use super::plan::Family;
 use super::{Install, Owner, Role};
 
@@ -164,12 +164,6 @@ impl Watch {
             }
         }
         Ok(std::mem::take(&mut self.culprit))
-    }
-
-    /// Whether nobody else can change what was installed last.
-    pub fn is_held(&self) -> bool {
-        let mut tables = self.expected.iter().filter(|entry| entry.kind == GET_TABLE).peekable();
-        tables.peek().is_some() && tables.all(|table| table.state & OWNED != 0)
     }
 
     /// Whether exactly that stands which stood after the last installation.
