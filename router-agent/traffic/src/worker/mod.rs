@@ -143,7 +143,9 @@ pub enum SendError {
 /// What went wrong in a thread without ending it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
-    /// Times that the socket buffer was full; the kernel dropped at least one packet each time.
+    /// Times that the socket buffer was full. What the kernel dropped then it counts itself
+    /// ([`KernelStatistics`](crate::queue::KernelStatistics)): packets, or once in a while nothing but its answer that below a run nothing
+    /// waited to be dropped, which nobody misses.
     pub overruns: u64,
     /// Messages from the kernel that could not be understood.
     pub unreadable: u64,
