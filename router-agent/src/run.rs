@@ -74,14 +74,15 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
 fn leads(config: &Config, parts: &Parts, verifier: VerifierConfig, spread: Spread) -> Result<Vec<Lead>, SizeError> {
     let rules = router_rules(config, spread);
     let common = Common::new(verifier.node_signatures);
-    let Datapath { queue_length: capacity, copy_range, gather_microseconds, .. } = config.datapath;
+    let Datapath { queue_length, copy_range, gather_microseconds, .. } = config.datapath;
     let rest = Duration::from_micros(gather_microseconds.into());
     let lead = |worker| {
         let counters = Arc::new(Counters::default());
         let processor = Verifier::new(verifier, parts.checks.clone(), counters.clone())?;
         let processor = Box::new(if spread.workers() == 1 { processor } else { processor.sharing(&common) });
         let (modes, observed) = (!rules.modes.are_closed(), rules.modes.observe().then(|| rules.observed_queue_of(worker)));
-        let queue = QueueConfig { modes, observed, capacity, copy_range, rest, ..QueueConfig::router(rules.data_queue_of(worker)) };
+        let queue = QueueConfig::router(rules.data_queue_of(worker)).holding(queue_length);
+        let queue = QueueConfig { modes, observed, copy_range, rest, ..queue };
         Ok(Lead { queue, af_xdp: None, processor, counters })
     };
     (0..spread.workers()).map(lead).collect()

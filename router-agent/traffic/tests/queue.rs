@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, forbid_fragments, next, pair, privileged, receive};
+use nix::sys::socket::{getsockopt, sockopt};
 use traffic::processor::PacketId;
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, QueueError, ReceiveBuffer, ReceiveError, kernel_statistics};
 use traffic::routes::MtuPlan;
@@ -222,6 +223,31 @@ fn a_full_socket_buffer_is_told_and_not_fatal() {
     queue.verdict(next(&queue).id, Decision::Accept).unwrap();
     assert_eq!(receive(&receiver, SOON).unwrap(), b"after");
     assert!(b.run(|| kernel_statistics(IN).unwrap().unwrap().dropped_socket_full) > 0);
+}
+
+/// What the kernel counts of a packet is found out from how many fill a small buffer.
+#[test]
+fn the_socket_of_the_longest_queue_has_room_for_all_of_its_packets_up_to_the_longest_frames_of_ethernet() {
+    if !privileged() {
+        return;
+    }
+    const SMALL: usize = 1 << 20;
+    const LONGEST: u32 = 65_536;
+    let (a, b) = pair(9000);
+    b.run(|| host_rules().install().unwrap());
+    let queue = b.run(|| Queue::open(QueueConfig { socket_buffer: SMALL, ..QueueConfig::new(IN) }).unwrap());
+    let small = getsockopt(&queue, sockopt::RcvBuf).unwrap();
+    let sender = a.udp(address(A4, 5000));
+    for _ in 0..1024 {
+        sender.send_to(&[1; 8972], address(B4, 5001)).unwrap();
+    }
+    let statistics = b.run(|| kernel_statistics(IN).unwrap().unwrap());
+    assert!(statistics.waiting > 0 && statistics.dropped_socket_full > 0, "{statistics:?}");
+    let each = small / usize::try_from(statistics.waiting).unwrap();
+    drop(queue);
+    let queue = b.run(|| Queue::open(QueueConfig::router(IN).holding(LONGEST)).unwrap());
+    let room = getsockopt(&queue, sockopt::RcvBuf).unwrap() / each;
+    assert!(room >= LONGEST as usize, "room for {room} packets of {each} octets each");
 }
 
 #[test]

@@ -45,12 +45,13 @@ const RECEIVE_LEN: usize = 72 * 1024;
 pub struct QueueConfig {
     /// The queue's number, the one that the filter rules name.
     pub number: u16,
-    /// Packets that may wait for a verdict; one more is dropped. 512–4096 measured best.
+    /// Packets that may wait for a verdict; one more is dropped. 512–4096 measured best. Set by [`holding`](Self::holding).
     pub capacity: u32,
     /// Longest packet that is delivered whole, in octets, at most [`MAX_PACKET_LEN`]; a longer one is known to be cut, and dropped
     /// ([`DropReason::TooLarge`](crate::reason::DropReason::TooLarge)).
     pub copy_range: usize,
-    /// Wished size of the socket buffer in octets: large, so that `capacity` is the limit and not the buffer.
+    /// Wished size of the socket buffer in octets, of which the kernel gives twice as much: large, so that `capacity` is the limit and not
+    /// the buffer.
     pub socket_buffer: usize,
     /// Whether the kernel is to say whose socket each packet comes from; only for packets that this host sends.
     pub users: bool,
@@ -78,6 +79,10 @@ pub struct QueueConfig {
 /// ([`HeldLimits`](crate::inserter::HeldLimits)).
 pub const OUTBOUND_CAPACITY: u32 = 4096;
 
+/// What the message about a packet in a frame of 9000 octets takes of the socket buffer as it is wished for: half of the 16 KiB, and the
+/// kernel's bookkeeping, that the kernel counts.
+const OF_A_PACKET: usize = 8 * 1024 + 512;
+
 /// How long packets gather on hosts, where TCP waits for the answers to what it sends.
 pub const REST: Duration = Duration::from_micros(100);
 /// How long they gather at a router, unless it is configured otherwise.
@@ -99,6 +104,13 @@ impl QueueConfig {
             in_turn: false,
             modes: false,
         }
+    }
+
+    /// The same for so many packets, and with a socket buffer for as many, unless they are longer than Ethernet's longest frames.
+    #[must_use]
+    pub fn holding(self, capacity: u32) -> Self {
+        let room = usize::try_from(capacity).unwrap_or(usize::MAX).saturating_mul(OF_A_PACKET);
+        Self { capacity, socket_buffer: self.socket_buffer.max(room), ..self }
     }
 
     /// A queue for what a router forwards: each packet is judged in its turn.
@@ -168,7 +180,8 @@ pub enum ReceiveError {
     /// Nothing is there.
     #[error("nothing to receive")]
     Empty,
-    /// The socket buffer was full and the kernel dropped packets. Receiving goes on.
+    /// The socket buffer was full and the kernel dropped packets, or its answer to a message about several packets of which none waited
+    /// any more. It does not say which; how many packets it has dropped it does ([`kernel_statistics`]). Receiving goes on.
     #[error("the socket buffer of the packet queue was full")]
     Overrun,
     /// The socket does not work.
@@ -444,6 +457,14 @@ fn is_privileged() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_queue_has_a_socket_buffer_for_what_may_wait_in_it() {
+        for config in [QueueConfig::new(1), QueueConfig::router(1), QueueConfig::outbound(1), QueueConfig::router(1).holding(65_536)] {
+            assert!(config.socket_buffer >= config.capacity as usize * OF_A_PACKET, "{config:?}");
+        }
+        assert_eq!(QueueConfig::router(1).holding(64), QueueConfig { capacity: 64, ..QueueConfig::router(1) });
+    }
 
     #[test]
     fn a_wait_is_rounded_up_to_whole_milliseconds() {
