@@ -2,6 +2,7 @@
 //! and nothing passes when nobody is there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod channels;
 mod namespace;
 mod raw;
 mod short_path;
@@ -9,7 +10,7 @@ mod short_path;
 use std::io::Write;
 use std::time::Duration;
 
-use namespace::{add_route, eventually, index, privileged, route_request};
+use namespace::{Namespace, add_route, eventually, index, link_with_queues, privileged, route_request, set_link};
 use raw::{Raw, packet, with_hop_limit};
 use short_path::{AH, BEHIND, FAMILIES, FURTHER, INTERFACES, IS_ROUTER, Path, SPI, UDP, Way, expected, route, sealed, set_mtu, taking};
 use traffic::af_xdp::{self, AfXdp, AfXdpError};
@@ -290,6 +291,76 @@ fn every_queue_of_an_interface_takes_part() {
         assert_eq!(path.queued(), queued, "{sender}");
     }
     assert_eq!(path.all_dropped(), []);
+}
+
+/// INV-01. What comes by a queue that has been added goes the kernel's way, since no socket is there.
+#[test]
+fn a_queue_that_an_interface_is_given_later_leads_to_the_packet_queue_and_its_packets_are_judged() {
+    if !privileged() {
+        return;
+    }
+    let path = Path::with_queues(3);
+    let set = |path: &Path, count| {
+        // The program needs a queue for each by which the peer sends.
+        path.sender.run(|| channels::set("up", 1));
+        path.router.run(|| channels::set("near", count));
+        path.sender.run(|| channels::set("up", count));
+    };
+    set(&path, 1);
+    let path = path.routing(Way::Short(&INTERFACES[..2]));
+    let standing = path.made.as_ref().unwrap().standing.as_ref().unwrap();
+    assert_eq!(standing.show().map(|(part, _)| part.queues).collect::<Vec<_>>(), [1, 3]);
+    let ends = FAMILIES.map(|[sender, _, _, receiver, ..]| (sender, receiver));
+    let raws = ends.map(|ends| path.acquaint(ends, 1));
+    let before = path.queued();
+    let pass = |number: u32| {
+        for (ends, raw) in ends.iter().zip(&raws) {
+            for spi in FURTHER {
+                let packet = sealed(*ends, spi, number, 100);
+                raw.send(&packet);
+                assert_eq!(path.arrives("far2"), Some(expected(&packet)), "{ends:?}: {spi}");
+            }
+        }
+    };
+    pass(1);
+    assert_eq!(path.queued(), before, "there is but the one");
+    set(&path, 3);
+    // A veth runs its program on queues that were added when it goes up again.
+    path.router.sysctl("net/ipv6/conf/near/keep_addr_on_down", "1");
+    path.router.run(|| [false, true].into_iter().for_each(|up| set_link("near", up)));
+    ends.iter().for_each(|ends| drop(path.acquaint(*ends, 11)));
+    let before = path.queued();
+    pass(2);
+    let by_queue = path.queued() - before;
+    let all = 2 * FURTHER.len() as u64;
+    assert!(by_queue > 0 && by_queue <= all, "{by_queue}");
+    assert_eq!(path.all_dropped(), []);
+    let accepted = path.counters.accepted();
+    for (ends, raw) in ends.iter().zip(&raws) {
+        for spi in FURTHER {
+            let mut flipped = sealed(*ends, spi, 3, 100);
+            *flipped.last_mut().unwrap() ^= 1;
+            raw.send(&flipped);
+        }
+    }
+    eventually("all are judged", || path.all_dropped() == [(DropReason::BadIcv, all)]);
+    assert_eq!(path.queued() - before, 2 * by_queue, "each flow by its queue as before");
+    assert_eq!((path.counters.accepted(), path.arrives("far2")), (accepted, None));
+}
+
+#[test]
+fn more_queues_than_there_may_be_sockets_are_told_with_their_number() {
+    if !privileged() {
+        return;
+    }
+    let (router, peer) = (Namespace::new(), Namespace::new());
+    link_with_queues(33, 1500, (&router, "one", &[]), (&peer, "one2", &[]));
+    link_with_queues(32, 1500, (&router, "two", &[]), (&peer, "two2", &[]));
+    let error = router.run(|| AfXdp::open(&taking(&["one", "two"]), None).map(drop).unwrap_err());
+    assert_eq!(error, AfXdpError::TooManyQueues(65));
+    // Those that are switched off do not count.
+    router.run(|| channels::set("one", 2));
+    assert_eq!(router.run(|| AfXdp::open(&taking(&["one"]), None).unwrap().1.show().map(|(part, _)| part.queues).sum::<usize>()), 2);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Packets with AH past the packet queue (AF_XDP), with real daemons.
 
+use std::io;
+
 use serde_json::{Value, json};
+use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, Socket};
 
 use crate::site::{Site, eventually};
 
@@ -53,6 +56,22 @@ fn without_what_it_needs_everything_goes_through_the_queue_and_status_says_why()
     assert_eq!(site.ask("status")["datapath"], json!({ "kind": "nfqueue", "not_af_xdp_because": "there is no interface r9" }));
 }
 
+#[test]
+fn with_more_queues_than_may_take_part_everything_goes_through_the_queue_and_status_says_why() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let mut site = Site::build("", &SECTION.replace("r1", "many"), true);
+    site.kill_router();
+    site.chain.router.run(|| add_link("many", 64)).unwrap();
+    site.start_router();
+    let (sender, receiver) = site.permitted();
+    sender.send(b"by the queue").unwrap();
+    assert!(receiver.recv(&mut [0; 200]).is_ok());
+    let why = "the interfaces have 65 queues together: more than 64";
+    assert_eq!(site.ask("status")["datapath"], json!({ "kind": "nfqueue", "not_af_xdp_because": why }));
+}
+
 /// Issue 5: the shield at the interfaces, and the queue behind it.
 #[test]
 fn the_shield_may_stand_at_the_interfaces_while_everything_goes_through_the_queue() {
@@ -71,6 +90,22 @@ fn the_shield_may_stand_at_the_interfaces_while_everything_goes_through_the_queu
     while receiver.recv(&mut [0; 200]).is_ok() {}
     let _ = sender.send(b"to nobody");
     assert!(receiver.recv(&mut [0; 200]).is_err(), "it passes a router without a daemon");
+}
+
+/// A link that receives by so many queues, of the calling thread's namespace.
+fn add_link(name: &str, queues: u32) -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const NAME: u16 = 3;
+    const INFORMATION: u16 = 18;
+    const KIND: u16 = 1;
+    const RECEIVING_QUEUES: u16 = 32;
+    let mut batch = Batch::new("add a link");
+    batch.request("add a link", NEW_LINK, CREATE | EXCLUSIVE, &[0; 16], |writer| {
+        writer.put_text(NAME, name);
+        writer.put_u32(RECEIVING_QUEUES, queues);
+        writer.nest(INFORMATION, |information| information.put_text(KIND, "veth"));
+    });
+    Socket::open(Protocol::Route).and_then(|socket| socket.transact(batch)).map_err(io::Error::other)
 }
 
 fn accepted(counters: &Value) -> u64 {
