@@ -10,6 +10,7 @@
 //! that were passed over. Where each packet is judged in its turn ([`QueueConfig::in_turn`]) the queue itself puts those together that go
 //! on one behind the other and below which nothing waits; nobody can ask for it.
 
+mod delivery;
 mod message;
 #[cfg(test)]
 mod model;
@@ -30,7 +31,7 @@ use crate::processor::PacketId;
 use crate::segments::Way;
 
 pub use crate::netlink::MANY;
-pub use message::{Deliveries, Delivery, ManyDeliveries, Packet};
+pub use delivery::{Deliveries, Delivery, ManyDeliveries, Packet};
 pub use statistics::{KernelStatistics, kernel_statistics};
 
 use verdicts::Verdicts;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::Decision;
-use super::message::{Glance, glance};
+use super::delivery::{Glance, glance};
 use super::runs::Runs;
 use super::verdicts::Verdicts;
 use crate::netlink::{Header, Writer, attributes, messages};

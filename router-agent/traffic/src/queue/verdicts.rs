@@ -6,7 +6,8 @@ use crate::netlink::{Many, Writer};
 use crate::processor::PacketId;
 
 use super::Decision;
-use super::message::{self, Glance, Written};
+use super::delivery::{Glance, glance};
+use super::message::{self, Written};
 use super::runs::{Part, Runs};
 
 /// Messages for one socket, written and not sent.
@@ -37,7 +38,7 @@ impl Verdicts {
 
     /// Looks through what a call has brought, before anything of it is judged.
     pub(super) fn delivered(&mut self, received: Many<'_>) {
-        self.note(received.map(|octets| octets.map(message::glance)));
+        self.note(received.map(|octets| octets.map(glance)));
     }
 
     /// The same, of what is to be seen of it at a glance.
