@@ -15,7 +15,7 @@ use raw::{Raw, fragments, packet, with_hop_limit};
 use short_path::{AH, BEHIND, FAMILIES, IS_ROUTER, Path, SPI, UDP, Way, expected, flow, route, sealed};
 use traffic::af_xdp::{self, Shield};
 use traffic::reason::DropReason;
-use traffic::rules::{self, Admitted, Role};
+use traffic::rules::{self, Admitted, Front, Role};
 
 const LASTING: Duration = Duration::from_secs(600);
 
@@ -192,6 +192,56 @@ fn a_permission_for_which_the_program_has_no_room_is_refused_and_the_rules_do_no
         admitted.forget(flow, 300);
         assert_eq!(admit(7000), Ok(()), "there is room again");
     });
+}
+
+#[test]
+fn the_program_has_room_for_what_comes_when_others_have_ended() {
+    // FN-70.
+    if !privileged() {
+        return;
+    }
+    let path = Path::without_router();
+    path.router.run(|| {
+        rules::RouterRules { shield: true, ..rules::RouterRules::new(1, 2, 30_270) }.install().unwrap();
+        let (admitted, shield) = (Admitted::open(Role::Router).unwrap(), Shield::new(0, true).unwrap());
+        admitted.stand_behind(Arc::new(shield));
+        let flow = flow(FAMILIES[0][0], FAMILIES[0][3]);
+        for (first, lasts) in [(300, Duration::from_millis(300)), (3000, LASTING)] {
+            let tickets: Vec<_> = (first..first + 1024).map(|spi| admitted.admit(flow, spi, lasts)).collect();
+            admitted.settled();
+            assert!(tickets.into_iter().all(|ticket| admitted.outcome(ticket) == Some(Ok(()))), "from {first}");
+            std::thread::sleep(Duration::from_millis(400));
+        }
+    });
+}
+
+/// The bounds that the documentation of the shield states.
+#[test]
+fn a_permission_takes_128_octets_of_the_kernels_memory_while_it_stands_and_room_for_it_32() {
+    if !privileged() {
+        return;
+    }
+    const MOST: u32 = 27_000;
+    let shield = Shield::new(MOST as usize, true).unwrap();
+    let room = MOST + MOST / 4 + 1024;
+    let [source, destination] = [1, 2].map(|host| std::net::IpAddr::from([192, 0, 2, host]));
+    let change = |until| (0..MOST).for_each(|spi| shield.change((source, destination, spi), until).unwrap());
+    let empty = memory_of_hash_map(room);
+    change(Some(std::time::Instant::now() + LASTING));
+    let full = memory_of_hash_map(room);
+    eprintln!("{} octets for each of {room}, {} more for each of {MOST}", empty / u64::from(room), (full - empty) / u64::from(MOST));
+    assert!(empty <= 32 * u64::from(room) && full - empty <= 128 * u64::from(MOST), "{empty}, {full}");
+    change(None);
+    assert_eq!(memory_of_hash_map(room), empty);
+}
+
+/// Octets that the kernel says it has given to this process's map with so many entries (before Linux 6.4 those that it has room for).
+fn memory_of_hash_map(entries: u32) -> u64 {
+    let texts =
+        std::fs::read_dir("/proc/self/fdinfo").unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default());
+    let field = |text: &str, name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let mut maps = texts.filter(|text| field(text, "map_type:") == Some(1) && field(text, "max_entries:") == Some(entries.into()));
+    field(&maps.next().unwrap(), "memlock:").unwrap()
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The shield before everything else: what has no live permission is dropped by the XDP program, before the kernel makes a packet of it.
 //!
-//! It knows what the set of the filter rules knows ([`Front`]), by the same key, and is told of each change before that. The map takes
-//! memory as it fills; an entry ends by itself, and is cleared away with a later change.
+//! It knows what the set of the filter rules knows ([`Front`]), by the same key, and is told of each change before that. An entry ends by
+//! itself, and is cleared away when this is told ([`Front::change`]). It takes 128 octets of the kernel's memory at most, and each that there
+//! is room for 32 from the beginning.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -24,14 +24,8 @@ pub struct Shield {
     known: Arc<Map>,
     dropped: Arc<Map>,
     first: bool,
-    /// What stands there, by when it ends.
-    ends: Arc<Mutex<Ends>>,
-}
-
-#[derive(Debug, Default)]
-struct Ends {
-    of: BTreeMap<Association, Instant>,
-    order: BTreeSet<(Instant, Association)>,
+    /// Entries that `known` has room for.
+    room: u32,
 }
 
 impl Shield {
@@ -43,56 +37,32 @@ impl Shield {
     ///
     /// The kernel makes no such maps, or not for this process.
     pub fn new(most: usize, first: bool) -> Result<Self, AfXdpError> {
-        let known = Map::new(MapKind::Hash, PERMISSION_LEN, room(most)).map_err(refused("make a map of permissions"))?;
+        let room = room(most);
+        let known = Map::new(MapKind::Hash, PERMISSION_LEN, room).map_err(refused("make a map of permissions"))?;
         let dropped = Map::new(MapKind::PerProcessor, DROPPED_LEN, 1).map_err(refused("make a map of what is dropped"))?;
-        Ok(Self { known: Arc::new(known), dropped: Arc::new(dropped), first, ends: Arc::default() })
+        Ok(Self { known: Arc::new(known), dropped: Arc::new(dropped), first, room })
     }
 
     pub(super) fn part(&self) -> program::Shield {
         program::Shield { known: self.known.descriptor(), dropped: self.dropped.descriptor(), first: self.first }
     }
 
-    fn set(&self, ends: &mut Ends, association: Association, until: Instant, now: Instant) -> Result<(), Errno> {
-        let until_there = kernel::clock()?.saturating_add(until.saturating_duration_since(now));
+    fn set(&self, key: &Key, until: Instant) -> Result<(), Errno> {
+        let until_there = kernel::clock()?.saturating_add(until.saturating_duration_since(Instant::now()));
         let until_there = u64::try_from(until_there.as_nanos()).unwrap_or(u64::MAX);
-        let Some(key) = key(&association) else { return Ok(()) };
-        self.known.set(&key, &until_there.to_ne_bytes())?;
-        if let Some(before) = ends.of.insert(association, until) {
-            ends.order.remove(&(before, association));
-        }
-        ends.order.insert((until, association));
-        Ok(())
-    }
-
-    fn remove(&self, ends: &mut Ends, association: Association) -> Result<(), Errno> {
-        let Some(key) = key(&association) else { return Ok(()) };
-        self.known.remove(&key)?;
-        if let Some(before) = ends.of.remove(&association) {
-            ends.order.remove(&(before, association));
-        }
-        Ok(())
-    }
-
-    fn clear_away(&self, ends: &mut Ends, now: Instant) -> Result<(), Errno> {
-        while let Some((until, association)) = ends.order.first().copied()
-            && until <= now
-        {
-            self.remove(ends, association)?;
-        }
-        Ok(())
+        self.known.set(key, &until_there.to_ne_bytes())
     }
 }
 
 impl Front for Shield {
     fn change(&self, association: Association, until: Option<Instant>) -> Result<(), String> {
-        let now = Instant::now();
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = self.clear_away(&mut ends, now).and_then(|()| match until {
-            Some(until) => self.set(&mut ends, association, until, now),
-            None => self.remove(&mut ends, association),
-        });
+        let Some(key) = key(&association) else { return Ok(()) };
+        let changed = match until {
+            Some(until) => self.set(&key, until),
+            None => self.known.remove(&key),
+        };
         changed.map_err(|errno| match errno {
-            Errno::E2BIG => format!("the XDP program knows {} permissions already", ends.of.len()),
+            Errno::E2BIG => format!("the XDP program knows {} permissions already", self.room),
             other => format!("the XDP program cannot be told of a permission: {other}"),
         })
     }

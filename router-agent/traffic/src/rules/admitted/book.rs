@@ -14,6 +14,8 @@ use crate::tunnel::{IPV4_INSIDE, IPV6_INSIDE};
 
 /// Changes of one transaction: at 17,000 permissions coming and going a second so many cost 5 % of a processor, and no packet waits.
 pub(super) const AT_ONCE: usize = 170;
+/// Permissions that have ended and are forgotten with each transaction: more than come with one, so that they do not pile up.
+const ENDED_AT_ONCE: usize = 2 * AT_ONCE;
 /// How long a change waits for rules that do not stand, which somebody puts back meanwhile: that takes milliseconds, and seconds on a
 /// machine that has no time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +73,8 @@ pub(super) struct Book {
     ends: BTreeSet<(Instant, Association)>,
     /// The associations of each flow, and of all tunnels of a source, and until when that itself stands.
     flows: BTreeMap<Flow, (Vec<Association>, Option<Instant>)>,
+    /// What has ended and is forgotten here: who stands before the rules has yet to be told.
+    ended: VecDeque<Association>,
     changed: VecDeque<Changed>,
     under_way: Vec<Changed>,
     sent: Changes,
@@ -92,6 +96,7 @@ impl Book {
             known: BTreeMap::new(),
             ends: BTreeSet::new(),
             flows: BTreeMap::new(),
+            ended: VecDeque::new(),
             changed: VecDeque::new(),
             under_way: Vec::new(),
             sent: Changes::default(),
@@ -113,7 +118,7 @@ impl Book {
             return self.change_nothing(ticket, association, flow);
         }
         if !self.known.contains_key(&association) && self.known.len() >= self.most {
-            self.forget_ended(now);
+            self.forget_ended(now, ENDED_AT_ONCE);
             if self.known.len() >= self.most {
                 self.refuse(ticket, format!("the filter rules hold {} permissions already", self.most));
                 return self.change_nothing(ticket, association, flow);
@@ -150,13 +155,13 @@ impl Book {
 
     /// The table is new and has nothing: everything is to be told again.
     pub(super) fn refill(&mut self, now: Instant) {
-        self.forget_ended(now);
+        self.forget_ended(now, usize::MAX);
         for (_, told) in self.flows.values_mut() {
             *told = None;
         }
         // What is under way may go into the table that is no more.
         self.put_back();
-        self.sent = Changes::default();
+        self.ended.extend(std::mem::take(&mut self.sent).ended);
         let ticket = self.settled;
         // Of an earlier time something may be left, where the kernel is slow and tables come and go.
         self.changed.retain(|changed| changed.ticket > ticket);
@@ -196,8 +201,12 @@ impl Book {
         if self.under_way.is_empty() {
             return None;
         }
+        self.forget_ended(now, ENDED_AT_ONCE);
+        let ended = self.ended.drain(..ENDED_AT_ONCE.min(self.ended.len()));
+        // What has come back since stands again, or is told to.
+        let ended = ended.filter(|association| !self.known.contains_key(association)).collect();
         let live = |ends: Option<Instant>| ends.filter(|ends| *ends > now);
-        let mut changes = Changes { careful: self.manner != Manner::Trusting, ..Changes::default() };
+        let mut changes = Changes { ended, careful: self.manner != Manner::Trusting, ..Changes::default() };
         for Changed { association, flow, .. } in &self.under_way {
             if let Some(known) = self.known.get(association) {
                 changes.associations.insert(*association, (live(known.told), live(known.ends)));
@@ -239,6 +248,7 @@ impl Book {
 
     /// The kernel has refused the changes, all of them; `missing` says that there is nothing to change.
     pub(super) fn fail(&mut self, missing: bool, why: &str, now: Instant) -> Next {
+        self.ended.extend(std::mem::take(&mut self.sent.ended));
         let since = missing.then(|| *self.missing_since.get_or_insert(now));
         if self.manner == Manner::Trusting {
             self.manner = Manner::Careful;
@@ -325,14 +335,17 @@ impl Book {
         known.is_some_and(|known| known.flow != *flow && known.ends.is_some_and(|ends| ends > now))
     }
 
-    /// What has ended the kernel has forgotten by itself.
-    fn forget_ended(&mut self, now: Instant) {
-        while let Some((ends, association)) = self.ends.first().copied()
-            && ends <= now
-        {
+    /// What has ended the rules have forgotten by themselves. What they still have, since it was to end later, is yet to be told.
+    fn forget_ended(&mut self, now: Instant, most: usize) {
+        let ended = self.ends.iter().take_while(|(ends, _)| *ends <= now).map(|(_, association)| *association);
+        let has_gone =
+            |association: &Association| self.known.get(association).is_none_or(|known| known.told.is_none_or(|told| told <= now));
+        let ended: Vec<Association> = ended.filter(has_gone).take(most).collect();
+        for association in ended {
             if let Some(known) = self.take(&association) {
                 self.drop_entries_if_gone(&known.flow, association.2);
             }
+            self.ended.push_back(association);
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) type Change = (Option<Instant>, Option<Instant>);
 /// What is told the kernel at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Changes {
+    /// Permissions that have ended, and are told nobody but who stands before the rules.
+    pub(super) ended: Vec<Association>,
     /// Permissions.
     pub(super) associations: BTreeMap<Association, Change>,
     /// Their flows.

@@ -57,7 +57,8 @@ pub struct Ticket(u64);
 
 /// What stands before the rules and lets by what they know. It is told of a change before they are.
 pub trait Front: Send + Sync {
-    /// Has a permission stand until then, or no longer. Told again it does the same again.
+    /// Has a permission stand until then, or no longer. Told again it does the same again. What has ended is told to stand no longer some
+    /// time afterwards, with what comes then.
     ///
     /// # Errors
     ///
@@ -266,6 +267,7 @@ impl Admitted {
 /// Who stands before the rules is told first: so nothing is known there that is refused for want of room.
 fn tell_front(front: Option<&dyn Front>, changes: &Changes) -> Result<(), String> {
     let Some(front) = front else { return Ok(()) };
+    changes.ended.iter().try_for_each(|association| front.change(*association, None))?;
     changes.associations.iter().try_for_each(|(association, (_, ends))| front.change(*association, *ends))
 }
 

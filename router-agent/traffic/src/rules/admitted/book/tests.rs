@@ -242,3 +242,42 @@ fn a_full_book_refuses_until_something_has_ended_and_an_open_node_has_nothing_to
     let after = book.admit(flow(4), 303, later + HOUR, later);
     assert_eq!((book.outcome(after), book.counts().0), (Some(Ok(())), 0));
 }
+
+#[test]
+fn what_has_ended_is_told_to_who_stands_before_the_rules_unless_it_has_come_back_and_again_if_that_fails() {
+    let now = Instant::now();
+    let association = |port: u16| (flow(port).source, flow(port).destination, u32::from(port));
+    let mut book = Book::new(1000);
+    for port in 0..3 {
+        book.admit(flow(port), port.into(), now + HOUR, now);
+    }
+    tell_all(&mut book, now);
+    let later = now + HOUR;
+    book.admit(flow(0), 0, later + HOUR, later);
+    assert_eq!(book.take_changes(later).unwrap().ended, [association(1), association(2)]);
+    assert_eq!((book.known.len(), book.flows.len()), (1, 1));
+    book.fail(false, "no reason", later);
+    book.admit(flow(2), 2, later + HOUR, later);
+    assert_eq!(book.take_changes(later).unwrap().ended, [association(1)]);
+    book.settle();
+    book.admit(flow(3), 3, later + HOUR, later);
+    assert_eq!(book.take_changes(later).unwrap().ended, []);
+}
+
+/// the rules would let it through for as long as it was to last before.
+#[test]
+fn what_is_cut_short_is_told_to_the_rules_before_it_is_forgotten() {
+    let now = Instant::now();
+    let association = (flow(1).source, flow(1).destination, 7);
+    let mut book = Book::new(1);
+    book.admit(flow(1), 7, now + HOUR * 2, now);
+    tell_all(&mut book, now);
+    book.shorten(flow(1), 7, now + HOUR, now);
+    let later = now + HOUR;
+    book.admit(flow(2), 8, later + HOUR, later);
+    assert_eq!(book.take_changes(later).unwrap().associations[&association], (Some(now + HOUR * 2), None));
+    book.settle();
+    let taken = book.admit(flow(2), 8, later + HOUR, later);
+    tell_all(&mut book, later);
+    assert_eq!((book.outcome(taken), book.known.len()), (Some(Ok(())), 1));
+}
