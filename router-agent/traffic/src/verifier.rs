@@ -111,13 +111,11 @@ impl Verifier {
     }
 
     /// Judges a packet that was parsed or could not be, counts it, and writes what goes on in its place.
-    ///
-    /// `place` as [`InboundTable::locate`] has told it, if it was asked.
     fn decide<'a>(
         &'a mut self,
         bytes: &[u8],
         packet: Result<&IpPacket<'_>, DropReason>,
-        place: Option<Place>,
+        known: Known,
         checks: &dyn Checks,
         now: Instant,
     ) -> Verdict<'a> {
@@ -129,7 +127,7 @@ impl Verifier {
                 self.counters.count_passed_error(self.out.0.len());
                 return Ok(Passed::Rewritten);
             }
-            self.judge(packet, place, checks, now)?;
+            self.judge(packet, known, checks, now)?;
             match self.config.role {
                 Role::Router => Ok(Passed::AsItWas),
                 Role::Receiver => ah::remove(packet, &mut self.out.0).map(|()| Passed::Rewritten).map_err(|_| DropReason::MissingAh),
@@ -151,12 +149,12 @@ impl Verifier {
     }
 
     /// Judges a packet; what passes has been counted and its number noted.
-    fn judge(&mut self, packet: &IpPacket<'_>, place: Option<Place>, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
+    fn judge(&mut self, packet: &IpPacket<'_>, known: Known, checks: &dyn Checks, now: Instant) -> Result<(), DropReason> {
         let length = packet.total_len() as u64;
         let mut verification = Verification { flows: self.table.signed(), signatures: &mut self.signatures, checks, now };
-        let mut entry = associate(&mut self.table, packet, place, checks, now);
+        let mut entry = associate(&mut self.table, packet, known.place, checks, now);
         let verified = match &mut entry {
-            Ok(entry) => verification.verify(entry, packet),
+            Ok(entry) => verification.verify(entry, packet, known.answer),
             Err(reason) => Err(*reason),
         };
         let mut second_holder = false;
@@ -232,6 +230,15 @@ impl Verifier {
     }
 }
 
+/// What was found out about a packet before its turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Where its permission probably lies ([`InboundTable::locate`]).
+    place: Option<Place>,
+    /// Whether its MAC under a short number is right.
+    answer: Option<bool>,
+}
+
 /// What goes on.
 enum Passed {
     /// The packet that came.
@@ -251,12 +258,12 @@ fn associate<'t>(
     if packet.fragment().is_some() {
         return Err(DropReason::FragmentNotReassembled);
     }
-    let flow = packet.flow().ok_or(DropReason::Malformed)?;
+    let flow = packet.of_flow().ok_or(DropReason::Malformed)?;
     let Some(ah) = packet.ah() else {
-        return Err(if table.covers(&flow) { DropReason::MissingAh } else { DropReason::NoPermission });
+        return Err(if table.covers(flow) { DropReason::MissingAh } else { DropReason::NoPermission });
     };
     let entry = table.get_mut_at(place, (flow.destination, ah.spi())).ok_or(DropReason::UnknownSpi)?;
-    may_claim(entry, &flow, checks, now).map(|()| entry)
+    may_claim(entry, flow, checks, now).map(|()| entry)
 }
 
 /// Whether a packet of `flow` may go under the permission that it names.
@@ -289,14 +296,14 @@ struct Verification<'v> {
 }
 
 impl Verification<'_> {
-    /// RFC 4302 first, then what PBS asks beyond it.
-    fn verify(&mut self, entry: &mut Entry, packet: &IpPacket<'_>) -> Result<Verified, DropReason> {
+    /// RFC 4302 first, then what PBS asks beyond it. `answer` as in [`Known`].
+    fn verify(&mut self, entry: &mut Entry, packet: &IpPacket<'_>, answer: Option<bool>) -> Result<Verified, DropReason> {
         let number = entry.association.precheck(packet, self.checks)?;
         check_reach(entry, packet, number, self.checks)?;
         if !self.is_affordable(entry) {
             return Err(DropReason::VerificationBudget);
         }
-        let verified = entry.association.verify_numbered(packet, number, self.checks)?;
+        let verified = entry.association.verify_numbered(packet, number, answer, self.checks)?;
         policy::check(packet, entry.association.window().numbering())?;
         Ok(verified)
     }
@@ -357,7 +364,7 @@ impl PacketProcessor for Verifier {
     fn process<'a>(&'a mut self, _id: PacketId, bytes: &[u8], now: Instant) -> Verdict<'a> {
         let checks = Arc::clone(&self.checks.0);
         let packet = IpPacket::parse(bytes).map_err(DropReason::from);
-        self.decide(bytes, packet.as_ref().map_err(|reason| *reason), None, &*checks, now)
+        self.decide(bytes, packet.as_ref().map_err(|reason| *reason), Known::default(), &*checks, now)
     }
 
     fn batch_size(&self) -> usize {

@@ -65,9 +65,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
     Ok(IpPacket {
         bytes,
         header: IpHeader::V4(Ipv4Header { base, options, final_destination }),
-        source: IpAddr::V4(view.src_addr()),
+        flow: upper.flow(IpAddr::V4(view.src_addr()), IpAddr::V4(final_destination)),
         destination: IpAddr::V4(destination),
-        final_destination: IpAddr::V4(final_destination),
         source_routed: route.is_some(),
         fragment,
         before,

@@ -242,9 +242,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<IpPacket<'_>, Malformed> {
     Ok(IpPacket {
         bytes,
         header: IpHeader::V6(Ipv6Header { base, destination, chain, final_destination: walk.final_destination }),
-        source: IpAddr::V6(view.src_addr()),
+        flow: upper.flow(IpAddr::V6(view.src_addr()), IpAddr::V6(walk.final_destination)),
         destination: IpAddr::V6(destination),
-        final_destination: IpAddr::V6(walk.final_destination),
         source_routed: walk.source_routed,
         fragment: walk.fragment,
         before,

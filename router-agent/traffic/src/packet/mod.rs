@@ -49,9 +49,9 @@ pub struct Fragment {
 pub struct IpPacket<'a> {
     bytes: &'a [u8],
     header: IpHeader<'a>,
-    source: IpAddr,
+    /// Put together once: it is looked at several times. Ports that there are none of, or that cannot be read, are 0.
+    flow: Flow,
     destination: IpAddr,
-    final_destination: IpAddr,
     source_routed: bool,
     fragment: Option<Fragment>,
     before: &'a [u8],
@@ -108,7 +108,7 @@ impl<'a> IpPacket<'a> {
 
     /// Source address.
     pub const fn source(&self) -> IpAddr {
-        self.source
+        self.flow.source
     }
 
     /// Destination address as the IP header has it now.
@@ -118,7 +118,7 @@ impl<'a> IpPacket<'a> {
 
     /// Destination address after the last hop of a source route or routing header; without one, the destination.
     pub const fn final_destination(&self) -> IpAddr {
-        self.final_destination
+        self.flow.destination
     }
 
     /// Whether it carries an IPv4 source route or an IPv6 routing header with segments left.
@@ -146,13 +146,15 @@ impl<'a> IpPacket<'a> {
     ///
     /// `None` for a fragment and for a transport header too short to hold its ports.
     pub fn flow(&self) -> Option<Flow> {
-        let Upper { protocol, ports } = self.upper;
-        let (source_port, destination_port) = match ports {
-            Ports::Known { source, destination } => (source, destination),
-            Ports::None => (0, 0),
-            Ports::Unreadable => return None,
-        };
-        Some(Flow { source: self.source, destination: self.final_destination, protocol, source_port, destination_port })
+        self.of_flow().copied()
+    }
+
+    /// The same where it lies.
+    pub(crate) const fn of_flow(&self) -> Option<&Flow> {
+        match self.upper.ports {
+            Ports::Known { .. } | Ports::None => Some(&self.flow),
+            Ports::Unreadable => None,
+        }
     }
 
     /// Protocol behind AH and extension headers; for a fragment, what its header names.
@@ -188,7 +190,7 @@ impl<'a> IpPacket<'a> {
     /// Of these the ones behind destination options, too, if AH is followed by any.
     pub(crate) fn inside(&self) -> &'a [u8] {
         match &self.ah {
-            Some(ah) if self.source.is_ipv6() => ipv6::behind_options(ah.next_header(), self.after).1,
+            Some(ah) if self.flow.source.is_ipv6() => ipv6::behind_options(ah.next_header(), self.after).1,
             _ => self.after,
         }
     }

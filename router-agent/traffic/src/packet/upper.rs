@@ -1,5 +1,9 @@
 //! What stands behind the network layer: protocol and ports.
 
+use std::net::IpAddr;
+
+use crate::flow::Flow;
+
 /// Ports of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
@@ -26,6 +30,15 @@ impl Upper {
     /// Something that cannot be looked into.
     pub(crate) const fn unreadable(protocol: u8) -> Self {
         Self { protocol, ports: Ports::Unreadable }
+    }
+
+    /// The flow between two addresses.
+    pub(super) const fn flow(self, source: IpAddr, destination: IpAddr) -> Flow {
+        let (source_port, destination_port) = match self.ports {
+            Ports::Known { source, destination } => (source, destination),
+            Ports::None | Ports::Unreadable => (0, 0),
+        };
+        Flow { source, destination, protocol: self.protocol, source_port, destination_port }
     }
 
     /// Reads the ports of `protocol`, whose header begins `payload`.
