@@ -1,7 +1,8 @@
 //! Compression functions of SHA-256 and SHA-1 over sixteen independent messages at once.
 //!
-//! The only module of the packet side with `unsafe`: each such block reads a vector through a reference to as many octets, writes one
-//! into an array of its size, or calls a function for whose instructions the processor was asked when the [`Level`] was made.
+//! Beside GMAC's instructions and AF_XDP the only module of the packet side with `unsafe`: each such block reads a vector through a reference
+//! to as many octets, writes one into an array of its size, or calls a function for whose instructions the processor was asked when the
+//! [`Level`] was made.
 //! What it computes is compared with the scalar functions, lane by lane, in the tests of the module above.
 #![allow(unsafe_code)]
 #![allow(
@@ -87,17 +88,25 @@ fn shortest(blocks: &Blocks<'_>, count: usize) -> usize {
     blocks.iter().map(|lane| lane.len()).fold(count, usize::min)
 }
 
-/// FIPS 180-4 §4.2.2.
+/// FIPS 180-4 §4.2.2, for sixteen rounds each.
 #[rustfmt::skip]
-const K256: [u32; 64] = [
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+const K256: [[u32; 16]; 4] = [
+    [
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    ],
+    [
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    ],
+    [
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    ],
+    [
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+    ],
 ];
 /// FIPS 180-4 §4.2.1: for twenty rounds each.
 const K1: [u32; 4] = [0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6];
@@ -118,18 +127,20 @@ macro_rules! compression_functions {
             for block in 0..count {
                 let mut w = words(blocks, block, first);
                 let before = [a, b, c, d, e, f, g, h];
+                // The constant goes to the word first, and what comes of `e` last: only that is waited for.
                 macro_rules! round {
                     ($a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident, $g:ident, $h:ident, $k:ident, $t:literal) => {
                         let sum1 = xor3(rotate!($e, 6), rotate!($e, 11), rotate!($e, 25));
-                        let t1 = add(add(add($h, w[$t]), splat($k[$t])), add(sum1, choose($e, $f, $g)));
+                        let t1 = add(add(add($h, add(w[$t], splat($k[$t]))), choose($e, $f, $g)), sum1);
                         let sum0 = xor3(rotate!($a, 2), rotate!($a, 13), rotate!($a, 22));
                         $d = add($d, t1);
                         $h = add(t1, add(sum0, majority($a, $b, $c)));
                     };
                 }
-                // The next sixteen words of the schedule, each in the place of the one that is needed no more.
-                macro_rules! extend {
-                    ($t:literal) => {
+                // The same, and the word of the schedule sixteen further on in the place of the one that is needed no more.
+                macro_rules! round_and_word {
+                    ($a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident, $g:ident, $h:ident, $k:ident, $t:literal) => {
+                        round!($a, $b, $c, $d, $e, $f, $g, $h, $k, $t);
                         let (early, late) = (w[($t + 1) % 16], w[($t + 14) % 16]);
                         let s0 = xor3(rotate!(early, 7), rotate!(early, 18), shift_right::<3>(early));
                         let s1 = xor3(rotate!(late, 17), rotate!(late, 19), shift_right::<10>(late));
@@ -137,42 +148,31 @@ macro_rules! compression_functions {
                     };
                 }
                 // Indices are literals, so that the words stay in registers.
-                for (group, k) in K256.as_chunks::<16>().0.iter().enumerate() {
-                    if group > 0 {
-                        extend!(0);
-                        extend!(1);
-                        extend!(2);
-                        extend!(3);
-                        extend!(4);
-                        extend!(5);
-                        extend!(6);
-                        extend!(7);
-                        extend!(8);
-                        extend!(9);
-                        extend!(10);
-                        extend!(11);
-                        extend!(12);
-                        extend!(13);
-                        extend!(14);
-                        extend!(15);
-                    }
-                    round!(a, b, c, d, e, f, g, h, k, 0);
-                    round!(h, a, b, c, d, e, f, g, k, 1);
-                    round!(g, h, a, b, c, d, e, f, k, 2);
-                    round!(f, g, h, a, b, c, d, e, k, 3);
-                    round!(e, f, g, h, a, b, c, d, k, 4);
-                    round!(d, e, f, g, h, a, b, c, k, 5);
-                    round!(c, d, e, f, g, h, a, b, k, 6);
-                    round!(b, c, d, e, f, g, h, a, k, 7);
-                    round!(a, b, c, d, e, f, g, h, k, 8);
-                    round!(h, a, b, c, d, e, f, g, k, 9);
-                    round!(g, h, a, b, c, d, e, f, k, 10);
-                    round!(f, g, h, a, b, c, d, e, k, 11);
-                    round!(e, f, g, h, a, b, c, d, k, 12);
-                    round!(d, e, f, g, h, a, b, c, k, 13);
-                    round!(c, d, e, f, g, h, a, b, k, 14);
-                    round!(b, c, d, e, f, g, h, a, k, 15);
+                macro_rules! sixteen {
+                    ($round:ident, $k:ident) => {
+                        $round!(a, b, c, d, e, f, g, h, $k, 0);
+                        $round!(h, a, b, c, d, e, f, g, $k, 1);
+                        $round!(g, h, a, b, c, d, e, f, $k, 2);
+                        $round!(f, g, h, a, b, c, d, e, $k, 3);
+                        $round!(e, f, g, h, a, b, c, d, $k, 4);
+                        $round!(d, e, f, g, h, a, b, c, $k, 5);
+                        $round!(c, d, e, f, g, h, a, b, $k, 6);
+                        $round!(b, c, d, e, f, g, h, a, $k, 7);
+                        $round!(a, b, c, d, e, f, g, h, $k, 8);
+                        $round!(h, a, b, c, d, e, f, g, $k, 9);
+                        $round!(g, h, a, b, c, d, e, f, $k, 10);
+                        $round!(f, g, h, a, b, c, d, e, $k, 11);
+                        $round!(e, f, g, h, a, b, c, d, $k, 12);
+                        $round!(d, e, f, g, h, a, b, c, $k, 13);
+                        $round!(c, d, e, f, g, h, a, b, $k, 14);
+                        $round!(b, c, d, e, f, g, h, a, $k, 15);
+                    };
                 }
+                let [first, second, third, last] = &K256;
+                for k in [first, second, third] {
+                    sixteen!(round_and_word, k);
+                }
+                sixteen!(round, last);
                 let [a0, b0, c0, d0, e0, f0, g0, h0] = before;
                 (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
                 (e, f, g, h) = (add(e, e0), add(f, f0), add(g, g0), add(h, h0));
@@ -257,44 +257,35 @@ mod avx512 {
     #[inline]
     fn words(blocks: &Blocks<'_>, block: usize, _first: usize) -> [Vector; 16] {
         let swap = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));
-        let mut rows = [splat(0); 16];
-        for (row, lane) in rows.iter_mut().zip(blocks) {
-            *row = _mm512_shuffle_epi8(load_block(&lane[block]), swap);
-        }
-        // Pairs of rows, then fours, each within quarters of the vectors; then the quarters change places.
-        let mut twos = rows;
-        for at in 0..8 {
-            twos[2 * at] = _mm512_unpacklo_epi32(rows[2 * at], rows[2 * at + 1]);
-            twos[2 * at + 1] = _mm512_unpackhi_epi32(rows[2 * at], rows[2 * at + 1]);
-        }
-        let mut fours = twos;
-        for at in 0..4 {
-            let [low, high, low2, high2] = [twos[4 * at], twos[4 * at + 1], twos[4 * at + 2], twos[4 * at + 3]];
-            fours[4 * at] = _mm512_unpacklo_epi64(low, low2);
-            fours[4 * at + 1] = _mm512_unpackhi_epi64(low, low2);
-            fours[4 * at + 2] = _mm512_unpacklo_epi64(high, high2);
-            fours[4 * at + 3] = _mm512_unpackhi_epi64(high, high2);
-        }
-        let mut words = fours;
-        for at in 0..4 {
-            let [r0, r4, r8, r12] = [fours[at], fours[at + 4], fours[at + 8], fours[at + 12]];
-            let even_low = _mm512_shuffle_i32x4::<0x88>(r0, r4);
-            let even_high = _mm512_shuffle_i32x4::<0x88>(r8, r12);
-            let odd_low = _mm512_shuffle_i32x4::<0xdd>(r0, r4);
-            let odd_high = _mm512_shuffle_i32x4::<0xdd>(r8, r12);
-            words[at] = _mm512_shuffle_i32x4::<0x88>(even_low, even_high);
-            words[at + 8] = _mm512_shuffle_i32x4::<0xdd>(even_low, even_high);
-            words[at + 4] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
-            words[at + 12] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
+        let mut words = [splat(0); 16];
+        for (part, words) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            // Four words of each lane. Lanes that are four apart share a vector, so that they come out in their order.
+            macro_rules! row {
+                ($lane:literal) => {{
+                    let quarter = |lane: usize| part_of(&blocks[lane][block], part);
+                    let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(quarter($lane)), quarter($lane + 4));
+                    let three = _mm512_inserti32x4::<2>(low, quarter($lane + 8));
+                    _mm512_shuffle_epi8(_mm512_inserti32x4::<3>(three, quarter($lane + 12)), swap)
+                }};
+            }
+            let rows = [row!(0), row!(1), row!(2), row!(3)];
+            let (low, high) = (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1]));
+            let (low2, high2) = (_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3]));
+            words[0] = _mm512_unpacklo_epi64(low, low2);
+            words[1] = _mm512_unpackhi_epi64(low, low2);
+            words[2] = _mm512_unpacklo_epi64(high, high2);
+            words[3] = _mm512_unpackhi_epi64(high, high2);
         }
         words
     }
 
+    /// Sixteen octets of a block, of four.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn load_block(block: &Block) -> Vector {
-        // SAFETY: reads the 64 octets of the block, however they are aligned.
-        unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+    fn part_of(block: &Block, part: usize) -> __m128i {
+        let octets: &[u8; 16] = &block.as_chunks().0[part];
+        // SAFETY: reads the 16 octets of the array, however they are aligned.
+        unsafe { _mm_loadu_si128(octets.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx512f")]
