@@ -204,6 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn a_received_value_matches_in_every_bit_or_not_at_all_and_what_stands_behind_it_does_not_count() {
+        for algorithm in MacAlgorithm::ALL {
+            let icv = Standard::finish(Standard::begin(&MacKey::new(*algorithm, &vec![3; algorithm.key_len()]).unwrap(), [0; 8]));
+            for behind in [0, 4, 20] {
+                let mut received = icv.octets().to_vec();
+                received.extend(vec![0xa5; behind]);
+                assert!(icv.matches(&received), "{algorithm}");
+                for bit in 0..8 * algorithm.value_len() {
+                    received[bit / 8] ^= 1 << (bit % 8);
+                    assert!(!icv.matches(&received), "{algorithm}: {bit}");
+                    received[bit / 8] ^= 1 << (bit % 8);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_received_value_shorter_than_the_icv_never_matches() {
         let icv = Standard::finish(Standard::begin(&MacKey::new(MacAlgorithm::HmacSha1_96, &[0; 20]).unwrap(), [0; 8]));
         assert!(icv.matches(icv.octets()));
