@@ -71,12 +71,7 @@ impl Key {
 
     /// Begins a MAC under the nonce that salt and vector make together.
     pub(super) fn begin(&self, iv: Iv) -> Context {
-        let mut counter = [0; BLOCK];
-        let (salt, rest) = counter.split_at_mut(SALT);
-        salt.copy_from_slice(&self.salt);
-        rest.iter_mut().zip(iv).for_each(|(to, from)| *to = from);
-        // SP 800-38D §7.1: the first counter of a nonce of 96 bits.
-        counter[BLOCK - 1] = 1;
+        let counter = self.counter(iv);
         let (mask, hash) = match &self.prepared {
             Prepared::Wide { level, rounds, hash } => (
                 level.encrypt(rounds, counter),
@@ -92,16 +87,87 @@ impl Key {
 /// body.
 const STAGED: usize = 12;
 
-impl Key {
+/// MACs of whole messages, one after the other: what the first needs of its key is there for those behind it that have the same. Wiped
+/// when it is dropped.
+pub(super) struct Series<'k> {
+    /// Whose powers are there.
+    of: Option<&'k Key>,
+    powers: Powers,
+    value: Block,
+    mask: Block,
+}
+
+impl<'k> Series<'k> {
+    /// One that has no key's powers yet.
+    pub(super) const fn new() -> Self {
+        Self { of: None, powers: Powers::ZERO, value: [0; BLOCK], mask: [0; BLOCK] }
+    }
+
     /// The MAC of a message in two pieces, of which the first is short.
-    pub(super) fn value(&self, iv: Iv, head: &[u8], body: &[u8]) -> Block {
-        let mut context = self.begin(iv);
-        if context.absorb_whole(head, body).is_none() {
-            context.update(head);
-            context.update(body);
-            return context.finish();
+    pub(super) fn value(&mut self, key: &'k Key, iv: Iv, head: &[u8], body: &[u8]) -> Block {
+        if let Prepared::Wide { level, rounds, hash } = &key.prepared {
+            if !self.of.is_some_and(|of| std::ptr::eq(of, key)) {
+                (self.of, self.powers) = (Some(key), level.powers(u128::from_ne_bytes(*hash)));
+            }
+            (self.mask, self.value) = (level.encrypt(rounds, key.counter(iv)), [0; BLOCK]);
+            if self.absorb(*level, head, body).is_some() {
+                return (u128::from_ne_bytes(self.value) ^ u128::from_ne_bytes(self.mask)).to_ne_bytes();
+            }
         }
-        context.masked()
+        let mut context = key.begin(iv);
+        context.update(head);
+        context.update(body);
+        context.finish()
+    }
+
+    /// Takes all of a message, if it is one of those that are not short. What lies in the body in fours of blocks is taken where it lies;
+    /// what is before and behind it is put together with one copy, in moves whose lengths are known.
+    fn absorb(&mut self, level: Level, head: &[u8], body: &[u8]) -> Option<()> {
+        let aligned = head.len().next_multiple_of(BLOCK);
+        let (blocks, rest) = body.get(aligned - head.len()..)?.as_chunks::<BLOCK>();
+        // The last four: blocks, what is left, the lengths.
+        let mut last = [[0; BLOCK]; 4];
+        last[3] = lengths((head.len() + body.len()) as u64);
+        let blocks = if rest.is_empty() {
+            let (blocks, ending) = blocks.split_last_chunk()?;
+            *last.first_chunk_mut::<3>()? = *ending;
+            blocks
+        } else {
+            let (blocks, ending) = blocks.split_last_chunk()?;
+            *last.first_chunk_mut::<2>()? = *ending;
+            last[2].get_mut(..rest.len())?.copy_from_slice(rest);
+            blocks
+        };
+        let (odd, fours) = blocks.split_at_checked(blocks.len() % 4)?;
+        let mut first = [[0; BLOCK]; STAGED];
+        // A longer head has no room here, and goes the other way.
+        let (place, behind) = first.as_flattened_mut().split_at_mut_checked(head.len())?;
+        place.copy_from_slice(head);
+        // More than fills the last block: what is too much is written over, or stands behind what is taken.
+        *behind.first_chunk_mut::<BLOCK>()? = *body.first_chunk()?;
+        let place = first.get_mut(aligned / BLOCK..)?;
+        match blocks.first_chunk::<3>() {
+            Some(three) => *place.first_chunk_mut()? = *three,
+            None => place.get_mut(..odd.len())?.copy_from_slice(odd),
+        }
+        let first = first.get(..aligned / BLOCK + odd.len()).filter(|first| !first.is_empty())?;
+        level.absorb(&self.powers, &mut self.value, first, fours.as_chunks().0, &[last]);
+        Some(())
+    }
+}
+
+impl Drop for Series<'_> {
+    fn drop(&mut self) {
+        (self.powers, self.value, self.mask) = (Powers::ZERO, [0; BLOCK], [0; BLOCK]);
+        zeroize::optimization_barrier(self);
+    }
+}
+
+impl Key {
+    /// The first counter block of a packet (SP 800-38D §7.1): salt and vector are a nonce of 96 bits.
+    fn counter(&self, iv: Iv) -> Block {
+        let ([a, b, c, d], [e, f, g, h, i, j, k, l]) = (self.salt, iv);
+        [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 1]
     }
 }
 
@@ -184,35 +250,6 @@ impl Context {
         self.open_len = rest.len();
     }
 
-    /// Takes all of a message, if it is one of those that are not short, and the processor's instructions are there. What lies in the body
-    /// in fours of blocks is taken where it lies; what is before and behind it is put together with one copy.
-    fn absorb_whole(&mut self, head: &[u8], body: &[u8]) -> Option<()> {
-        let Hash::Wide { level, powers, value } = &mut self.hash else { return None };
-        let aligned = head.len().next_multiple_of(BLOCK);
-        let (filling, body) = body.split_at_checked(aligned - head.len())?;
-        let len = (aligned + body.len()) as u64;
-        let (blocks, rest) = body.as_chunks::<BLOCK>();
-        // The last four: blocks, what is left, the lengths.
-        let mut last = [[0; BLOCK]; 4];
-        last[3] = lengths(len);
-        last[2].get_mut(..rest.len())?.copy_from_slice(rest);
-        let of_blocks = if rest.is_empty() { 3 } else { 2 };
-        let (blocks, ending) = blocks.split_at_checked(blocks.len().checked_sub(of_blocks)?)?;
-        last.iter_mut().zip(ending).for_each(|(to, from)| *to = *from);
-        let (odd, fours) = blocks.split_at_checked(blocks.len() % 4)?;
-        let mut first = [[0; BLOCK]; STAGED];
-        // A longer head has no room here, and goes the other way.
-        let mut place = first.as_flattened_mut();
-        for piece in [head, filling, odd.as_flattened()] {
-            let (now, later) = place.split_at_mut_checked(piece.len())?;
-            now.copy_from_slice(piece);
-            place = later;
-        }
-        let count = aligned / BLOCK + odd.len();
-        level.absorb(powers, value, first.get(..count)?, fours.as_chunks().0, &[last]);
-        (count > 0).then_some(())
-    }
-
     /// Ends the computation.
     pub(super) fn finish(&mut self) -> Block {
         let lengths = lengths(self.len);
@@ -264,7 +301,11 @@ mod tests {
                 message.chunks(size).for_each(|piece| context.update(piece));
                 let (head, body) = message.split_at(message.len().min(size));
                 let value = context.finish();
-                assert_eq!(Key::by(level, key).unwrap().value(iv, head, body), value, "two pieces: {} {}", head.len(), body.len());
+                let key = Key::by(level, key).unwrap();
+                let mut series = Series::new();
+                for _ in 0..2 {
+                    assert_eq!(series.value(&key, iv, head, body), value, "two pieces: {} {}", head.len(), body.len());
+                }
                 value
             })
             .collect()
@@ -293,6 +334,21 @@ mod tests {
         ) {
             let values = values(&key[if short { 16 } else { 0 }..], iv, &message, size);
             prop_assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "{:?}", values);
+        }
+    }
+
+    #[test]
+    fn a_series_under_two_keys_in_turn_gives_what_each_gives_by_itself() {
+        for level in Level::detect().map(Some).into_iter().chain([None]) {
+            let keys = [[1; 20].as_slice(), &[2; 36]].map(|octets| Key::by(level, octets).unwrap());
+            let mut series = Series::new();
+            for (at, turn) in [0, 0, 1, 1, 0, 1, 0].into_iter().enumerate() {
+                let (iv, message) = ([at as u8; 8], vec![at as u8; 40 * at]);
+                let (head, body) = message.split_at(message.len().min(56));
+                let mut alone = keys[turn].begin(iv);
+                alone.update(&message);
+                assert_eq!(series.value(&keys[turn], iv, head, body), alone.finish(), "{at}");
+            }
         }
     }
 

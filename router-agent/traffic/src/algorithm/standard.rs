@@ -80,28 +80,46 @@ impl Standard {
 
     /// Computes many MACs, and tells each with its input's number, in any order. The same as one by one, but HMACs go side by side.
     pub(crate) fn compute_many<'a>(inputs: impl Iterator<Item = (usize, Input<'a>)> + Clone, done: &mut dyn FnMut(usize, MacValue)) {
+        let (mut series, mut any_sha256, mut any_sha1) = (gmac::Series::new(), false, false);
+        for (at, Input { key, iv, head, body }) in inputs.clone() {
+            match &key.prepared().state {
+                State::Gmac(prepared) => done(at, MacValue::cut(key.algorithm(), &series.value(prepared, iv, head, body))),
+                State::Sha256(_) => any_sha256 = true,
+                State::Sha1(_) => any_sha1 = true,
+            }
+        }
+        drop(series);
+        // Mostly there are those of one algorithm: lanes are not set up for nothing.
         let level = lanes::best();
         let sha256 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().state {
             State::Sha256(key) => Some((at, Message { key, head, body })),
             State::Sha1(..) | State::Gmac(_) => None,
         });
-        lanes::hmac(&lanes::SHA256, level, sha256, |at, state| done(at, value_of(MacAlgorithm::HmacSha256_128, state)));
-        let sha1 = inputs.clone().filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().state {
+        if any_sha256 {
+            lanes::hmac(&lanes::SHA256, level, sha256, |at, state| done(at, value_of(MacAlgorithm::HmacSha256_128, state)));
+        }
+        let sha1 = inputs.filter_map(|(at, Input { key, head, body, .. })| match &key.prepared().state {
             State::Sha1(key) => Some((at, Message { key, head, body })),
             State::Sha256(..) | State::Gmac(_) => None,
         });
-        lanes::hmac(&lanes::SHA1, level, sha1, |at, state| done(at, value_of(MacAlgorithm::HmacSha1_96, state)));
-        for (at, Input { key, iv, head, body }) in inputs {
-            if let State::Gmac(prepared) = &key.prepared().state {
-                done(at, MacValue::cut(key.algorithm(), &prepared.value(iv, head, body)));
-            }
+        if any_sha1 {
+            lanes::hmac(&lanes::SHA1, level, sha1, |at, state| done(at, value_of(MacAlgorithm::HmacSha1_96, state)));
+        }
+    }
+
+    /// Computes one.
+    pub(crate) fn compute(Input { key, iv, head, body }: &Input<'_>) -> MacValue {
+        match &key.prepared().state {
+            State::Sha256(key) => value_of(MacAlgorithm::HmacSha256_128, lanes::hmac_one(&lanes::SHA256, &Message { key, head, body })),
+            State::Sha1(key) => value_of(MacAlgorithm::HmacSha1_96, lanes::hmac_one(&lanes::SHA1, &Message { key, head, body })),
+            State::Gmac(prepared) => MacValue::cut(key.algorithm(), &gmac::Series::new().value(prepared, *iv, head, body)),
         }
     }
 }
 
 fn value_of<const WORDS: usize>(algorithm: MacAlgorithm, state: [u32; WORDS]) -> MacValue {
     let mut octets = [0; 32];
-    octets.chunks_exact_mut(4).zip(state).for_each(|(place, word)| place.copy_from_slice(&word.to_be_bytes()));
+    octets.as_chunks_mut::<4>().0.iter_mut().zip(state).for_each(|(place, word)| *place = word.to_be_bytes());
     MacValue::cut(algorithm, &octets)
 }
 

@@ -155,6 +155,14 @@ pub(super) fn hmac<'a, N: Copy, const WORDS: usize>(
     states.iter_mut().for_each(wipe);
 }
 
+/// Computes one HMAC by itself.
+pub(super) fn hmac_one<const WORDS: usize>(function: &HashFunction<WORDS>, message: &Message<'_, WORDS>) -> [u32; WORDS] {
+    let (mut lane, mut state) = (Lane::IDLE, message.key.inner);
+    lane.begin(message);
+    one_by_one(function, &mut lane, &mut state);
+    state
+}
+
 /// Ends a message from where it stands; `state` is its HMAC then.
 fn one_by_one<const WORDS: usize>(function: &HashFunction<WORDS>, lane: &mut Lane<'_, WORDS>, state: &mut [u32; WORDS]) {
     loop {

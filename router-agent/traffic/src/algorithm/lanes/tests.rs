@@ -95,6 +95,20 @@ fn a_message_in_pieces_gives_what_the_library_gives_whatever_its_length() {
 }
 
 #[test]
+fn a_message_by_itself_gives_what_the_library_gives_whatever_its_length_and_wherever_it_is_cut() {
+    let messages: Vec<_> = (0..=600_usize).map(|len| ((0..len).map(|at| (at * 5 + len) as u8).collect::<Vec<u8>>(), 0)).collect();
+    let (sha256, sha1) = (by_library::<Hmac<Sha256>>(&messages), by_library::<Hmac<Sha1>>(&messages));
+    for (at, (message, _)) in messages.iter().enumerate() {
+        let (key256, key1) = (HmacKey::new(&SHA256, &key(at)), HmacKey::new(&SHA1, &key(at)));
+        for cut in [0, 1, 48, 64, 100, LONGEST_HEAD] {
+            let (head, body) = message.split_at(cut.min(message.len()));
+            assert_eq!(octets(hmac_one(&SHA256, &Message { key: &key256, head, body })), sha256[at], "{at} {cut}");
+            assert_eq!(octets(hmac_one(&SHA1, &Message { key: &key1, head, body })), sha1[at], "{at} {cut}");
+        }
+    }
+}
+
+#[test]
 fn a_packet_of_the_greatest_length_among_short_ones_is_hashed_whole() {
     let mut messages = vec![(vec![7; 3], 1); 20];
     messages.insert(9, (vec![9; 65_531], 48));
