@@ -11,7 +11,7 @@ use serde_json::Value;
 use smoltcp::time::{Duration, Instant};
 use support::rounds;
 use traffic::ah::{self, BATCH, Number, Question};
-use traffic::algorithm::{IcvKey, MacAlgorithm};
+use traffic::algorithm::{IcvKey, MacAlgorithm, Standard};
 use traffic::checks::{Checks, Strict};
 use traffic::counters::Counters;
 use traffic::flow::Flow;
@@ -256,6 +256,8 @@ fn every_known_answer_is_the_same_alone_and_among_others_right_and_wrong() {
     while !order.is_empty() {
         let batch: Vec<_> = order.drain(..len.min(order.len())).map(|at| &parsed[at]).collect();
         let expected: Vec<_> = batch.iter().map(|(vector, packet)| Some(ah::icv_matches(packet, &vector.key, vector.high))).collect();
+        let in_pieces = batch.iter().map(|(vector, packet)| Some(ah::icv_matches_by::<Standard>(packet, &vector.key, vector.high)));
+        assert!(in_pieces.eq(expected.iter().copied()), "a head written whole is what its pieces are");
         let questions: Vec<_> =
             batch.iter().map(|(vector, packet)| Some(Question { packet, key: &vector.key, high: vector.high })).collect();
         let mut answers = vec![None; batch.len()];

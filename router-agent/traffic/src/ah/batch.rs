@@ -1,9 +1,7 @@
 //! The ICVs of many packets at once. The verdicts are those of [`icv_matches`], only sooner.
 
-use heapless::Vec;
-
 use super::icv::{self, Sink, icv_matches};
-use crate::algorithm::{IcvKey, Input, Standard};
+use crate::algorithm::{IcvKey, Input, MacValue, Standard};
 use crate::packet::IpPacket;
 
 /// Packets looked at together at the most.
@@ -39,8 +37,8 @@ pub fn icvs_match(questions: &[Option<Question<'_>>], answers: &mut [Option<bool
 
 fn answer(questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
     let mut heads = Heads::default();
-    for (question, answer) in questions.iter().zip(&mut *answers) {
-        let is_written = heads.add(question.as_ref());
+    for (at, (question, answer)) in questions.iter().zip(&mut *answers).enumerate() {
+        let is_written = heads.add(at, question.as_ref());
         *answer = question.as_ref().and_then(|question| if is_written { None } else { Some(question.answer()) });
     }
     let inputs = questions.iter().enumerate().filter_map(|(at, question)| {
@@ -50,51 +48,97 @@ fn answer(questions: &[Option<Question<'_>>], answers: &mut [Option<bool>]) {
     });
     Standard::compute_many(inputs, &mut |at, value| {
         let Some((Some(question), answer)) = questions.get(at).zip(answers.get_mut(at)) else { return };
-        let received = question.packet.ah().and_then(|ah| ah.icv_field().get(question.key.algorithm().iv_len()..));
-        *answer = Some(value.matches(received.unwrap_or_default()));
+        *answer = Some(is_right(question, &value));
     });
 }
 
-/// What ICV inputs begin with, one behind the other.
-#[derive(Default)]
-struct Heads {
-    octets: Vec<u8, { BATCH * ROOM }>,
-    /// Where each ends; one that is not there, where it begins.
-    ends: Vec<usize, BATCH>,
-    /// Whether the one being written has found room.
-    has_room: bool,
+/// The answer of a MAC whose input has a head that is not too long; `None` for any other question. In one piece it is quicker than piece by
+/// piece.
+pub(super) fn matches_whole(question: &Question<'_>) -> Option<bool> {
+    let (IcvKey::Mac(key), ah) = (question.key, question.packet.ah()?) else { return None };
+    let mut octets = [0; ROOM];
+    let len = write(&mut octets, question)?;
+    let input = Input { key, iv: icv::iv(ah, question.key), head: octets.get(..len)?, body: question.packet.after() };
+    Some(is_right(question, &Standard::compute(&input)))
 }
 
-/// Octets of a head for which there is room in any case, if all are as long: those of IPv6 with AH and few options.
+/// Whether this is the value that the packet carries.
+fn is_right(Question { packet, key, .. }: &Question<'_>, value: &MacValue) -> bool {
+    let received = packet.ah().and_then(|ah| ah.icv_field().get(key.algorithm().iv_len()..));
+    value.matches(received.unwrap_or_default())
+}
+
+/// Writes the head of a question over zeros, and gives its length; `None` if the question must be answered in pieces.
+fn write(octets: &mut [u8; ROOM], question: &Question<'_>) -> Option<usize> {
+    let Question { packet, key: key @ IcvKey::Mac(_), high: None } = question else { return None };
+    let mut head = Head { octets, len: 0, has_room: true };
+    icv::head(&mut head, packet, packet.ah()?, key)?;
+    head.has_room.then_some(head.len)
+}
+
+/// What ICV inputs begin with.
+struct Heads {
+    /// Each has room of its own, with zeros behind it.
+    octets: [[u8; ROOM]; BATCH],
+    /// How long each is, 0 for one that is not there.
+    lens: [usize; BATCH],
+}
+
+/// Octets of a head for which there is room: those of IPv6 with AH and few options.
 const ROOM: usize = 128;
+const _: () = assert!(ROOM <= Standard::LONGEST_HEAD);
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self { octets: [[0; ROOM]; BATCH], lens: [0; BATCH] }
+    }
+}
 
 impl Heads {
-    /// Writes the head of the next question; `false` if there is none, or the question must be answered by itself.
-    fn add(&mut self, question: Option<&Question<'_>>) -> bool {
-        let begin = self.octets.len();
-        self.has_room = true;
-        let written = question.and_then(|question| {
-            let Question { packet, key: key @ IcvKey::Mac(_), high: None } = question else { return None };
-            packet.ah().and_then(|ah| icv::head(self, packet, ah, key))
-        });
-        let is_written = written.is_some() && self.has_room && self.octets.len() - begin <= Standard::LONGEST_HEAD;
-        if !is_written {
-            self.octets.truncate(begin);
-        }
-        // There are as many places as questions at the most.
-        let _ = self.ends.push(self.octets.len());
+    /// Writes the head of a question; `false` if there is none, or the question must be answered by itself.
+    fn add(&mut self, at: usize, question: Option<&Question<'_>>) -> bool {
+        let places = self.octets.get_mut(at).zip(self.lens.get_mut(at)).zip(question);
+        let written = places.and_then(|((octets, place), question)| Some((place, write(octets, question)?)));
+        let is_written = written.is_some();
+        written.into_iter().for_each(|(place, len)| *place = len);
         is_written
     }
 
     /// The head of a question, if it was written.
     fn get(&self, at: usize) -> Option<&[u8]> {
-        let begin = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
-        self.octets.get(begin..*self.ends.get(at)?).filter(|head| !head.is_empty())
+        self.octets.get(at)?.get(..*self.lens.get(at)?).filter(|head| !head.is_empty())
     }
 }
 
-impl Sink for Heads {
+/// A head that is being written, over zeros.
+struct Head<'h> {
+    octets: &'h mut [u8; ROOM],
+    len: usize,
+    has_room: bool,
+}
+
+impl Head<'_> {
+    /// The place of what comes next.
+    #[inline]
+    fn place(&mut self, len: usize) -> Option<&mut [u8]> {
+        let begin = self.len;
+        self.len = begin.saturating_add(len);
+        let place = self.octets.get_mut(begin..self.len);
+        self.has_room &= place.is_some();
+        place
+    }
+}
+
+impl Sink for Head<'_> {
+    #[inline]
     fn update(&mut self, piece: &[u8]) {
-        self.has_room &= self.octets.extend_from_slice(piece).is_ok();
+        if let Some(place) = self.place(piece.len()) {
+            place.copy_from_slice(piece);
+        }
+    }
+
+    #[inline]
+    fn zeros(&mut self, len: usize) {
+        let _ = self.place(len);
     }
 }

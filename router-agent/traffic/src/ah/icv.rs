@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::batch::{self, Question};
 use super::view::AhView;
 use crate::algorithm::{IcvContext, IcvKey, Integrity, Iv, Standard};
 use crate::packet::{Extension, IpHeader, IpPacket, Ipv4Header, Ipv6Header, Ipv6Option, Ipv6Options, Routing};
@@ -17,7 +18,7 @@ const FRAGMENT_HEADER: u16 = 8;
 /// `high` are the high-order bits of an extended sequence number, `None` if the association does not use them.
 /// A packet without AH, and one whose form at its destination cannot be told, never match.
 pub fn icv_matches(packet: &IpPacket<'_>, key: &IcvKey, high: Option<u32>) -> bool {
-    icv_matches_by::<Standard>(packet, key, high)
+    batch::matches_whole(&Question { packet, key, high }).unwrap_or_else(|| icv_matches_by::<Standard>(packet, key, high))
 }
 
 /// [`icv_matches`] by other cryptography than the standard one.
@@ -60,9 +61,13 @@ pub(super) fn head(icv: &mut impl Sink, packet: &IpPacket<'_>, ah: &AhView<'_>, 
     icv.update(ah.fixed());
     // The value itself counts as zero, an initialization vector and the explicit padding as they are (§3.3.3.2.1).
     let padding = ah.icv_field().get(icv_len..)?;
-    icv.update(ah.icv_field().get(..iv_len)?);
-    zeros(icv, icv_len.saturating_sub(iv_len));
-    icv.update(padding);
+    if iv_len > 0 {
+        icv.update(&iv(ah, key));
+    }
+    icv.zeros(icv_len.saturating_sub(iv_len));
+    if !padding.is_empty() {
+        icv.update(padding);
+    }
     Some(())
 }
 
@@ -70,6 +75,11 @@ pub(super) fn head(icv: &mut impl Sink, packet: &IpPacket<'_>, ah: &AhView<'_>, 
 pub(super) trait Sink {
     /// Takes the next piece.
     fn update(&mut self, piece: &[u8]);
+
+    /// Takes so many zeros, in place of mutable data.
+    fn zeros(&mut self, len: usize) {
+        self.update(ZEROS.get(..len).unwrap_or(&ZEROS));
+    }
 }
 
 impl<M: Integrity> Sink for IcvContext<'_, M> {
@@ -90,7 +100,7 @@ fn ipv4(icv: &mut impl Sink, header: &Ipv4Header<'_>) {
         if option.is_immutable() {
             icv.update(option.bytes);
         } else {
-            zeros(icv, option.bytes.len());
+            icv.zeros(option.bytes.len());
         }
     }
 }
@@ -148,7 +158,7 @@ fn ipv6_options(icv: &mut impl Sink, options: &[u8]) {
                 if head[0] & MAY_CHANGE == 0 {
                     icv.update(data);
                 } else {
-                    zeros(icv, data.len());
+                    icv.zeros(data.len());
                 }
             }
         }
@@ -173,8 +183,4 @@ fn routing_header(icv: &mut impl Sink, routing: &Routing<'_>, next: u8, visiting
     icv.update(&visiting.octets());
     icv.update(before_last.as_flattened());
     Some(Ipv6Addr::from(*last))
-}
-
-fn zeros(icv: &mut impl Sink, len: usize) {
-    icv.update(ZEROS.get(..len).unwrap_or(&ZEROS));
 }

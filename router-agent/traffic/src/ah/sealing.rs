@@ -7,7 +7,7 @@ use super::batch::BATCH;
 use super::icv::{self, Sink};
 use super::rewrite::{InsertError, Number, append, insert};
 use super::view::FIXED;
-use crate::algorithm::{IcvKey, Input, Integrity, Iv, MacKey, MacValue, Standard};
+use crate::algorithm::{IcvKey, Input, Iv, MacKey, MacValue, Standard};
 use crate::packet::IpPacket;
 
 /// With fewer packets there is nothing to be gained from lanes.
@@ -141,12 +141,7 @@ impl Sealing {
                 }
             };
             if packets.len() < WORTHWHILE {
-                inputs.for_each(|(at, Input { key, iv, head, body })| {
-                    let mut mac = Standard::begin(key, iv);
-                    Standard::update(&mut mac, head);
-                    Standard::update(&mut mac, body);
-                    keep(at, Standard::finish(mac));
-                });
+                inputs.for_each(|(at, input)| keep(at, Standard::compute(&input)));
             } else {
                 Standard::compute_many(inputs, &mut keep);
             }
