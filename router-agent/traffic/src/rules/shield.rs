@@ -114,11 +114,14 @@ fn of_a_permission(family: Family) -> Vec<Expression> {
 /// Tests for AH in what is no fragment of any kind.
 fn whole_with_ah(family: Family) -> Vec<Expression> {
     match family {
-        // More fragments or an offset, the hop limit whatever it is, and the protocol: one load for all.
+        // More fragments or an offset, behind the identification: the kernel has a short way to load, mask and compare 4 octets at a
+        // multiple of 4, and one at any place.
         Family::Ipv4 => vec![
-            Expression::LoadNetwork { offset: 6, len: 4 },
-            Expression::Mask(vec![0x3f, 0xff, 0, 0xff]),
-            Expression::Equal(vec![0, 0, 0, AH]),
+            Expression::LoadNetwork { offset: 9, len: 1 },
+            Expression::Equal(vec![AH]),
+            Expression::LoadNetwork { offset: 4, len: 4 },
+            Expression::Mask(vec![0, 0, 0x3f, 0xff]),
+            Expression::Equal(vec![0; 4]),
         ],
         Family::Ipv6 => [protocol(AH), unfragmented(family)].concat(),
     }
