@@ -101,6 +101,8 @@ pub(crate) struct Datapath {
     pub permissions: usize,
     /// Whether only what belongs to one of them comes to the queue of data.
     pub shield: bool,
+    /// Whether it stands at the ingress of interfaces, too.
+    pub ingress_shield: bool,
     /// What becomes of what arrives in fragments.
     pub fragments: Fragments,
     /// How much of the kernel's memory for them each may take up.
@@ -190,6 +192,7 @@ impl Default for Datapath {
             copy_range: MAX_PACKET_LEN,
             permissions: 65_536,
             shield: true,
+            ingress_shield: true,
             fragments: Fragments::default(),
             reassembly: Reassembly::default(),
             signatures: Signatures::default(),

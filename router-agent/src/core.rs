@@ -16,6 +16,7 @@ use pbs_nslp::router::Router;
 use serde_json::{Map, Value, json};
 use traffic::rules::Modes;
 
+use crate::ingress::AtIngress;
 use crate::short_way::Shown;
 use crate::{modes, signalling};
 
@@ -32,6 +33,8 @@ pub(crate) struct RouterCore {
     pub(crate) modes: Modes,
     /// What XDP does with packets.
     pub(crate) datapath: Shown,
+    /// What stands before the rules.
+    pub(crate) ingress: AtIngress,
 }
 
 impl Core for RouterCore {
@@ -100,6 +103,7 @@ impl Core for RouterCore {
                 "signalling": self.signalling.show(),
                 "modes": modes::show(&self.modes),
                 "datapath": self.datapath.show(),
+                "ingress_shield": self.ingress.show(),
                 "waiting": status::waiting(&self.waiting),
                 "nslp": status::counters(self.router.counters()),
             })),

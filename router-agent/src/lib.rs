@@ -3,6 +3,7 @@
 
 mod config;
 mod core;
+mod ingress;
 mod limits;
 mod modes;
 mod run;
@@ -46,13 +47,21 @@ pub struct Parts {
     pub table: fn(State, Event, Guards) -> Outcome,
     /// Puts the filter rules in place, through this socket: what another one changes counts as somebody else's doing.
     pub install_rules: fn(&RouterRules, &Socket) -> Result<(), NetlinkError>,
+    /// Whether the shield may stand at the ingress of interfaces, if the configuration has it so.
+    pub ingress_shield: bool,
     /// What stands between the signalling core and the daemon's loop.
     pub around: Arc<Around>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { checks: Arc::new(Strict), table: table::step, install_rules: RouterRules::install_through, around: Arc::new(|core| core) }
+        Self {
+            checks: Arc::new(Strict),
+            table: table::step,
+            install_rules: RouterRules::install_through,
+            ingress_shield: true,
+            around: Arc::new(|core| core),
+        }
     }
 }
 

@@ -26,10 +26,11 @@ use crate::Parts;
 use crate::config::{Config, Datapath};
 use crate::core::RouterCore;
 use crate::signalling::{self, Applications};
-use crate::{limits, modes, short_way};
+use crate::{ingress, limits, modes, short_way};
 
 /// Runs the router until it is asked to end.
-pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run(mut config: Config, parts: &Parts) -> Result<(), Box<dyn Error>> {
+    config.datapath.ingress_shield &= parts.ingress_shield;
     let spread = config.datapath.spread()?;
     let start = Start::begin(&config, Role::Router, rules(&config, parts, spread), Box::new(traffic::af_xdp::restore)).await?;
     let routing = Routing::new(None).follow(&start.threads)?;
@@ -45,6 +46,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let mut leads = leads(&config, parts, verifier, spread)?;
     let (af_xdp, datapath) = short_way::open(&config.datapath, &modes, &start.admitted());
+    let at_ingress = ingress::open(&config.datapath, &modes, &start.admitted());
     // Where there is a short way there is one worker.
     if let Some(lead) = leads.first_mut() {
         lead.af_xdp = af_xdp;
@@ -66,7 +68,8 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         false => tracing::warn!(name = config.name, ?addresses, ?modes, "router runs; not every interface is closed"),
     }
     let waiting = FairQueue::new(WAITING_OCTETS);
-    let core = (parts.around)(Box::new(RouterCore { name: config.name, router, waiting, signalling, modes, datapath }));
+    let core =
+        (parts.around)(Box::new(RouterCore { name: config.name, router, waiting, signalling, modes, datapath, ingress: at_ingress }));
     start.run(core, gist, indications, vec![data], routing).await
 }
 
@@ -100,5 +103,6 @@ fn router_rules(config: &Config, spread: Spread) -> RouterRules {
     let modes = modes::rules(config.mode, config.egress_rate, &config.interface);
     let Datapath { fragments, observed_queue, further_queues, permissions, shield, .. } = config.datapath;
     let exempt = exempt::rules(&config.exempt);
-    RouterRules { exempt, modes, fragments, observed_queue, spread, further_queues, permissions, shield, ..rules }
+    let ingress = ingress::is_wanted(&config.datapath, &modes);
+    RouterRules { exempt, modes, fragments, observed_queue, spread, further_queues, permissions, shield, ingress, ..rules }
 }

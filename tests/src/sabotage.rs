@@ -123,6 +123,7 @@ impl Sabotage {
             Self::Binding => {
                 parts.checks = Arc::new(AnyFlow);
                 parts.install_rules = install_without_shield;
+                parts.ingress_shield = false;
             }
             Self::Window => parts.checks = Arc::new(AnyNumber),
             Self::Budget => parts.checks = Arc::new(AnyVolume),

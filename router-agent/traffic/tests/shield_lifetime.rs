@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use namespace::{QUIET, admit, eventually, flow_of, privileged};
 use raw::Raw;
-use shield_path::{FAMILIES, LASTING, Path, SPI, received, sealed, settled, shielded};
+use shield_path::{FAMILIES, LASTING, Path, SPI, both, received, sealed, settled, shielded};
 use traffic::queue::{Queue, QueueConfig};
 use traffic::reason::DropReason;
 use traffic::rules::{self, Admitted, Install, Role, RouterRules, Ticket, Watch};
@@ -21,23 +21,25 @@ fn what_is_settled_holds_for_the_very_next_packet() {
     if !privileged() {
         return;
     }
-    let mut path = Path::new(shielded());
-    for family @ [sender, _, _, receiver] in FAMILIES {
-        let (from, to, raw) = path.ends(family);
-        for round in 0..30 {
-            let (spi, packet) = (SPI + round, sealed((sender, receiver), SPI + round, 100));
-            let flow = flow_of(from, to, spi);
-            settled(&path.admitted, path.admitted.admit(flow, spi, LASTING)).unwrap();
-            raw.send(&packet);
-            assert!(path.came().is_some(), "{spi}");
-            let counted = path.counted(DropReason::UnknownSpi);
-            settled(&path.admitted, path.admitted.forget(flow, spi)).unwrap();
-            raw.send(&packet);
-            eventually("it is dropped", || path.counted(DropReason::UnknownSpi) == counted + 1);
+    for rules in both() {
+        let mut path = Path::new(rules);
+        for family @ [sender, _, _, receiver] in FAMILIES {
+            let (from, to, raw) = path.ends(family);
+            for round in 0..30 {
+                let (spi, packet) = (SPI + round, sealed((sender, receiver), SPI + round, 100));
+                let flow = flow_of(from, to, spi);
+                settled(&path.admitted, path.admitted.admit(flow, spi, LASTING)).unwrap();
+                raw.send(&packet);
+                assert!(path.came().is_some(), "{spi}");
+                let counted = path.counted(DropReason::UnknownSpi);
+                settled(&path.admitted, path.admitted.forget(flow, spi)).unwrap();
+                raw.send(&packet);
+                eventually("it is dropped", || path.counted(DropReason::UnknownSpi) == counted + 1);
+            }
         }
+        assert_eq!(path.came(), None);
+        assert_eq!(path.admitted.counts(), (0, 0));
     }
-    assert_eq!(path.came(), None);
-    assert_eq!(path.admitted.counts(), (0, 0));
 }
 
 /// What is refreshed lives on, what is shortened ends sooner, and another flow cannot end it.
@@ -47,24 +49,26 @@ fn a_permission_ends_in_the_kernel_although_nobody_removes_it() {
         return;
     }
     const SHORT: Duration = Duration::from_millis(400);
-    let mut path = Path::new(shielded());
-    let family @ [sender, _, _, receiver] = FAMILIES[0];
-    let (from, to, raw) = path.ends(family);
-    let [refreshed, shortened, left] = [SPI, SPI + 1, SPI + 2].map(|spi| (flow_of(from, to, spi), spi));
-    path.admitted.admit(refreshed.0, refreshed.1, SHORT);
-    path.admitted.admit(shortened.0, shortened.1, LASTING);
-    path.admitted.admit(left.0, left.1, SHORT);
-    path.admitted.settled();
-    path.admitted.admit(refreshed.0, refreshed.1, LASTING);
-    path.admitted.shorten(shortened.0, shortened.1, SHORT);
-    path.admitted.forget(shortened.0, refreshed.1);
-    path.admitted.settled();
-    let mut come = |spi| {
-        raw.send(&sealed((sender, receiver), spi, 100));
-        path.came().is_some()
-    };
-    eventually("both have ended", || !come(shortened.1) && !come(left.1));
-    assert!(come(refreshed.1));
+    for rules in both() {
+        let mut path = Path::new(rules);
+        let family @ [sender, _, _, receiver] = FAMILIES[0];
+        let (from, to, raw) = path.ends(family);
+        let [refreshed, shortened, left] = [SPI, SPI + 1, SPI + 2].map(|spi| (flow_of(from, to, spi), spi));
+        path.admitted.admit(refreshed.0, refreshed.1, SHORT);
+        path.admitted.admit(shortened.0, shortened.1, LASTING);
+        path.admitted.admit(left.0, left.1, SHORT);
+        path.admitted.settled();
+        path.admitted.admit(refreshed.0, refreshed.1, LASTING);
+        path.admitted.shorten(shortened.0, shortened.1, SHORT);
+        path.admitted.forget(shortened.0, refreshed.1);
+        path.admitted.settled();
+        let mut come = |spi| {
+            raw.send(&sealed((sender, receiver), spi, 100));
+            path.came().is_some()
+        };
+        eventually("both have ended", || !come(shortened.1) && !come(left.1));
+        assert!(come(refreshed.1));
+    }
 }
 
 #[test]

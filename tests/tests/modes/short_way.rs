@@ -108,6 +108,40 @@ fn add_link(name: &str, queues: u32) -> io::Result<()> {
     Socket::open(Protocol::Route).and_then(|socket| socket.transact(batch)).map_err(io::Error::other)
 }
 
+/// INV-12, issue 5: the shield at the ingress goes with the daemon, and the rules stay.
+#[test]
+fn the_shield_stands_at_the_ingress_unless_told_otherwise_and_nothing_passes_a_router_that_is_killed() {
+    if !pbs_lab::may_make_networks() {
+        return;
+    }
+    let mut site = Site::build("", "", true);
+    let (sender, receiver) = site.permitted();
+    let stands = |site: &Site| {
+        let shown = site.ask("status")["ingress_shield"].clone();
+        let row = |name: &str| json!({ "interface": name, "takes_part": true });
+        let interfaces = shown["interfaces"].as_array().cloned().unwrap_or_default();
+        shown["stands"] == true && ["r0", "r1"].iter().all(|name| interfaces.contains(&row(name)))
+    };
+    assert!(stands(&site), "{}", site.ask("status")["ingress_shield"]);
+    sender.send(b"by the queue").unwrap();
+    assert!(receiver.recv(&mut [0; 200]).is_ok());
+    site.kill_router();
+    while receiver.recv(&mut [0; 200]).is_ok() {}
+    for _ in 0..200 {
+        let _ = sender.send(b"to nobody");
+    }
+    assert!(receiver.recv(&mut [0; 200]).is_err(), "it passes a router without a daemon");
+    site.start_router();
+    eventually("it goes on", || {
+        let _ = sender.send(b"again");
+        receiver.recv(&mut [0; 200]).is_ok()
+    });
+    assert!(stands(&site), "{}", site.ask("status")["ingress_shield"]);
+    let open = Site::build("", "[datapath]\ningress_shield = false\n", true);
+    let why = json!({ "stands": false, "because": "ingress_shield is false" });
+    assert_eq!(open.ask("status")["ingress_shield"], why);
+}
+
 fn accepted(counters: &Value) -> u64 {
     counters["data"]["accepted"]["packets"].as_u64().unwrap()
 }

@@ -42,6 +42,8 @@ pub(super) enum Condition {
 pub(super) enum Helper {
     MapLookUp = 1,
     Nanoseconds = 5,
+    /// Cheaper, and up to a tick of the kernel's clock behind.
+    CoarseNanoseconds = 160,
     RedirectByMap = 51,
     AdjustMetadata = 54,
     LookUpRoute = 69,
@@ -70,7 +72,12 @@ const JUMP: u8 = 0x05;
 const WITH_REGISTER: u8 = 0x08;
 const ADD: u8 = 0x00;
 const SUBTRACT: u8 = 0x10;
+const MULTIPLY: u8 = 0x20;
+const OR: u8 = 0x40;
 const AND: u8 = 0x50;
+const SHIFT_LEFT: u8 = 0x60;
+const SHIFT_RIGHT: u8 = 0x70;
+const EXCLUSIVE_OR: u8 = 0xa0;
 const MOVE: u8 = 0xb0;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const CALL: u8 = 0x85;
@@ -145,6 +152,33 @@ impl<L: Copy + PartialEq> Assembler<L> {
 
     pub(super) fn and(&mut self, to: Register, mask: i32) {
         self.put(ARITHMETIC | AND, to as u8, 0, 0, mask);
+    }
+
+    pub(super) fn multiply(&mut self, to: Register, by: Register) {
+        self.put(ARITHMETIC | MULTIPLY | WITH_REGISTER, to as u8, by as u8, 0, 0);
+    }
+
+    pub(super) fn or(&mut self, to: Register, what: Register) {
+        self.put(ARITHMETIC | OR | WITH_REGISTER, to as u8, what as u8, 0, 0);
+    }
+
+    pub(super) fn exclusive_or(&mut self, to: Register, what: Register) {
+        self.put(ARITHMETIC | EXCLUSIVE_OR | WITH_REGISTER, to as u8, what as u8, 0, 0);
+    }
+
+    pub(super) fn shift_left(&mut self, number: Register, bits: i32) {
+        self.put(ARITHMETIC | SHIFT_LEFT, number as u8, 0, 0, bits);
+    }
+
+    pub(super) fn shift_right(&mut self, number: Register, bits: i32) {
+        self.put(ARITHMETIC | SHIFT_RIGHT, number as u8, 0, 0, bits);
+    }
+
+    /// All 64 bits.
+    pub(super) fn set_wide(&mut self, to: Register, value: u64) {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        self.put(LOAD_IMMEDIATE, to as u8, 0, 0, i32::from_le_bytes([a, b, c, d]));
+        self.put(0, 0, 0, 0, i32::from_le_bytes([e, f, g, h]));
     }
 
     /// Sixteen bits from network order to the machine's.
@@ -223,8 +257,14 @@ mod tests {
         code.subtract(Register::R3, Register::R2);
         code.and(Register::R2, 0xff);
         code.turn_from_network_order(Register::R2);
+        code.multiply(Register::R2, Register::R3);
+        code.or(Register::R2, Register::R3);
+        code.exclusive_or(Register::R2, Register::R3);
+        code.shift_left(Register::R2, 32);
+        code.shift_right(Register::R2, 32);
+        code.set_wide(Register::R2, 1 << 40 | 7);
         code.place(());
         let opcodes: Vec<u8> = code.finish().unwrap().iter().map(|instruction| instruction.opcode).collect();
-        assert_eq!(opcodes, [0x69, 0x63, 0x7a, 0xbf, 0xb7, 0x07, 0x0f, 0x1f, 0x57, 0xdc]);
+        assert_eq!(opcodes, [0x69, 0x63, 0x7a, 0xbf, 0xb7, 0x07, 0x0f, 0x1f, 0x57, 0xdc, 0x2f, 0x4f, 0xaf, 0x67, 0x77, 0x18, 0]);
     }
 }

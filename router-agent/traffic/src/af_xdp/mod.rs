@@ -22,6 +22,7 @@
 
 mod error;
 mod forward;
+pub mod ingress;
 mod instruction;
 mod kernel;
 mod link;

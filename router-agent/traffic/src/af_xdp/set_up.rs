@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::error::{refused, refused_on};
-use super::kernel::{self, Binding, Frames, Map, MapKind, Program, Socket};
+use super::kernel::{self, Binding, Frames, Map, MapKind, Program, ProgramKind, Socket};
 use super::link::{self, Link, Links};
 use super::neighbours::Neighbours;
 use super::program::{self, ETHERNET_LEN, Parts, ShortWay};
@@ -210,5 +210,5 @@ fn open_all(frames: &Frames, bindings: &[(String, Binding)], until: Instant) -> 
 fn load(link: &Link, parts: &Parts<'_>) -> Result<Program, AfXdpError> {
     let refused = |(errno, said)| AfXdpError::Program { interface: link.name.clone(), errno, said };
     let code = program::assemble(parts).map_err(|astray| refused((Errno::EINVAL, astray.to_string())))?;
-    Program::load(&code, link::PROGRAM_NAME).map_err(refused)
+    Program::load(ProgramKind::Xdp, &code, link::PROGRAM_NAME).map_err(refused)
 }

@@ -1,7 +1,6 @@
 //! The expressions of nf_tables that the rules are made of, and their attributes (`linux/netfilter/nf_tables.h`).
 //!
-//! Values are compared in the order in which they stand in the packet; what the kernel computes itself (mark, address
-//! type) is in host order.
+//! Values are compared in the order in which they stand in the packet; what the kernel computes itself (mark, type) is in host order.
 
 use std::borrow::Cow;
 
@@ -19,6 +18,8 @@ pub(super) enum Expression {
     LoadProtocol,
     /// Loads the packet's mark.
     LoadMark,
+    /// Loads the packet's class for the queues of links.
+    LoadPriority,
     /// Loads the index of the arriving interface.
     LoadInputIndex,
     /// Loads the index of the leaving interface.
@@ -162,6 +163,7 @@ impl Expression {
         match self {
             Self::LoadProtocol
             | Self::LoadMark
+            | Self::LoadPriority
             | Self::LoadInputIndex
             | Self::LoadOutputIndex
             | Self::LoadInputName
@@ -194,6 +196,7 @@ impl Expression {
         match self {
             Self::LoadProtocol => meta(data, register, META_PROTOCOL),
             Self::LoadMark => meta(data, register, META_MARK),
+            Self::LoadPriority => meta(data, register, META_PRIORITY),
             Self::LoadInputIndex => meta(data, register, META_INPUT_INDEX),
             Self::LoadOutputIndex => meta(data, register, META_OUTPUT_INDEX),
             Self::LoadSocketMark => socket(data, register, SOCKET_MARK),

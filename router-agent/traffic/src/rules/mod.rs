@@ -97,6 +97,10 @@ pub const LISTENER_MARK: u32 = 0x5042_0002;
 /// the whole of each link.
 pub const RELAYED_MARK: u32 = 0x5042_0004;
 
+/// Class (`skb->priority`) of packets that [`Ingress`](crate::af_xdp::ingress::Ingress) has let by, until they are forwarded. Nothing that comes
+/// from a link has one by itself. Where it should stay, queueing disciplines that look at its last four bits take it for none.
+pub const LET_BY: u32 = 0x5042_0050;
+
 /// First number of the queues of workers behind the first, unless told otherwise.
 pub const FURTHER_QUEUES: u16 = 1024;
 
@@ -154,6 +158,8 @@ pub struct RouterRules {
     /// Whether only what belongs to one of the permissions ([`Admitted`]) comes to the data queue, and everything else is dropped before
     /// it, or asks for its trickle. Otherwise whoever verifies judges everything. What is observed is judged in any case.
     pub shield: bool,
+    /// Whether packets with AH that bear [`LET_BY`] are let by without being looked up again, where the shield stands first of all.
+    pub ingress: bool,
     /// Whether nobody else can change them while the socket is open through which they are installed, if the kernel can do that
     /// ([`Owner`]).
     pub owned: bool,
@@ -227,6 +233,7 @@ impl RouterRules {
             reassembly: Reassembly::default(),
             permissions: DEFAULT_CAPACITY,
             shield: false,
+            ingress: false,
             owned: true,
         }
     }

@@ -10,7 +10,6 @@
 //! Each rule that drops is named by the reason ([`DropReason`]) by which the verifier would drop the packet, whose table has the same
 //! permissions; but under an SPI that lives between other addresses it is `unknown_spi` here.
 
-use super::RouterRules;
 use super::admitted::{ADMITTED, FLOWS};
 use super::class;
 use super::expression::{ADDRESS_UNICAST, Expression, fragmented, host, protocol, unfragmented};
@@ -18,6 +17,7 @@ use super::fragments::FRAGMENTS;
 use super::key::{Key, LOAD_SPI, flow_without_ports, tunnels_towards};
 use super::plan::{Base, Bucket, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::spread::Towards;
+use super::{LET_BY, RouterRules};
 use crate::counters::Count;
 use crate::reason::DropReason;
 use crate::rules::RuleCounter;
@@ -81,6 +81,16 @@ pub(super) fn before_routing(rules: &RouterRules, signalling: Rule, family: Fami
         list.extend(tests.map(|test| Rule::new(format!("exempt {}", exempt.name), pass(test))));
     }
     list.extend([not_permitted(), without_permission()]);
+    if rules.ingress {
+        // What comes to FORWARD without AH is judged there whoever has signed it.
+        let signed = vec![Expression::LoadPriority, Expression::Equal(host(LET_BY))];
+        // IPv4 gives each forwarded packet its class anew, unless it is told not to (ip_forward_update_priority).
+        let take_off = match family {
+            Family::Ipv4 => Vec::new(),
+            Family::Ipv6 => vec![Expression::Load(host(0)), Expression::SetPriority],
+        };
+        list.insert(0, Rule::new("let by at the ingress", [signed, take_off, vec![Expression::Accept]]));
+    }
     let base = Base { hook: Hook::Prerouting, priority: PRIORITY, kind: "filter", policy: Policy::Accept };
     Some(Chain { name: BEFORE_ROUTING.into(), base: Some(base), rules: list })
 }

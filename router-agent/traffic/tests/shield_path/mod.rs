@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
+use traffic::af_xdp::ingress::Ingress;
 use traffic::netlink::{Batch, Protocol, Socket};
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, ReceiveBuffer};
 use traffic::reason::DropReason;
@@ -31,6 +32,11 @@ pub fn shielded() -> RouterRules {
     RouterRules { shield: true, ..RouterRules::new(SIGNALLING, DATA, 30_270) }
 }
 
+/// The rules alone, and a shield at the ingress before them.
+pub fn both() -> [RouterRules; 2] {
+    [shielded(), RouterRules { ingress: true, ..shielded() }]
+}
+
 /// Waits for the outcome of a request.
 pub fn settled(admitted: &Admitted, ticket: Ticket) -> Result<(), String> {
     let mut outcome = None;
@@ -49,6 +55,7 @@ pub struct Path {
     pub queue: Queue,
     buffer: ReceiveBuffer,
     pub admitted: Admitted,
+    pub ingress: Option<Ingress>,
 }
 
 impl Path {
@@ -70,7 +77,9 @@ impl Path {
         router.run(|| rules.install().unwrap());
         let queue = router.run(|| Queue::open(QueueConfig::new(DATA)).unwrap());
         let admitted = router.run(|| Admitted::open(Role::Router).unwrap());
-        Self { sender, router, receiver, queue, buffer: ReceiveBuffer::default(), admitted }
+        let ingress = rules.ingress.then(|| router.run(|| Ingress::open(rules.permissions).unwrap()));
+        ingress.iter().for_each(|ingress| admitted.stand_behind(ingress.front()));
+        Self { sender, router, receiver, queue, buffer: ReceiveBuffer::default(), admitted, ingress }
     }
 
     /// Addresses of sender and receiver, and a socket of the sender's.

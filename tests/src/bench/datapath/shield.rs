@@ -11,6 +11,7 @@ use std::time::{Duration, Instant as Wall};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use smoltcp::time::Instant;
 use socket2::{Domain, Protocol as Raw, Socket as RawSocket, Type};
+use traffic::af_xdp::ingress::Ingress;
 use traffic::ah::{self, Number};
 use traffic::algorithm::MacAlgorithm;
 use traffic::checks::Strict;
@@ -62,16 +63,20 @@ enum Kind {
     Shielded,
     /// Everything goes to the queue.
     Unshielded,
+    /// As the second, without what stands before the rules.
+    RulesAlone,
 }
 
 /// Namespaces of each kind, made when they are first needed.
 #[derive(Default)]
-struct Fields([OnceLock<Field>; 4]);
+struct Fields([OnceLock<Field>; 5]);
 
 struct Field {
     sender: Namespace,
     router: Namespace,
     sink: Namespace,
+    /// What stands before the rules.
+    _ingress: Option<Ingress>,
 }
 
 /// The SPI of each packet, by its number.
@@ -94,6 +99,14 @@ pub(super) fn trials() -> Vec<Trial> {
     let few: Spis = |number| SPI + number % 64 * 1500;
     let rate = "packets per second of the one processor that does everything";
     let share = "share of the packets of a flow at 10,000 a second that the verifier lets pass";
+    let told = |name: &str, kind, spis, arrive| Trial {
+        name: name.to_owned(),
+        unit: rate,
+        goal: Goal::Told,
+        bound_is: "plain forwarding, without any rule",
+        ours: one_core(kind, spis, arrive),
+        bound: one_core(Kind::Plain, spis, true),
+    };
     let flooded = |name: &str, goal, kind, flood, watched| Trial {
         name: name.to_owned(),
         unit: share,
@@ -119,14 +132,9 @@ pub(super) fn trials() -> Vec<Trial> {
             ours: one_core(Kind::ShieldAlone, known, true),
             bound: one_core(Kind::Plain, known, true),
         },
-        Trial {
-            name: "shield: passed, of 64 flows at once".to_owned(),
-            unit: rate,
-            goal: Goal::Told,
-            bound_is: "plain forwarding, without any rule",
-            ours: one_core(Kind::ShieldAlone, few, true),
-            bound: one_core(Kind::Plain, few, true),
-        },
+        told("shield: passed, of 64 flows at once", Kind::ShieldAlone, few, true),
+        told("shield of the rules alone: dropped, of 100,000 permissions", Kind::RulesAlone, made_up, false),
+        told("shield of the rules alone: passed, of 100,000 permissions", Kind::RulesAlone, known, true),
         flooded("permitted flow beside a flood", Goal::RatioAtLeast(0.999), Kind::Shielded, Flood::MadeUp, Watch::First),
         flooded("permitted flow beside a flood, no shield", Goal::Told, Kind::Unshielded, Flood::MadeUp, Watch::First),
         flooded("permitted flow whose SPI is flooded", Goal::RatioAtLeast(0.9), Kind::Shielded, Flood::WrongIcv, Watch::First),
@@ -167,16 +175,20 @@ impl Field {
         let [sender, router, sink] = way::namespaces()?;
         let shield = kind != Kind::Unshielded;
         let permissions = PERMISSIONS as usize;
-        let admitted = router.run(|| {
+        let ingress = matches!(kind, Kind::ShieldAlone | Kind::Shielded);
+        let (admitted, ingress) = router.run(|| {
             if kind == Kind::Plain {
-                return Ok(None);
+                return Ok((None, None));
             }
-            let rules = RouterRules { shield, permissions, ..RouterRules::new(QUEUE + 1, QUEUE, 30_270) };
+            let rules = RouterRules { shield, permissions, ingress, ..RouterRules::new(QUEUE + 1, QUEUE, 30_270) };
             rules.install().map_err(io::Error::other)?;
-            if kind == Kind::ShieldAlone {
+            if matches!(kind, Kind::ShieldAlone | Kind::RulesAlone) {
                 Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(forward_permitted())).map_err(io::Error::other)?;
             }
-            Admitted::at_most(Role::Router, permissions).map(Some).map_err(io::Error::other)
+            let admitted = Admitted::at_most(Role::Router, permissions).map_err(io::Error::other)?;
+            let ingress = ingress.then(|| Ingress::open(permissions)).transpose().map_err(io::Error::other)?;
+            ingress.iter().for_each(|ingress| admitted.stand_behind(ingress.front()));
+            Ok((Some(admitted), ingress))
         })?;
         if let Some(admitted) = &admitted {
             let hour = Duration::from_secs(3600);
@@ -189,7 +201,7 @@ impl Field {
             }
         }
         // What the kernel has been told stays there.
-        Ok(Self { sender, router, sink })
+        Ok(Self { sender, router, sink, _ingress: ingress })
     }
 
     /// Packets a second of the sender's processor time, in which everything happens. All of them must arrive, or none.

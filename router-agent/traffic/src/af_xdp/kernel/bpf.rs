@@ -17,9 +17,7 @@ const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
 const PROGRAM_LOAD: libc::c_int = 5;
 const PROGRAM_BY_ID: libc::c_int = 13;
-const INFORMATION: libc::c_int = 15;
-/// `BPF_PROG_TYPE_XDP`.
-const XDP: u32 = 6;
+pub(super) const INFORMATION: libc::c_int = 15;
 /// What the kernel's function for routes asks of programs that call it; the program is this project's, under its licence.
 const LICENCE: &CStr = c"Dual MIT/GPL";
 /// Room for what the kernel says of a program that it refuses.
@@ -30,6 +28,8 @@ const NAME_LEN: usize = 16;
 const MOST_PROCESSORS: usize = 8192;
 /// A map takes memory for what is in it alone (`BPF_F_NO_PREALLOC`).
 const AS_IT_COMES: u32 = 1;
+/// Its values begin where a page of memory does (`BPF_F_MMAPABLE`), and so each in a line of the processor's cache that it fills.
+const IN_PAGES: u32 = 1 << 10;
 /// How often an entry is tried for which the kernel has no memory in this moment.
 const ATTEMPTS: usize = 100;
 
@@ -39,6 +39,8 @@ const ATTEMPTS: usize = 100;
 pub(in crate::af_xdp) enum MapKind {
     /// Values by keys of any kind (`BPF_MAP_TYPE_HASH`).
     Hash = 1,
+    /// Values by number, each in lines of the processor's cache of its own (`BPF_MAP_TYPE_ARRAY`).
+    Lines = 2,
     /// Values by number, each of them once for each processor (`BPF_MAP_TYPE_PERCPU_ARRAY`).
     PerProcessor = 6,
     /// AF_XDP sockets by number (`BPF_MAP_TYPE_XSKMAP`).
@@ -52,6 +54,16 @@ pub(in crate::af_xdp) struct Map {
     kind: MapKind,
     key_len: usize,
     value_len: usize,
+}
+
+/// Where a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(in crate::af_xdp) enum ProgramKind {
+    /// At every packet that comes in by an interface (`BPF_PROG_TYPE_SCHED_CLS`).
+    Ingress = 3,
+    /// At every frame, before the kernel makes a packet of it (`BPF_PROG_TYPE_XDP`).
+    Xdp = 6,
 }
 
 /// A program that the kernel has found harmless.
@@ -103,10 +115,10 @@ struct ById {
 
 /// The same of `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
-struct AskInformation {
-    object: u32,
-    len: u32,
-    information: u64,
+pub(super) struct AskInformation {
+    pub(super) object: u32,
+    pub(super) len: u32,
+    pub(super) information: u64,
 }
 
 /// `struct bpf_prog_info` up to the name.
@@ -118,7 +130,7 @@ struct Information {
 }
 
 /// Calls the kernel with a command's part of `union bpf_attr`; the kernel takes what is not given as zero.
-fn call<T>(command: libc::c_int, attributes: &mut T) -> Result<RawFd, Errno> {
+pub(super) fn call<T>(command: libc::c_int, attributes: &mut T) -> Result<RawFd, Errno> {
     // SAFETY: `attributes` is a plain structure of so many octets, and the kernel is done with it when the call returns. The pointers in it
     // are to values that its makers below keep alive until then.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
@@ -126,7 +138,7 @@ fn call<T>(command: libc::c_int, attributes: &mut T) -> Result<RawFd, Errno> {
 }
 
 /// The descriptor that a call has made.
-fn owned(descriptor: RawFd) -> OwnedFd {
+pub(super) fn owned(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just given this descriptor to us and to nobody else.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
@@ -134,7 +146,11 @@ fn owned(descriptor: RawFd) -> OwnedFd {
 impl Map {
     /// Makes a map with keys and values of so many octets.
     pub(in crate::af_xdp) fn new(kind: MapKind, (key_len, value_len): (u32, u32), entries: u32) -> Result<Self, Errno> {
-        let flags = if kind == MapKind::Hash { AS_IT_COMES } else { 0 };
+        let flags = match kind {
+            MapKind::Hash => AS_IT_COMES,
+            MapKind::Lines => IN_PAGES,
+            MapKind::PerProcessor | MapKind::Sockets => 0,
+        };
         let descriptor = owned(call(MAP_CREATE, &mut CreateMap { kind: kind as u32, key_len, value_len, entries, flags })?);
         Ok(Self { descriptor, kind, key_len: key_len as usize, value_len: value_len as usize })
     }
@@ -162,6 +178,20 @@ impl Map {
             Err(Errno::ENOENT) => Ok(()),
             other => other,
         }
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if it is not there, `EINVAL` if the lengths are not the map's.
+    pub(in crate::af_xdp) fn read(&self, key: &[u8], into: &mut [u8]) -> Result<(), Errno> {
+        if key.len() != self.key_len || into.len() != self.value_len || self.kind == MapKind::PerProcessor {
+            return Err(Errno::EINVAL);
+        }
+        let value = into.as_mut_ptr() as u64;
+        call(MAP_LOOK_UP, &mut Entry { map: self.descriptor().cast_unsigned(), padding: 0, key: key.as_ptr() as u64, value, flags: 0 })
+            .map(drop)
     }
 
     /// The values of all processors, one behind the other, of a map with one for each; `0` in octets for those that the kernel does not have.
@@ -194,12 +224,12 @@ impl Map {
 
 impl Program {
     /// Has the kernel take a program under `name`. The error comes with the last line of what the kernel says of it.
-    pub(in crate::af_xdp) fn load(code: &[Instruction], name: &str) -> Result<Self, (Errno, String)> {
+    pub(in crate::af_xdp) fn load(kind: ProgramKind, code: &[Instruction], name: &str) -> Result<Self, (Errno, String)> {
         let mut log = vec![0_u8; LOG_LEN];
         let mut padded = [0; NAME_LEN];
         padded.iter_mut().zip(name.bytes().take(NAME_LEN - 1)).for_each(|(place, byte)| *place = byte);
         let mut attributes = LoadProgram {
-            kind: XDP,
+            kind: kind as u32,
             instructions: u32::try_from(code.len()).unwrap_or(u32::MAX),
             code: code.as_ptr() as u64,
             licence: LICENCE.as_ptr() as u64,

@@ -12,12 +12,14 @@
 //!   (`Release`), and reads the other's before them (`Acquire`).
 #![allow(unsafe_code)]
 
+mod attached;
 mod bpf;
 mod memory;
 mod ring;
 mod socket;
 
-pub(super) use bpf::{Map, MapKind, Program, clock, program_name};
+pub(super) use attached::Attached;
+pub(super) use bpf::{Map, MapKind, Program, ProgramKind, clock, program_name};
 pub(super) use memory::{Frame, Frames};
 pub(super) use socket::{Binding, Received, Socket, Statistics, queues};
 
