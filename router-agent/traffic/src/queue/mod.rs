@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::netlink::{ManyBuffer, NetlinkError, Protocol, Socket, Writer};
+use crate::netlink::{ManyBuffer, NetlinkError, Protocol, Socket};
 use crate::processor::PacketId;
 use crate::segments::Way;
 
@@ -233,7 +233,6 @@ pub struct Queue {
     capacity: u32,
     rest: Duration,
     copy_range: usize,
-    scratch: Vec<u8>,
     /// Verdicts that are to be sent together, of each queue.
     together: [Verdicts; 2],
     /// Of those sent together last, the packets whose verdict could not be sent.
@@ -275,7 +274,6 @@ impl Queue {
             capacity: config.capacity,
             rest: config.rest,
             copy_range,
-            scratch: Vec::new(),
             together,
             unsent: Vec::new(),
         })
@@ -400,17 +398,8 @@ impl Queue {
     /// If it cannot be sent the packet goes on waiting and does not pass. A verdict that the kernel refuses comes back as
     /// [`Delivery::Refused`].
     pub fn verdict(&mut self, id: PacketId, decision: Decision<'_>) -> Result<(), Errno> {
-        let mut writer = Writer::reusing(std::mem::take(&mut self.scratch));
         let (together, socket) = self.of(id);
-        message::verdict(&mut writer, together.number(), id, decision);
-        let octets = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
-        together.gives_alone(id);
-        let outcome = socket.send(&octets);
-        if outcome.is_err() {
-            together.fails();
-        }
-        self.scratch = octets;
-        outcome
+        together.give_alone(id, decision, |octets| socket.send(octets))
     }
 
     /// The queue that a packet waits in.

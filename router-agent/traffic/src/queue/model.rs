@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::Decision;
 use super::delivery::{Glance, glance};
 use super::runs::Runs;
 use super::verdicts::Verdicts;
-use crate::netlink::{Header, Writer, attributes, messages};
+use super::{Decision, MAX_PACKET_LEN};
+use crate::netlink::{Errno, Header, Writer, attributes, messages};
 use crate::processor::PacketId;
 
 const QUEUE: u16 = 7;
@@ -42,7 +42,11 @@ enum Judged {
     Late,
     /// By itself.
     AcceptedAlone,
+    /// By itself, and that cannot be sent: it waits on, and nothing says that it may pass.
+    DroppedAloneUnsent,
     AcceptedTwice,
+    /// Replaced by more than a verdict can carry: with that verdict goes what was written before it.
+    TooLong,
 }
 
 /// What becomes of what is sent.
@@ -120,7 +124,8 @@ fn call() -> impl Strategy<Value = Call> {
     ];
     let judged = prop_oneof![
         14 => Just(Judged::Accepted), 1 => Just(Judged::Marked), 1 => Just(Judged::Dropped), 1 => Just(Judged::DroppedFirst),
-        1 => Just(Judged::Held), 1 => Just(Judged::Late), 1 => Just(Judged::AcceptedAlone), 1 => Just(Judged::AcceptedTwice)
+        1 => Just(Judged::Held), 1 => Just(Judged::Late), 1 => Just(Judged::AcceptedAlone), 1 => Just(Judged::DroppedAloneUnsent),
+        1 => Just(Judged::AcceptedTwice), 1 => Just(Judged::TooLong)
     ];
     let sent = prop_oneof![
         6 => Just(Sent::Well), 1 => any::<(bool, bool)>().prop_map(|(odd, even)| Sent::Singly(odd, even)),
@@ -131,6 +136,7 @@ fn call() -> impl Strategy<Value = Call> {
 
 /// What comes with one call is delivered, judged and sent.
 fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u32>, call: &Call) {
+    use Judged::{Accepted, AcceptedAlone, AcceptedTwice, Late, Marked};
     let mut judged = BTreeMap::new();
     let mut delivered = Vec::new();
     for (arrives, judgement) in &call.packets {
@@ -140,43 +146,42 @@ fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u3
         }
         delivered.extend(octets);
     }
+    let goes_on = |judged| matches!(judged, Accepted | Marked | Late | AcceptedAlone | AcceptedTwice);
+    accepted.extend(judged.values().filter(|(_, judged)| goes_on(*judged)).map(|(number, _)| *number));
     verdicts.note(delivered.iter().map(|octets| Ok::<_, ()>(glance(octets))));
-    let mut add = |verdicts: &mut Verdicts, number: u32, decision: Decision<'_>| {
-        if decision != Decision::Drop {
-            accepted.insert(number);
-        }
+    let add = |verdicts: &mut Verdicts, number: u32, decision: Decision<'_>| {
         verdicts.add(PacketId(number.into()), decision).unwrap();
     };
     for (number, _) in judged.values().filter(|(_, judged)| *judged == Judged::DroppedFirst) {
         add(verdicts, *number, Decision::Drop);
     }
-    let mut alone = Vec::new();
     for (number, judged) in judged.values() {
         match judged {
-            Judged::Accepted => add(verdicts, *number, Decision::Accept),
-            Judged::Marked => add(verdicts, *number, Decision::AcceptMarked(1)),
+            Accepted => add(verdicts, *number, Decision::Accept),
+            Marked => add(verdicts, *number, Decision::AcceptMarked(1)),
             Judged::Dropped => add(verdicts, *number, Decision::Drop),
-            Judged::AcceptedTwice => {
+            AcceptedTwice => {
                 add(verdicts, *number, Decision::Accept);
                 add(verdicts, *number, Decision::Drop);
             }
-            Judged::AcceptedAlone => {
-                verdicts.gives_alone(PacketId((*number).into()));
-                alone.push(*number);
+            AcceptedAlone => {
+                let send = |octets: &[u8]| Ok(kernel.carry_out(octets));
+                verdicts.give_alone(PacketId((*number).into()), Decision::Accept, send).unwrap();
             }
-            Judged::DroppedFirst | Judged::Held | Judged::Late => {}
+            Judged::DroppedAloneUnsent => {
+                let full = verdicts.give_alone(PacketId((*number).into()), Decision::Drop, |_| Err(Errno::ENOBUFS));
+                assert_eq!(full, Err(Errno::ENOBUFS));
+            }
+            Judged::TooLong => {
+                let payload = vec![0x45; MAX_PACKET_LEN + 1];
+                let too_long = verdicts.add(PacketId((*number).into()), Decision::Replace { payload: &payload, mark: None });
+                assert_eq!(too_long, Err(Errno::EMSGSIZE));
+            }
+            Judged::DroppedFirst | Judged::Held | Late => {}
         }
     }
-    for (number, _) in judged.values().filter(|(_, judged)| *judged == Judged::Late) {
+    for (number, _) in judged.values().filter(|(_, judged)| *judged == Late) {
         add(verdicts, *number, Decision::Accept);
-    }
-    for number in alone {
-        // Sent at once: before what is together.
-        accepted.insert(number);
-        if kernel.waiting.contains(&number) {
-            kernel.waiting.retain(|waiting| *waiting != number);
-            kernel.passed.push(number);
-        }
     }
     match call.sent {
         Sent::Later => return,
@@ -236,9 +241,9 @@ proptest! {
 #[test]
 fn what_nobody_has_judged_is_dropped_before_anything_above_it_goes_on_together() {
     use Arrives::{InSilence, Well};
-    use Judged::{Accepted, Held};
+    use Judged::{Accepted, DroppedAloneUnsent, Held};
     let fine = vec![(Well, Accepted); 8];
-    for odd in [(InSilence, Accepted), (Well, Held), (Arrives::Unreadable, Accepted)] {
+    for odd in [(InSilence, Accepted), (Well, Held), (Arrives::Unreadable, Accepted), (Well, DroppedAloneUnsent)] {
         let packets = [&fine[..], &[odd], &fine].concat();
         let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
         let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
@@ -248,6 +253,19 @@ fn what_nobody_has_judged_is_dropped_before_anything_above_it_goes_on_together()
             assert!(!kernel.passed.contains(&9), "{odd:?}");
         }
         assert!(kernel.waiting.is_empty(), "{odd:?}");
+    }
+}
+
+/// Whether its turn has come or not.
+#[test]
+fn nothing_passes_that_was_to_be_dropped_when_its_verdict_is_lost_with_one_that_is_too_long() {
+    use Judged::{Accepted, Dropped, Held, TooLong};
+    for (judged, passed) in [(&[Dropped, Accepted, Accepted, Held, TooLong][..], [2, 3]), (&[Dropped, TooLong, Accepted, Accepted], [3, 4])] {
+        let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+        let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
+        let packets = judged.iter().map(|judged| (Arrives::Well, *judged)).collect();
+        play(&mut kernel, &mut verdicts, &mut accepted, &Call { packets, sent: Sent::Well });
+        assert_eq!(kernel.passed, passed, "{judged:?}");
     }
 }
 

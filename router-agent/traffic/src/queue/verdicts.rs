@@ -15,6 +15,8 @@ use super::runs::{Part, Runs};
 pub(super) struct Verdicts {
     number: u16,
     octets: Vec<u8>,
+    /// One message, sent by itself.
+    alone: Vec<u8>,
     /// If several packets may have one message.
     runs: Option<Runs>,
 }
@@ -22,18 +24,14 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// Of the queue with this number, newly opened.
     pub(super) const fn new(number: u16, in_turn: bool) -> Self {
-        Self { number, octets: Vec::new(), runs: if in_turn { Some(Runs::new(Runs::FIRST)) } else { None } }
+        let runs = if in_turn { Some(Runs::new(Runs::FIRST)) } else { None };
+        Self { number, octets: Vec::new(), alone: Vec::new(), runs }
     }
 
     /// The same, with what is known of it.
     #[cfg(test)]
     pub(super) const fn with(number: u16, runs: Runs) -> Self {
-        Self { number, octets: Vec::new(), runs: Some(runs) }
-    }
-
-    /// The queue's number.
-    pub(super) const fn number(&self) -> u16 {
-        self.number
+        Self { number, octets: Vec::new(), alone: Vec::new(), runs: Some(runs) }
     }
 
     /// Looks through what a call has brought, before anything of it is judged.
@@ -43,7 +41,7 @@ impl Verdicts {
 
     /// The same, of what is to be seen of it at a glance.
     pub(super) fn note<G: Iterator<Item = Glance>, E>(&mut self, received: impl Iterator<Item = Result<G, E>>) {
-        let Self { number, octets, runs: Some(runs) } = self else { return };
+        let Self { number, octets, runs: Some(runs), .. } = self else { return };
         runs.begin(|part| message::part(octets, *number, part));
         // What cannot be read is left out.
         for glance in received.flatten().flatten() {
@@ -71,18 +69,29 @@ impl Verdicts {
         Ok(())
     }
 
-    /// The verdict on a packet is sent by itself.
-    pub(super) fn gives_alone(&mut self, id: PacketId) {
+    /// Has the verdict on a packet sent by itself, before those that are to be sent together.
+    pub(super) fn give_alone(
+        &mut self,
+        id: PacketId,
+        decision: Decision<'_>,
+        send: impl FnOnce(&[u8]) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut writer = Writer::reusing(std::mem::take(&mut self.alone));
+        message::verdict(&mut writer, self.number, id, decision);
+        self.alone = writer.finish().map_err(|_| Errno::EMSGSIZE)?;
+        send(&self.alone)?;
+        // Only what was sent: a packet that waits on is left out, and passes with no run.
         self.judges(id, false);
+        Ok(())
     }
 
     fn judges(&mut self, id: PacketId, goes_on: bool) -> bool {
-        let Self { number, octets, runs: Some(runs) } = self else { return false };
+        let Self { number, octets, runs: Some(runs), .. } = self else { return false };
         runs.judge(message::number_of(id), goes_on, |part| message::part(octets, *number, part))
     }
 
-    /// A verdict could not be sent.
-    pub(super) const fn fails(&mut self) {
+    /// Verdicts could not be sent.
+    const fn fails(&mut self) {
         if let Some(runs) = &mut self.runs {
             runs.fail();
         }
@@ -95,7 +104,7 @@ impl Verdicts {
 
     /// All that is to be sent.
     pub(super) fn close(&mut self) -> &[u8] {
-        if let Self { number, octets, runs: Some(runs) } = self {
+        if let Self { number, octets, runs: Some(runs), .. } = self {
             runs.close(|part| message::part(octets, *number, part));
         }
         &self.octets
@@ -104,15 +113,15 @@ impl Verdicts {
     /// What could not be sent together: a message for each packet. Of what was to be dropped below a run nothing is said, since none is sent.
     pub(super) fn one_by_one(&mut self, mut send: impl FnMut(u32, &[u8])) {
         self.fails();
-        let mut one = Vec::new();
-        for written in message::written(&self.octets) {
+        let Self { octets, alone: one, .. } = self;
+        for written in message::written(octets) {
             match written {
                 Written::Verdict(number, octets) => send(number, octets),
                 Written::UpTo { last, packets } => {
                     for number in Written::run(last, packets) {
                         one.clear();
-                        message::part(&mut one, self.number, Part::One(number));
-                        send(number, &one);
+                        message::part(one, self.number, Part::One(number));
+                        send(number, one);
                     }
                 }
             }
