@@ -6,7 +6,7 @@ mod namespace;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, forbid_fragments, next, pair, privileged, receive};
+use namespace::{A4, A6, B4, B6, Namespace, QUIET, SOON, address, eventually, forbid_fragments, next, pair, privileged, receive};
 use nix::sys::socket::{getsockopt, sockopt};
 use traffic::processor::PacketId;
 use traffic::queue::{Decision, Delivery, Queue, QueueConfig, QueueError, ReceiveBuffer, ReceiveError, kernel_statistics};
@@ -15,6 +15,8 @@ use traffic::rules::HostRules;
 
 const OUT: u16 = 3;
 const IN: u16 = 4;
+/// No rule sends anything there.
+const UNUSED: u16 = 9;
 const PREROUTING: u8 = 0;
 const OUTPUT: u8 = 3;
 
@@ -181,6 +183,26 @@ fn what_waits_when_the_queue_closes_is_dropped() {
     sender.send_to(b"later", address(B4, 5001)).unwrap();
     queue.verdict(next(&queue).id, Decision::Accept).unwrap();
     assert_eq!(receive(&receiver, SOON).unwrap(), b"later");
+}
+
+#[test]
+fn what_waits_in_the_second_queue_comes_with_as_few_calls_as_what_waits_in_the_first() {
+    if !privileged() {
+        return;
+    }
+    for config in [QueueConfig::new(IN), QueueConfig { observed: Some(IN), ..QueueConfig::new(UNUSED) }] {
+        let (a, b) = pair(1500);
+        b.run(|| host_rules().install().unwrap());
+        let mut queue = b.run(|| Queue::open(config).unwrap());
+        let (sender, _receiver) = (a.udp(address(A4, 5000)), b.udp(address(B4, 5001)));
+        for _ in 0..200 {
+            sender.send_to(b"many", address(B4, 5001)).unwrap();
+        }
+        eventually("all wait", || b.run(|| kernel_statistics(IN).unwrap().unwrap().waiting) == 200);
+        let mut room = queue.room_for_many();
+        let calls: Vec<_> = std::iter::from_fn(|| queue.receive_many(&mut room).ok().map(|deliveries| deliveries.len())).collect();
+        assert_eq!(calls, [16, 64, 64, 56], "{config:?}");
+    }
 }
 
 #[test]

@@ -20,10 +20,18 @@ pub struct ManyBuffer {
     stride: usize,
     headers: MultiHeaders<NetlinkAddr>,
     received: [Received; MANY],
-    /// Whether few messages came last, so that the next call is given few places: each costs something, whether a message comes to lie
-    /// in it or not.
-    few: bool,
     is_full: bool,
+}
+
+/// Whether few messages came last from a socket, so that the next call is given few places: each costs something, whether a message comes
+/// to lie in it or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Few(bool);
+
+impl Default for Few {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 /// Places given where few messages came last.
@@ -46,7 +54,7 @@ impl ManyBuffer {
         // A step beside the powers of two: else the beginnings of all messages would share a few places in the processor's cache.
         let stride = longest.next_multiple_of(4096) + 1600;
         let received = [Received::Whole(0); MANY];
-        Self { octets: vec![0; stride * MANY], stride, headers: MultiHeaders::preallocate(MANY, None), received, few: true, is_full: false }
+        Self { octets: vec![0; stride * MANY], stride, headers: MultiHeaders::preallocate(MANY, None), received, is_full: false }
     }
 
     /// Whether the last call brought as many messages as it had places for, so that more may be there.
@@ -103,12 +111,11 @@ impl<'b> Iterator for Many<'b> {
 
 impl Socket {
     /// Receives what the kernel has sent, at most [`MANY`] messages, without waiting, and gives how many; errors as those of
-    /// [`receive`](Self::receive). Of a buffer that few came into last, only a few places are given.
-    pub fn receive_many(&self, buffer: &mut ManyBuffer) -> Result<usize, Errno> {
-        let (received, places) =
-            if buffer.few { (self.receive_up_to::<FEW>(buffer), FEW) } else { (self.receive_up_to::<MANY>(buffer), MANY) };
+    /// [`receive`](Self::receive). If few came from this socket last, only a few places are given.
+    pub fn receive_many(&self, buffer: &mut ManyBuffer, few: &mut Few) -> Result<usize, Errno> {
+        let (received, places) = if few.0 { (self.receive_up_to::<FEW>(buffer), FEW) } else { (self.receive_up_to::<MANY>(buffer), MANY) };
         let count = received.unwrap_or(0);
-        (buffer.few, buffer.is_full) = (count < FEW, count == places);
+        (*few, buffer.is_full) = (Few(count < FEW), count == places);
         received
     }
 

@@ -24,7 +24,7 @@ mod reader;
 mod socket;
 mod writer;
 
-pub use many::{MANY, Many, ManyBuffer};
+pub use many::{Few, MANY, Many, ManyBuffer};
 pub use nix::errno::Errno;
 pub use reader::{Attribute, Attributes, Malformed, Message, Messages, attributes, messages};
 pub(crate) use socket::Answer;

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::netlink::{ManyBuffer, NetlinkError, Protocol, Socket};
+use crate::netlink::{Few, ManyBuffer, NetlinkError, Protocol, Socket};
 use crate::processor::PacketId;
 use crate::segments::Way;
 
@@ -228,6 +228,8 @@ pub struct Queue {
     second: Option<(Socket, u16)>,
     /// Whether the last call brought as many packets of the first queue as it had room for: then the second has its turn.
     second_first: Cell<bool>,
+    /// Of each socket.
+    few: [Few; 2],
     /// Where the segments of super-packets leave; without it all are left to the kernel.
     way: Option<Way>,
     capacity: u32,
@@ -270,6 +272,7 @@ impl Queue {
             number,
             second,
             second_first: Cell::new(false),
+            few: [Few::default(); 2],
             way,
             capacity: config.capacity,
             rest: config.rest,
@@ -337,17 +340,18 @@ impl Queue {
 
     /// Receives what is there with one call, at most [`MANY`] messages, without waiting; fewer where few came last.
     pub fn receive_many<'b>(&mut self, buffer: &'b mut ManyPackets) -> Result<ManyDeliveries<'b>, ReceiveError> {
-        let first = (&self.socket, 0);
-        let second = self.second.as_ref().map(|(socket, _)| (socket, SECOND));
+        let [few, few_of_second] = &mut self.few;
+        let first = (&self.socket, 0, few);
+        let second = self.second.as_ref().map(|(socket, _)| (socket, SECOND, few_of_second));
         let is_turn = self.second_first.replace(false);
         // Mostly what came to the first queue came before: a flow's packets may go over from there to the other.
         let (one, other) = match second {
             Some(second) if is_turn => (second, Some(first)),
             second => (first, second),
         };
-        let (mut count, mut above) = (one.0.receive_many(&mut buffer.0), one.1);
+        let (mut count, mut above) = (one.0.receive_many(&mut buffer.0, one.2), one.1);
         if let (Err(Errno::EAGAIN), Some(other)) = (count, other) {
-            (count, above) = (other.0.receive_many(&mut buffer.0), other.1);
+            (count, above) = (other.0.receive_many(&mut buffer.0, other.2), other.1);
         }
         let [together, _] = &mut self.together;
         if let (Ok(count), 0) = (count, above) {
