@@ -8,7 +8,7 @@
 use heapless::Vec;
 use smoltcp::time::Instant;
 
-use super::{Attempt, Inserter, sealed};
+use super::{Inserter, sealed};
 use crate::ah::BATCH;
 use crate::processor::{Arrival, PacketProcessor, Verdict};
 
@@ -31,23 +31,19 @@ impl Inserter {
             }
             let attempt = if *is_unfinished { self.judge_finished(*id, *user, bytes, now) } else { self.judge(*id, *user, bytes, now) };
             self.ask(now);
-            let verdict = match attempt {
-                Attempt::Send(mark) => {
+            match attempt.goes_out(&self.counters, bytes.len()) {
+                Ok(mark) => {
                     // There is room: a full batch has been sent off.
                     let _ = put_off.push((at, (bytes.len(), mark)));
                     if put_off.is_full() || self.sealing.0.octets() >= ENOUGH {
                         self.send_off(&mut put_off, give);
                     }
-                    continue;
                 }
-                Attempt::Hold | Attempt::Ask => Verdict::Hold,
-                Attempt::Drop(reason) => {
-                    self.counters.count_dropped(reason, bytes.len());
-                    Verdict::Drop(reason)
+                Err(verdict) => {
+                    self.send_off(&mut put_off, give);
+                    give(at, verdict);
                 }
-            };
-            self.send_off(&mut put_off, give);
-            give(at, verdict);
+            }
         }
         self.send_off(&mut put_off, give);
     }

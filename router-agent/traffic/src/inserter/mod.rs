@@ -2,6 +2,7 @@
 
 mod admit;
 mod ask;
+mod attempt;
 mod batch;
 mod config;
 mod errors;
@@ -19,6 +20,7 @@ use smoltcp::time::Instant;
 
 use self::admit::admit;
 pub use self::ask::AskRule;
+use self::attempt::{Attempt, sealed};
 pub use self::config::InserterConfig;
 pub use self::held::HeldLimits;
 use self::held::{Held, Waiting};
@@ -96,18 +98,6 @@ struct Diverted {
     mark: u32,
     /// Whether the nodes there do not know of it yet.
     waits: bool,
-}
-
-/// What to do with a packet.
-enum Attempt {
-    /// It stands as the last in `sealing`, numbered and counted; these bits are added to its mark.
-    Send(Option<u32>),
-    /// It has to wait.
-    Hold,
-    /// It has to wait, and nobody has asked for a permission yet.
-    Ask,
-    /// It goes no further.
-    Drop(DropReason),
 }
 
 impl Inserter {
@@ -349,16 +339,6 @@ impl Inserter {
     }
 }
 
-/// The verdict on a packet by its place in `sealing`, counted; `len` is its length without AH. What could not be sealed does not leave.
-fn sealed<'a>(sealing: &'a Sealing, counters: &Counters, place: usize, (len, mark): (usize, Option<u32>)) -> Verdict<'a> {
-    let Some(payload) = sealing.get(place) else {
-        counters.count_dropped(DropReason::NotSigned, len);
-        return Verdict::Drop(DropReason::NotSigned);
-    };
-    counters.count_accepted(payload.len());
-    Verdict::Replace { payload, mark }
-}
-
 impl Inserter {
     fn carry_out(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
         match &update {
@@ -422,16 +402,12 @@ impl PacketProcessor for Inserter {
         self.sealing.0.clear();
         let attempt = self.judge(id, user, bytes, now);
         self.ask(now);
-        match attempt {
-            Attempt::Send(mark) => {
+        match attempt.goes_out(&self.counters, bytes.len()) {
+            Ok(mark) => {
                 self.sealing.0.seal();
                 sealed(&self.sealing.0, &self.counters, 0, (bytes.len(), mark))
             }
-            Attempt::Hold | Attempt::Ask => Verdict::Hold,
-            Attempt::Drop(reason) => {
-                self.counters.count_dropped(reason, bytes.len());
-                Verdict::Drop(reason)
-            }
+            Err(verdict) => verdict,
         }
     }
 
