@@ -30,7 +30,7 @@ impl Far for Steps<'_> {
     }
 
     fn take_event(&self) -> Option<u8> {
-        None
+        self.take(Step::TakeEvent)
     }
 }
 
@@ -84,24 +84,26 @@ impl Thread for Model<'_> {
     }
 }
 
-/// A thread as it is, and then its end, as whoever started it tells that.
-fn thread(live: fn(&mut Model<'_>)) -> impl Fn(&Steps<'_>) {
+/// A thread as it is, then events, and then its end, as whoever started it tells that.
+fn thread(live: fn(&mut Model<'_>), events: &[u8]) -> impl Fn(&Steps<'_>) {
     move |steps| {
         live(&mut Model { steps, applied: 0 });
+        events.iter().for_each(|event| _ = steps.take(Step::Tell(*event)));
         steps.take(Step::TellEnd);
         steps.take(Step::Notify);
     }
 }
 
 /// Sends so many updates, each as soon as it is taken, has the thread stop, and reads until that has ended.
-fn handle(count: u8, capacity: usize, receive: Receive) -> impl Fn(&Steps<'_>) {
+fn handle(count: u8, capacity: usize, events: &[u8], receive: Receive) -> impl Fn(&Steps<'_>) {
     move |steps| {
         let mut account = Account::new(capacity);
-        let mut answered = Vec::new();
+        let (mut answered, mut told) = (Vec::new(), Vec::new());
         for number in 0..count {
             while account.send(steps, 1 << number).is_err() {
                 match receive(&mut account, steps) {
                     Some(Said::Answer(answer)) => answered.push(answer),
+                    Some(Said::Event(event)) => told.push(event),
                     _ => _ = steps.take(Step::AwaitNotice),
                 }
             }
@@ -111,12 +113,13 @@ fn handle(count: u8, capacity: usize, receive: Receive) -> impl Fn(&Steps<'_>) {
             match receive(&mut account, steps) {
                 Some(Said::Answer(answer)) => answered.push(answer),
                 Some(Said::Stopped(_)) => break,
-                Some(Said::Event(_)) => {}
+                Some(Said::Event(event)) => told.push(event),
                 None => _ = steps.take(Step::AwaitNotice),
             }
         }
         let sent: Vec<u8> = (0..count).map(|number| 1 << number).collect();
         assert_eq!(answered, sent, "every update is answered, in order, before the end");
+        assert_eq!(told, events, "every event is told, once, before the end");
     }
 }
 
@@ -130,6 +133,8 @@ fn kernel(packets: u8) -> impl Fn(&Steps<'_>) {
     }
 }
 
+/// The last thing that is said before the end.
+const LAST: &[u8] = &[7];
 const AS_IT_IS: fn(&mut Model<'_>) = |thread| drop(thread.live(&mut ()));
 const READ: Receive = |account, steps| account.receive(steps);
 
@@ -138,16 +143,23 @@ const READ: Receive = |account, steps| account.receive(steps);
 fn whatever_the_order_no_update_is_slept_through_unanswered_or_too_late_for_a_packet() {
     for (updates, capacity, packets) in [(2, 1, 1), (2, 2, 1), (3, 2, 0), (1, 1, 2)] {
         let room = Room { updates: capacity, answers: capacity };
-        let (handle, thread, kernel) = (handle(updates, capacity, READ), thread(AS_IT_IS), kernel(packets));
-        let states = explore(room, packets, [&handle, &thread, &kernel]).unwrap();
-        eprintln!("{updates} updates, room for {capacity}, {packets} packets: {states} states");
-        assert!(states > 1000);
+        for events in [&[][..], LAST] {
+            let (handle, thread, kernel) = (handle(updates, capacity, events, READ), thread(AS_IT_IS, events), kernel(packets));
+            let states = explore(room, packets, [&handle, &thread, &kernel]).unwrap();
+            eprintln!("{updates} updates, room for {capacity}, {packets} packets, {} events: {states} states", events.len());
+            assert!(states > 1000);
+        }
     }
 }
 
 /// Runs two updates and one packet with a defect, and gives what is found.
 fn found(live: fn(&mut Model<'_>), receive: Receive, room: Room) -> String {
-    let (handle, thread, kernel) = (handle(2, 2, receive), thread(live), kernel(1));
+    found_with(&[], live, receive, room)
+}
+
+/// The same with events before the end.
+fn found_with(events: &[u8], live: fn(&mut Model<'_>), receive: Receive, room: Room) -> String {
+    let (handle, thread, kernel) = (handle(2, 2, events, receive), thread(live, events), kernel(1));
     explore(room, 1, [&handle, &thread, &kernel]).unwrap_err()
 }
 
@@ -227,6 +239,33 @@ fn an_end_that_is_read_behind_the_answers_is_found() {
 }
 
 #[test]
+fn an_end_that_is_told_before_the_events_or_read_behind_them_is_found() {
+    const BEFORE: Receive = |account, steps| {
+        let stopped = steps.stopped();
+        if let Some(answer) = steps.take_answer() {
+            account.open -= 1;
+            return Some(Said::Answer(answer));
+        }
+        stopped.map(Said::Stopped).or_else(|| steps.take_event().map(Said::Event))
+    };
+    const BEHIND: Receive = |account, steps| {
+        if let Some(event) = steps.take_event() {
+            return Some(Said::Event(event));
+        }
+        let stopped = steps.stopped();
+        if let Some(answer) = steps.take_answer() {
+            account.open -= 1;
+            return Some(Said::Answer(answer));
+        }
+        stopped.map(Said::Stopped)
+    };
+    for receive in [BEFORE, BEHIND] {
+        let what = found_with(LAST, AS_IT_IS, receive, TWO);
+        assert!(what.contains("every event is told"), "{what}");
+    }
+}
+
+#[test]
 fn answers_without_room_and_a_thread_that_tells_nobody_are_found() {
     let what = found(AS_IT_IS, READ, Room { updates: 2, answers: 1 });
     assert!(what.starts_with("there is no room for an answer"), "{what}");
@@ -243,7 +282,7 @@ fn answers_without_room_and_a_thread_that_tells_nobody_are_found() {
             thread.reset_wake();
         }
     };
-    let (handle, thread, kernel) = (handle(2, 1, READ), thread(silent), kernel(0));
+    let (handle, thread, kernel) = (handle(2, 1, &[], READ), thread(silent, &[]), kernel(0));
     let what = explore(Room { updates: 1, answers: 1 }, 0, [&handle, &thread, &kernel]).unwrap_err();
     assert!(what.starts_with("nobody can go on"), "{what}");
 }

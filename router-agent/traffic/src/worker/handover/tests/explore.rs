@@ -16,6 +16,7 @@ pub(super) enum Step {
     Offer(u8),
     Wake,
     TakeAnswer,
+    TakeEvent,
     ReadStopped,
     AskToStop,
     AwaitNotice,
@@ -23,6 +24,7 @@ pub(super) enum Step {
     IsAsked,
     TakeUpdate,
     Answer(u8),
+    Tell(u8),
     Notify,
     TakePacket,
     /// With the updates that have been carried out.
@@ -42,6 +44,7 @@ pub(super) type Outcome = Option<u8>;
 struct Shared {
     updates: Vec<u8>,
     answers: Vec<u8>,
+    events: Vec<u8>,
     waiting: u8,
     woken: bool,
     asked: bool,
@@ -86,6 +89,8 @@ impl Shared {
                 self.read |= answer;
                 Some(answer)
             }
+            Step::TakeEvent if self.events.is_empty() => None,
+            Step::TakeEvent => Some(self.events.remove(0)),
             Step::ReadStopped => yes(self.ended),
             Step::AskToStop => {
                 (self.asked, self.woken) = (true, true);
@@ -102,6 +107,10 @@ impl Shared {
             Step::Answer(_) if self.answers.len() >= room.answers => return Err("there is no room for an answer".to_owned()),
             Step::Answer(answer) => {
                 self.answers.push(answer);
+                None
+            }
+            Step::Tell(event) => {
+                self.events.push(event);
                 None
             }
             Step::Notify => {
