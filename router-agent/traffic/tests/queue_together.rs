@@ -12,6 +12,8 @@ use traffic::rules::HostRules;
 
 const OUT: u16 = 3;
 const IN: u16 = 4;
+/// No rule sends anything there.
+const UNUSED: u16 = 9;
 
 /// What one packet in the middle of others meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,7 @@ fn of_packets_in_a_row_each_passes_as_it_is_judged_whatever_the_others_meet() {
     // What was passed over last is dropped by what follows, and no refusal of that is told.
     scene.accept(100, 13);
     assert_eq!((scene.arrived(100).len(), scene.waiting()), (13, 0));
-    assert_eq!(scene.queue.receive_many(&mut scene.room).map(Iterator::count).unwrap_or_default(), 0, "nothing was refused");
+    assert_eq!(take(&mut scene.queue, &mut scene.room), Err(ReceiveError::Empty), "nothing was refused");
 }
 
 /// A packet is taken out of the socket where the queue does not look: as far as it knows none of its number has been.
@@ -93,7 +95,7 @@ fn packets_that_were_cut_and_those_that_a_full_socket_had_no_room_for_do_not_pas
     }
     let (mut accepted, mut overruns) = (0, 0);
     loop {
-        let deliveries = match scene.queue.receive_many(&mut scene.room) {
+        let deliveries = match take(&mut scene.queue, &mut scene.room) {
             Ok(deliveries) => deliveries,
             Err(ReceiveError::Overrun) => {
                 overruns += 1;
@@ -101,7 +103,8 @@ fn packets_that_were_cut_and_those_that_a_full_socket_had_no_room_for_do_not_pas
             }
             Err(error) => break assert_eq!(error, ReceiveError::Empty),
         };
-        let packets = deliveries.map(|delivery| if let Delivery::Packet(packet) = delivery { packet } else { panic!("{delivery:?}") });
+        let packets =
+            deliveries.into_iter().map(|delivery| if let Delivery::Packet(packet) = delivery { packet } else { panic!("{delivery:?}") });
         for (id, is_cut) in packets.map(|packet| (packet.id, packet.is_cut())).collect::<Vec<_>>() {
             accepted += usize::from(!is_cut);
             scene.queue.add_verdict(id, if is_cut { Decision::Drop } else { Decision::Accept }).unwrap();
@@ -114,6 +117,31 @@ fn packets_that_were_cut_and_those_that_a_full_socket_had_no_room_for_do_not_pas
     assert!(arrived.iter().all(|octets| octets.len() <= 1000) && arrived.len() < 224, "{}", arrived.len());
     scene.accept(200, 8);
     assert_eq!(scene.arrived(200).len(), 8);
+}
+
+/// There is too little room for one packet: it waits, and whoever receives does not learn its number.
+#[test]
+fn a_packet_that_cannot_be_read_does_not_pass_with_those_around_it() {
+    if !privileged() {
+        return;
+    }
+    let mut scene = Scene::build(QueueConfig::new(IN));
+    let of_short = scene.b.run(|| Queue::open(QueueConfig { copy_range: 1280, ..QueueConfig::new(UNUSED) }).unwrap());
+    let mut room = of_short.room_for_many();
+    for number in 0..13 {
+        let len = if number == 6 { 20_000 } else { 2 };
+        scene.sender.send_to(&[[0, number].as_slice(), &vec![9; len - 2]].concat(), address(B4, 5001)).unwrap();
+    }
+    eventually("all wait", || scene.waiting() == 13);
+    let ids: Vec<_> = take(&mut scene.queue, &mut room).unwrap().into_iter().map(readable).collect();
+    assert_eq!(ids.iter().position(Option::is_none), Some(6), "{ids:?}");
+    for id in ids.into_iter().flatten() {
+        scene.queue.add_verdict(id, Decision::Accept).unwrap();
+    }
+    assert!(scene.queue.send_verdicts().is_empty());
+    assert_eq!((scene.arrived(0), scene.waiting()), ((0..13).filter(|number| *number != 6).collect(), 0));
+    scene.accept(1, 8);
+    assert_eq!((scene.arrived(1).len(), scene.waiting()), (8, 0));
 }
 
 /// A link that goes down takes them along: the kernel refuses one message, and each packet is told.
@@ -133,7 +161,7 @@ fn of_a_run_that_is_refused_every_packet_is_told() {
         scene.queue.add_verdict(*id, Decision::Accept).unwrap();
     }
     assert!(scene.queue.send_verdicts().is_empty());
-    let refused: Vec<_> = scene.queue.receive_many(&mut scene.room).unwrap().collect();
+    let refused = take(&mut scene.queue, &mut scene.room).unwrap();
     let expected: Vec<_> = packets.iter().map(|(id, _)| Delivery::Refused { id: *id, errno: traffic::netlink::Errno::ENOENT }).collect();
     assert_eq!(refused, expected);
     assert_eq!(scene.arrived(0).len(), 3);
@@ -141,6 +169,21 @@ fn of_a_run_that_is_refused_every_packet_is_told() {
         scene.sender.send_to(&[2, 0], address(B4, 5001)).unwrap();
         scene.waiting() > 0
     });
+}
+
+/// The packet, unless nothing is known of it.
+fn readable(delivery: Delivery<'_>) -> Option<PacketId> {
+    match delivery {
+        Delivery::Packet(packet) => Some(packet.id),
+        Delivery::Unreadable { id: None } => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What one call brings.
+fn take<'b>(queue: &mut Queue, room: &'b mut ManyPackets) -> Result<Vec<Delivery<'b>>, ReceiveError> {
+    let mut deliveries = queue.receive_many(room)?;
+    Ok(std::iter::from_fn(|| queue.take(&mut deliveries)).collect())
 }
 
 /// A host whose queue puts verdicts together, and a neighbour that sends to it.
@@ -173,12 +216,11 @@ impl Scene {
             self.sender.send_to(&[round, number], address(B4, 5001)).unwrap();
         }
         eventually("all wait", || self.waiting() == before + u64::from(count));
-        let deliveries = self.queue.receive_many(&mut self.room).unwrap();
         let read = |delivery| {
             let Delivery::Packet(packet) = delivery else { panic!("{delivery:?}") };
             (packet.id, *packet.payload.last().unwrap())
         };
-        let packets: Vec<_> = deliveries.map(read).collect();
+        let packets: Vec<_> = take(&mut self.queue, &mut self.room).unwrap().into_iter().map(read).collect();
         assert!(packets.iter().map(|(_, number)| *number).eq(0..count), "{packets:?}");
         packets
     }

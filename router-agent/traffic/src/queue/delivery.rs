@@ -4,7 +4,7 @@ use crate::netlink::{Answer, Attribute, Errno, Malformed, Many, Message, Message
 use crate::processor::{PacketId, UserId};
 
 use super::MANY;
-use super::message::{FIXED_LEN, MARK, PAYLOAD, PORT_AT, SUBSYSTEM, VERDICT_UP_TO};
+use super::message::{FIXED_LEN, MARK, PAYLOAD, PORT_AT, SUBSYSTEM, VERDICT_UP_TO, number_of};
 use super::runs::Way;
 
 const PACKET: u16 = SUBSYSTEM << 8;
@@ -94,9 +94,45 @@ impl<'a> Deliveries<'a> {
     fn id(&self, number: u32) -> PacketId {
         PacketId(self.above | u64::from(number))
     }
+
+    /// The next one, shown before it is given.
+    pub(super) fn next_shown(&mut self, mut show: impl FnMut(Seen)) -> Option<Delivery<'a>> {
+        loop {
+            let (last, left, errno) = self.refused;
+            if let Some(left) = left.checked_sub(1) {
+                self.refused.1 = left;
+                return Some(Delivery::Refused { id: self.id(last.wrapping_sub(left)), errno });
+            }
+            let Ok(message) = self.messages.next()? else { return Some(Delivery::Unreadable { id: None }) };
+            if message.kind == PACKET {
+                let delivery = read_packet(&message, |number| self.id(number));
+                if let Delivery::Packet(packet) = &delivery {
+                    show(Seen::Packet(number_of(packet.id), (packet.input_interface, packet.output_interface)));
+                }
+                return Some(delivery);
+            }
+            match Answer::read(&message) {
+                Ok(Answer::Refused(errno, _)) => {
+                    if errno != Errno::ENOENT {
+                        show(Seen::Refused);
+                    }
+                    match refused_run(&message) {
+                        // Nothing waited that had to be dropped, or each of a run is told.
+                        Some(packets) => self.refused = (message.sequence, packets, errno),
+                        None => return Some(Delivery::Refused { id: self.id(message.sequence), errno }),
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    show(Seen::Refused);
+                    return Some(Delivery::Unreadable { id: None });
+                }
+            }
+        }
+    }
 }
 
-/// What came with one call for many.
+/// What came with one call for many, to be taken one by one ([`Queue::take`](super::Queue::take)).
 #[derive(Debug, Clone)]
 pub struct ManyDeliveries<'b> {
     messages: Many<'b>,
@@ -115,6 +151,24 @@ impl<'b> ManyDeliveries<'b> {
         self.is_full
     }
 
+    /// Whether it came from the second queue.
+    pub(super) const fn is_of_second(&self) -> bool {
+        self.above != 0
+    }
+
+    /// The next one, shown before it is given.
+    pub(super) fn next_shown(&mut self, mut show: impl FnMut(Seen)) -> Option<Delivery<'b>> {
+        loop {
+            if let Some(delivery) = self.now.as_mut().and_then(|now| now.next_shown(&mut show)) {
+                return Some(delivery);
+            }
+            match self.messages.next()? {
+                Ok(octets) => self.now = Some(Deliveries::new(octets, self.above)),
+                Err(_) => return Some(Delivery::Unreadable { id: None }),
+            }
+        }
+    }
+
     /// How many came.
     pub fn len(&self) -> usize {
         self.messages.len()
@@ -126,46 +180,11 @@ impl<'b> ManyDeliveries<'b> {
     }
 }
 
-impl<'b> Iterator for ManyDeliveries<'b> {
-    type Item = Delivery<'b>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(delivery) = self.now.as_mut().and_then(Iterator::next) {
-                return Some(delivery);
-            }
-            match self.messages.next()? {
-                Ok(octets) => self.now = Some(Deliveries::new(octets, self.above)),
-                Err(_) => return Some(Delivery::Unreadable { id: None }),
-            }
-        }
-    }
-}
-
 impl<'a> Iterator for Deliveries<'a> {
     type Item = Delivery<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let (last, left, errno) = self.refused;
-            if let Some(left) = left.checked_sub(1) {
-                self.refused.1 = left;
-                return Some(Delivery::Refused { id: self.id(last.wrapping_sub(left)), errno });
-            }
-            let Ok(message) = self.messages.next()? else { return Some(Delivery::Unreadable { id: None }) };
-            if message.kind == PACKET {
-                return Some(read_packet(&message, |number| self.id(number)));
-            }
-            match Answer::read(&message) {
-                Ok(Answer::Refused(errno, _)) => match refused_run(&message) {
-                    // Nothing waited that had to be dropped, or each of a run is told.
-                    Some(packets) => self.refused = (message.sequence, packets, errno),
-                    None => return Some(Delivery::Refused { id: self.id(message.sequence), errno }),
-                },
-                Ok(_) => {}
-                Err(_) => return Some(Delivery::Unreadable { id: None }),
-            }
-        }
+        self.next_shown(|_| ())
     }
 }
 
@@ -235,45 +254,13 @@ fn read_attributes<'a>(
     Ok(packet)
 }
 
-/// What a delivery is to who finds the runs, without reading the packet.
+/// What a delivery is to who finds the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Glance {
+pub(super) enum Seen {
     /// A packet of this number, and the interfaces that it comes by and leaves by.
     Packet(u32, Way),
     /// A verdict was refused though its packet may wait.
     Refused,
-    /// Nothing of interest, or something that cannot be read.
-    Other,
-}
-
-/// What was delivered with one message of the socket.
-pub(super) fn glance(octets: &[u8]) -> impl Iterator<Item = Glance> {
-    messages(octets).map(|message| {
-        let Ok(message) = message else { return Glance::Other };
-        if message.kind == PACKET {
-            return glance_at(&message).unwrap_or(Glance::Other);
-        }
-        match Answer::read(&message) {
-            Ok(Answer::Refused(Errno::ENOENT, _) | Answer::None | Answer::Done) => Glance::Other,
-            Ok(Answer::Refused(..)) | Err(_) => Glance::Refused,
-        }
-    })
-}
-
-fn glance_at(message: &Message<'_>) -> Result<Glance, Malformed> {
-    let (mut number, mut way) = (None, (0, 0));
-    for attribute in attributes(message.after(FIXED_LEN)?) {
-        let attribute = attribute?;
-        match attribute.kind {
-            PACKET_HEADER => number = attribute.value.first_chunk().copied().map(u32::from_be_bytes),
-            INPUT_INTERFACE => way.0 = attribute.be32()?,
-            OUTPUT_INTERFACE => way.1 = attribute.be32()?,
-            // What stands before the payload has been seen.
-            PAYLOAD => break,
-            _ => {}
-        }
-    }
-    Ok(number.map_or(Glance::Other, |number| Glance::Packet(number, way)))
 }
 
 #[cfg(test)]

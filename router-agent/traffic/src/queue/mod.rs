@@ -354,11 +354,19 @@ impl Queue {
             (count, above) = (other.0.receive_many(&mut buffer.0, other.2), other.1);
         }
         let [together, _] = &mut self.together;
-        if let (Ok(count), 0) = (count, above) {
-            together.delivered(buffer.0.received(count));
+        if let (Ok(_), 0) = (count, above) {
+            together.begin();
         }
         self.second_first.set(self.way.is_some() && above == 0 && count.is_ok() && buffer.0.is_full());
         Ok(ManyDeliveries::new(buffer.0.received(count?), above, buffer.0.is_full()))
+    }
+
+    /// Takes the next of what [`receive_many`](Self::receive_many) has brought. Verdicts are put together of packets alone that were taken
+    /// before they are judged.
+    pub fn take<'b>(&mut self, from: &mut ManyDeliveries<'b>) -> Option<Delivery<'b>> {
+        let [first, second] = &mut self.together;
+        let together = if from.is_of_second() { second } else { first };
+        from.next_shown(|seen| together.see(seen))
     }
 
     /// Takes the verdict on a packet, to be sent with others by [`send_verdicts`](Self::send_verdicts). Until then it has none.

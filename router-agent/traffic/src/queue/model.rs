@@ -1,14 +1,15 @@
 //! The kernel's queue as a model, beside the verdicts that are written for it: whatever is delivered, judged and sent, nothing passes that
 //! was not judged to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::delivery::{Glance, glance};
+use super::delivery::{Deliveries, Delivery};
+use super::message::number_of;
 use super::runs::Runs;
 use super::verdicts::Verdicts;
-use super::{Decision, MAX_PACKET_LEN};
+use super::{Decision, MANY, MAX_PACKET_LEN};
 use crate::netlink::{Errno, Header, Writer, attributes, messages};
 use crate::processor::PacketId;
 
@@ -26,6 +27,8 @@ enum Arrives {
     InSilence,
     /// It waits, and what is heard of it cannot be read.
     Unreadable,
+    /// The same, but for its number.
+    Garbled,
 }
 
 /// What is said of a packet.
@@ -49,6 +52,12 @@ enum Judged {
     TooLong,
 }
 
+impl Judged {
+    const fn goes_on(self) -> bool {
+        matches!(self, Self::Accepted | Self::Marked | Self::Late | Self::AcceptedAlone | Self::AcceptedTwice)
+    }
+}
+
 /// What becomes of what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
@@ -65,7 +74,16 @@ enum Sent {
 #[derive(Debug, Clone)]
 struct Call {
     packets: Vec<(Arrives, Judged)>,
+    /// As many are taken before the first of them is judged.
+    ahead: usize,
     sent: Sent,
+}
+
+impl Call {
+    /// All are taken before any is judged, and what is written is sent.
+    const fn well(packets: Vec<(Arrives, Judged)>) -> Self {
+        Self { packets, ahead: MANY, sent: Sent::Well }
+    }
 }
 
 /// The kernel's side.
@@ -94,6 +112,9 @@ impl Kernel {
                 writer.put(1, &[a, b, c, d, 8, 0, 2]);
                 writer.put_be32(5, if arrives == Arrives::Otherwise { 3 } else { 2 });
                 writer.put(10, &[0x45]);
+                if arrives == Arrives::Garbled {
+                    writer.put(3, &[1]);
+                }
             }
         });
         (!matches!(arrives, Arrives::Lost | Arrives::InSilence)).then(|| writer.finish().unwrap())
@@ -120,7 +141,7 @@ impl Kernel {
 fn call() -> impl Strategy<Value = Call> {
     let arrives = prop_oneof![
         12 => Just(Arrives::Well), 1 => Just(Arrives::Otherwise), 1 => Just(Arrives::Lost),
-        1 => Just(Arrives::InSilence), 1 => Just(Arrives::Unreadable)
+        1 => Just(Arrives::InSilence), 1 => Just(Arrives::Unreadable), 1 => Just(Arrives::Garbled)
     ];
     let judged = prop_oneof![
         14 => Just(Judged::Accepted), 1 => Just(Judged::Marked), 1 => Just(Judged::Dropped), 1 => Just(Judged::DroppedFirst),
@@ -131,57 +152,57 @@ fn call() -> impl Strategy<Value = Call> {
         6 => Just(Sent::Well), 1 => any::<(bool, bool)>().prop_map(|(odd, even)| Sent::Singly(odd, even)),
         1 => Just(Sent::LinkDown), 1 => Just(Sent::Later)
     ];
-    (proptest::collection::vec((arrives, judged), 0..40), sent).prop_map(|(packets, sent)| Call { packets, sent })
+    let ahead = prop_oneof![3 => Just(MANY), 1 => 1..20_usize];
+    (proptest::collection::vec((arrives, judged), 0..40), ahead, sent).prop_map(|(packets, ahead, sent)| Call { packets, ahead, sent })
 }
 
 /// What comes with one call is delivered, judged and sent.
 fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u32>, call: &Call) {
-    use Judged::{Accepted, AcceptedAlone, AcceptedTwice, Late, Marked};
-    let mut judged = BTreeMap::new();
-    let mut delivered = Vec::new();
-    for (arrives, judgement) in &call.packets {
-        let octets = kernel.take(*arrives);
-        if octets.is_some() && *arrives != Arrives::Unreadable {
-            judged.insert(kernel.number.wrapping_sub(1 << 30), (kernel.number, *judgement));
+    let take = |(arrives, judged): &(Arrives, Judged)| Some((kernel.take(*arrives)?, *judged));
+    let delivered: Vec<(Vec<u8>, Judged)> = call.packets.iter().filter_map(take).collect();
+    let mut late = Vec::new();
+    let add = |verdicts: &mut Verdicts, id: PacketId, decision: Decision<'_>| verdicts.add(id, decision).unwrap();
+    verdicts.begin();
+    for delivered in delivered.chunks(call.ahead) {
+        let mut together = Vec::new();
+        for (octets, judged) in delivered {
+            match Deliveries::new(octets, 0).next_shown(|seen| verdicts.see(seen)) {
+                Some(Delivery::Packet(packet)) if *judged == Judged::DroppedFirst => add(verdicts, packet.id, Decision::Drop),
+                Some(Delivery::Packet(packet)) => together.push((packet.id, *judged)),
+                Some(Delivery::Unreadable { id: Some(id) }) => add(verdicts, id, Decision::Drop),
+                other => assert_eq!(other, Some(Delivery::Unreadable { id: None })),
+            }
         }
-        delivered.extend(octets);
-    }
-    let goes_on = |judged| matches!(judged, Accepted | Marked | Late | AcceptedAlone | AcceptedTwice);
-    accepted.extend(judged.values().filter(|(_, judged)| goes_on(*judged)).map(|(number, _)| *number));
-    verdicts.note(delivered.iter().map(|octets| Ok::<_, ()>(glance(octets))));
-    let add = |verdicts: &mut Verdicts, number: u32, decision: Decision<'_>| {
-        verdicts.add(PacketId(number.into()), decision).unwrap();
-    };
-    for (number, _) in judged.values().filter(|(_, judged)| *judged == Judged::DroppedFirst) {
-        add(verdicts, *number, Decision::Drop);
-    }
-    for (number, judged) in judged.values() {
-        match judged {
-            Accepted => add(verdicts, *number, Decision::Accept),
-            Marked => add(verdicts, *number, Decision::AcceptMarked(1)),
-            Judged::Dropped => add(verdicts, *number, Decision::Drop),
-            AcceptedTwice => {
-                add(verdicts, *number, Decision::Accept);
-                add(verdicts, *number, Decision::Drop);
+        for (id, judged) in together {
+            accepted.extend(judged.goes_on().then_some(number_of(id)));
+            match judged {
+                Judged::Accepted => add(verdicts, id, Decision::Accept),
+                Judged::Marked => add(verdicts, id, Decision::AcceptMarked(1)),
+                Judged::Dropped => add(verdicts, id, Decision::Drop),
+                Judged::AcceptedTwice => {
+                    add(verdicts, id, Decision::Accept);
+                    add(verdicts, id, Decision::Drop);
+                }
+                Judged::AcceptedAlone => {
+                    let send = |octets: &[u8]| Ok(kernel.carry_out(octets));
+                    verdicts.give_alone(id, Decision::Accept, send).unwrap();
+                }
+                Judged::DroppedAloneUnsent => {
+                    let full = verdicts.give_alone(id, Decision::Drop, |_| Err(Errno::ENOBUFS));
+                    assert_eq!(full, Err(Errno::ENOBUFS));
+                }
+                Judged::TooLong => {
+                    let payload = vec![0x45; MAX_PACKET_LEN + 1];
+                    let too_long = verdicts.add(id, Decision::Replace { payload: &payload, mark: None });
+                    assert_eq!(too_long, Err(Errno::EMSGSIZE));
+                }
+                Judged::Late => late.push(id),
+                Judged::DroppedFirst | Judged::Held => {}
             }
-            AcceptedAlone => {
-                let send = |octets: &[u8]| Ok(kernel.carry_out(octets));
-                verdicts.give_alone(PacketId((*number).into()), Decision::Accept, send).unwrap();
-            }
-            Judged::DroppedAloneUnsent => {
-                let full = verdicts.give_alone(PacketId((*number).into()), Decision::Drop, |_| Err(Errno::ENOBUFS));
-                assert_eq!(full, Err(Errno::ENOBUFS));
-            }
-            Judged::TooLong => {
-                let payload = vec![0x45; MAX_PACKET_LEN + 1];
-                let too_long = verdicts.add(PacketId((*number).into()), Decision::Replace { payload: &payload, mark: None });
-                assert_eq!(too_long, Err(Errno::EMSGSIZE));
-            }
-            Judged::DroppedFirst | Judged::Held | Late => {}
         }
     }
-    for (number, _) in judged.values().filter(|(_, judged)| *judged == Late) {
-        add(verdicts, *number, Decision::Accept);
+    for id in late {
+        add(verdicts, id, Decision::Accept);
     }
     match call.sent {
         Sent::Later => return,
@@ -214,12 +235,12 @@ fn plays(first: u32, calls: &[Call]) -> usize {
         let unjudged: Vec<_> = kernel.passed.iter().filter(|number| !accepted.contains(number)).collect();
         assert!(unjudged.is_empty(), "{unjudged:?} passed after {call:?}");
     }
-    let fine = |sent| Call { packets: vec![(Arrives::Well, Judged::Accepted); 20], sent };
+    let fine = Call::well(vec![(Arrives::Well, Judged::Accepted); 20]);
     // What was to be sent later goes with it.
-    play(&mut kernel, &mut verdicts, &mut accepted, &fine(Sent::Well));
+    play(&mut kernel, &mut verdicts, &mut accepted, &fine);
     let before = kernel.passed.len();
     let runs = kernel.runs;
-    play(&mut kernel, &mut verdicts, &mut accepted, &fine(Sent::Well));
+    play(&mut kernel, &mut verdicts, &mut accepted, &fine);
     assert!(kernel.passed.iter().all(|number| accepted.contains(number)));
     assert_eq!((kernel.passed.len() - before, kernel.runs - runs), (20, 1), "what follows goes on, and together");
     kernel.runs
@@ -248,7 +269,7 @@ fn what_nobody_has_judged_is_dropped_before_anything_above_it_goes_on_together()
         let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
         let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
         for (packets, passed) in [(packets, 16), (fine.clone(), 24)] {
-            play(&mut kernel, &mut verdicts, &mut accepted, &Call { packets, sent: Sent::Well });
+            play(&mut kernel, &mut verdicts, &mut accepted, &Call::well(packets));
             assert_eq!(kernel.passed.len(), passed, "{odd:?}");
             assert!(!kernel.passed.contains(&9), "{odd:?}");
         }
@@ -260,11 +281,12 @@ fn what_nobody_has_judged_is_dropped_before_anything_above_it_goes_on_together()
 #[test]
 fn nothing_passes_that_was_to_be_dropped_when_its_verdict_is_lost_with_one_that_is_too_long() {
     use Judged::{Accepted, Dropped, Held, TooLong};
-    for (judged, passed) in [(&[Dropped, Accepted, Accepted, Held, TooLong][..], [2, 3]), (&[Dropped, TooLong, Accepted, Accepted], [3, 4])] {
+    for (judged, passed) in [(&[Dropped, Accepted, Accepted, Held, TooLong][..], [2, 3]), (&[Dropped, TooLong, Accepted, Accepted], [3, 4])]
+    {
         let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
         let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
         let packets = judged.iter().map(|judged| (Arrives::Well, *judged)).collect();
-        play(&mut kernel, &mut verdicts, &mut accepted, &Call { packets, sent: Sent::Well });
+        play(&mut kernel, &mut verdicts, &mut accepted, &Call::well(packets));
         assert_eq!(kernel.passed, passed, "{judged:?}");
     }
 }
@@ -275,7 +297,7 @@ fn a_number_that_goes_back_ends_it() {
     let mut verdicts = Verdicts::with(QUEUE, Runs::new(1));
     let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
     let mut accepted = BTreeSet::new();
-    let fine = Call { packets: vec![(Arrives::Well, Judged::Accepted); 8], sent: Sent::Well };
+    let fine = Call::well(vec![(Arrives::Well, Judged::Accepted); 8]);
     play(&mut kernel, &mut verdicts, &mut accepted, &fine);
     assert_eq!(kernel.runs, 1);
     kernel.number = 3;
@@ -293,13 +315,13 @@ fn a_verdict_that_is_refused_for_another_reason_ends_it() {
         let mut verdicts = Verdicts::with(QUEUE, Runs::new(1));
         let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
         let mut accepted = BTreeSet::new();
-        let fine = Call { packets: vec![(Arrives::Well, Judged::Accepted); 8], sent: Sent::Well };
+        let fine = Call::well(vec![(Arrives::Well, Judged::Accepted); 8]);
         play(&mut kernel, &mut verdicts, &mut accepted, &fine);
         let mut writer = Writer::default();
         writer.message(Header { kind: FAILED, flags: 0, sequence: 3 }, &[errno.to_ne_bytes(), [0; 4]].concat(), |_| {});
         let octets = writer.finish().unwrap();
-        assert_eq!(glance(&octets).collect::<Vec<_>>(), [if errno == -1 { Glance::Refused } else { Glance::Other }]);
-        verdicts.note([Ok::<_, ()>(glance(&octets))].into_iter());
+        let refused = Delivery::Refused { id: PacketId(3), errno: Errno::from_raw(-errno) };
+        assert_eq!(Deliveries::new(&octets, 0).next_shown(|seen| verdicts.see(seen)), Some(refused));
         play(&mut kernel, &mut verdicts, &mut accepted, &fine);
         assert_eq!((kernel.runs, kernel.passed.len()), (runs, 16), "{errno}");
     }

@@ -2,11 +2,11 @@
 
 use nix::errno::Errno;
 
-use crate::netlink::{Many, Writer};
+use crate::netlink::Writer;
 use crate::processor::PacketId;
 
 use super::Decision;
-use super::delivery::{Glance, glance};
+use super::delivery::Seen;
 use super::message::{self, Written};
 use super::runs::{Part, Runs};
 
@@ -34,22 +34,18 @@ impl Verdicts {
         Self { number, octets: Vec::new(), alone: Vec::new(), runs: Some(runs) }
     }
 
-    /// Looks through what a call has brought, before anything of it is judged.
-    pub(super) fn delivered(&mut self, received: Many<'_>) {
-        self.note(received.map(|octets| octets.map(glance)));
-    }
-
-    /// The same, of what is to be seen of it at a glance.
-    pub(super) fn note<G: Iterator<Item = Glance>, E>(&mut self, received: impl Iterator<Item = Result<G, E>>) {
+    /// A call brings something new.
+    pub(super) fn begin(&mut self) {
         let Self { number, octets, runs: Some(runs), .. } = self else { return };
         runs.begin(|part| message::part(octets, *number, part));
-        // What cannot be read is left out.
-        for glance in received.flatten().flatten() {
-            match glance {
-                Glance::Packet(number, way) => runs.note(number, way),
-                Glance::Refused => runs.give_up(),
-                Glance::Other => {}
-            }
+    }
+
+    /// What it has brought, each before it is judged; what cannot be read is left out.
+    pub(super) fn see(&mut self, seen: Seen) {
+        let Some(runs) = &mut self.runs else { return };
+        match seen {
+            Seen::Packet(number, way) => runs.note(number, way),
+            Seen::Refused => runs.give_up(),
         }
     }
 

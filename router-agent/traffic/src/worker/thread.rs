@@ -96,12 +96,12 @@ impl Work {
         }
     }
 
-    fn handle_deliveries(&mut self, deliveries: ManyDeliveries<'_>, mut room: Option<&mut Room>) {
-        let size = self.processor.batch_size().clamp(1, MANY);
+    /// Takes all of them before the first is judged, as far as nothing has to leave before what comes behind it.
+    fn handle_deliveries(&mut self, mut deliveries: ManyDeliveries<'_>, mut room: Option<&mut Room>) {
         let mut waiting = Waiting { packets: Vec::new(), arrivals: Vec::new() };
         // What comes behind a super-packet that was left to the kernel follows it.
         let mut left_to_kernel = false;
-        for delivery in deliveries {
+        while let Some(delivery) = self.queue.take(&mut deliveries) {
             match delivery {
                 Delivery::Packet(packet) if packet.is_whole || packet.is_unfinished && left_to_kernel => {
                     self.judge(&waiting);
@@ -120,7 +120,7 @@ impl Work {
                 }
                 Delivery::Packet(packet) => {
                     waiting.push(packet);
-                    if waiting.packets.len() >= size {
+                    if waiting.packets.is_full() {
                         self.judge(&waiting);
                         waiting.clear();
                     }
@@ -146,21 +146,21 @@ impl Work {
     }
 
     fn judge(&mut self, waiting: &Waiting<'_>) {
-        if waiting.packets.is_empty() {
-            return;
-        }
-        self.judge_with(|this| {
-            let now = this.clock.now();
-            let (mut outlet, processor) = this.apart();
-            processor.process_batch(&waiting.arrivals, now, &mut |at, verdict| {
-                if let Some(packet) = waiting.packets.get(at) {
-                    outlet.give_verdict(packet, verdict, now);
-                }
+        let size = self.processor.batch_size().max(1);
+        for (packets, arrivals) in waiting.packets.chunks(size).zip(waiting.arrivals.chunks(size)) {
+            self.judge_with(|this| {
+                let now = this.clock.now();
+                let (mut outlet, processor) = this.apart();
+                processor.process_batch(arrivals, now, &mut |at, verdict| {
+                    if let Some(packet) = packets.get(at) {
+                        outlet.give_verdict(packet, verdict, now);
+                    }
+                });
             });
-        });
-        self.drain();
-        if self.queue.has_enough_verdicts() {
-            self.send_verdicts();
+            self.drain();
+            if self.queue.has_enough_verdicts() {
+                self.send_verdicts();
+            }
         }
     }
 
