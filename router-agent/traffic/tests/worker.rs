@@ -287,6 +287,8 @@ impl Scene {
 /// Does what the last word of a packet says; other packets are dropped until it is opened.
 struct FakeProcessor {
     open: bool,
+    /// When it was asked for anything last.
+    last: Instant,
     held: Vec<(PacketId, Vec<u8>)>,
     due: Option<Instant>,
     released: Vec<(PacketId, Released)>,
@@ -301,8 +303,16 @@ impl FakeProcessor {
     fn new() -> (Self, Receiver<()>, Sender<()>) {
         let (blocked, is_blocked) = channel();
         let (unblock, unblocked) = channel();
-        let processor =
-            Self { open: false, held: Vec::new(), due: None, released: Vec::new(), events: Vec::new(), blocked, unblock: unblocked };
+        let processor = Self {
+            open: false,
+            last: Instant::ZERO,
+            held: Vec::new(),
+            due: None,
+            released: Vec::new(),
+            events: Vec::new(),
+            blocked,
+            unblock: unblocked,
+        };
         (processor, is_blocked, unblock)
     }
 
@@ -310,10 +320,15 @@ impl FakeProcessor {
         let released = self.held.drain(..).map(|(id, payload)| (id, Released::Replace { payload, mark: None }));
         self.released.extend(released);
     }
+
+    fn goes_on(&mut self, now: Instant) {
+        assert!(std::mem::replace(&mut self.last, now) <= now, "time does not go back");
+    }
 }
 
 impl PacketProcessor for FakeProcessor {
-    fn apply(&mut self, update: Update, _: Instant) -> Result<Applied, Refused> {
+    fn apply(&mut self, update: Update, now: Instant) -> Result<Applied, Refused> {
+        self.goes_on(now);
         match update.token() {
             OPEN => self.open = true,
             RELEASE => self.release(),
@@ -323,6 +338,7 @@ impl PacketProcessor for FakeProcessor {
     }
 
     fn process<'a>(&'a mut self, id: PacketId, packet: &[u8], now: Instant) -> Verdict<'a> {
+        self.goes_on(now);
         let says = |word: &[u8]| packet.ends_with(word);
         if says(b"panic") {
             panic!("told to panic");
@@ -351,6 +367,7 @@ impl PacketProcessor for FakeProcessor {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.goes_on(now);
         assert!(self.due.is_some_and(|due| due <= now), "not before its time");
         self.due = None;
         self.release();

@@ -296,6 +296,7 @@ impl Worker {
             processor,
             marks: hashbrown::HashMap::new(),
             clock: config.clock,
+            received_at: None,
             gathering,
             on: config.processor,
             counters: config.counters,

@@ -39,6 +39,8 @@ pub(super) struct Work {
     /// What the processor has counted as going on lately.
     pub(super) passed: Passed,
     pub(super) clock: Clock,
+    /// What the clock showed when packets were received, if nothing has been judged or carried out since.
+    pub(super) received_at: Option<Instant>,
     pub(super) gathering: Gathering,
     /// The processor that the thread keeps to.
     pub(super) on: Option<usize>,
@@ -70,8 +72,9 @@ impl Work {
     }
 
     fn handle_timeout(&mut self) {
+        let Some(due) = self.processor.poll_timeout() else { return };
         let now = self.clock.now();
-        if self.processor.poll_timeout().is_some_and(|due| due <= now) {
+        if due <= now {
             self.processor.handle_timeout(now);
             self.drain();
             self.send_verdicts();
@@ -83,7 +86,9 @@ impl Work {
         match self.queue.receive_many(buffer) {
             Ok(deliveries) => {
                 let more = deliveries.is_full();
-                self.gathering.note(deliveries.len(), self.clock.now());
+                let now = self.clock.now();
+                self.received_at = Some(now);
+                self.gathering.note(deliveries.len(), now);
                 self.handle_deliveries(deliveries, room);
                 Ok(more)
             }
@@ -149,7 +154,7 @@ impl Work {
         let size = self.processor.batch_size().max(1);
         for (packets, arrivals) in waiting.packets.chunks(size).zip(waiting.arrivals.chunks(size)) {
             self.judge_with(|this| {
-                let now = this.clock.now();
+                let now = this.time();
                 let (mut outlet, processor) = this.apart();
                 processor.process_batch(arrivals, now, &mut |at, verdict| {
                     if let Some(packet) = packets.get(at) {
@@ -169,7 +174,7 @@ impl Work {
         // What comes before it leaves before it.
         self.send_verdicts();
         let has_left = self.judge_with(|this| {
-            let now = this.clock.now();
+            let now = this.time();
             let Self { queue, processor, counters, .. } = this;
             let (way, room) = queue.way().zip(room).filter(|_| packet.is_whole && !packet.is_cut())?;
             let segments = way.largest(packet.payload, now).and_then(|largest| processor.process_whole(packet.payload, largest, now))?;
@@ -230,6 +235,11 @@ impl Work {
         (Outlet { queue, shared, counters, passed, leniency: leniency.as_mut(), marks }, processor.as_mut())
     }
 
+    /// What to judge by: no older than the packets' reception and the last change, without reading the clock for each of these.
+    fn time(&mut self) -> Instant {
+        self.received_at.take().unwrap_or_else(|| self.clock.now())
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let due: Instant = self.processor.poll_timeout()?;
         let now = self.clock.now();
@@ -252,6 +262,7 @@ impl Thread for Work {
     }
 
     fn carry_out(&mut self, update: Update) -> Answer {
+        self.received_at = None;
         let answer = self.processor.apply(update, self.clock.now());
         // Verdicts on released packets before the answer: it says that they have been given.
         self.drain();
