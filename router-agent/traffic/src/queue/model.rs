@@ -76,13 +76,15 @@ struct Call {
     packets: Vec<(Arrives, Judged)>,
     /// As many are taken before the first of them is judged.
     ahead: usize,
+    /// What becomes of what is written by then, if an update comes between: it is sent before these are judged.
+    between: Option<Sent>,
     sent: Sent,
 }
 
 impl Call {
     /// All are taken before any is judged, and what is written is sent.
     const fn well(packets: Vec<(Arrives, Judged)>) -> Self {
-        Self { packets, ahead: MANY, sent: Sent::Well }
+        Self { packets, ahead: MANY, between: None, sent: Sent::Well }
     }
 }
 
@@ -148,12 +150,13 @@ fn call() -> impl Strategy<Value = Call> {
         1 => Just(Judged::Held), 1 => Just(Judged::Late), 1 => Just(Judged::AcceptedAlone), 1 => Just(Judged::DroppedAloneUnsent),
         1 => Just(Judged::AcceptedTwice), 1 => Just(Judged::TooLong)
     ];
-    let sent = prop_oneof![
-        6 => Just(Sent::Well), 1 => any::<(bool, bool)>().prop_map(|(odd, even)| Sent::Singly(odd, even)),
-        1 => Just(Sent::LinkDown), 1 => Just(Sent::Later)
-    ];
+    let sent = || {
+        let singly = any::<(bool, bool)>().prop_map(|(odd, even)| Sent::Singly(odd, even));
+        prop_oneof![6 => Just(Sent::Well), 1 => singly, 1 => Just(Sent::LinkDown), 1 => Just(Sent::Later)]
+    };
     let ahead = prop_oneof![3 => Just(MANY), 1 => 1..20_usize];
-    (proptest::collection::vec((arrives, judged), 0..40), ahead, sent).prop_map(|(packets, ahead, sent)| Call { packets, ahead, sent })
+    (proptest::collection::vec((arrives, judged), 0..40), ahead, proptest::option::of(sent()), sent())
+        .prop_map(|(packets, ahead, between, sent)| Call { packets, ahead, between, sent })
 }
 
 /// What comes with one call is delivered, judged and sent.
@@ -173,6 +176,7 @@ fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u3
                 other => assert_eq!(other, Some(Delivery::Unreadable { id: None })),
             }
         }
+        call.between.into_iter().for_each(|sent| send(kernel, verdicts, sent));
         for (id, judged) in together {
             accepted.extend(judged.goes_on().then_some(number_of(id)));
             match judged {
@@ -204,7 +208,11 @@ fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u3
     for id in late {
         add(verdicts, id, Decision::Accept);
     }
-    match call.sent {
+    send(kernel, verdicts, call.sent);
+}
+
+fn send(kernel: &mut Kernel, verdicts: &mut Verdicts, sent: Sent) {
+    match sent {
         Sent::Later => return,
         Sent::Well => kernel.carry_out(verdicts.close()),
         Sent::LinkDown => {
@@ -289,6 +297,21 @@ fn nothing_passes_that_was_to_be_dropped_when_its_verdict_is_lost_with_one_that_
         play(&mut kernel, &mut verdicts, &mut accepted, &Call::well(packets));
         assert_eq!(kernel.passed, passed, "{judged:?}");
     }
+}
+
+/// A packet is dropped as soon as it is seen, since it was cut; that cannot be sent, and then everything can again.
+#[test]
+fn what_is_answered_ahead_of_its_turn_does_not_pass_with_others_when_that_cannot_be_sent() {
+    use Arrives::{Otherwise, Well};
+    use Judged::{Accepted, DroppedFirst};
+    let packets = [&[(Well, Accepted); 4][..], &[(Otherwise, Accepted); 4], &[(Well, DroppedFirst)], &[(Well, Accepted); 8]].concat();
+    let mut kernel = Kernel { number: 0, waiting: Vec::new(), passed: Vec::new(), runs: 0 };
+    let (mut verdicts, mut accepted) = (Verdicts::with(QUEUE, Runs::new(1)), BTreeSet::new());
+    let call = Call { between: Some(Sent::Singly(false, false)), ..Call::well(packets) };
+    play(&mut kernel, &mut verdicts, &mut accepted, &call);
+    assert_eq!((kernel.passed.len(), &*kernel.waiting), (16, &[9][..]));
+    play(&mut kernel, &mut verdicts, &mut accepted, &Call::well(vec![(Well, Accepted); 8]));
+    assert_eq!((kernel.passed.len(), kernel.passed.contains(&9), kernel.waiting.len()), (24, false, 0));
 }
 
 /// A number that comes again is none of the kernel that this is written for.

@@ -104,9 +104,11 @@ impl Runs {
         let _ = self.delivered.push(Delivered { number, way, is_answered: false });
     }
 
-    /// Verdicts could not be sent.
-    pub(super) const fn fail(&mut self) {
+    /// Verdicts could not be sent: nothing counts as answered any more.
+    pub(super) fn fail(&mut self) {
         self.reached = None;
+        // What is before the turn lies below all runs to come; what was answered ahead of its turn does not.
+        self.delivered.iter_mut().skip(self.turn).for_each(|later| later.is_answered = false);
         if let Some(run) = &mut self.open {
             run.is_clear = false;
         }

@@ -87,7 +87,7 @@ impl Verdicts {
     }
 
     /// Verdicts could not be sent.
-    const fn fails(&mut self) {
+    fn fails(&mut self) {
         if let Some(runs) = &mut self.runs {
             runs.fail();
         }
