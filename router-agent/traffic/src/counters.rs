@@ -13,8 +13,12 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn add(&self, bytes: usize) {
+        self.add_many(1, bytes);
+    }
+
+    fn add_many(&self, packets: usize, bytes: usize) {
         // Statistics only: no other memory depends on the order in which they become visible.
-        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -70,6 +74,11 @@ impl Counters {
     /// Counts a packet that went on.
     pub fn count_accepted(&self, bytes: usize) {
         self.accepted.add_alone(bytes);
+    }
+
+    /// Counts so many packets that went on, of so many bytes together.
+    pub(crate) fn count_many_accepted(&self, packets: usize, bytes: usize) {
+        self.accepted.add_many(packets, bytes);
     }
 
     /// Counts a packet that was dropped.

@@ -27,7 +27,7 @@ impl Heard {
 pub type Reader = fn(&Message<'_>) -> Result<Heard, Malformed>;
 
 /// The readers of links, neighbours, routes, routing rules, and of what stands in the packet filter or changes there.
-pub const READERS: [(&str, Reader); 13] = [
+pub const READERS: [(&str, Reader); 17] = [
     ("what a link carries", routes::heard::link),
     ("a route", routes::heard::route),
     ("a routing rule", routes::heard::rule),
@@ -41,6 +41,10 @@ pub const READERS: [(&str, Reader); 13] = [
     ("peers in a set of the filter", rules::heard::peers),
     ("a change of the filter", rules::heard::change),
     ("a connection", segments::hear),
+    ("the route of frames", segments::hear_route),
+    ("the link of frames", segments::hear_link),
+    ("the neighbour of frames", segments::hear_neighbour),
+    ("how many policies there are", segments::hear_policies),
 ];
 
 /// Reads every message in what came with one call, as those that ask do.

@@ -12,6 +12,8 @@ use crate::netlink::{Errno, NetlinkError, Protocol, Socket, messages};
 
 /// Groups of `linux/rtnetlink.h`: links (also as IPv6 sees them), addresses, routes and rules of both families, next hops.
 const GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 12, 19, 32];
+/// The group of neighbours (`RTNLGRP_NEIGH`).
+const NEIGHBOURS: u32 = 3;
 /// Room for one received buffer.
 const RECEIVE_LEN: usize = 64 * 1024;
 
@@ -39,6 +41,16 @@ impl RoutingEvents {
     /// There is no socket to be had.
     pub fn listen() -> Result<Self, NetlinkError> {
         Ok(Self { socket: Socket::listen_to(Protocol::Route, &GROUPS)?, buffer: vec![0; RECEIVE_LEN] })
+    }
+
+    /// The same, of neighbours too.
+    ///
+    /// # Errors
+    ///
+    /// There is no socket to be had.
+    pub(crate) fn listen_with_neighbours() -> Result<Self, NetlinkError> {
+        let groups: Vec<u32> = GROUPS.into_iter().chain([NEIGHBOURS]).collect();
+        Ok(Self { socket: Socket::listen_to(Protocol::Route, &groups)?, buffer: vec![0; RECEIVE_LEN] })
     }
 
     /// Waits until something has changed that the socket with port `own` has not done, and then for `pause`, since changes come

@@ -42,6 +42,7 @@ use crate::reason::DropReason;
 use error::refused;
 use forward::Way;
 use kernel::{Frame, Frames, Map, Received, Socket};
+pub(crate) use kernel::{bind_to_link, link_socket};
 use neighbours::Neighbours;
 use program::{ETHERNET_LEN, WAY_LEN};
 

@@ -10,6 +10,7 @@ mod icv;
 pub mod policy;
 mod rewrite;
 mod sealing;
+mod series;
 mod view;
 
 pub use association::{InboundAssociation, Rejection, Verified};
@@ -18,4 +19,5 @@ pub use icv::{icv_matches, icv_matches_by};
 pub(crate) use rewrite::overhead;
 pub use rewrite::{InsertError, NoAh, Number, insert, insert_by, remove};
 pub use sealing::Sealing;
+pub(crate) use series::{Next, Series};
 pub use view::AhView;

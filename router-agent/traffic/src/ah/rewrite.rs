@@ -6,6 +6,7 @@ use super::icv;
 use super::view::FIXED;
 use crate::algorithm::{IcvAlgorithm, IcvKey, Integrity, Standard};
 use crate::packet::{IpHeader, IpPacket, PROTOCOL_AH};
+use crate::reason::DropReason;
 
 /// The sequence number to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub enum InsertError {
     /// The key cannot make an ICV, or its holder failed to.
     #[error("the key gave no ICV")]
     NotSigned,
+}
+
+impl From<InsertError> for DropReason {
+    fn from(error: InsertError) -> Self {
+        match error {
+            InsertError::Fragment => DropReason::FragmentNotReassembled,
+            InsertError::TooLong => DropReason::TooLarge,
+            InsertError::Unpredictable => DropReason::SourceRoute,
+            InsertError::NotSigned => DropReason::NotSigned,
+        }
+    }
 }
 
 /// Why AH could not be removed.

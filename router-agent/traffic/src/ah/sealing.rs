@@ -16,31 +16,31 @@ const WORTHWHILE: usize = 4;
 /// Packets on their way to be sealed. Its memory is kept from one batch to the next, and no key in it beyond [`seal`](Self::seal).
 #[derive(Debug, Clone, Default)]
 pub struct Sealing {
-    octets: Vec<u8>,
+    pub(super) octets: Vec<u8>,
     /// What ICV inputs begin with, one behind the other.
-    heads: Heads,
-    packets: Vec<Packet>,
+    pub(super) heads: Heads,
+    pub(super) packets: Vec<Packet>,
     /// Room for a packet that is sealed by itself.
     alone: Vec<u8>,
 }
 
 /// Where a packet stands, and what is still to be done.
 #[derive(Debug, Clone)]
-struct Packet {
-    octets: Range<usize>,
-    open: Option<Open>,
+pub(super) struct Packet {
+    pub(super) octets: Range<usize>,
+    pub(super) open: Option<Open>,
 }
 
 /// A MAC that is still to be computed, and where it goes.
 #[derive(Debug, Clone)]
-struct Open {
-    key: MacKey,
-    iv: Iv,
-    head: Range<usize>,
+pub(super) struct Open {
+    pub(super) key: MacKey,
+    pub(super) iv: Iv,
+    pub(super) head: Range<usize>,
     /// From where on the packet goes into the ICV as it is.
-    body: usize,
+    pub(super) body: usize,
     /// Where the value stands.
-    value: usize,
+    pub(super) value: usize,
 }
 
 impl Sealing {
@@ -168,7 +168,7 @@ impl Packet {
 
 /// What inputs begin with.
 #[derive(Debug, Clone, Default)]
-struct Heads(Vec<u8>);
+pub(super) struct Heads(pub(super) Vec<u8>);
 
 impl Sink for Heads {
     fn update(&mut self, piece: &[u8]) {

@@ -30,7 +30,7 @@ impl IdentificationKey {
     }
 
     /// That of a packet, by its SPI and number, of which no two are alike.
-    fn of(&self, spi: u32, number: u32) -> u16 {
+    pub(super) fn of(&self, spi: u32, number: u32) -> u16 {
         let mut mac = Standard::begin(&self.0, [0; 8]);
         Standard::update(&mut mac, &spi.to_be_bytes());
         Standard::update(&mut mac, &number.to_be_bytes());

@@ -28,7 +28,7 @@ use self::holders::Owner;
 pub use self::identification::IdentificationKey;
 pub use self::questions::QuestionLimits;
 use self::questions::Questions;
-use crate::ah::{self, InsertError, Number, Sealing};
+use crate::ah::{self, Number, Sealing};
 use crate::checks::Checks;
 use crate::counters::Counters;
 use crate::event::{Event, push_bounded};
@@ -131,7 +131,7 @@ impl Inserter {
     fn attempt(&mut self, packet: &IpPacket<'_>, flow: Flow, now: Instant) -> Attempt {
         let checks = &*self.checks;
         let diverted = self.diverted.get(&flow).copied();
-        let mark = diverted.map_or(self.config.mark, |diverted| Some(self.config.mark.unwrap_or(0) | diverted.mark));
+        let mark = self.mark_of(&flow);
         let entry = self.table.get_mut(&flow);
         let has_ended = entry.is_some();
         let Some(entry) = entry.filter(|entry| checks.is_live(entry.expires_at, now)) else {
@@ -176,10 +176,7 @@ impl Inserter {
                             entry.longest = entry.longest.max(u32::try_from(length).unwrap_or(u32::MAX));
                             Attempt::Send(mark)
                         }
-                        Err(InsertError::Fragment) => Attempt::Drop(DropReason::FragmentNotReassembled),
-                        Err(InsertError::TooLong) => Attempt::Drop(DropReason::TooLarge),
-                        Err(InsertError::Unpredictable) => Attempt::Drop(DropReason::SourceRoute),
-                        Err(InsertError::NotSigned) => Attempt::Drop(DropReason::NotSigned),
+                        Err(error) => Attempt::Drop(error.into()),
                     };
                 }
                 Action::Hold => attempt = Attempt::Hold,
@@ -194,6 +191,12 @@ impl Inserter {
             }
         }
         attempt
+    }
+
+    /// Bits that a flow's packets get besides their own.
+    fn mark_of(&self, flow: &Flow) -> Option<u32> {
+        let diverted = self.diverted.get(flow);
+        diverted.map_or(self.config.mark, |diverted| Some(self.config.mark.unwrap_or(0) | diverted.mark))
     }
 
     /// Decides about a packet of a flow without live permission (FS-01, FS-04, FS-15).

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, getsockopt, recvmsg, sendto, setsockopt,
@@ -36,6 +37,8 @@ pub enum Protocol {
     Route,
     /// What there is to be known about sockets (`NETLINK_SOCK_DIAG`).
     Sockets,
+    /// IPsec policies (`NETLINK_XFRM`).
+    Policies,
 }
 
 /// What went wrong between us and the kernel.
@@ -123,13 +126,14 @@ impl Socket {
     }
 
     fn bound(protocol: Protocol, groups: u32) -> Result<Self, NetlinkError> {
-        let protocol = match protocol {
-            Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
-            Protocol::Route => SockProtocol::NetlinkRoute,
-            Protocol::Sockets => SockProtocol::NetlinkSockDiag,
+        let descriptor = match protocol {
+            Protocol::Netfilter => open(SockProtocol::NetlinkNetFilter),
+            Protocol::Route => open(SockProtocol::NetlinkRoute),
+            Protocol::Sockets => open(SockProtocol::NetlinkSockDiag),
+            // The library has no name for it.
+            Protocol::Policies => open_by_number(libc::NETLINK_XFRM),
         };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(NetlinkError::Open)?;
+        let descriptor = descriptor.map_err(NetlinkError::Open)?;
         bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(NetlinkError::Open)?;
         setsockopt(&descriptor, option::ShortErrors, &true).map_err(NetlinkError::Open)?;
         setsockopt(&descriptor, option::ExplainedErrors, &true).map_err(NetlinkError::Open)?;
@@ -337,6 +341,17 @@ impl Socket {
             }
         }
     }
+}
+
+fn open(protocol: SockProtocol) -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)
+}
+
+fn open_by_number(protocol: i32) -> Result<OwnedFd, Errno> {
+    let errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let socket = socket2::Socket::new(libc::AF_NETLINK.into(), socket2::Type::RAW, Some(protocol.into())).map_err(errno)?;
+    socket.set_nonblocking(true).map_err(errno)?;
+    Ok(socket.into())
 }
 
 impl AsFd for Socket {

@@ -8,6 +8,8 @@
 //! what the other end takes, what the path carries, and which options the stack has counted for. Where nobody can tell, and whenever
 //! not all segments may go out at once, the super-packet goes on to the other queue instead, before which the kernel cuts it.
 
+mod frames;
+mod hop;
 mod outlet;
 mod size;
 mod way;
@@ -16,6 +18,7 @@ use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use crate::packet::{IpHeader, IpPacket};
 
+pub use hop::{hear_link, hear_neighbour, hear_policies, hear_route};
 use outlet::Outlet;
 pub(crate) use outlet::Room;
 use size::Sizes;
@@ -77,6 +80,11 @@ impl<'a> Whole<'a> {
         self.len() + self.count() * self.data
     }
 
+    /// Octets of the longest segment, which is the first.
+    pub(crate) fn longest(&self) -> usize {
+        self.data + self.len().min(self.size)
+    }
+
     fn len(&self) -> usize {
         self.bytes.len() - self.data
     }
@@ -87,41 +95,53 @@ impl<'a> Whole<'a> {
     /// 3168 §6.1.2), and identifications go on from the first one's. None is 0, for which a raw socket would choose another.
     pub fn write(&self, at: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
-        let from = at * self.size;
-        let to = self.len().min(from + self.size);
-        let (Some(headers), Some(data)) = (self.bytes.get(..self.data), self.bytes.get(self.data + from..self.data + to)) else {
-            return false;
-        };
-        if at >= self.count() {
-            return false;
-        }
+        let (Some(headers), Some(data)) = (self.bytes.get(..self.data), self.data(at)) else { return false };
         out.extend_from_slice(headers);
         out.extend_from_slice(data);
-        let (Ok(len), Ok(payload), Ok(offset)) =
-            (u16::try_from(out.len()), u16::try_from(out.len().saturating_sub(40)), i32::try_from(from))
-        else {
-            return false;
-        };
+        let (Ok(len), Ok(payload)) = (u16::try_from(out.len()), u16::try_from(out.len().saturating_sub(40))) else { return false };
         if self.is_ipv6 {
             Ipv6Packet::new_unchecked(&mut *out).set_payload_len(payload);
         } else {
             let mut ip = Ipv4Packet::new_unchecked(&mut *out);
             ip.set_total_len(len);
-            let identification = ip.ident().wrapping_add(u16::try_from(at).unwrap_or_default());
-            ip.set_ident(identification.max(1));
+            ip.set_ident(self.identification(at));
             ip.fill_checksum();
         }
-        let Some(octets) = out.get_mut(self.tcp..) else { return false };
-        let mut tcp = TcpPacket::new_unchecked(octets);
-        tcp.set_seq_number(tcp.seq_number() + usize::try_from(offset).unwrap_or_default());
-        if to < self.len() {
-            tcp.set_fin(false);
-            tcp.set_psh(false);
-        }
-        if at > 0 {
-            tcp.set_cwr(false);
-        }
-        finish(out, self.tcp, self.is_ipv6)
+        self.finish(at, out, self.tcp)
+    }
+
+    /// The data of a segment; `None` if there is no such segment.
+    pub(crate) fn data(&self, at: usize) -> Option<&'a [u8]> {
+        let from = at.checked_mul(self.size).filter(|_| at < self.count())?;
+        self.bytes.get(self.data + from..self.data + self.len().min(from + self.size))
+    }
+
+    /// Octets of the TCP header.
+    pub(crate) const fn header(&self) -> usize {
+        self.data - self.tcp
+    }
+
+    /// The IPv4 identification of a segment.
+    pub(crate) fn identification(&self, at: usize) -> u16 {
+        let first = if self.is_ipv6 { 0 } else { Ipv4Packet::new_unchecked(self.bytes).ident() };
+        first.wrapping_add(u16::try_from(at).unwrap_or_default()).max(1)
+    }
+
+    /// Whether segments may be fragmented on their way.
+    pub(crate) fn may_be_fragmented(&self) -> bool {
+        !self.is_ipv6 && !Ipv4Packet::new_unchecked(self.bytes).dont_frag()
+    }
+
+    /// Makes the TCP header from `tcp` on, copied from any of the segments, that of one by its place; the packet's data are that one's already.
+    pub(crate) fn finish(&self, at: usize, packet: &mut [u8], tcp: usize) -> bool {
+        let Some((octets, own)) = packet.get_mut(tcp..).zip(self.bytes.get(self.tcp..)) else { return false };
+        let (mut header, own) = (TcpPacket::new_unchecked(octets), TcpPacket::new_unchecked(own));
+        let is_last = at + 1 == self.count();
+        header.set_seq_number(own.seq_number() + at * self.size);
+        header.set_fin(own.fin() && is_last);
+        header.set_psh(own.psh() && is_last);
+        header.set_cwr(own.cwr() && at == 0);
+        finish(packet, tcp, self.is_ipv6)
     }
 }
 

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use crate::ah::{BATCH, Sealing};
 
 /// Wished size of a socket's buffer, in octets: what a full link's queue holds.
-const BUFFER: usize = 4 * 1024 * 1024;
+pub(super) const BUFFER: usize = 4 * 1024 * 1024;
 
 /// The sockets, of both IP versions.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ struct Marked {
 pub(crate) struct Room {
     ipv4: MultiHeaders<SockaddrStorage>,
     ipv6: MultiHeaders<SockaddrStorage>,
+    pub(super) frames: MultiHeaders<()>,
 }
 
 impl Room {
@@ -44,6 +45,7 @@ impl Room {
         Self {
             ipv4: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(libc::in_pktinfo))),
             ipv6: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(libc::in6_pktinfo))),
+            frames: MultiHeaders::preallocate(BATCH, None),
         }
     }
 }
@@ -64,13 +66,13 @@ impl Outlet {
         Ok(Self { ipv4: open(AddressFamily::Inet)?, ipv6: open(AddressFamily::Inet6)? })
     }
 
-    /// Sends all packets in their order, between these addresses and with this mark; never waits. Tells each that does not leave, by its
+    /// Sends packets in their order from one on, between these addresses and with this mark; never waits. Tells each that does not leave, by its
     /// length, and why.
     pub(crate) fn send(
         &mut self,
         (source, destination): (IpAddr, IpAddr),
         mark: u32,
-        packets: &Sealing,
+        (packets, first): (&Sealing, usize),
         room: &mut Room,
         failed: &mut dyn FnMut(usize, Errno),
     ) {
@@ -83,13 +85,13 @@ impl Outlet {
                     ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
-                self.ipv4.send(mark, to, ControlMessage::Ipv4PacketInfo(&from), packets, &mut room.ipv4, failed);
+                self.ipv4.send(mark, to, ControlMessage::Ipv4PacketInfo(&from), (packets, first), &mut room.ipv4, failed);
             }
             (IpAddr::V6(source), IpAddr::V6(_)) => {
                 let from = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source.octets() }, ipi6_ifindex: 0 };
-                self.ipv6.send(mark, to, ControlMessage::Ipv6PacketInfo(&from), packets, &mut room.ipv6, failed);
+                self.ipv6.send(mark, to, ControlMessage::Ipv6PacketInfo(&from), (packets, first), &mut room.ipv6, failed);
             }
-            _ => (0..packets.len()).for_each(|at| failed(packets.get(at).unwrap_or_default().len(), Errno::EINVAL)),
+            _ => (first..packets.len()).for_each(|at| failed(packets.get(at).unwrap_or_default().len(), Errno::EINVAL)),
         }
     }
 }
@@ -100,7 +102,7 @@ impl Marked {
         mark: u32,
         to: Option<SockaddrStorage>,
         from: ControlMessage<'_>,
-        packets: &Sealing,
+        (packets, first): (&Sealing, usize),
         room: &mut MultiHeaders<SockaddrStorage>,
         failed: &mut dyn FnMut(usize, Errno),
     ) {
@@ -108,11 +110,11 @@ impl Marked {
         if self.mark != Some(mark) {
             self.mark = None;
             if let Err(errno) = setsockopt(&self.socket, sockopt::Mark, &mark) {
-                return (0..packets.len()).for_each(|at| failed(len(at), errno));
+                return (first..packets.len()).for_each(|at| failed(len(at), errno));
             }
             self.mark = Some(mark);
         }
-        let (mut at, to, from) = (0, [to; BATCH], [from]);
+        let (mut at, to, from) = (first, [to; BATCH], [from]);
         while at < packets.len() {
             // What is not sealed has no octets, and a packet without is refused.
             let parts: heapless::Vec<[IoSlice<'_>; 1], BATCH> =

@@ -74,8 +74,14 @@ impl Entry {
 
     /// Takes the next number. Whether it is the one from which on another epoch should be asked for.
     pub fn take_number(&mut self) -> bool {
-        self.highest = self.highest.saturating_add(1);
-        self.highest == NUMBERS_HALF_USED
+        self.take_numbers(1)
+    }
+
+    /// The same for so many, one after the other.
+    pub fn take_numbers(&mut self, count: u32) -> bool {
+        let before = self.highest;
+        self.highest = before.saturating_add(count);
+        before < NUMBERS_HALF_USED && self.highest >= NUMBERS_HALF_USED
     }
 
     /// Whether three quarters of the allowed volume are used up and nobody has been told.

@@ -14,12 +14,14 @@
 
 mod attached;
 mod bpf;
+mod link_socket;
 mod memory;
 mod ring;
 mod socket;
 
 pub(super) use attached::Attached;
 pub(super) use bpf::{Map, MapKind, Program, ProgramKind, clock, program_name};
+pub(crate) use link_socket::{bind_to_link, link_socket};
 pub(super) use memory::{Frame, Frames};
 pub(super) use socket::{Binding, Received, Socket, Statistics, queues};
 
