@@ -9,7 +9,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use namespace::{Namespace, QUIET, SOON, add_route, address, connect, eventually, forbid_fragments, link, privileged, receive};
+use namespace::{
+    Namespace, QUIET, SOON, add_route, address, connect, eventually, forbid_fragments, index, link, octets, privileged, receive,
+    route_request,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
@@ -216,6 +219,69 @@ fn send_super_packets(mut path: Path, is_seen: bool) {
         assert_eq!(dropped, [], "each is sealed under a number of its own");
     }
     assert_eq!(path.sender.out_counters.dropped(DropReason::NotTransmitted).packets, 0);
+}
+
+/// Frames go where the kernel's answers of the last second say, and what they say changes.
+#[test]
+fn super_packets_go_on_by_other_ways_when_their_neighbour_is_forgotten_and_when_their_link_carries_less() {
+    if !privileged() {
+        return;
+    }
+    const LEN: usize = 12 << 20;
+    let mut path = Path::with(Some(WHOLE));
+    for ([sender, near, _, receiver], ..) in FAMILIES {
+        path.sender.space.run(|| set_mtu("up", 1500));
+        let (from, to) = (address(sender, 6000), address(receiver, 7000));
+        path.permit(TCP, from, to);
+        path.permit(TCP, to, from);
+        let listener = path.receiver.space.run(|| TcpListener::bind(to).unwrap());
+        let mut client = path.sender.space.run(|| connect(from, to));
+        let (mut server, _) = listener.accept().unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_write_timeout(Some(SOON)).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let data: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+        let writer = std::thread::spawn(move || {
+            client.write_all(&data).unwrap();
+            client
+        });
+        let (mut got, mut buffer, mut changes) = (0, vec![0; 1 << 16], 0);
+        while got < LEN {
+            let len = server.read(&mut buffer).unwrap();
+            assert!(len > 0 && buffer[..len].iter().enumerate().all(|(at, octet)| *octet == ((got + at) % 251) as u8));
+            got += len;
+            if got > LEN / 4 * (changes + 1) {
+                changes += 1;
+                match changes {
+                    1 => path.sender.space.run(|| forget_neighbour("up", near)),
+                    2 => path.sender.space.run(|| set_mtu("up", 1400)),
+                    _ => {}
+                }
+            }
+        }
+        writer.join().unwrap();
+    }
+    for counters in [&path.router_counters, &path.receiver.in_counters] {
+        let dropped: Vec<_> = counters.all_dropped().filter(|(_, count)| count.packets > 0).collect();
+        assert_eq!(dropped, [], "each is sealed");
+    }
+    for admitted in &path.admitted[..1] {
+        assert_eq!(admitted.dropped(), Some(Vec::new()), "and none comes without AH");
+    }
+}
+
+/// Sets a link's MTU, and the routes that follow it.
+fn set_mtu(name: &str, mtu: u32) {
+    let [a, b, c, d] = index(name).to_ne_bytes();
+    route_request("set the MTU", 16, 0, &[0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0], |writer| writer.put_u32(4, mtu));
+    PLAN.apply().unwrap();
+}
+
+/// Has the kernel ask for a neighbour anew.
+fn forget_neighbour(name: &str, neighbour: &str) {
+    let ([a, b, c, d], neighbour) = (index(name).to_ne_bytes(), neighbour.parse().unwrap());
+    let family = if let std::net::IpAddr::V4(_) = neighbour { 2 } else { 10 };
+    route_request("forget a neighbour", 29, 0, &[family, 0, 0, 0, a, b, c, d, 0, 0, 0, 0], |writer| writer.put(1, &octets(neighbour)));
 }
 
 /// What is for somebody else is to be dropped for want of IPsec (`XFRM_MSG_NEWPOLICY` with `struct xfrm_userpolicy_info`).
