@@ -1,6 +1,7 @@
 //! Packets that differ in little, as the segments of a super-packet do: what they have in common is read and judged with the first of them.
 //!
-//! The octets are those of [`Sealing::add`], only sooner: headers are copied with their fields changed, data are written where they are sealed.
+//! The octets are those of [`Sealing::add`], only sooner: headers are copied and their fields changed, data are written where they are
+//! sealed.
 
 use std::ops::Range;
 
@@ -39,8 +40,8 @@ pub(crate) struct Next<'a> {
 }
 
 impl Sealing {
-    /// A series that goes on from the packet that was taken up last, whose headers behind AH are `header` octets long. `None` if it is sealed
-    /// already, as signed ones are, or its ICV input has fields elsewhere than the packet itself.
+    /// A series that goes on from the packet that was taken up last, whose headers behind AH are `header` octets long. `None` if it is
+    /// sealed already, as signed ones are, or its ICV input has fields elsewhere than the packet itself.
     pub(crate) fn series(&self, header: usize) -> Option<Series> {
         let packet = self.packets.last()?;
         let Open { key, head, body, value, .. } = packet.open.as_ref()?;
@@ -57,8 +58,8 @@ impl Sealing {
         })
     }
 
-    /// Takes up another packet of a series. `write` makes the copied header that AH protects, which begins at the place that it is told, that of
-    /// these data. `false` if the packet would be too long, or `write` refuses: then nothing has changed.
+    /// Takes up another packet of a series. `write` makes the copied header that AH protects, which begins at the place that it is told,
+    /// that of these data. `false` if the packet would be too long, or `write` refuses: then nothing has changed.
     pub(crate) fn add_next(&mut self, series: &Series, next: &Next<'_>, write: impl FnOnce(&mut [u8], usize) -> bool) -> bool {
         let (begin, head) = (self.octets.len(), self.heads.0.len());
         let Ok(len) = u16::try_from(series.headers.len() + next.data.len()) else { return false };

@@ -33,8 +33,8 @@ impl FrameOutlet {
         Ok(Self { socket, link: None, mark: 0 })
     }
 
-    /// Sends packets in their order, and gives the place of the first that the link does not take as it is: another way is to be found for it
-    /// and those behind it. Tells of each that has been lost here how long it is, and why.
+    /// Sends packets in their order, and gives the place of the first that the link does not take as it is: another way is to be found for
+    /// it and those behind it. Tells of each that has been lost here how long it is, and why.
     pub(super) fn send(
         &mut self,
         hop: &Hop,

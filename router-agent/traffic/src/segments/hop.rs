@@ -1,7 +1,8 @@
 //! Where segments leave if they are put into frames here: by which link, to which neighbour, as the kernel's own routing has it.
 //!
-//! Everything is asked of the kernel: the route with the addresses, the mark and the class that the packets have, the neighbour, the link, and
-//! whether any IPsec policy stands, of which frames would know nothing. Whatever is not known, or not as simple as that, is left to the raw socket.
+//! Everything is asked of the kernel: the route with the addresses, the mark and the class that the packets have, the neighbour, the link,
+//! and whether any IPsec policy stands, of which frames would know nothing. Whatever is not known, or not as simple as that, is left to
+//! the raw socket.
 
 use std::net::IpAddr;
 
@@ -311,3 +312,6 @@ fn octets_of(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests;

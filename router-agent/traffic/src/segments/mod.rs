@@ -1,8 +1,8 @@
 //! TCP super-packets: what a host's stack hands down as one packet and means as many segments.
 //!
 //! The kernel would cut them before the packet queue, and each segment would go up and come back by itself. Here a super-packet comes up
-//! whole, is cut ([`Whole`]), and its segments, each with AH of its own, leave by a raw socket with one call for all; it is
-//! itself dropped. It never goes back by a verdict: the kernel would cut it once more, through AH.
+//! whole, is cut ([`Whole`]), and its segments, each with AH of its own, leave with one call for all: in frames where their way is known
+//! ([`hop`]), and else by a raw socket. It is itself dropped. It never goes back by a verdict: the kernel would cut it once more, through AH.
 //!
 //! How long a segment may be the queue does not tell. The connection's own socket does: that is the one place that knows
 //! what the other end takes, what the path carries, and which options the stack has counted for. Where nobody can tell, and whenever
@@ -132,7 +132,7 @@ impl<'a> Whole<'a> {
         !self.is_ipv6 && !Ipv4Packet::new_unchecked(self.bytes).dont_frag()
     }
 
-    /// Makes the TCP header from `tcp` on, copied from any of the segments, that of one by its place; the packet's data are that one's already.
+    /// Makes the TCP header from `tcp` on, copied from any of the segments, that of one by its place, whose data stand behind it already.
     pub(crate) fn finish(&self, at: usize, packet: &mut [u8], tcp: usize) -> bool {
         let Some((octets, own)) = packet.get_mut(tcp..).zip(self.bytes.get(self.tcp..)) else { return false };
         let (mut header, own) = (TcpPacket::new_unchecked(octets), TcpPacket::new_unchecked(own));
