@@ -75,7 +75,7 @@ pub(crate) struct Datapath {
     pub outbound_queue: u16,
     /// NFQUEUE number of TCP that leaves this host in super-packets.
     pub tcp_queue: u16,
-    /// Whether TCP comes to that queue in super-packets, to be cut by this daemon.
+    /// Whether TCP comes to that queue in super-packets, to be cut by this daemon and sent past other programs' filter rules.
     pub super_packets: bool,
     /// NFQUEUE number of what arrives at this host.
     pub inbound_queue: u16,
