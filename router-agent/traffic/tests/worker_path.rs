@@ -5,7 +5,7 @@ mod namespace;
 mod routing;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -279,8 +279,8 @@ fn set_mtu(name: &str, mtu: u32) {
 
 /// Has the kernel ask for a neighbour anew.
 fn forget_neighbour(name: &str, neighbour: &str) {
-    let ([a, b, c, d], neighbour) = (index(name).to_ne_bytes(), neighbour.parse().unwrap());
-    let family = if let std::net::IpAddr::V4(_) = neighbour { 2 } else { 10 };
+    let ([a, b, c, d], neighbour) = (index(name).to_ne_bytes(), neighbour.parse::<IpAddr>().unwrap());
+    let family = if neighbour.is_ipv4() { 2 } else { 10 };
     route_request("forget a neighbour", 29, 0, &[family, 0, 0, 0, a, b, c, d, 0, 0, 0, 0], |writer| writer.put(1, &octets(neighbour)));
 }
 
