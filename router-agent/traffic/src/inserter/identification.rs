@@ -5,8 +5,8 @@
 //! between the same hosts is about to have, spoils that one. The kernel counts the numbers up, so that one who sees a packet knows
 //! those of the next ones; from a key of this host they cannot be told beforehand.
 //!
-//! None leaves with 0, a number like any other (RFC 6864 §4) until somebody sends the datagram on by a raw socket, as a relay does: to a
-//! kernel there 0 means that it has to choose one, and AH, which protects the field (RFC 4302 §3.3.3.1.1), is wrong from then on.
+//! None leaves with 0, a number like any other (RFC 6864 §4) until somebody sends the datagram on by a raw socket, as a relay does:
+//! to a kernel there 0 means that it has to choose one, and AH, which protects the field (RFC 4302 §3.3.3.1.1), is wrong from then on.
 
 use smoltcp::wire::Ipv4Packet;
 
@@ -39,8 +39,8 @@ impl IdentificationKey {
     }
 }
 
-/// As [`Checks::seal_among`], with an identification of its own if the packet may be fragmented: without `identifications` only where it has none.
-/// `changed` is room for such a packet.
+/// As [`Checks::seal_among`], with an identification of its own if the packet may be fragmented: without `identifications` only where it
+/// has none. `changed` is room for such a packet.
 pub(super) fn seal(
     checks: &dyn Checks,
     identifications: Option<&IdentificationKey>,

@@ -1,11 +1,11 @@
 //! Which verdicts may go together in one message, `NFQNL_MSG_VERDICT_BATCH`.
 //!
 //! That message names one number and answers **every packet that waits with that number or a lower one**. It saves the kernel a message, a
-//! search and a lock for each packet, and lets an unverified one pass if anything waits below that nobody has judged. So nobody asks for it:
-//! whoever judges gives a verdict for each packet, and this part, which sees what is delivered before it is judged, finds the runs.
+//! search and a lock for each packet, and lets an unverified one pass if anything waits below that nobody has judged. So nobody asks for
+//! it: whoever judges gives a verdict for each packet, and this part, which sees what is delivered before it is judged, finds the runs.
 //!
-//! A run is of packets whose numbers follow each other, each of which was delivered, and then judged by itself and in its turn, and is to go
-//! on as it is. Below it nothing waits, for one of two reasons:
+//! A run is of packets whose numbers follow each other, each of which was delivered, and then judged by itself and in its turn, and is to
+//! go on as it is. Below it nothing waits, for one of two reasons:
 //!
 //! - Every number below it has been delivered and answered, from the queue's first on ([`Runs::reached`]), without any left out: whatever
 //!   else has happened meanwhile, a message lost, cut or not understood, a packet held or passed over, a full socket, leaves a number out.
@@ -13,16 +13,17 @@
 //!   the kernel does, nothing waits under a number that it could not deliver; that is not relied upon.) Nothing can come to wait there
 //!   afterwards, since the kernel gives numbers under the lock under which it delivers packets and lets them wait.
 //!
-//! What is written is carried out in its order, all or nothing. What could not be sent counts as left out, and is tried again with a message
-//! for each packet. A number that comes again, or after a higher one, is none of the kernel that this is written for, and so is a verdict
-//! refused for any other reason than that nothing waits: from then on each packet has a message of its own, until the queue is opened anew.
+//! What is written is carried out in its order, all or nothing. What could not be sent counts as left out, and is tried again with a
+//! message for each packet. A number that comes again, or after a higher one, is none of the kernel that this is written for, and so is a
+//! verdict refused for any other reason than that nothing waits: from then on each packet has a message of its own, until the queue is
+//! opened anew.
 //!
-//! Numbers begin again at 0 behind 2^32 − 1; the kernel compares by the sign of the difference, and so it is the same. Segments of one packet
-//! that the kernel has cut have each a number, a message and a verdict.
+//! Numbers begin again at 0 behind 2^32 − 1; the kernel compares by the sign of the difference, and so it is the same. Segments of one
+//! packet that the kernel has cut have each a number, a message and a verdict.
 //!
-//! All packets of a run have come by one interface and leave by one. An interface that goes down takes its packets out of the queue: then all
-//! of a run or none, and if none is left the kernel says so. Of a run whose last packets have come since the interface is up again, or since
-//! rules were replaced, the first are counted as going on all the same.
+//! All packets of a run have come by one interface and leave by one. An interface that goes down takes its packets out of the queue: then
+//! all of a run or none, and if none is left the kernel says so. Of a run whose last packets have come since the interface is up again, or
+//! since rules were replaced, the first are counted as going on all the same.
 
 use heapless::Vec;
 

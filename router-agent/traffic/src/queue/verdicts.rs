@@ -106,7 +106,8 @@ impl Verdicts {
         &self.octets
     }
 
-    /// What could not be sent together: a message for each packet. Of what was to be dropped below a run nothing is said, since none is sent.
+    /// What could not be sent together: a message for each packet. Of what was to be dropped below a run nothing is said, since none is
+    /// sent.
     pub(super) fn one_by_one(&mut self, mut send: impl FnMut(u32, &[u8])) {
         self.fails();
         let Self { octets, alone: one, .. } = self;

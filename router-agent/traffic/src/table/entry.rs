@@ -18,8 +18,8 @@ use crate::update::{Applied, Tally};
 
 /// One permission with its association.
 ///
-/// What a look-up compares and counts stands first and together, in the 64 octets that a processor fetches at once; behind it what checking a
-/// number needs, and last what a packet that passes needs and few others (`entries` says where an entry begins).
+/// What a look-up compares and counts stands first and together, in the 64 octets that a processor fetches at once; behind it what checking
+/// a number needs, and last what a packet that passes needs and few others (`entries` says where an entry begins).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[repr(C)]
 pub struct Entry {

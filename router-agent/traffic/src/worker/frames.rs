@@ -23,7 +23,7 @@ enum Outcome {
     Drop,
 }
 
-/// Frames of one socket that are judged before the queue's next batch; a quarter of the window.
+/// Frames of one socket that are judged before the queue's next batch; a quarter of the default window.
 const FRAMES_A_TURN: usize = 4 * MANY;
 
 /// Numbers of frames lie above those of both queues; nothing is ever asked about one again.

@@ -5,8 +5,8 @@
 //! Below that rate nothing ever rests, and a rest that brought nothing is the last.
 //!
 //! To wake up costs some twenty microseconds of a virtual processor's time, since nothing is at hand that the last turn has used: so a rest
-//! is as long as whoever waits may be kept waiting ([`ROUTER_REST`](crate::queue::ROUTER_REST)), and only as much shorter as the queue demands, of which it fills
-//! a quarter at most.
+//! is as long as whoever waits may be kept waiting ([`ROUTER_REST`](crate::queue::ROUTER_REST)), and only as much shorter as the queue
+//! demands, of which it fills a quarter at most.
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use crate::processor::PacketId;
 use crate::queue::SECOND;
 
-/// The last packets that were to pass, with the bytes that they were counted with: of each of a worker's two queues as many as wait in one at
-/// the most, since a refusal comes behind no more packets than waited when the kernel spoke it.
+/// The last packets that were to pass, with the bytes that they were counted with: of each of a worker's two queues as many as wait in one
+/// at the most, since a refusal comes behind no more packets than waited when the kernel spoke it.
 #[derive(Debug)]
 pub(super) struct Passed {
     /// Places of one queue.
