@@ -188,7 +188,10 @@ fn play(kernel: &mut Kernel, verdicts: &mut Verdicts, accepted: &mut BTreeSet<u3
                     add(verdicts, id, Decision::Drop);
                 }
                 Judged::AcceptedAlone => {
-                    let send = |octets: &[u8]| Ok(kernel.carry_out(octets));
+                    let send = |octets: &[u8]| {
+                        kernel.carry_out(octets);
+                        Ok(())
+                    };
                     verdicts.give_alone(id, Decision::Accept, send).unwrap();
                 }
                 Judged::DroppedAloneUnsent => {
