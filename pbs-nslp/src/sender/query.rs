@@ -37,11 +37,13 @@ impl Sender {
             _ => {
                 session.attempt.tries = 1;
                 session.attempt.numbers = None;
+                session.attempt.first_sent_at = None;
                 session.attempt.asks_more = false;
                 session.attempt.reports_former = false;
             }
         }
         let before = session.attempt.last_sent_at.replace(step.now);
+        session.attempt.first_sent_at.get_or_insert(step.now);
         session.unanswered_since.get_or_insert(step.now);
         session.attempt.in_haste = before.is_some_and(|before| step.now.saturating_duration_since(before) < HASTE);
         let [live, former] = session.spis();

@@ -64,6 +64,7 @@ pub(super) struct Attempt {
     /// Numbers of the first and the last Query of the attempt.
     pub(super) numbers: Option<(u32, u32)>,
     pub(super) last_handle: Option<MessageHandle>,
+    pub(super) first_sent_at: Option<Instant>,
     pub(super) last_sent_at: Option<Instant>,
     /// Whether it asks for more than is allowed.
     pub(super) asks_more: bool,
@@ -145,15 +146,15 @@ impl Session {
         self.attempt.numbers.is_some_and(|(first, last)| !is_newer(first, echo) && !is_newer(echo, last))
     }
 
-    /// Takes down that the receiver has answered, if it is an answer to a Query that was not tried again. Where a repair has repeated it nobody can
-    /// tell which of them is answered, so that the time of the first counts. `hop_count` is what is left of the answer's.
+    /// Takes down that the receiver has answered, if it is an answer to a Query that was not tried again. Where a repair has repeated it
+    /// nobody can tell which of them is answered, so that the time of the attempt's first counts. `hop_count` is what is left of the
+    /// answer's.
     pub(super) fn note_answer(&mut self, echo: Option<u32>, hop_count: u8, now: Instant) {
-        let asked_first = self.unanswered_since;
         if self.echo_fits(echo) {
             self.unanswered_since = None;
         }
         let Some((first, last)) = self.attempt.numbers.filter(|_| self.attempt.tries == 1) else { return };
-        let asked_at = if first == last { self.attempt.last_sent_at } else { asked_first };
+        let asked_at = if first == last { self.attempt.last_sent_at } else { self.attempt.first_sent_at };
         if let (Some(asked_at), true) = (asked_at, echo.is_some() && self.echo_fits(echo)) {
             let round_trip = now.saturating_duration_since(asked_at);
             let shortest = self.answered.map_or(round_trip, |before| before.round_trip.min(round_trip));

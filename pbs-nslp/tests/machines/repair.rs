@@ -230,6 +230,33 @@ fn of_two_queries_that_one_answer_may_be_to_the_first_tells_how_far_the_receiver
 }
 
 #[test]
+fn how_far_the_receiver_is_is_told_from_the_first_query_of_the_attempt_and_not_from_one_that_nobody_answered() {
+    // FS-34, X-99.
+    let mut world = World::new(1);
+    world.stable = false;
+    world.down.insert(2);
+    world.want();
+    world.run(seconds(3));
+    world.down.clear();
+    world.run(seconds(3));
+    world.took(SENDER, &["FS-08", "FS-05"]);
+    assert_eq!(world.sender.sessions()[0].answered, None, "an answer to the second try says nothing of how long it took");
+
+    world.down.insert(2);
+    world.sender.probe(flow(), world.now);
+    world.run(seconds(2));
+    world.sender.probe(flow(), world.now);
+    let session = world.session();
+    world.tell(SENDER, gist::api::Indication::Received(notice_from(1, session, flow(), NotifyCode::NoState)));
+    world.run(LATENCY * 4);
+    world.down.clear();
+    world.run(Duration::from_millis(1200));
+    assert_eq!(world.sender.unanswered_since(&flow()), None);
+    let round_trip = world.sender.sessions()[0].answered.unwrap().round_trip;
+    assert!((seconds(1)..seconds(2)).contains(&round_trip), "{round_trip:?}");
+}
+
+#[test]
 fn a_restarted_sender_takes_its_flow_over_under_a_new_session() {
     // FR-50, FN-71, INV-17.
     let mut world = World::granted(2);
