@@ -2,8 +2,14 @@
 
 use std::io;
 
+use pbs_lab::attack::injector::Injector;
+use pbs_lab::attack::packet;
+use pbs_lab::network::topology::{LEFT_LINK, RECEIVER, SENDER, SENDER_LINK};
 use serde_json::{Value, json};
+use traffic::ah::{self, Number};
+use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::netlink::{Batch, CREATE, EXCLUSIVE, Protocol, Socket};
+use traffic::packet::IpPacket;
 
 use crate::site::{Site, eventually};
 
@@ -30,6 +36,7 @@ fn a_permitted_flow_passes_the_queue_by_and_nothing_passes_a_router_that_is_kill
     let after = counted(&site);
     assert_eq!(after.0 - before.0, PACKETS);
     assert!(after.1 - before.1 < PACKETS / 2, "{} of {PACKETS} by the queue", after.1 - before.1);
+    unknown_must_be_dropped_at_the_interface(&site);
     site.kill_router();
     while receiver.recv(&mut [0; 200]).is_ok() {}
     for _ in 0..PACKETS {
@@ -86,6 +93,7 @@ fn the_shield_may_stand_at_the_interfaces_while_everything_goes_through_the_queu
     assert_eq!(accepted(&site.ask("counters")), before + 1);
     let part = |name: &str| json!({ "interface": name, "program": "driver", "takes_part": true });
     assert_eq!(site.ask("status")["datapath"], json!({ "kind": "xdp_shield", "interfaces": [part("r0"), part("r1")] }));
+    unknown_must_be_dropped_at_the_interface(&site);
     site.kill_router();
     while receiver.recv(&mut [0; 200]).is_ok() {}
     let _ = sender.send(b"to nobody");
@@ -140,6 +148,28 @@ fn the_shield_stands_at_the_ingress_unless_told_otherwise_and_nothing_passes_a_r
     let open = Site::build("", "[datapath]\ningress_shield = false\n", true);
     let why = json!({ "stands": false, "because": "ingress_shield is false" });
     assert_eq!(open.ask("status")["ingress_shield"], why);
+}
+
+/// What comes between the addresses of the flow under an SPI of nobody's: dropped before any rule sees it, and counted.
+#[track_caller]
+fn unknown_must_be_dropped_at_the_interface(site: &Site) {
+    const PACKETS: u64 = 200;
+    let clear = packet::udp((SENDER, 9001), (RECEIVER, 9000), b"made up").unwrap();
+    let key = IcvKey::new(MacAlgorithm::HmacSha256_128, &[7; 32]).unwrap();
+    let mut sealed = Vec::new();
+    ah::insert(&IpPacket::parse(&clear).unwrap(), 0x7000_0000, Number { low: 1, high: None }, &key, &mut sealed).unwrap();
+    let counted = || (dropped_before_queue(&site.ask("counters"), "unknown_spi"), site.dropped_by_rules("unknown_spi"));
+    let before = counted();
+    let injector = Injector::new(&site.chain.sender, SENDER_LINK, &site.chain.router, LEFT_LINK).unwrap();
+    assert_eq!(injector.send(&vec![sealed; PACKETS as usize]).unwrap(), PACKETS);
+    eventually("what is dropped at the interface is counted", || counted().0 >= before.0 + PACKETS);
+    assert_eq!(counted(), (before.0 + PACKETS, before.1));
+}
+
+/// Reasons for which nothing was dropped there have no row.
+fn dropped_before_queue(counters: &Value, reason: &str) -> u64 {
+    let rows = counters["data"]["dropped_before_queue"].as_array().unwrap();
+    rows.iter().filter(|row| row["reason"] == reason).map(|row| row["packets"].as_u64().unwrap()).sum()
 }
 
 fn accepted(counters: &Value) -> u64 {

@@ -139,9 +139,18 @@ impl Site {
 
     /// Packets that rules of this name have counted in this chain, in both families.
     pub(crate) fn rule(&self, chain: &str, rule: &str) -> u64 {
+        self.rules(|row| row["chain"] == chain && row["rule"] == rule)
+    }
+
+    /// The same in all chains: what the rules have dropped for this reason.
+    pub(crate) fn dropped_by_rules(&self, reason: &str) -> u64 {
+        self.rules(|row| row["rule"] == reason)
+    }
+
+    fn rules(&self, which: impl Fn(&Value) -> bool) -> u64 {
         let counters = self.ask("counters");
         let rows = counters["rules"].as_array().unwrap();
-        rows.iter().filter(|row| row["chain"] == chain && row["rule"] == rule).map(|row| row["packets"].as_u64().unwrap()).sum()
+        rows.iter().filter(|row| which(row)).map(|row| row["packets"].as_u64().unwrap()).sum()
     }
 
     /// Octets of IP packets that have come to the host without PBS on the right, as its link has counted them.
