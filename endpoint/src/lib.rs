@@ -29,8 +29,8 @@ use daemon::start::Settings;
 use daemon::{control, outcomes};
 use serde_json::{Value, json};
 use traffic::checks::{Checks, Strict};
-use traffic::netlink::NetlinkError;
-use traffic::rules::Role;
+use traffic::netlink::{NetlinkError, Socket};
+use traffic::rules::{HostRules, Role};
 
 use crate::change::Changes;
 use crate::config::Config;
@@ -130,13 +130,20 @@ pub struct Parts {
     pub outbound_checks: Arc<dyn Checks>,
     /// The checks on what arrives.
     pub inbound_checks: Arc<dyn Checks>,
+    /// Puts the filter rules in place, through this socket: what another one changes counts as somebody else's doing.
+    pub install_rules: fn(&HostRules, &Socket) -> Result<(), NetlinkError>,
     /// What stands between the signalling cores and the daemon's loop.
     pub around: Arc<Around>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { outbound_checks: Arc::new(Strict), inbound_checks: Arc::new(Strict), around: Arc::new(|core| core) }
+        Self {
+            outbound_checks: Arc::new(Strict),
+            inbound_checks: Arc::new(Strict),
+            install_rules: HostRules::install_through,
+            around: Arc::new(|core| core),
+        }
     }
 }
 

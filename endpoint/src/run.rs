@@ -76,7 +76,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let routing = Routing::new(Some(plan));
     let undo = routing.undo();
     let undo = Box::new(move || undo().and(traffic::paths::restore()));
-    let start = Start::begin(&config, Role::Host, rules(&config), undo).await?;
+    let start = Start::begin(&config, Role::Host, rules(&config, parts), undo).await?;
     warn_of_narrow_routes(&config, start.credentials.signer.signature_length());
     let (datapaths, relay) = start_workers(&config, parts, &start)?;
     let routing = routing.follow(&start.threads)?;
@@ -122,13 +122,14 @@ fn entropy() -> Result<Entropy, IdentityError> {
     Ok(Entropy::new(Arc::new(HmacGenerator), identity::seed()?))
 }
 
-fn rules(config: &Config) -> Install {
+fn rules(config: &Config, parts: &Parts) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
     let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
     let (exempt, ways) = (exempt::rules(&config.exempt), Paths::links(&config.path, path_mark));
     let whole = config.datapath.super_packets.then_some(Whole { queue: config.datapath.tcp_queue, mark: config.datapath.mark });
     let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), whole, ..rules };
-    let install = move |reassembly, socket: &_| HostRules { reassembly, ..rules.clone() }.install_through(socket);
+    let install = parts.install_rules;
+    let install = move |reassembly, socket: &_| install(&HostRules { reassembly, ..rules.clone() }, socket);
     config.datapath.reassembly.installing(fragments, install)
 }
 

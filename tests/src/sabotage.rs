@@ -107,11 +107,11 @@ impl Sabotage {
 
     /// A host's parts without this check; `None` if it is one of routers alone.
     pub(crate) fn apply_to_host(self, parts: endpoint::Parts) -> Option<endpoint::Parts> {
-        let endpoint::Parts { outbound_checks, inbound_checks, around } = parts;
+        let endpoint::Parts { outbound_checks, inbound_checks, .. } = parts;
         self.is_of_hosts_too().then(|| endpoint::Parts {
             outbound_checks: Arc::new(Uncovered(outbound_checks)),
             inbound_checks: Arc::new(Uncovered(inbound_checks)),
-            around,
+            ..parts
         })
     }
 

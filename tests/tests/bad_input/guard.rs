@@ -1,6 +1,7 @@
 //! Hands that others lay on a running daemon's filter rules, and parts of a daemon that die: a node never stays open unless
 //! somebody has asked for it.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -28,6 +29,7 @@ use crate::support::daemon::{Daemon, wait_until};
 use crate::support::files::Files;
 use crate::support::site::Site;
 use crate::support::{command, end_in, has_rules, with_config};
+use crate::unheld::install_unowned;
 
 /// What `nft flush ruleset` does: every table of every program is gone.
 pub(crate) fn flush(host: &Namespace) {
@@ -46,7 +48,7 @@ fn role(program: Program) -> Role {
 }
 
 /// Chain and name of each counted rule.
-fn names(host: &Namespace, program: Program) -> Vec<String> {
+pub(crate) fn names(host: &Namespace, program: Program) -> Vec<String> {
     let counters = host.run(|| counters(role(program)).map_err(io::Error::other)).unwrap();
     counters.iter().map(|counter| format!("{} {} {}", counter.family, counter.chain, counter.rule)).collect()
 }
@@ -75,42 +77,6 @@ fn a_flush_of_everything_passes_by_what_a_running_daemon_holds() {
         flush(&host);
         assert!(!has_rules(&host));
     }
-}
-
-/// As before Linux 6.9.
-#[test]
-fn where_the_kernel_holds_nothing_a_flushed_rule_set_is_put_back_counted_and_told() {
-    if !pbs_lab::may_make_networks() {
-        return;
-    }
-    let host = Namespace::create("node").unwrap();
-    let files = Files::of(Router);
-    let log = std::fs::File::create(files.path("node.log")).unwrap();
-    let child = as_test("guard::router_whose_rules_anybody_can_change", &files.path("node.toml"));
-    let daemon = Daemon::start_as(&host, Router, &files, "node", child, log.into());
-    daemon.wait_for_log(&["WARN", "this kernel (before Linux 6.9) lets other programs change the filter rules"]);
-    let before = names(&host, Router);
-    let rules = || daemon.ask("status")["rules"].clone();
-    assert_eq!((&rules()["stand"], &rules()["held"], &rules()["restored"]), (&true.into(), &false.into(), &0.into()));
-    for times in 1..=3 {
-        flush(&host);
-        wait_until("the rules are back", || rules()["restored"] == times && rules()["stand"] == true);
-        assert_eq!(names(&host, Router), before);
-    }
-    assert!(rules()["last_changed_by"].as_str().unwrap().contains("(process "), "{}", rules());
-    daemon.wait_for_log(&["ERROR", "somebody else changed or removed the filter rules; they have been put back", "by=", "times=1"]);
-    // A line a second at most, however often it happens.
-    assert!(daemon.log().lines().filter(|line| line.contains("somebody else changed")).count() <= 3);
-}
-
-#[test]
-#[ignore = "run as a process of its own by another test"]
-fn router_whose_rules_anybody_can_change() {
-    run_with(Parts { install_rules: install_unowned, ..Parts::default() });
-}
-
-fn install_unowned(rules: &RouterRules, socket: &Socket) -> Result<(), NetlinkError> {
-    RouterRules { owned: false, ..rules.clone() }.install_through(socket)
 }
 
 #[test]
@@ -303,7 +269,7 @@ fn start_as(test: &str, host: &Namespace, config: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-fn as_test(test: &str, config: &Path) -> Command {
+pub(crate) fn as_test(test: &str, config: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "--nocapture", test]).env(CONFIG, config).env_remove("RUST_LOG");
     command
@@ -321,9 +287,19 @@ fn must_end(mut child: Child) -> String {
     said
 }
 
-fn run_with(parts: Parts) -> ! {
-    let arguments = ["pbs-router".into(), "run".into(), "--config".into(), std::env::var_os(CONFIG).unwrap()];
-    let code = router_agent::main_with(arguments.into_iter(), parts);
+pub(crate) fn run_with(parts: Parts) -> ! {
+    exit(router_agent::main_with(arguments("pbs-router"), parts));
+}
+
+pub(crate) fn run_host_with(parts: endpoint::Parts) -> ! {
+    exit(endpoint::main_with(arguments("pbs"), parts));
+}
+
+fn arguments(program: &str) -> impl Iterator<Item = OsString> {
+    [program.into(), "run".into(), "--config".into(), std::env::var_os(CONFIG).unwrap()].into_iter()
+}
+
+fn exit(code: ExitCode) -> ! {
     std::process::exit(if code == ExitCode::from(2) { 2 } else { 99 });
 }
 

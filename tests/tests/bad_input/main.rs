@@ -24,3 +24,4 @@ mod revocation;
 mod support;
 mod tampering;
 mod under_load;
+mod unheld;

@@ -23,7 +23,7 @@ const FORGED: &[u8] = b"nobody has permitted this";
 /// Octets of IPv4 header and AH of HMAC-SHA-256-128.
 const HEADS: usize = 20 + 28;
 /// What was under way behind the router has arrived by then.
-const LATE: Duration = Duration::from_millis(200);
+pub(crate) const LATE: Duration = Duration::from_millis(200);
 /// A UDP header.
 const UDP: usize = 8;
 
@@ -129,18 +129,23 @@ fn of_what_comes_while_permissions_come_and_go_every_packet_goes_on_or_is_counte
 }
 
 /// A permitted flow that runs, and a flood beside it.
-struct Scene {
+pub(crate) struct Scene {
     flood: Flood,
     running: Running,
     application: Application,
     router: Option<Daemon>,
     _hosts: [Daemon; 2],
-    behind: Capture,
-    site: Site,
+    pub(crate) behind: Capture,
+    pub(crate) site: Site,
 }
 
 impl Scene {
     fn build(datapath: &str) -> Self {
+        Self::build_with(datapath, Site::start_router)
+    }
+
+    /// With a router that is started in another way.
+    pub(crate) fn build_with(datapath: &str, start_router: impl Fn(&Site) -> Daemon) -> Self {
         let site = Site::build();
         for host in ["sender.toml", "receiver.toml"] {
             site.files.write(host, site.files.read(host).replace("100000", "50000000"));
@@ -151,7 +156,7 @@ impl Scene {
         let behind = Capture::start(&chain.receiver, RECEIVER_LINK, Instant::now()).unwrap();
         let application = site.application(RECEIVER);
         let hosts = [site.start_receiver(), site.start_sender()];
-        let router = Some(site.start_router());
+        let router = Some(start_router(&site));
         let running = application.run();
         wait_until("the flow runs", || running.arrived() > 10);
         let genuine = before.look(|frames| {
@@ -163,7 +168,7 @@ impl Scene {
         Self { flood, running, application, router, _hosts: hosts, behind, site }
     }
 
-    fn router(&self) -> &Daemon {
+    pub(crate) fn router(&self) -> &Daemon {
         self.router.as_ref().unwrap()
     }
 
@@ -175,19 +180,19 @@ impl Scene {
     }
 
     #[track_caller]
-    fn must_drop(&self, more: u64) {
+    pub(crate) fn must_drop(&self, more: u64) {
         let before = self.dropped("");
         wait_until("the flood is dropped", || self.dropped("") >= before + more);
     }
 
     #[track_caller]
-    fn must_go_on(&self) {
+    pub(crate) fn must_go_on(&self) {
         let before = self.running.arrived();
         wait_until("the flow goes on", || self.running.arrived() >= before + 5);
     }
 
     /// Packets that nobody has permitted, and that came out of the router later than `mark`.
-    fn forged(&self, mark: Duration) -> usize {
+    pub(crate) fn forged(&self, mark: Duration) -> usize {
         let forged = |ip: &[u8]| ip.windows(FORGED.len()).any(|octets| octets == FORGED);
         self.behind.look(|frames| passed(frames, mark).filter(|ip| forged(ip)).count())
     }
