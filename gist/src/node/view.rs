@@ -142,7 +142,8 @@ pub struct Counters {
     pub endpoints_found: u64,
     /// Associations ended because the peer that had opened them confirmed nothing over them in time.
     pub unconfirmed_ended: u64,
-    /// Associations ended because their peer went on saying what cannot be read, or what is refused before it had confirmed anything.
+    /// Associations ended because their peer went on saying what cannot be read, or what is refused before it had confirmed anything, or
+    /// had a Confirm refused while it took nothing of what was said to it.
     pub misused_ended: u64,
     /// What a full table or queue refused.
     pub refused_when_full: u64,
