@@ -62,7 +62,8 @@ impl Session {
 
 impl Receiver {
     /// The authentication of the session's next epoch: what must be signed is signed or not permitted at all, a code that the rule
-    /// prefers is taken if the sender accepts it, else the sender's order decides, also whether packets are signed. `None`: nothing that both ends agree to.
+    /// prefers is taken if the sender accepts it, else the sender's order decides, also whether packets are signed. `None`: nothing that
+    /// both ends agree to.
     pub(super) fn choose(&self, key: SessionKey, now: Instant) -> Option<Choice> {
         let session = self.sessions.get(&key)?;
         let accepted = session.query.accepted;
