@@ -53,6 +53,9 @@ pub(crate) struct Sample {
     pub(crate) value: f64,
     /// What else is worth knowing of it: processor time of the load's threads, rates by the clock on the wall.
     pub(crate) besides: BTreeMap<&'static str, f64>,
+    /// Why it does not show what the row is about: no goal is met by such a one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wanting: Option<&'static str>,
 }
 
 /// All measurements of a row.
@@ -64,7 +67,7 @@ pub(crate) struct Pairs {
 
 impl Sample {
     pub(crate) fn of(value: f64) -> Self {
-        Self { value, besides: BTreeMap::new() }
+        Self { value, ..Self::default() }
     }
 
     pub(crate) fn with(mut self, what: &'static str, value: f64) -> Self {
@@ -97,6 +100,11 @@ impl Pairs {
     /// The medians of ours and of the bound.
     pub(crate) fn medians(&self) -> (f64, f64) {
         (median(values(&self.ours)), median(values(&self.bound)))
+    }
+
+    /// What is wanting, if anything is.
+    pub(crate) fn wanting(&self) -> Option<&'static str> {
+        self.ours.iter().chain(&self.bound).find_map(|sample| sample.wanting)
     }
 
     /// Between which values 95 % of the ratios of medians lie when pairs are drawn anew, with replacement (percentile bootstrap).

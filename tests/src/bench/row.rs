@@ -28,6 +28,9 @@ pub(crate) struct Row {
     pub(crate) spread: [f64; 2],
     /// What the bound is.
     pub(crate) bound_is: &'static str,
+    /// Why the row does not show what it is about, if it does not: its goal is not met then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wanting: Option<&'static str>,
     /// Medians of what else was measured, by side.
     pub(crate) besides: BTreeMap<String, f64>,
 }
@@ -85,9 +88,10 @@ impl Row {
             unit: trial.unit,
             ratio,
             goal: trial.goal.words(),
-            met: trial.goal.is_met(ours, ratio),
+            met: trial.goal.is_met(ours, ratio).map(|met| met && pairs.wanting().is_none()),
             spread: pairs.interval(),
             bound_is: trial.bound_is,
+            wanting: pairs.wanting(),
             besides: pairs.besides(),
         }
     }
@@ -122,6 +126,7 @@ impl fmt::Display for Report {
             if let (Some(goal), Some(met)) = (&row.goal, row.met) {
                 writeln!(f, "    goal {goal}: {}", if met { "met" } else { "NOT MET" })?;
             }
+            row.wanting.iter().try_for_each(|why| writeln!(f, "    {why}"))?;
             row.besides.iter().try_for_each(|(what, value)| writeln!(f, "    {what} {}", figure(*value)))?;
         }
         if !self.literature.is_empty() {
@@ -144,6 +149,7 @@ fn load() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pairs::{Measure, Sample};
     use super::*;
 
     #[test]
@@ -153,6 +159,20 @@ mod tests {
         assert_eq!(Goal::RatioAtLeast(0.95).is_met(1.0, 0.94), Some(false));
         assert_eq!(Goal::RatioAtMost(0.45).is_met(1.0, 0.45), Some(true));
         assert_eq!((Goal::Told.is_met(1.0, 1.0), Goal::Told.words()), (None, None));
+    }
+
+    #[test]
+    fn no_goal_is_met_by_a_row_one_of_whose_samples_does_not_show_what_it_is_about() {
+        let none = || -> Measure { Box::new(|| Ok(Sample::of(1.0))) };
+        let trial = |goal| Trial { name: "a".to_owned(), unit: "1", goal, bound_is: "itself", ours: none(), bound: none() };
+        let (good, wanting) = (Sample::of(1.0), Sample { wanting: Some("too little was offered"), ..Sample::of(1.0) });
+        let of = |samples: &[&Sample]| samples.iter().map(|sample| (*sample).clone()).collect();
+        for (second, met) in [(&good, true), (&wanting, false)] {
+            let pairs = Pairs { ours: of(&[&good, second]), bound: of(&[&good, &good]) };
+            let row = Row::of(&trial(Goal::RatioAtLeast(0.9)), &pairs);
+            assert_eq!((row.met, row.wanting.is_none()), (Some(met), met));
+            assert_eq!(Row::of(&trial(Goal::Told), &pairs).met, None);
+        }
     }
 
     #[test]
@@ -167,6 +187,7 @@ mod tests {
             met: Some(false),
             spread: [0.4, 0.6],
             bound_is: "something bare",
+            wanting: None,
             besides: BTreeMap::new(),
         };
         let report = Report { rows: vec![row], load: [0.0, 0.0], release: true, literature: Vec::new() };
