@@ -84,7 +84,8 @@ enum Kind {
     Permitted,
     /// The product with `super_packets`.
     SuperPackets,
-    /// The same rules and queues, and workers that accept everything.
+    /// Queues in the same places, without super-packets, and workers that accept everything. Since nothing is under AH, nothing is made
+    /// narrower for it (TCP fills the whole MTU), the router has no shield, and no bucket for those that ask decides anything.
     AcceptAll,
     /// No rule, and interfaces that are given finished packets, one at a time.
     Bare,
@@ -256,8 +257,12 @@ impl Chain {
                 io::copy(&mut server, &mut io::sink())?;
             }
             drop(server);
-            writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))?;
-            measured
+            let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+            match (measured, written) {
+                // Either may be why the other failed.
+                (Err(reading), Err(writing)) => Err(io::Error::other(format!("{reading}, and the writer: {writing}"))),
+                (measured, written) => written.and(measured),
+            }
         })
     }
 
