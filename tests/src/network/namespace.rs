@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::remains::Remainder;
@@ -89,6 +90,18 @@ impl Namespace {
     pub fn write_setting(&self, path: &str, value: &str) -> io::Result<()> {
         let path = format!("/proc/sys/{path}");
         self.run(|| std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}"))))
+    }
+
+    /// Writes a setting of an interface, below `/sys/class/net`.
+    pub fn write_interface_setting(&self, interface: &str, setting: &str, value: &str) -> io::Result<()> {
+        let path = Path::new("/sys/class/net").join(interface).join(setting);
+        self.run(|| {
+            // What stands in /sys is of the namespace that it was mounted in. This thread ends with its view of it.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+            std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        })
     }
 
     pub(super) fn raw_handle(&self) -> RawFd {

@@ -1,8 +1,9 @@
 /* The bound of the packet queue: what a loop costs that does nothing with the packets.
  *
- *     bare_loop QUEUE
+ *     bare_loop QUEUE [together]
  *
- * Receives up to 64 messages a call, accepts every packet, and sends the verdicts of what came with one call, each a message of its own. Says
+ * Receives up to 64 messages a call, accepts every packet, and sends the verdicts of what came with one call, each a message of its own, or
+ * one for all of them (NFQNL_MSG_VERDICT_BATCH up to the last, which answers every packet before it, whatever it is). Says
  * "ready", goes on until its standard input ends, and then says how many packets it has accepted and how long it was on a processor, in
  * nanoseconds. Belongs to the benchmark alone: no part of the product is built from it.
  */
@@ -48,7 +49,7 @@ static int configure(int netlink, int queue, const void *attribute, size_t len)
 
 int main(int argc, char **argv)
 {
-    int queue = argc > 1 ? atoi(argv[1]) : 0, size = 64 << 20, out = 8 << 20;
+    int queue = argc > 1 ? atoi(argv[1]) : 0, together = argc > 2, size = 64 << 20, out = 8 << 20;
     int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
     setsockopt(netlink, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
     setsockopt(netlink, SOL_SOCKET, SO_SNDBUFFORCE, &out, sizeof out);
@@ -93,11 +94,13 @@ int main(int argc, char **argv)
                 attribute = (struct nlattr *)((char *)attribute + NLA_ALIGN(attribute->nla_len));
             struct nfqnl_msg_packet_hdr *packet = (struct nfqnl_msg_packet_hdr *)(attribute + 1);
             struct verdict verdict = {
-                {sizeof verdict, NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT, NLM_F_REQUEST, 0, 0},
+                {sizeof verdict, NFNL_SUBSYS_QUEUE << 8 | (together ? NFQNL_MSG_VERDICT_BATCH : NFQNL_MSG_VERDICT), NLM_F_REQUEST, 0, 0},
                 {0, 0, htons(queue)},
                 {12, NFQA_VERDICT_HDR},
                 {htonl(1), packet->packet_id},
             };
+            if (together)
+                end = verdicts;
             memcpy(end, &verdict, sizeof verdict);
             end += sizeof verdict;
             accepted++;

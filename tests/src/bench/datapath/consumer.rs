@@ -13,6 +13,7 @@ use smoltcp::time::Instant;
 use traffic::af_xdp::{self, AfXdp, Taking};
 use traffic::ah::{InsertError, Number};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
+use traffic::budget::SignatureBudget;
 use traffic::checks::{Checks, Strict};
 use traffic::counters::Counters;
 use traffic::event::Event;
@@ -33,8 +34,10 @@ use crate::remains::Remainder;
 /// One of those that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consumer {
-    /// The product's worker with a processor that accepts everything.
+    /// The product's worker with a processor that accepts everything, and its queue as a router has it.
     AcceptAll,
+    /// The same where each packet has a verdict of its own and nothing rests.
+    AcceptEach,
     /// The product's worker with the product's verifier.
     Verify(MacAlgorithm, Checked),
     /// The same with packets that come past the queue (AF_XDP).
@@ -45,8 +48,10 @@ pub(super) enum Consumer {
     OneByOne,
     /// The nfq crate.
     Crate,
-    /// `bare_loop.c`.
+    /// `bare_loop.c`: a verdict for each packet.
     BareC,
+    /// The same with one verdict for all that came with a call.
+    BareCTogether,
 }
 
 /// How ICVs are computed.
@@ -57,6 +62,11 @@ pub(super) enum Checked {
     /// Each when its turn comes.
     Singly,
 }
+
+/// The queue as a router has it: verdicts on packets one behind the other go together, and packets gather.
+const ROUTERS: QueueConfig = QueueConfig::router(QUEUE);
+/// The same without either.
+const EACH: QueueConfig = QueueConfig { rest: Duration::ZERO, in_turn: false, ..ROUTERS };
 
 /// What a consumer did.
 struct Done {
@@ -81,26 +91,28 @@ fn measured(way: &Way, stock: &Stock, consumer: Consumer, pace: Pace) -> io::Res
     };
     let packets = stock.sealed(algorithm)?;
     let flood = || {
-        let took = made.sender.run(|| generator::send(packets, pace))?;
+        let took = made.send(packets, pace)?;
         drained(&made.router)?;
         Ok(took)
     };
     let (done, took) = match consumer {
-        Consumer::AcceptAll => by_worker(made, None, Box::new(AcceptAll(None)), flood)?,
-        Consumer::Verify(algorithm, checked) => by_worker(made, None, verifier(algorithm, checked)?, flood)?,
+        Consumer::AcceptAll => by_worker(made, ROUTERS, None, Box::new(AcceptAll(None)), flood)?,
+        Consumer::AcceptEach => by_worker(made, EACH, None, Box::new(AcceptAll(None)), flood)?,
+        Consumer::Verify(algorithm, checked) => by_worker(made, ROUTERS, None, verifier(generator::key(algorithm)?, checked)?, flood)?,
         Consumer::PastTheQueue(algorithm) | Consumer::Polling(algorithm) => {
             let past = ["near1", "far0"].map(|name| Taking { name: name.to_owned(), leaves: true });
             let (mut past, _) = made.router.run(|| AfXdp::open(&past, None).map_err(io::Error::other))?;
             if let Consumer::Polling(_) = consumer {
                 past.poll_interfaces().map_err(io::Error::other)?;
             }
-            let done = by_worker(made, Some(past), verifier(algorithm, Checked::Together)?, flood);
+            let done = by_worker(made, ROUTERS, Some(past), verifier(generator::key(algorithm)?, Checked::Together)?, flood);
             made.router.run(|| af_xdp::restore().map_err(io::Error::other))?;
             done?
         }
         Consumer::OneByOne => one_by_one(made, flood)?,
         Consumer::Crate => by_crate(made, packets.get(..1).unwrap_or_default(), flood)?,
-        Consumer::BareC => by_bare_loop(made, flood)?,
+        Consumer::BareC => by_bare_loop(made, &[], flood)?,
+        Consumer::BareCTogether => by_bare_loop(made, &["together"], flood)?,
     };
     if done.packets == 0 {
         return Err(io::Error::other("no packet has come through the queue"));
@@ -158,17 +170,18 @@ pub(super) fn drained(router: &Namespace) -> io::Result<()> {
 /// # Errors
 ///
 /// As [`measure`].
-pub(super) fn judged(made: &Made, algorithm: MacAlgorithm, flood: impl Fn() -> io::Result<Duration>) -> io::Result<Duration> {
-    by_worker(made, None, verifier(algorithm, Checked::Together)?, flood).map(|(_, took)| took)
+pub(super) fn judged(made: &Made, key: IcvKey, flood: impl Fn() -> io::Result<Duration>) -> io::Result<Duration> {
+    by_worker(made, ROUTERS, None, verifier(key, Checked::Together)?, flood).map(|(_, took)| took)
 }
 
 fn by_worker(
     made: &Made,
+    config: QueueConfig,
     past: Option<AfXdp>,
     processor: Box<dyn PacketProcessor>,
     flood: impl Fn() -> io::Result<Duration>,
 ) -> io::Result<(Done, Duration)> {
-    let queue = made.router.run(|| Queue::open(QueueConfig::router(QUEUE)).map_err(io::Error::other))?;
+    let queue = made.router.run(|| Queue::open(config).map_err(io::Error::other))?;
     let counters = Arc::new(Counters::default());
     let told = Arc::new(Told::default());
     let processor = Box::new(Watched { processor, told: Arc::clone(&told) });
@@ -299,13 +312,16 @@ impl PacketProcessor for AcceptAll {
     }
 }
 
-fn verifier(algorithm: MacAlgorithm, checked: Checked) -> io::Result<Box<dyn PacketProcessor>> {
+/// A router's with one permission, for whose packets it may check as many signatures as there are.
+fn verifier(key: IcvKey, checked: Checked) -> io::Result<Box<dyn PacketProcessor>> {
     let checks: Arc<dyn Checks> = match checked {
         Checked::Together => Arc::new(Strict),
         Checked::Singly => Arc::new(Singly),
     };
-    let mut verifier = Verifier::new(VerifierConfig::new(Role::Router), checks, Arc::default()).map_err(io::Error::other)?;
-    let (key, expires_at) = (generator::key(algorithm)?, Instant::from_secs(1_000_000));
+    let plenty = SignatureBudget::per_second(10_000_000);
+    let config = VerifierConfig { signatures: plenty, node_signatures: plenty, ..VerifierConfig::new(Role::Router) };
+    let mut verifier = Verifier::new(config, checks, Arc::default()).map_err(io::Error::other)?;
+    let expires_at = Instant::from_secs(1_000_000);
     let grant = Grant { flow: generator::flow(), spi: SPI, key, allowed: 1 << 50, counted: 0, highest: 0, expires_at };
     verifier
         .apply(Update::Install { token: 1, grant }, Instant::ZERO)
@@ -391,7 +407,7 @@ fn by_crate(made: &Made, end: &[Vec<u8>], flood: impl Fn() -> io::Result<Duratio
         let took = flood();
         stop.store(true, Ordering::Relaxed);
         while !consumer.is_finished() {
-            made.sender.run(|| generator::send(end, Pace::AsFastAsItCan))?;
+            made.send(end, Pace::AsFastAsItCan)?;
             thread::sleep(Duration::from_millis(5));
         }
         let done = consumer.join().unwrap_or_else(|_| Err(io::Error::other("the consumer panicked")))?;
@@ -411,10 +427,10 @@ fn bare_loop() -> io::Result<(Remainder, PathBuf)> {
     if compiler.wait()?.success() { Ok((remainder, program)) } else { Err(io::Error::other("cc refused bare_loop.c")) }
 }
 
-fn by_bare_loop(made: &Made, flood: impl Fn() -> io::Result<Duration>) -> io::Result<(Done, Duration)> {
+fn by_bare_loop(made: &Made, how: &[&str], flood: impl Fn() -> io::Result<Duration>) -> io::Result<(Done, Duration)> {
     let (_remainder, program) = bare_loop()?;
     let mut command = Command::new(program);
-    command.arg(QUEUE.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(QUEUE.to_string()).args(how).stdin(Stdio::piped()).stdout(Stdio::piped());
     made.router.contain(&mut command, Lifetime::Laboratory)?;
     let mut child = command.spawn()?;
     let missing = || io::Error::other("the bare loop said nothing");

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_timerslack;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use smoltcp::wire::Ipv4Packet;
-use socket2::{Domain, Protocol, Socket, Type};
 use traffic::ah::{self, Number};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::flow::Flow;
@@ -17,11 +17,15 @@ use traffic::packet::IpPacket;
 
 use super::way::{DESTINATION, SOURCE};
 use crate::bench::processor;
+use crate::network::namespace::Namespace;
+use crate::network::{link, sys};
 
 /// The permission that all packets go under.
 pub(super) const SPI: u32 = 4096;
 /// Packets sent with one call at the most.
 const TOGETHER: usize = 32;
+/// How long a sender rests that is early and shares its processor.
+const REST: Duration = Duration::from_micros(50);
 
 /// How packets are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,18 +64,26 @@ impl Stock {
         if let Some(sealed) = all.get(&algorithm) {
             return Ok(sealed);
         }
-        let (clear, key) = (datagram(self.len), key(algorithm)?);
-        let packet = IpPacket::parse(&clear).map_err(io::Error::other)?;
-        let mut sealed = Vec::with_capacity(self.count);
-        for low in (1..).take(self.count) {
-            let mut out = Vec::new();
-            ah::insert(&packet, SPI, Number { low, high: None }, &key, &mut out).map_err(io::Error::other)?;
-            sealed.push(out);
-        }
-        let sealed: &'static [Vec<u8>] = sealed.leak();
+        let sealed: &'static [Vec<u8>] = seal(self.count, self.len, &key(algorithm)?)?.leak();
         all.insert(algorithm, sealed);
         Ok(sealed)
     }
+}
+
+/// So many packets with `len` octets before AH.
+///
+/// # Errors
+///
+/// A length that no packet has, or a key that cannot be used.
+pub(super) fn seal(count: usize, len: usize, key: &IcvKey) -> io::Result<Vec<Vec<u8>>> {
+    let clear = datagram(len);
+    let packet = IpPacket::parse(&clear).map_err(io::Error::other)?;
+    let sealed = |low| {
+        let mut out = Vec::new();
+        ah::insert(&packet, SPI, Number { low, high: None }, key, &mut out).map_err(io::Error::other)?;
+        Ok(out)
+    };
+    (1..).take(count).map(sealed).collect()
 }
 
 /// The key of an algorithm here.
@@ -103,16 +115,45 @@ pub(super) fn datagram(len: usize) -> Vec<u8> {
     packet
 }
 
-/// Sends every packet once from the calling thread, which keeps to the first processor; how long that took.
+/// From where packets are sent: put on the link as frames, so that the sender's host has the least to do with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Post {
+    /// Index of the sender's interface.
+    interface: u32,
+    header: [u8; 14],
+    /// The place of the sender's processor.
+    processor: usize,
+}
+
+impl Post {
+    /// On the link between sender and router.
+    ///
+    /// # Errors
+    ///
+    /// Its ends are not there.
+    pub(super) fn new(sender: &Namespace, router: &Namespace, processor: usize) -> io::Result<Self> {
+        let ((interface, from), (_, to)) = (link::identify(sender, "near0")?, link::identify(router, "near1")?);
+        let mut header = [0; 14];
+        for (place, octet) in header.iter_mut().zip(to.into_iter().chain(from).chain([0x08, 0x00])) {
+            *place = octet;
+        }
+        Ok(Self { interface, header, processor })
+    }
+}
+
+/// Sends every packet once from the calling thread, which must be in the sender's namespace and keeps to its processor from then on; how long
+/// that took.
 ///
 /// # Errors
 ///
 /// The socket refuses.
-pub(super) fn send(packets: &[Vec<u8>], pace: Pace) -> io::Result<Duration> {
-    processor::pin(0)?;
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+pub(super) fn send(post: Post, packets: &[Vec<u8>], pace: Pace) -> io::Result<Duration> {
+    processor::pin(post.processor)?;
+    set_timerslack(1000)?;
+    let socket = sys::packet_socket(post.interface, false)?;
     socket.set_send_buffer_size(8 << 20)?;
-    let to = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::from(DESTINATION), 0));
+    let mut headers = MultiHeaders::<SockaddrIn>::preallocate(TOGETHER, None);
+    let mut parts = Vec::with_capacity(TOGETHER);
     let began = Instant::now();
     let mut rest = packets;
     while !rest.is_empty() {
@@ -123,14 +164,18 @@ pub(super) fn send(packets: &[Vec<u8>], pace: Pace) -> io::Result<Duration> {
         let sent = packets.len() - rest.len();
         let now = due.saturating_sub(sent).min(TOGETHER).min(rest.len());
         if now == 0 {
-            std::hint::spin_loop();
+            // Whoever shares its processor with the worker must not keep it.
+            if post.processor == 0 {
+                std::hint::spin_loop()
+            } else {
+                std::thread::sleep(REST)
+            }
             continue;
         }
         let (these, later) = rest.split_at(now);
-        let parts: Vec<[IoSlice<'_>; 1]> = these.iter().map(|packet| [IoSlice::new(packet)]).collect();
-        let mut headers = MultiHeaders::preallocate(now, None);
-        let addresses = vec![Some(to); now];
-        match sendmmsg(socket.as_raw_fd(), &mut headers, &parts, &addresses, [], MsgFlags::empty()) {
+        parts.clear();
+        parts.extend(these.iter().map(|packet| [IoSlice::new(&post.header), IoSlice::new(packet)]));
+        match sendmmsg(socket.as_raw_fd(), &mut headers, &parts, [None; TOGETHER], [], MsgFlags::empty()) {
             // What the first link had no room for is lost on the way, like what the queue has none for.
             Ok(_) | Err(nix::errno::Errno::ENOBUFS) => rest = later,
             Err(errno) => return Err(errno.into()),

@@ -1,8 +1,11 @@
-//! The datapath: what a packet costs between the kernel's queue and its verdict, and what of that is ours.
+//! The datapath: what a packet costs between the kernel's queue and its verdict, and what of that is ours; and what a whole router stands.
 //!
-//! Packets per second of the consumer's own time on the processor, kernel and all, so that neither the load nor another process counts.
-//! Each consumer sees the same sealed packets, on the same way, from the same generator, which sends as fast as it can or at a pace.
+//! Where a unit says so it is packets per second of the consumer's own time on the processor, kernel and all, so that neither the load nor
+//! another process counts; each consumer sees the same sealed packets, on the same way, from the same generator, which sends as fast as it
+//! can or at a pace. Rows of a computation alone (`compute`, `look_up`) need no packets, and all others (`one_core`, `shield`, `overload`,
+//! `goodput`) tell rates by the clock on the wall, of packets that arrive or of octets, on ways of their own: other processes count there.
 
+mod arrangement;
 mod compute;
 mod consumer;
 mod generator;
@@ -56,7 +59,20 @@ pub(crate) fn trials() -> Vec<Trial> {
     let verifier = |algorithm, checked| Consumer::Verify(algorithm, checked);
     let accept_all = "our own loop, accepting everything";
     let mut trials = vec![
-        fast("accept-all loop", Goal::RatioAtLeast(0.95), "the same loop in C (bare_loop.c)", Consumer::AcceptAll, Consumer::BareC),
+        fast(
+            "accept-all loop",
+            Goal::RatioAtLeast(0.95),
+            "the same loop in C (bare_loop.c); in both each packet has a verdict of its own, those of a call go with one, and nothing rests",
+            Consumer::AcceptEach,
+            Consumer::BareC,
+        ),
+        fast(
+            "accept-all loop as a router has it",
+            Goal::Told,
+            "a loop in C (bare_loop.c) that does not rest; in both one verdict answers all packets of a call",
+            Consumer::AcceptAll,
+            Consumer::BareCTogether,
+        ),
         fast("accept-all loop and the crate", Goal::RatioAtLeast(1.7), "the nfq crate, one by one", Consumer::AcceptAll, Consumer::Crate),
         Trial {
             name: "packets at a pace of 100,000 a second".to_owned(),

@@ -1,26 +1,18 @@
 //! How many packets a second a router with one processor takes without losing any: by AF_XDP, and behind the queue.
 //!
-//! The generator has the first processor, and the sink takes in there what arrives. The second is the router's: its worker is kept there, and
-//! so is a thread of the kernel's by which its interface's packets are taken in (threaded NAPI, which virtual links have where packets are
-//! gathered or an XDP program stands). In the second row the worker takes them in itself (`busy_poll`), and the interface waits for that: it
-//! has no such thread, and the clock by which it looks after the worker runs on the worker's processor. Sender, links and packets are the same.
+//! What is on which processor decides, so that each row names it ([`Arrangement`]). Where both sides have the same, sender, links and packets
+//! are the same as well.
 
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::Pid;
 use traffic::algorithm::MacAlgorithm;
-use traffic::worker::processors;
 
+use super::arrangement::Arrangement;
 use super::consumer::{self, Checked, Consumer};
 use super::generator::{Pace, Stock};
-use super::way::{Made, Way};
+use super::way::Way;
 use crate::bench::pairs::{Goal, Measure, Sample, Trial};
-use crate::network::namespace::Namespace;
-use crate::network::sys;
 
 /// Packets of one try.
 const PACKETS: usize = 60_000;
@@ -34,96 +26,77 @@ const TRIES: usize = 3;
 /// A try counts if the generator has kept the pace so far.
 const KEPT: f64 = 0.97;
 
-/// A way with its processors given out, once it is needed.
-#[derive(Default)]
-struct OneCore {
-    way: Way,
-    arranged: OnceLock<()>,
-}
-
 /// The rows.
 pub(super) fn trials() -> Vec<Trial> {
     let stock = Arc::new(Stock::new(PACKETS, LEN));
-    let measure = |consumer: Consumer| -> Measure {
-        let (side, stock) = (OneCore::default(), Arc::clone(&stock));
-        Box::new(move || side.highest(&stock, consumer))
+    let measure = |consumer: Consumer, arrangement: Arrangement| -> Measure {
+        let (way, stock) = (Way::arranged(arrangement), Arc::clone(&stock));
+        Box::new(move || highest(&way, &stock, consumer))
     };
     let algorithm = MacAlgorithm::HmacSha256_128;
-    let trial = |name: &str, goal, ours| Trial {
-        name: format!("one core: the verifier past the queue (AF_XDP){name}"),
-        unit: "packets per second without loss, everything of the router's on one processor",
+    let (queue, past) = (Consumer::Verify(algorithm, Checked::Together), Consumer::PastTheQueue(algorithm));
+    let trial = |name: &str, goal, bound_is, ours: (Consumer, Arrangement), bound: Arrangement| Trial {
+        name: format!("one core: the verifier past the queue (AF_XDP), {name}"),
+        unit: "packets per second without loss",
         goal,
-        bound_is: "the same verifier behind the queue, on the same processor",
-        ours: measure(ours),
-        bound: measure(Consumer::Verify(algorithm, Checked::Together)),
+        bound_is,
+        ours: measure(ours.0, ours.1),
+        bound: measure(queue, bound),
     };
     vec![
-        trial("", Goal::Told, Consumer::PastTheQueue(algorithm)),
-        trial(", which polls the interface itself", Goal::RatioAtLeast(2.5), Consumer::Polling(algorithm)),
+        trial(
+            "everything on one processor, the sender too, and nothing set",
+            Goal::RatioAtLeast(2.5),
+            "the same verifier behind the queue, everything on one processor, the sender too, and nothing set",
+            (past, Arrangement::Together),
+            Arrangement::Together,
+        ),
+        trial(
+            "the router on one processor by threaded NAPI and GRO, the sender on another",
+            Goal::Told,
+            "the same verifier behind the queue, by threaded NAPI and GRO on the worker's processor, the sender on another",
+            (past, Arrangement::Threaded),
+            Arrangement::Threaded,
+        ),
+        trial(
+            "the router on one processor, where the worker polls the interface itself, the sender on another",
+            Goal::Told,
+            "another arrangement: the same verifier behind the queue, which cannot poll, by threaded NAPI and GRO on the worker's processor",
+            (Consumer::Polling(algorithm), Arrangement::Polled),
+            Arrangement::Threaded,
+        ),
     ]
 }
 
-impl OneCore {
-    /// The highest rate at which nothing is lost.
-    fn highest(&self, stock: &Stock, consumer: Consumer) -> io::Result<Sample> {
-        let made = self.way.get()?;
-        if self.arranged.get().is_none() {
-            arrange(made, matches!(consumer, Consumer::Polling(_)))?;
-            let _ = self.arranged.set(());
-        }
-        let [mut good, mut bad] = RATES;
-        let (mut tries, mut kept, mut worker) = (0.0, 0.0, 0.0);
-        while bad / good > NEAR {
-            let rate = (good * bad).sqrt();
-            let mut free = false;
-            for _ in 0..TRIES {
-                tries += 1.0;
-                let (lost, sample) = consumer::lost(&self.way, stock, consumer, Pace::PerSecond(rate as u32))?;
-                let offered = sample.besides.get("offered a second").copied().unwrap_or_default();
-                free = lost == 0 && offered > KEPT * rate;
-                if free {
-                    (kept, worker) = (offered, 1e9 / sample.value);
-                    break;
-                }
+/// The highest rate at which nothing is lost.
+fn highest(way: &Way, stock: &Stock, consumer: Consumer) -> io::Result<Sample> {
+    let [low, mut bad] = RATES;
+    let mut good = None;
+    let (mut lossy, mut late) = (0.0, 0.0);
+    while bad / good.as_ref().map_or(low, |(rate, _)| *rate) > NEAR {
+        let rate = (bad * good.as_ref().map_or(low, |(rate, _)| *rate)).sqrt();
+        let mut free = None;
+        for _ in 0..TRIES {
+            let (lost, sample) = consumer::lost(way, stock, consumer, Pace::PerSecond(rate as u32))?;
+            let offered = sample.besides.get("offered a second").copied().unwrap_or_default();
+            if lost > 0 {
+                lossy += 1.0;
+            } else if offered <= KEPT * rate {
+                late += 1.0;
+            } else {
+                free = Some((rate, Sample::of(rate).with("offered a second", offered).with(WORKERS, 1e9 / sample.value)));
+                break;
             }
-            if free { good = rate } else { bad = rate }
         }
-        Ok(Sample::of(good).with("tries", tries).with("offered a second", kept).with("ns of the worker's thread per packet", worker))
-    }
-}
-
-/// Gives out the processors.
-fn arrange(made: &Made, polls: bool) -> io::Result<()> {
-    let [first, second, ..] = *processors() else { return Err(io::Error::other("this row needs two processors")) };
-    write(&made.sink, "far1/queues/rx-0/rps_cpus", &format!("{:x}", 1_u64 << first))?;
-    if polls {
-        write(&made.router, "near1/napi_defer_hard_irqs", "2")?;
-        return write(&made.router, "near1/gro_flush_timeout", "200000");
-    }
-    made.router.run(|| sys::gather_packets("near1"))?;
-    write(&made.router, "near1/threaded", "1")?;
-    let mut one = CpuSet::new();
-    one.set(second)?;
-    let mut found = false;
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        let Some(number) = process.file_name().to_str().and_then(|number| number.parse().ok()) else { continue };
-        if name.starts_with("napi/near1") {
-            sched_setaffinity(Pid::from_raw(number), &one)?;
-            found = true;
+        match free {
+            Some(free) => good = Some(free),
+            None => bad = rate,
         }
     }
-    if found { Ok(()) } else { Err(io::Error::other("the kernel has no thread that takes in what the router's interface brings")) }
+    let why = || format!("of {low} packets a second and more some were always lost ({lossy} tries) or sent too late ({late})");
+    let (_, sample) = good.ok_or_else(|| io::Error::other(why()))?;
+    Ok(sample.with("tries with loss", lossy).with("tries where the sender did not keep the pace", late))
 }
 
-/// Writes a setting of an interface.
-fn write(namespace: &Namespace, path: &str, value: &str) -> io::Result<()> {
-    let path = Path::new("/sys/class/net").join(path);
-    namespace.run(|| {
-        // The file system shows the namespace of whoever mounts it.
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
-        std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-    })
-}
+/// What else a sample tells.
+const WORKERS: &str = "ns of the worker's thread per packet";

@@ -3,9 +3,12 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use traffic::netlink::{APPEND, Batch, CREATE, Protocol, Socket};
 
+use super::arrangement::Arrangement;
+use super::generator::{self, Pace, Post};
 use crate::network::firewall::{compare, element};
 use crate::network::link::{self, End};
 use crate::network::namespace::Namespace;
@@ -16,37 +19,57 @@ pub(super) const QUEUE: u16 = 7;
 pub(super) const SOURCE: [u8; 4] = [192, 168, 20, 1];
 pub(super) const DESTINATION: [u8; 4] = [192, 168, 21, 4];
 
-/// Made when it is first needed.
+/// Made when it is first needed, with its processors given out.
 #[derive(Default)]
-pub(super) struct Way(OnceLock<Made>);
+pub(super) struct Way {
+    arrangement: Arrangement,
+    made: OnceLock<Made>,
+}
 
 /// The namespaces, as long as packets are to flow.
 pub(super) struct Made {
     pub(super) sender: Namespace,
     pub(super) router: Namespace,
     pub(super) sink: Namespace,
+    post: Post,
 }
 
 impl Way {
+    /// One to be made whose processors are given out like this.
+    pub(super) fn arranged(arrangement: Arrangement) -> Self {
+        Self { arrangement, made: OnceLock::new() }
+    }
+
     /// The namespaces.
     ///
     /// # Errors
     ///
     /// They cannot be made.
     pub(super) fn get(&self) -> io::Result<&Made> {
-        if let Some(made) = self.0.get() {
+        if let Some(made) = self.made.get() {
             return Ok(made);
         }
-        let made = Made::new()?;
-        Ok(self.0.get_or_init(|| made))
+        let made = Made::new(self.arrangement)?;
+        Ok(self.made.get_or_init(|| made))
     }
 }
 
 impl Made {
-    fn new() -> io::Result<Self> {
+    fn new(arrangement: Arrangement) -> io::Result<Self> {
         let [sender, router, sink] = namespaces()?;
+        arrangement.give_out(&router, &sink)?;
+        let post = Post::new(&sender, &router, arrangement.senders())?;
         router.run(|| Socket::open(Protocol::Netfilter).and_then(|socket| socket.transact(rules())).map_err(io::Error::other))?;
-        Ok(Self { sender, router, sink })
+        Ok(Self { sender, router, sink, post })
+    }
+
+    /// Sends every packet once; how long that took.
+    ///
+    /// # Errors
+    ///
+    /// The link refuses.
+    pub(super) fn send(&self, packets: &[Vec<u8>], pace: Pace) -> io::Result<Duration> {
+        self.sender.run(|| generator::send(self.post, packets, pace))
     }
 
     /// Frames that have come to the sink.
