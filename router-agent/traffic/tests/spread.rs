@@ -204,7 +204,7 @@ fn each_worker_passes_the_packets_of_the_permissions_that_it_alone_has() {
         .map(|worker| {
             let counters = Arc::new(Counters::default());
             let verifier = verifier(&counters).sharing(&common);
-            let queue = path.router.run(|| Queue::open(QueueConfig::new(router_rules().data_queue_of(worker))).unwrap());
+            let queue = path.router.run(|| Queue::open(QueueConfig::router(router_rules().data_queue_of(worker))).unwrap());
             let config = WorkerConfig {
                 processor: processors().last().copied(),
                 ..WorkerConfig::new(format!("w{worker}"), clock, counters.clone())
@@ -337,6 +337,6 @@ impl Path {
 
     fn queues(&self, observed: bool) -> Vec<Queue> {
         let number = |worker| if observed { router_rules().observed_queue_of(worker) } else { router_rules().data_queue_of(worker) };
-        (0..SPREAD.workers()).map(|worker| self.router.run(|| Queue::open(QueueConfig::new(number(worker))).unwrap())).collect()
+        (0..SPREAD.workers()).map(|worker| self.router.run(|| Queue::open(QueueConfig::router(number(worker))).unwrap())).collect()
     }
 }

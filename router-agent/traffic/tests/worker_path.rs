@@ -359,7 +359,7 @@ impl Path {
         router.run(|| RouterRules { shield: true, ..RouterRules::new(1, DATA, 30_270) }.install().unwrap());
         let router_counters = Arc::new(Counters::default());
         let verifier = Verifier::new(VerifierConfig::new(Role::Router), Arc::new(Strict), Arc::clone(&router_counters)).unwrap();
-        let worker = worker(&router, QueueConfig::new(DATA), Box::new(verifier), clock, &router_counters);
+        let worker = worker(&router, QueueConfig::router(DATA), Box::new(verifier), clock, &router_counters);
         let of = |space: &Namespace, role| space.run(|| Admitted::open(role).unwrap());
         let admitted = [of(&router, rules::Role::Router), of(&sender, rules::Role::Host), of(&receiver, rules::Role::Host)];
         let (sender, receiver) = (Host::new(sender, clock, whole), Host::new(receiver, clock, whole));

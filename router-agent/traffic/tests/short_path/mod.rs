@@ -277,7 +277,7 @@ pub fn route(way: Way) -> Made {
         Way::Shielded { .. } => INTERFACES.map(|name| Taking { name: name.to_owned(), leaves: !observed || name != "side" }).into(),
     };
     let name = format!("router-{}", WORKERS.fetch_add(1, Ordering::Relaxed));
-    let queue = Queue::open(QueueConfig { modes: observed, ..QueueConfig::new(DATA) }).unwrap();
+    let queue = Queue::open(QueueConfig { modes: observed, ..QueueConfig::router(DATA) }).unwrap();
     let (mut af_xdp, standing) = (!taking.is_empty()).then(|| AfXdp::open(&taking, shield.as_ref()).unwrap()).unzip();
     if let (Way::Polling, Some(af_xdp)) = (way, &mut af_xdp) {
         af_xdp.poll_interfaces().unwrap();
