@@ -19,6 +19,7 @@ use traffic::rules::{ASSOCIATION_MARK, Fragments, LISTENER_MARK, Role};
 use crate::paths;
 use crate::reactions::{LONGEST_GRACE, Section};
 use crate::relay;
+use crate::short_way::{self, Kind};
 
 /// Everything `pbs` can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -71,6 +72,10 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Datapath {
+    /// By which way packets come to the daemon.
+    pub kind: Kind,
+    /// The interfaces by which they come past the queue.
+    pub interfaces: Vec<String>,
     /// NFQUEUE number of what leaves this host.
     pub outbound_queue: u16,
     /// NFQUEUE number of TCP that leaves this host in super-packets.
@@ -101,6 +106,8 @@ impl Default for Datapath {
     fn default() -> Self {
         let (largest_protection, signatures) = (LargestProtection::PublicKey, Signatures::default());
         Self {
+            kind: Kind::Nfqueue,
+            interfaces: Vec::new(),
             outbound_queue: 3,
             tcp_queue: 6,
             super_packets: false,
@@ -253,6 +260,7 @@ pub(crate) fn parse(source: &Source) -> Result<Config, ConfigError> {
     if config.datapath.permissions == 0 {
         return Err(source.wrong("datapath.permissions", "0 leaves no room for any permission"));
     }
+    short_way::check(&config.datapath, source)?;
     config.datapath.signatures.check(source)?;
     config.datapath.reassembly.check(source)?;
     if config.reactions.grace.0 > LONGEST_GRACE {
@@ -414,6 +422,9 @@ mod tests {
             ),
             ("[[grant]]\nsource = \"::/0\"\nvolume = 1\nmac = \"hmac-sha-1-96\"\n", "10: grant.mac: needs datapath.hmac_sha1 = true"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 1\nmac = \"hmac-md5-96\"\n", "10: unknown variant `hmac-md5-96`"),
+            ("[datapath]\nkind = \"af_xdp\"\n", "8: datapath.kind: is \"af_xdp\", and `interfaces` names none that takes part"),
+            ("[datapath]\nkind = \"xdp_shield\"\n", "8: unknown variant `xdp_shield`, expected `nfqueue` or `af_xdp`"),
+            ("[datapath]\ninterfaces = [\"a b\"]\n", "8: datapath.interfaces: `a b` is no name of an interface"),
             ("[datapath]\npermissions = 0\n", "8: datapath.permissions: 0 leaves no room"),
             ("[datapath]\nlargest_protection = \"huge\"\n", "8: unknown variant `huge`, expected one of `symmetric`, `public-key`"),
             ("[[ask]]\ndestination = \"::/0\"\nvolume = 0\n", "9: ask.volume: 0 asks for nothing"),

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::change;
 use crate::paths::Paths;
-use crate::relay;
+use crate::{relay, short_way};
 
 /// Flows refused after a revocation that `status` names; it counts all.
 const REFUSED_SHOWN: usize = 32;
@@ -38,6 +38,8 @@ pub(crate) struct HostCore {
     pub(crate) waiting: FairQueue,
     pub(crate) paths: Paths,
     pub(crate) relay: Option<relay::Shown>,
+    /// By which way packets come.
+    pub(crate) datapath: short_way::Shown,
 }
 
 impl Core for HostCore {
@@ -118,6 +120,7 @@ impl Core for HostCore {
                 "name": self.name,
                 "role": "host",
                 "waiting": status::waiting(&self.waiting),
+                "datapath": self.datapath.show(),
                 "paths": self.paths.show(),
                 "relay": self.relay.as_ref().map(relay::Shown::status),
                 "sending": { "sessions": self.host.sender().sessions().len(), "nslp": status::counters(self.host.sender().counters()) },

@@ -10,6 +10,7 @@ mod policy;
 mod reactions;
 mod relay;
 mod run;
+mod short_way;
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use daemon::datapath::Datapath;
+use daemon::datapath::{Datapath, Lead};
 use daemon::drive::WAITING_OCTETS;
 use daemon::identity::IdentityError;
 use daemon::routing::Routing;
@@ -18,6 +18,7 @@ use pbs_nslp::host::Host;
 use pbs_nslp::node::NodeConfig;
 use pbs_nslp::receiver::{Receiver, ReceiverConfig};
 use pbs_nslp::sender::{Sender, SenderConfig};
+use traffic::af_xdp::AfXdp;
 use traffic::counters::Counters;
 use traffic::icmp::Room;
 use traffic::inserter::{IdentificationKey, Inserter, InserterConfig};
@@ -25,6 +26,7 @@ use traffic::netlink::NetlinkError;
 use traffic::queue::QueueConfig;
 use traffic::routes::MtuPlan;
 use traffic::rules::{HostRules, Install, Role, Whole};
+use traffic::spread::Spread;
 use traffic::verifier::{self, Verifier, VerifierConfig};
 
 use crate::Parts;
@@ -32,7 +34,7 @@ use crate::config::{Ask, Config, LargestProtection};
 use crate::core::HostCore;
 use crate::paths::{self, Paths};
 use crate::policy;
-use crate::relay;
+use crate::{relay, short_way};
 
 /// How the routes make room for AH.
 const fn mtu_plan(largest: LargestProtection) -> MtuPlan {
@@ -66,8 +68,8 @@ fn warn_of_narrow_routes(config: &Config, signature: usize) {
 
 /// Gives the routes their MTUs back, however much room they were made to leave.
 pub(crate) fn restore_routes() -> Result<(), NetlinkError> {
-    let ways = traffic::paths::restore();
-    mtu_plan(LargestProtection::PublicKey).restore().and(ways)
+    let others = traffic::paths::restore().and(traffic::af_xdp::restore());
+    mtu_plan(LargestProtection::PublicKey).restore().and(others)
 }
 
 /// Runs the host until it is asked to end.
@@ -75,10 +77,12 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
     let plan = MtuPlan { mark: config.datapath.mark, ..mtu_plan(config.datapath.largest_protection) };
     let routing = Routing::new(Some(plan));
     let undo = routing.undo();
-    let undo = Box::new(move || undo().and(traffic::paths::restore()));
-    let start = Start::begin(&config, Role::Host, rules(&config, parts), undo).await?;
+    let undo = Box::new(move || undo().and(traffic::paths::restore()).and(traffic::af_xdp::restore()));
+    let prepared = short_way::prepare(&config.datapath);
+    let start = Start::begin(&config, Role::Host, rules(&config, parts, prepared.index()), undo).await?;
     warn_of_narrow_routes(&config, start.credentials.signer.signature_length());
-    let (datapaths, relay) = start_workers(&config, parts, &start)?;
+    let (af_xdp, datapath) = short_way::open(&config.datapath, prepared, &start.admitted());
+    let (datapaths, relay) = start_workers(&config, parts, &start, af_xdp)?;
     let routing = routing.follow(&start.threads)?;
     let (mask, marks) = (config.datapath.path_mark, Paths::marks(&config.path, config.datapath.path_mark));
     let paths = Paths::open(&config.path, mask, room(&config), &start.threads)?;
@@ -108,6 +112,7 @@ pub(crate) async fn run(config: Config, parts: &Parts) -> Result<(), Box<dyn Err
         waiting: FairQueue::new(WAITING_OCTETS),
         paths,
         relay,
+        datapath,
     }));
     start.run(core, gist, indications, datapaths, routing).await
 }
@@ -122,19 +127,24 @@ fn entropy() -> Result<Entropy, IdentityError> {
     Ok(Entropy::new(Arc::new(HmacGenerator), identity::seed()?))
 }
 
-fn rules(config: &Config, parts: &Parts) -> Install {
+fn rules(config: &Config, parts: &Parts, inlet: Option<u32>) -> Install {
     let rules = HostRules::new(config.datapath.outbound_queue, config.datapath.inbound_queue, config.gist.association_port);
     let (fragments, path_mark) = (config.datapath.fragments, config.datapath.path_mark);
     let (exempt, ways) = (exempt::rules(&config.exempt), Paths::links(&config.path, path_mark));
     let whole = config.datapath.super_packets.then_some(Whole { queue: config.datapath.tcp_queue, mark: config.datapath.mark });
-    let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), whole, ..rules };
+    let rules = HostRules { exempt, fragments, path_mark, ways, relayed: relay::mark(config), whole, inlet, ..rules };
     let install = parts.install_rules;
     let install = move |reassembly, socket: &_| install(&HostRules { reassembly, ..rules.clone() }, socket);
     config.datapath.reassembly.installing(fragments, install)
 }
 
 /// One worker for what leaves, one for what arrives, in the order of the directions in `core`; and what a relay does in the latter.
-fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<Datapath>, Option<relay::Shown>), Box<dyn Error>> {
+fn start_workers(
+    config: &Config,
+    parts: &Parts,
+    start: &Start,
+    af_xdp: Option<AfXdp>,
+) -> Result<(Vec<Datapath>, Option<relay::Shown>), Box<dyn Error>> {
     let capacity = config.datapath.permissions;
     let counters = Arc::new(Counters::default());
     let room = room(config);
@@ -165,7 +175,8 @@ fn start_workers(config: &Config, parts: &Parts, start: &Start) -> Result<(Vec<D
     };
     let verifier = Box::new(Verifier::new(inbound, parts.inbound_checks.clone(), counters.clone())?);
     let (verifier, relay) = relay::around(verifier, config)?;
-    let inbound =
-        start.datapath("inbound", QueueConfig::new(config.datapath.inbound_queue), verifier, counters)?.admitting(start.admitted(), false);
+    let inbound = Lead { queue: QueueConfig::new(config.datapath.inbound_queue), af_xdp, processor: verifier, counters };
+    // Nothing waits until the rules know of a permission: what comes meanwhile, or passes no queue by, comes to the queue.
+    let inbound = start.datapaths("inbound", vec![inbound], Spread::ALONE)?.admitting(start.admitted(), false);
     Ok((vec![outbound, inbound], relay))
 }

@@ -1,5 +1,6 @@
 //! Keys `mode`, `egress_rate` and entries `[[interface]]` of the configuration file: what becomes of traffic without permission.
 
+use daemon::interfaces::is_name;
 use daemon::source::{ConfigError, Source};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,8 +37,6 @@ pub(crate) const DEFAULT_EGRESS_RATE: u64 = 1_000_000_000;
 const SHARE: u64 = 20;
 /// Bits a second at least: the share of less would not be the trickle of a single source.
 const LEAST_EGRESS_RATE: u64 = 64_000 * SHARE;
-/// Octets of the longest interface name (`IFNAMSIZ` less its NUL).
-const LONGEST_NAME: usize = 15;
 
 /// Refuses entries that cannot be used.
 pub(crate) fn check(egress_rate: u64, interfaces: &[Interface], config: &Source) -> Result<(), ConfigError> {
@@ -64,12 +63,6 @@ pub(crate) fn check(egress_rate: u64, interfaces: &[Interface], config: &Source)
         }
     }
     Ok(())
-}
-
-/// Whether an interface can have that name.
-pub(crate) fn is_name(name: &str) -> bool {
-    let of_a_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(of_a_name)
 }
 
 /// The modes as the packet filter takes them.

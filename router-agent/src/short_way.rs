@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use daemon::interfaces;
 use daemon::source::{ConfigError, Source};
 use serde_json::{Value, json};
-use traffic::af_xdp::{self, AfXdp, AfXdpError, MOST_INTERFACES, Shield, Standing, Taking};
+use traffic::af_xdp::{self, AfXdp, AfXdpError, Shield, Standing, Taking};
 use traffic::rules::{Admitted, Mode, Modes};
 
 use crate::config::{Datapath, Kind};
-use crate::modes::is_name;
 
 /// Refuses what cannot be used.
 pub(crate) fn check(datapath: &Datapath, modes: &Modes, config: &Source) -> Result<(), ConfigError> {
     let names = &datapath.interfaces;
-    let wrong = |message: String| Err(config.wrong("datapath.interfaces", message));
     let wrong_kind = |message: &str| Err(config.wrong("datapath.kind", message));
     match datapath.kind {
         Kind::Nfqueue => {}
@@ -30,18 +29,7 @@ pub(crate) fn check(datapath: &Datapath, modes: &Modes, config: &Source) -> Resu
     if datapath.busy_poll && datapath.kind != Kind::AfXdp {
         return Err(config.wrong("datapath.busy_poll", "is true, and `kind` is not \"af_xdp\": no worker looks at interfaces"));
     }
-    if names.len() > MOST_INTERFACES {
-        return wrong(format!("names more than {MOST_INTERFACES}"));
-    }
-    for (place, name) in names.iter().enumerate() {
-        if !is_name(name) {
-            return wrong(format!("`{name}` is no name of an interface: up to 15 characters without spaces, `/` and `:`"));
-        }
-        if names.iter().take(place).any(|earlier| earlier == name) {
-            return wrong(format!("names `{name}` twice"));
-        }
-    }
-    Ok(())
+    interfaces::check(names, config)
 }
 
 /// What XDP does, as `status` shows it.
@@ -119,32 +107,10 @@ impl Shown {
                 json!({ "kind": "nfqueue", word: error.to_string() })
             }
             Self::ShortWay { standing, is_shielded } => {
-                let rows = standing.show().map(|(part, takes_part)| row(part, takes_part, true));
-                json!({ "kind": "af_xdp", "shield": is_shielded, "interfaces": rows.collect::<Vec<_>>() })
+                json!({ "kind": "af_xdp", "shield": is_shielded, "interfaces": interfaces::receiving(standing) })
             }
-            Self::Shield(standing) => {
-                let rows = standing.show().map(|(part, takes_part)| row(part, takes_part, false));
-                json!({ "kind": "xdp_shield", "interfaces": rows.collect::<Vec<_>>() })
-            }
+            Self::Shield(standing) => json!({ "kind": "xdp_shield", "interfaces": interfaces::shielding(standing) }),
         }
-    }
-}
-
-/// An interface; a shield alone has no sockets.
-fn row(part: &af_xdp::Part, takes_part: Option<bool>, has_sockets: bool) -> Value {
-    let (name, program) = (&part.name, program(part));
-    match has_sockets {
-        true => json!({
-            "interface": name, "program": program, "queues": part.queues, "zero_copy": part.zero_copy, "takes_part": takes_part,
-        }),
-        false => json!({ "interface": name, "program": program, "takes_part": takes_part }),
-    }
-}
-
-fn program(part: &af_xdp::Part) -> &'static str {
-    match part.mode {
-        af_xdp::Mode::Native => "driver",
-        af_xdp::Mode::Generic => "generic",
     }
 }
 

@@ -16,6 +16,7 @@ pub mod expiry;
 pub mod flow_table;
 pub mod flows;
 pub mod identity;
+pub mod interfaces;
 mod leaf;
 pub mod logging;
 pub mod memory;

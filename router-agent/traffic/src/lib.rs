@@ -19,6 +19,7 @@ pub mod flow;
 pub mod heard;
 pub mod icmp;
 pub mod inserter;
+pub mod joining;
 pub mod ledger;
 pub mod machine;
 pub mod mode;

@@ -38,6 +38,9 @@ pub enum AfXdpError {
         /// Its error.
         errno: Errno,
     },
+    /// The system is set up otherwise.
+    #[error("{0}")]
+    Setting(&'static str),
     /// The kernel does not take the program.
     #[error("the kernel refuses the XDP program of interface {interface}: {errno}: {said}{}", privileges(*.errno))]
     Program {

@@ -92,11 +92,13 @@ impl Links {
         )
     }
 
-    /// Sets a program on a link in place of one of ours, if there is one, and says where it runs now.
-    pub(super) fn attach(&self, link: &Link, program: RawFd) -> Result<Mode, NetlinkError> {
+    /// Sets a program on a link in place of one of ours, if there is one, and says where it runs now: else in the driver if that can and
+    /// `mode` says so.
+    pub(super) fn attach(&self, link: &Link, program: RawFd, mode: Mode) -> Result<Mode, NetlinkError> {
         match link.program {
             // The same place: so there is no moment without a program.
             Some((Some(mode), _)) => self.set(link, program, flags(mode)).map(|()| mode),
+            _ if mode == Mode::Generic => self.set(link, program, GENERIC | IF_NONE).map(|()| mode),
             _ => match self.set(link, program, NATIVE | IF_NONE) {
                 // The driver has no place for it, or not at this MTU, or not with these offloads.
                 Err(error) if !matches!(error.errno(), Some(Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV)) => {

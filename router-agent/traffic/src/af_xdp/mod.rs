@@ -23,6 +23,7 @@
 mod error;
 mod forward;
 pub mod ingress;
+mod inlet;
 mod instruction;
 mod kernel;
 mod link;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::Epoll;
 
+use crate::joining::Joiner;
 use crate::queue::MANY;
 use crate::reason::DropReason;
 
@@ -47,6 +49,7 @@ use neighbours::Neighbours;
 use program::{ETHERNET_LEN, WAY_LEN};
 
 pub use error::AfXdpError;
+pub use inlet::{INLET, Inlet};
 pub use link::Mode;
 pub use set_up::{Standing, restore, stand};
 pub use shield::Shield;
@@ -103,8 +106,23 @@ pub struct AfXdp {
     in_vain: u32,
     neighbours: Neighbours,
     ready: Epoll,
+    /// At a host.
+    inward: Option<Box<Inward>>,
     /// They go when the programs go that use them; until then they are full of our sockets.
     _maps: Vec<Map>,
+}
+
+/// Where judged packets go at a host.
+#[derive(Debug)]
+pub(crate) struct Inward {
+    pub(crate) inlet: Inlet,
+    pub(crate) joiner: Joiner,
+}
+
+impl Inward {
+    fn new(inlet: Inlet) -> Self {
+        Self { inlet, joiner: Joiner::default() }
+    }
 }
 
 /// A frame that has come.
@@ -146,6 +164,11 @@ impl AfXdp {
     /// Has a socket's interface looked at, if the worker polls it.
     pub(crate) fn poll(&self, socket: usize) {
         self.sockets.get(socket).into_iter().for_each(Socket::poll);
+    }
+
+    /// Where judged packets go at a host, to be given back; nothing at a router.
+    pub(crate) fn inward(&mut self) -> &mut Option<Box<Inward>> {
+        &mut self.inward
     }
 
     /// Takes frames that have come to a socket: at most `most`, and [`MANY`]. Gives also how many there were that the kernel named wrongly.

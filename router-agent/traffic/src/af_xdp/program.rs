@@ -11,6 +11,8 @@
 //! interface is closed it is asked first of all, as the shield of the filter rules is, and elsewhere of what leaves by an interface that
 //! takes part, where those rules would drop it just so.
 //!
+//! At a host it takes out what has a permission and is for it, and nothing else: there the shield only tells that.
+//!
 //! Nobody there to take a frame: it is dropped (the map's default). The program lets nothing pass by itself.
 
 use super::instruction::{Assembler, Astray, Condition, Helper, Instruction, MapDescriptor, Register, Size};
@@ -49,14 +51,23 @@ pub(super) struct Shield {
 /// How frames come to user space.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShortWay<'a> {
-    /// The interfaces by which frames may be sent on.
-    pub(super) leaving: &'a [u32],
+    /// Which do.
+    pub(super) what: What<'a>,
     /// Octets of the longest frame that user space has room for.
     pub(super) longest: u16,
     /// Where the sockets of this interface are, by number of its queue.
     pub(super) sockets: MapDescriptor,
     /// How many queues have one. What comes by others, that were made later, is the kernel's.
     pub(super) queues: u32,
+}
+
+/// Which frames come to user space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What<'a> {
+    /// What the kernel would forward now, by one of these interfaces.
+    Forwarded(&'a [u32]),
+    /// What has a permission that the shield knows, to which there must be one: it is for this host. All else goes on to the kernel.
+    Permitted,
 }
 
 /// Octets of a key in the map of permissions, and of its value: version (a number of the machine's), addresses (of IPv4 with zeros behind),
@@ -133,26 +144,30 @@ pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
     has(&mut code, ETHERNET_LEN as i32 + IPV4_LEN);
     is_for(&mut code, parts.address);
     begin_question(&mut code);
+    let ask = Parts { shield, ..*parts }.ask();
     code.load(Two, R2, R7, 12);
     code.jump_if(R2, Equal, in_packet(0x0800), Ipv4);
     code.jump_if(R2, Unequal, in_packet(0x86dd), Pass);
-    ipv6(&mut code, shield);
+    ipv6(&mut code, ask);
     code.place(Ipv4);
-    ipv4(&mut code, shield);
+    ipv4(&mut code, ask);
     code.place(LookUp);
     if let Some(way) = &parts.short_way {
         has_room_in_user_space(&mut code, way);
-        would_be_forwarded(&mut code, way.leaving);
-        code.place(TakesPart);
-        if shield.is_some_and(|shield| !shield.first) {
-            code.jump_if(R9, Equal, 0, Unknown);
+        if let What::Forwarded(leaving) = way.what {
+            would_be_forwarded(&mut code, leaving);
+            code.place(TakesPart);
+            if shield.is_some_and(|shield| !shield.first) {
+                code.jump_if(R9, Equal, 0, Unknown);
+            }
+            tell_way(&mut code);
         }
         give_to_user_space(&mut code, way.sockets);
     }
     code.place(Pass);
     code.set(R0, PASS);
     code.exit();
-    if let Some(shield) = shield {
+    if let Some(shield) = shield.filter(|_| !parts.is_for_host()) {
         code.place(Unknown);
         count(&mut code, shield.dropped);
         code.place(Drop);
@@ -164,6 +179,28 @@ pub(super) fn assemble(parts: &Parts<'_>) -> Result<Vec<Instruction>, Astray> {
 
 type Code = Assembler<Place>;
 
+/// What is asked about a packet with AH before anything else.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    shield: Option<Shield>,
+    /// Where one goes that has no permission, if that is decided at once.
+    refused: Option<Place>,
+    /// Whether it must be such as a router forwards.
+    forwarded: bool,
+}
+
+impl Parts<'_> {
+    fn is_for_host(&self) -> bool {
+        matches!(&self.short_way, Some(ShortWay { what: What::Permitted, .. }))
+    }
+
+    fn ask(&self) -> Ask {
+        let forwarded = !self.is_for_host();
+        let refused = if forwarded { self.shield.filter(|shield| shield.first).map(|_| Unknown) } else { Some(Pass) };
+        Ask { shield: self.shield, refused, forwarded }
+    }
+}
+
 /// Longer ones, if the interface takes any, are the kernel's, and so is what comes by a queue without a socket.
 fn has_room_in_user_space(code: &mut Code, way: &ShortWay<'_>) {
     code.copy(R2, R7);
@@ -174,7 +211,7 @@ fn has_room_in_user_space(code: &mut Code, way: &ShortWay<'_>) {
 }
 
 /// Looks a packet's permission up, whose addresses stand in the question already. `R9` is 0 if it has none.
-fn ask_shield(code: &mut Code, shield: Shield, version: u32, header_len: i32) {
+fn ask_shield(code: &mut Code, shield: Shield, refused: Option<Place>, version: u32, header_len: i32) {
     // Too short for an SPI: the kernel's path says so.
     has(code, ETHERNET_LEN as i32 + header_len + 8);
     code.store_value(Four, R10, PERMISSION, version.cast_signed());
@@ -190,8 +227,8 @@ fn ask_shield(code: &mut Code, shield: Shield, version: u32, header_len: i32) {
     code.jump_if_register(R0, Less, R9, Asked(version));
     code.set(R9, 0);
     code.place(Asked(version));
-    if shield.first {
-        code.jump_if(R9, Equal, 0, Unknown);
+    if let Some(place) = refused {
+        code.jump_if(R9, Equal, 0, place);
     }
     code.store_value(Four, R10, SPI, 0);
 }
@@ -240,7 +277,7 @@ fn begin_question(code: &mut Code) {
 }
 
 /// A packet of IPv6 whose fixed header is followed by AH.
-fn ipv6(code: &mut Code, shield: Option<Shield>) {
+fn ipv6(code: &mut Code, ask: Ask) {
     const PAYLOAD_LENGTH: i16 = IP + 4;
     const NEXT_HEADER: i16 = IP + 6;
     const HOP_LIMIT: i16 = IP + 7;
@@ -255,13 +292,15 @@ fn ipv6(code: &mut Code, shield: Option<Shield>) {
     for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
         copy_words(code, (R7, from), (R10, to), 4);
     }
-    if let Some(shield) = shield {
-        ask_shield(code, shield, IPV6_KEY, IPV6_LEN);
+    if let Some(shield) = ask.shield {
+        ask_shield(code, shield, ask.refused, IPV6_KEY, IPV6_LEN);
     }
-    // The kernel answers for what may go no further.
-    code.load(One, R2, R7, HOP_LIMIT);
-    code.jump_if(R2, Less, 2, Pass);
-    // Addresses that mean something on one link only are not forwarded (RFC 4291 §2.5.6).
+    if ask.forwarded {
+        // The kernel answers for what may go no further.
+        code.load(One, R2, R7, HOP_LIMIT);
+        code.jump_if(R2, Less, 2, Pass);
+    }
+    // Addresses that mean something on one link only are not forwarded (RFC 4291 §2.5.6), and a host has to know by which they have come.
     for address in [FROM, TO] {
         code.load(Two, R2, R7, address);
         code.and(R2, in_packet(0xffc0));
@@ -279,7 +318,7 @@ fn ipv6(code: &mut Code, shield: Option<Shield>) {
 }
 
 /// A packet of IPv4 without options, whole, with AH.
-fn ipv4(code: &mut Code, shield: Option<Shield>) {
+fn ipv4(code: &mut Code, ask: Ask) {
     const TYPE_OF_SERVICE: i16 = IP + 1;
     const LENGTH: i16 = IP + 2;
     const FRAGMENT: i16 = IP + 6;
@@ -298,11 +337,13 @@ fn ipv4(code: &mut Code, shield: Option<Shield>) {
     for (from, to) in [(FROM, SOURCE), (TO, DESTINATION)] {
         copy_words(code, (R7, from), (R10, to), 1);
     }
-    if let Some(shield) = shield {
-        ask_shield(code, shield, IPV4_KEY, IPV4_LEN);
+    if let Some(shield) = ask.shield {
+        ask_shield(code, shield, ask.refused, IPV4_KEY, IPV4_LEN);
     }
-    code.load(One, R2, R7, TIME_TO_LIVE);
-    code.jump_if(R2, Less, 2, Pass);
+    if ask.forwarded {
+        code.load(One, R2, R7, TIME_TO_LIVE);
+        code.jump_if(R2, Less, 2, Pass);
+    }
     code.store_value(One, R10, FAMILY, AF_INET);
     code.load(Two, R2, R7, LENGTH);
     code.turn_from_network_order(R2);
@@ -330,8 +371,8 @@ fn would_be_forwarded(code: &mut Code, leaving: &[u32]) {
     code.jump(Pass);
 }
 
-/// Writes the way before the frame, and gives it to the socket of its queue. Without one it is dropped.
-fn give_to_user_space(code: &mut Code, sockets: MapDescriptor) {
+/// Writes the way before the frame.
+fn tell_way(code: &mut Code) {
     code.copy(R1, R6);
     code.set(R2, -(WAY_LEN as i32));
     code.call(Helper::AdjustMetadata);
@@ -346,6 +387,10 @@ fn give_to_user_space(code: &mut Code, sockets: MapDescriptor) {
     copy_words(code, (R10, ADDRESSES), (R4, 4), 3);
     // The router asked, or the packet's own destination (of IPv4 with zeros behind).
     copy_words(code, (R10, DESTINATION), (R4, 16), 4);
+}
+
+/// Gives a frame to the socket of its queue. Without one it is dropped.
+fn give_to_user_space(code: &mut Code, sockets: MapDescriptor) {
     code.set_map(R1, sockets);
     code.load(Four, R2, R6, QUEUE);
     code.set(R3, DROP);

@@ -6,11 +6,12 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::error::{refused, refused_on};
+use super::inlet::Inlet;
 use super::kernel::{self, Binding, Frames, Map, MapKind, Program, ProgramKind, Socket};
-use super::link::{self, Link, Links};
+use super::link::{self, Link, Links, Mode};
 use super::neighbours::Neighbours;
-use super::program::{self, ETHERNET_LEN, Parts, ShortWay};
-use super::{AfXdp, AfXdpError, FRAMES_EACH, HEADROOM, MOST_INTERFACES, MOST_SOCKETS, Part, STRIDES, Shield, Taking};
+use super::program::{self, ETHERNET_LEN, Parts, ShortWay, What};
+use super::{AfXdp, AfXdpError, FRAMES_EACH, HEADROOM, Inward, MOST_INTERFACES, MOST_SOCKETS, Part, STRIDES, Shield, Taking};
 use crate::netlink::NetlinkError;
 
 /// How long the kernel may take to give a queue free that a socket had which is closed: it does so later, and by the way.
@@ -29,9 +30,28 @@ impl AfXdp {
     /// See [`AfXdpError`]. A program of ours may then be left on any interface, of this run or an earlier one. It drops what nobody takes,
     /// until [`restore`] takes it off.
     pub fn open(taking: &[Taking], shield: Option<&Shield>) -> Result<(Self, Standing), AfXdpError> {
+        Self::set_up(taking.iter().map(|taking| &*taking.name), Ends::Others(taking), shield)
+    }
+
+    /// The same at a host, for what is for itself and has a permission that `shield` knows: what is judged right comes to its stack by
+    /// `inlet`. All else goes the kernel's way.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn receive_at_host(names: &[String], shield: &Shield, inlet: Inlet) -> Result<(Self, Standing), AfXdpError> {
+        let (open, standing) = Self::set_up(names.iter().map(|name| &**name), Ends::Host, Some(shield))?;
+        Ok((Self { inward: Some(Box::new(Inward::new(inlet))), ..open }, standing))
+    }
+
+    fn set_up<'n>(
+        names: impl ExactSizeIterator<Item = &'n str>,
+        ends: Ends<'_>,
+        shield: Option<&Shield>,
+    ) -> Result<(Self, Standing), AfXdpError> {
         let links = Links::open()?;
         let listed = links.list()?;
-        let found = find_all(&listed, taking.iter().map(|taking| &*taking.name))?;
+        let found = find_all(&listed, names)?;
         let queues: Vec<u32> = found.iter().map(|(link, _)| kernel::queues(&link.name).unwrap_or(link.queues).max(1)).collect();
         let sockets = queues.iter().fold(0_u32, |sum, queues| sum.saturating_add(*queues));
         if sockets as usize > MOST_SOCKETS {
@@ -39,10 +59,11 @@ impl AfXdp {
         }
         let longest = found.iter().map(|(link, _)| link.mtu.saturating_add(ETHERNET_LEN as u32)).max().unwrap_or_default();
         let stride = STRIDES.into_iter().find(|stride| stride - HEADROOM >= longest).unwrap_or(STRIDES[1]);
+        let only_receives = matches!(ends, Ends::Host);
         let bindings = |copies| {
             let of_one = move |((link, _), queues): (&Found<'_>, &u32)| {
                 let (name, interface) = (link.name.clone(), link.index);
-                (0..*queues).map(move |queue| (name.clone(), Binding { interface, queue, copies }))
+                (0..*queues).map(move |queue| (name.clone(), Binding { interface, queue, copies, only_receives }))
             };
             found.iter().zip(&queues).flat_map(of_one).collect::<Vec<_>>()
         };
@@ -66,15 +87,19 @@ impl AfXdp {
         let (frames, free) = mapped;
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused("watch sockets"))?;
         let neighbours = Neighbours::open()?;
-        let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, _maps: Vec::new() };
+        let mut this = Self { sockets, frames, free, in_vain: 0, neighbours, ready, inward: None, _maps: Vec::new() };
         for (number, socket) in (0..).zip(&mut this.sockets) {
             socket.fill(&mut this.frames, &mut this.free);
             let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
             this.ready.add(&*socket, event).map_err(refused("watch an AF_XDP socket"))?;
         }
-        let leaving: Vec<u32> = taking.iter().zip(&found).filter(|(taking, _)| taking.leaves).map(|(_, (link, _))| link.index).collect();
+        let leaving = |taking: &[Taking]| -> Vec<u32> {
+            taking.iter().zip(&found).filter(|(taking, _)| taking.leaves).map(|(_, (link, _))| link.index).collect()
+        };
+        let leaving = if let Ends::Others(taking) = ends { Some(leaving(taking)) } else { None };
+        let what = leaving.as_deref().map_or(What::Permitted, What::Forwarded);
         let longest = u16::try_from(stride - HEADROOM).unwrap_or(u16::MAX);
-        let attach = |found: &Found<'_>| this.attach(&links, found, (&leaving, longest), shield);
+        let attach = |found: &Found<'_>| this.attach(&links, found, (what, longest), shield);
         let parts = found.iter().map(attach).collect::<Result<_, _>>()?;
         leave_others(&links, &listed, &found);
         Ok((this, Standing { links, parts }))
@@ -85,7 +110,7 @@ impl AfXdp {
         &mut self,
         links: &Links,
         (link, address): &Found<'_>,
-        (leaving, longest): (&[u32], u16),
+        (what, longest): (What<'_>, u16),
         shield: Option<&Shield>,
     ) -> Result<Part, AfXdpError> {
         let own = || self.sockets.iter().filter(|socket| socket.binding().interface == link.index);
@@ -97,13 +122,24 @@ impl AfXdp {
             let not_listed = refused_on("list the AF_XDP socket", &link.name, Some(queue));
             sockets.set(&queue.to_ne_bytes(), &descriptor).map_err(not_listed)?;
         }
-        let way = ShortWay { leaving, longest, sockets: sockets.descriptor(), queues };
+        let way = ShortWay { what, longest, sockets: sockets.descriptor(), queues };
         let program = load(link, &Parts { address: *address, shield: shield.map(Shield::part), short_way: Some(way) })?;
-        let mode = links.attach(link, program.descriptor())?;
         let (queues, zero_copy) = (own().count(), own().all(Socket::is_zero_copy));
+        // Where the kernel makes a packet of each frame anyway and copies it here, that costs less than to have virtual links make frames.
+        let mode = if zero_copy || what != What::Permitted { Mode::Native } else { Mode::Generic };
+        let mode = links.attach(link, program.descriptor(), mode)?;
         self._maps.push(sockets);
         Ok(Part { name: link.name.clone(), mode, queues, zero_copy, index: link.index, address: *address })
     }
+}
+
+/// Where what comes to the worker goes.
+#[derive(Debug, Clone, Copy)]
+enum Ends<'t> {
+    /// By these interfaces, to others.
+    Others(&'t [Taking]),
+    /// To this host's stack.
+    Host,
 }
 
 /// Has a shield stand on these interfaces, in the network namespace of the calling thread, and nothing else: what passes it goes the kernel's
@@ -118,7 +154,7 @@ pub fn stand(names: &[String], shield: &Shield) -> Result<Standing, AfXdpError> 
     let found = find_all(&listed, names.iter().map(|name| &**name))?;
     let attach = |(link, address): &Found<'_>| {
         let program = load(link, &Parts { address: *address, shield: Some(shield.part()), short_way: None })?;
-        let mode = links.attach(link, program.descriptor())?;
+        let mode = links.attach(link, program.descriptor(), Mode::Native)?;
         Ok::<_, AfXdpError>(Part { name: link.name.clone(), mode, queues: 0, zero_copy: false, index: link.index, address: *address })
     };
     let parts = found.iter().map(attach).collect::<Result<_, _>>()?;

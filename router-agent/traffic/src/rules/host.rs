@@ -8,6 +8,7 @@ use super::fragments;
 use super::peers;
 use super::plan::{Base, Chain, Family, Hook, Interface, Policy, Rule, Table};
 use super::{HostRules, Whole};
+use crate::af_xdp::INLET;
 use crate::table::DEFAULT_CAPACITY;
 
 /// Priority of the chain that queues what the host sends.
@@ -31,9 +32,12 @@ pub(super) fn plan(rules: &HostRules, family: Family) -> Table {
         Rule::new("reassembly", [reassembly()]),
         class::own_errors_about_size(family),
         Rule::new("loopback", [interface(Interface::Arriving, "lo"), pass()]),
+    ];
+    inbound.extend(rules.inlet.map(|index| Rule::new("judged", [is_inlet(index), pass()])));
+    inbound.push(
         // What the host forwards is not for it. Everything else is, broadcast and multicast too.
         Rule::new("not for this host", [vec![Expression::LoadDestinationType, Expression::Equal(host(ADDRESS_UNICAST))], pass()]),
-    ];
+    );
     let exempt = class::Listed {
         association_port: rules.association_port,
         path_mark: rules.path_mark,
@@ -123,6 +127,12 @@ fn nothing_forwarded() -> Chain {
         base: Some(Base { hook: Hook::Forward, priority: 0, kind: "filter", policy: Policy::Drop }),
         rules: vec![Rule::new("forwarded unjudged", [vec![Expression::Counter, Expression::Drop]])],
     }
+}
+
+/// What comes by the device of this host's own daemon, past its queue.
+fn is_inlet(index: u32) -> Vec<Expression> {
+    let is_it = vec![Expression::LoadInputIndex, Expression::Equal(host(index))];
+    [is_it, interface(Interface::Arriving, INLET)].concat()
 }
 
 fn is_marked(mark: u32) -> Vec<Expression> {

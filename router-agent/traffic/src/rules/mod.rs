@@ -200,6 +200,9 @@ pub struct HostRules {
     pub owned: bool,
     /// Where TCP of permitted flows comes whole, if it does. Otherwise it comes to the outbound queue as everything else.
     pub whole: Option<Whole>,
+    /// The kernel's index of the device by which packets come that have been judged ([`Inlet`](crate::af_xdp::Inlet)), if there is one. Both
+    /// this and its name tell it: whatever comes later has neither by chance.
+    pub inlet: Option<u32>,
 }
 
 /// A queue of super-packets ([`QueueConfig::whole`](crate::queue::QueueConfig::whole)).
@@ -282,6 +285,7 @@ impl HostRules {
             relayed: None,
             owned: true,
             whole: None,
+            inlet: None,
         }
     }
 

@@ -172,14 +172,14 @@ fn finish(packet: &mut [u8], tcp: usize, is_ipv6: bool) -> bool {
 }
 
 /// One's complement sum of 16-bit words as they lie in memory, not folded yet; the last octet of an odd number has a zero behind it.
-fn sum(octets: &[u8]) -> u64 {
+pub(crate) fn sum(octets: &[u8]) -> u64 {
     let (words, rest) = octets.as_chunks::<4>();
     let mut last = [0; 4];
     last.iter_mut().zip(rest).for_each(|(place, octet)| *place = *octet);
     words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>() + u64::from(u32::from_ne_bytes(last))
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

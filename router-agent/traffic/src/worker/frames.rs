@@ -1,10 +1,13 @@
-//! What comes past the queue: frames instead of packets, which go on by our own hand.
+//! What comes past the queue: frames instead of packets, which go on by our own hand: at a router to the next hop, at a host by a device to its
+//! own stack, with TCP segments put together.
 
 use std::time::Duration;
 
 use heapless::Vec;
 
-use crate::af_xdp::{AfXdp, Arrived};
+use crate::af_xdp::{AfXdp, Arrived, Inlet, Inward};
+use crate::counters::Counters;
+use crate::joining::Joined;
 use crate::processor::{Arrival, PacketId, Verdict};
 use crate::queue::MANY;
 use crate::reason::DropReason;
@@ -56,6 +59,10 @@ impl Work {
                 }
             }
         }
+        if let Some(inward) = af_xdp.inward() {
+            let Inward { inlet, joiner } = &mut **inward;
+            joiner.flush(&mut |joined| write(inlet, &self.counters, &joined));
+        }
         if any > 0 {
             self.gathering.note(any, self.clock.now());
         } else if af_xdp.patience().is_some() {
@@ -75,6 +82,13 @@ impl Work {
         if arrived.is_empty() {
             return;
         }
+        if let Some(mut inward) = af_xdp.inward().take() {
+            self.judge_with(|this| this.judge_for_host(af_xdp, &mut inward, &arrived));
+            self.drain();
+            *af_xdp.inward() = Some(inward);
+            arrived.into_iter().for_each(|frame| af_xdp.drop_frame(frame));
+            return af_xdp.settle();
+        }
         let outcomes = self.judge_with(|this| this.outcomes(af_xdp, &arrived));
         self.drain();
         for (frame, (outcome, len)) in arrived.into_iter().zip(outcomes) {
@@ -93,24 +107,46 @@ impl Work {
         af_xdp.settle();
     }
 
-    /// Of each frame what becomes of it, and how long its packet is.
-    fn outcomes(&mut self, af_xdp: &AfXdp, arrived: &[Arrived]) -> Vec<(Outcome, usize), MANY> {
-        let mut outcomes: Vec<(Outcome, usize), MANY> = Vec::new();
-        let mut arrivals: Vec<Arrival<'_>, MANY> = Vec::new();
+    /// Judges frames for this host, and has those that pass arrive, as far as they do not wait for more of their connection.
+    fn judge_for_host(&mut self, af_xdp: &AfXdp, inward: &mut Inward, arrived: &[Arrived]) {
+        let arrivals = self.arrivals(af_xdp, arrived, &mut |_| {});
+        let now = self.clock.now();
+        let (counters, Inward { inlet, joiner }) = (&*self.counters, inward);
+        self.processor.process_batch(&arrivals, now, &mut |at, verdict| {
+            let came = arrivals.get(at).map_or(0, |arrival| arrival.bytes.len());
+            match verdict {
+                Verdict::Replace { payload, .. } => joiner.push(payload, came, &mut |joined| write(inlet, counters, &joined)),
+                // At a host nothing goes on with AH.
+                Verdict::Accept => counters.count_not_passed(DropReason::NotTransmitted, came),
+                Verdict::Drop(reason) => tracing::trace!(%reason, "dropped"),
+                Verdict::Taken | Verdict::Hold => {}
+            }
+        });
+    }
+
+    /// The packets in frames, as a processor is given them; `each` is told how long every frame's is.
+    fn arrivals<'f>(&self, af_xdp: &'f AfXdp, arrived: &'f [Arrived], each: &mut dyn FnMut(usize)) -> Vec<Arrival<'f>, MANY> {
+        let mut arrivals = Vec::new();
         for (number, frame) in (FRAME..).zip(arrived) {
-            let len = match af_xdp.packet(frame) {
+            match af_xdp.packet(frame) {
                 Ok(bytes) => {
                     let _ = arrivals.push(Arrival { id: PacketId(number), user: None, has_arrived: true, is_unfinished: false, bytes });
-                    bytes.len()
+                    each(bytes.len());
                 }
                 Err(reason) => {
                     let len = af_xdp.len_of_unknown(frame);
                     self.counters.count_dropped(reason, len);
-                    len
+                    each(len);
                 }
-            };
-            let _ = outcomes.push((Outcome::Drop, len));
+            }
         }
+        arrivals
+    }
+
+    /// Of each frame what becomes of it, and how long its packet is.
+    fn outcomes(&mut self, af_xdp: &AfXdp, arrived: &[Arrived]) -> Vec<(Outcome, usize), MANY> {
+        let mut outcomes: Vec<(Outcome, usize), MANY> = Vec::new();
+        let arrivals = self.arrivals(af_xdp, arrived, &mut |len| drop(outcomes.push((Outcome::Drop, len))));
         let now = self.clock.now();
         self.processor.process_batch(&arrivals, now, &mut |at, verdict| {
             // The number of a frame is its place.
@@ -124,5 +160,13 @@ impl Work {
             }
         });
         outcomes
+    }
+}
+
+/// Has a packet arrive at this host, or counts what went into it as dropped.
+fn write(inlet: &mut Inlet, counters: &Counters, joined: &Joined<'_>) {
+    if let Err(error) = inlet.write(joined) {
+        tracing::trace!(%error, "a judged packet does not arrive");
+        joined.said.iter().for_each(|len| counters.count_not_passed(DropReason::NotTransmitted, *len));
     }
 }

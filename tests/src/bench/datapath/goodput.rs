@@ -39,6 +39,7 @@ use std::thread;
 use std::time::{Duration, Instant as Wall};
 
 use socket2::{Domain, Socket, Type};
+use traffic::af_xdp::{AfXdp, Inlet};
 use traffic::algorithm::{IcvKey, MacAlgorithm};
 use traffic::checks::Strict;
 use traffic::counters::Counters;
@@ -53,6 +54,7 @@ use traffic::verifier::{Role, Verifier, VerifierConfig};
 use traffic::worker::{Clock, Up, Worker, WorkerConfig};
 
 use super::consumer::AcceptAll;
+use super::past;
 use crate::bench::pairs::{Goal, Measure, Sample, Trial};
 use crate::bench::processor::Thread;
 use crate::network::link::{self, End};
@@ -84,6 +86,10 @@ enum Kind {
     Permitted,
     /// The product with `super_packets`.
     SuperPackets,
+    /// The product, and what comes to hosts passes their queues by.
+    HostsPast,
+    /// The same at the router besides.
+    AllPast,
     /// Queues in the same places, without super-packets, and workers that accept everything. Since nothing is under AH, nothing is made
     /// narrower for it (TCP fills the whole MTU), the router has no shield, and no bucket for those that ask decides anything.
     AcceptAll,
@@ -93,13 +99,18 @@ enum Kind {
 
 impl Kind {
     const fn is_permitted(self) -> bool {
-        matches!(self, Self::Permitted | Self::SuperPackets)
+        !matches!(self, Self::AcceptAll | Self::Bare)
+    }
+
+    /// Whether what comes passes the queue by at hosts, and at the router.
+    const fn is_past(self) -> [bool; 2] {
+        [matches!(self, Self::HostsPast | Self::AllPast), matches!(self, Self::AllPast)]
     }
 }
 
 /// Namespaces of each kind, made when they are first needed.
 #[derive(Default)]
-struct Chains([OnceLock<Chain>; 4]);
+struct Chains([OnceLock<Chain>; 6]);
 
 /// The rows.
 pub(super) fn trials() -> Vec<Trial> {
@@ -125,6 +136,12 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("no PBS", Goal::RatioAtLeast(0.4), bare, Kind::Bare, IPV4),
         trial("accept-all queues, IPv6", Goal::RatioAtLeast(0.9), queues, Kind::AcceptAll, IPV6),
         trial("no PBS, IPv6", Goal::RatioAtLeast(0.4), bare, Kind::Bare, IPV6),
+        compared("hosts receive past the queue, no PBS", Goal::RatioAtLeast(0.4), bare, Kind::HostsPast, Kind::Bare, IPV4),
+        compared("hosts and router past the queue, no PBS", Goal::RatioAtLeast(0.4), bare, Kind::AllPast, Kind::Bare, IPV4),
+        compared("hosts receive past the queue", Goal::Told, "by the queue", Kind::HostsPast, Kind::Permitted, IPV4),
+        compared("hosts receive past the queue, IPv6", Goal::Told, "by the queue", Kind::HostsPast, Kind::Permitted, IPV6),
+        compared("hosts and router past the queue", Goal::Told, "by the queue", Kind::AllPast, Kind::Permitted, IPV4),
+        compared("hosts and router past the queue, IPv6", Goal::Told, "by the queue", Kind::AllPast, Kind::Permitted, IPV6),
         compared("super-packets cut by the daemon", Goal::Told, by_kernel, Kind::SuperPackets, Kind::Permitted, IPV4),
         compared("super-packets cut by the daemon, IPv6", Goal::Told, by_kernel, Kind::SuperPackets, Kind::Permitted, IPV6),
     ]
@@ -206,19 +223,20 @@ impl Chain {
         let clock = Clock::new(Wall::now());
         let (mut judges, mut admitted) = (Vec::new(), Vec::new());
         if kind != Kind::Bare {
-            set_rules(kind, &sender, &router, &receiver)?;
-            judges = vec![
-                Judge::start(kind, Place::Insert, &sender, outbound(kind), clock)?,
-                Judge::start(kind, Place::Back, &sender, QueueConfig::new(IN), clock)?,
-                Judge::start(kind, Place::Verify, &router, QueueConfig::router(DATA), clock)?,
-                Judge::start(kind, Place::Remove, &receiver, QueueConfig::new(IN), clock)?,
-                Judge::start(kind, Place::Back, &receiver, outbound(kind), clock)?,
-            ];
-        }
-        if kind.is_permitted() {
-            for (node, role) in [(&sender, rules::Role::Host), (&router, rules::Role::Router), (&receiver, rules::Role::Host)] {
-                admitted.push(node.run(|| Admitted::open(role).map_err(io::Error::other))?);
+            let inlets = set_rules(kind, &sender, &router, &receiver)?;
+            if kind.is_permitted() {
+                for (node, role) in [(&sender, rules::Role::Host), (&router, rules::Role::Router), (&receiver, rules::Role::Host)] {
+                    admitted.push(node.run(|| Admitted::open(role).map_err(io::Error::other))?);
+                }
             }
+            let [to_sender, to_router, to_receiver] = past::open([&sender, &router, &receiver], &admitted, inlets, kind.is_past())?;
+            judges = vec![
+                Judge::start(kind, Place::Insert, &sender, (outbound(kind), None), clock)?,
+                Judge::start(kind, Place::Back, &sender, (QueueConfig::new(IN), to_sender), clock)?,
+                Judge::start(kind, Place::Verify, &router, (QueueConfig::router(DATA), to_router), clock)?,
+                Judge::start(kind, Place::Remove, &receiver, (QueueConfig::new(IN), to_receiver), clock)?,
+                Judge::start(kind, Place::Back, &receiver, (outbound(kind), None), clock)?,
+            ];
         }
         Ok(Self { sender, _router: router, receiver, judges, admitted, clock, port: AtomicU16::new(20_000) })
     }
@@ -319,7 +337,7 @@ impl Chain {
 }
 
 impl Judge {
-    fn start(kind: Kind, place: Place, node: &Namespace, queue: QueueConfig, clock: Clock) -> io::Result<Self> {
+    fn start(kind: Kind, place: Place, node: &Namespace, (queue, past): (QueueConfig, Option<AfXdp>), clock: Clock) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let processor: Box<dyn PacketProcessor> = match (kind, queue.number) {
             (Kind::AcceptAll, _) => Box::new(AcceptAll(Some(Arc::clone(&counters)))),
@@ -338,7 +356,7 @@ impl Judge {
         let name = format!("{place:?}-{}", node.name());
         let others = Thread::named(&name)?;
         let config = WorkerConfig::new(name.clone(), clock, Arc::clone(&counters));
-        let worker = Worker::spawn(queue, processor, config, Box::new(|| {}))?;
+        let worker = Worker::spawn_beside(queue, past, processor, config, Box::new(|| {}))?;
         let deadline = Wall::now() + Duration::from_secs(5);
         let thread = loop {
             if let Some(thread) = Thread::named(&name)?.into_iter().find(|thread| !others.contains(thread)) {
@@ -373,19 +391,25 @@ impl Judge {
 }
 
 /// Rules of the three nodes, and at hosts room for AH where there will be any.
-fn set_rules(kind: Kind, sender: &Namespace, router: &Namespace, receiver: &Namespace) -> io::Result<()> {
+fn set_rules(kind: Kind, sender: &Namespace, router: &Namespace, receiver: &Namespace) -> io::Result<[Option<Inlet>; 2]> {
     let shield = kind.is_permitted();
     router.run(|| RouterRules { shield, ..RouterRules::new(1, DATA, ASSOCIATIONS) }.install().map_err(io::Error::other))?;
-    for host in [sender, receiver] {
+    let inlet = |host: &Namespace| kind.is_past()[0].then(|| host.run(|| Inlet::open().map_err(io::Error::other))).transpose();
+    let inlets = [inlet(sender)?, inlet(receiver)?];
+    for (host, inlet) in [sender, receiver].into_iter().zip(&inlets) {
         let rules = HostRules::new(OUT, IN, ASSOCIATIONS);
         let whole = (kind == Kind::SuperPackets).then(|| Whole { queue: WHOLE, mark: plan().mark });
-        let rules = if shield { HostRules { whole, ..rules } } else { HostRules { asking: PLENTY, ..rules } };
+        let rules = if shield {
+            HostRules { whole, inlet: inlet.as_ref().map(Inlet::index), ..rules }
+        } else {
+            HostRules { asking: PLENTY, ..rules }
+        };
         host.run(|| rules.install().map_err(io::Error::other))?;
         if shield {
             host.run(|| plan().apply().map(drop).map_err(io::Error::other))?;
         }
     }
-    Ok(())
+    Ok(inlets)
 }
 
 fn outbound(kind: Kind) -> QueueConfig {

@@ -13,6 +13,7 @@ mod goodput;
 mod look_up;
 mod one_core;
 mod overload;
+mod past;
 mod shield;
 mod way;
 

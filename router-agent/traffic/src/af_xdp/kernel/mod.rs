@@ -1,5 +1,5 @@
-//! Calls to the kernel and memory shared with it, that Rust cannot check: `bpf(2)`, AF_XDP sockets, their rings, and the memory that frames
-//! lie in.
+//! Calls to the kernel and memory shared with it, that Rust cannot check: `bpf(2)`, AF_XDP sockets, their rings, the memory that frames
+//! lie in, and the making of a TUN device.
 //!
 //! The only unsafe code of [`af_xdp`](super), and of its folder nothing but what needs it. What makes it sound:
 //!
@@ -14,6 +14,7 @@
 
 mod attached;
 mod bpf;
+mod device;
 mod link_socket;
 mod memory;
 mod ring;
@@ -21,6 +22,7 @@ mod socket;
 
 pub(super) use attached::Attached;
 pub(super) use bpf::{Map, MapKind, Program, ProgramKind, clock, program_name};
+pub(super) use device::make_device;
 pub(crate) use link_socket::{bind_to_link, link_socket};
 pub(super) use memory::{Frame, Frames};
 pub(super) use socket::{Binding, Received, Socket, Statistics, queues};

@@ -15,6 +15,9 @@ use super::ring::{Consumer, Producer};
 const RECEIVE_LEN: u32 = 1024;
 /// Entries of the other rings.
 const RING_LEN: u32 = 2048;
+/// The same at a host, where a stack's bursts come and nothing is to be sent: as many as there are places for.
+const HOST_RECEIVE_LEN: u32 = 2048;
+const HOST_FILL_LEN: u32 = 4096;
 /// Wished octets of frames on their way out.
 const SEND_BUFFER: libc::c_int = 16 << 20;
 /// Frames that one call takes in where the socket polls its interface itself.
@@ -33,6 +36,8 @@ pub(in crate::af_xdp) struct Binding {
     pub(in crate::af_xdp) queue: u32,
     /// Whether frames are copied even if the interface could write into our memory.
     pub(in crate::af_xdp) copies: bool,
+    /// Whether nothing is sent by it, and more may wait to be received.
+    pub(in crate::af_xdp) only_receives: bool,
 }
 
 /// A received frame, from its Ethernet header on.
@@ -96,14 +101,16 @@ impl Socket {
             };
             set(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &memory)?;
         }
-        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_TX_RING] {
+        let (fill_len, receive_len) = if binding.only_receives { (HOST_FILL_LEN, HOST_RECEIVE_LEN) } else { (RING_LEN, RECEIVE_LEN) };
+        for ring in [libc::XDP_UMEM_COMPLETION_RING, libc::XDP_TX_RING] {
             set(fd, libc::SOL_XDP, ring, &RING_LEN)?;
         }
-        set(fd, libc::SOL_XDP, libc::XDP_RX_RING, &RECEIVE_LEN)?;
+        set(fd, libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &fill_len)?;
+        set(fd, libc::SOL_XDP, libc::XDP_RX_RING, &receive_len)?;
         let offsets = offsets(fd)?;
-        let fill = Producer::new(fd, page(libc::XDP_UMEM_PGOFF_FILL_RING)?, &offsets.fr, RING_LEN)?;
+        let fill = Producer::new(fd, page(libc::XDP_UMEM_PGOFF_FILL_RING)?, &offsets.fr, fill_len)?;
         let sent = Consumer::new(fd, page(libc::XDP_UMEM_PGOFF_COMPLETION_RING)?, &offsets.cr, RING_LEN)?;
-        let received = Consumer::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RECEIVE_LEN)?;
+        let received = Consumer::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, receive_len)?;
         let send = Producer::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, RING_LEN)?;
         bind(fd, binding, beside)?;
         Ok(Self { fill, sent, received, send, descriptor: Arc::new(descriptor), binding, under_way: 0, is_gone: false, polls: false })
