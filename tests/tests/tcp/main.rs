@@ -8,6 +8,7 @@
 mod change;
 mod connection;
 mod ending;
+mod past;
 mod site;
 mod transfer;
 
@@ -16,10 +17,15 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 
-const TESTS: [(&str, fn()); 14] = [
+const TESTS: [(&str, fn()); 19] = [
     ("ten_megabytes_arrive_over_ipv4_every_packet_under_ah", transfer::ten_megabytes_over_ipv4),
     ("ten_megabytes_arrive_over_ipv6_every_packet_under_ah", transfer::ten_megabytes_over_ipv6),
     ("ten_megabytes_arrive_in_super_packets_that_the_daemon_cuts", transfer::in_super_packets),
+    ("ten_megabytes_arrive_past_the_queues_of_both_hosts_in_far_fewer_packets", past::files),
+    ("a_strict_reverse_path_filter_lets_by_what_comes_past_the_queue", past::strict_reverse_path),
+    ("what_is_forged_or_comes_twice_past_the_queue_is_dropped_and_counted", past::forged_and_replayed),
+    ("nothing_comes_past_the_queue_of_a_host_whose_daemon_is_killed_until_it_is_there_again", past::killed),
+    ("without_what_it_needs_everything_comes_by_the_queue_and_status_says_why", past::refused),
     ("a_small_permission_is_extended_while_the_file_goes", transfer::extended_forward),
     ("the_reverse_flow_is_extended_while_a_file_comes_back", transfer::extended_reverse),
     ("connections_come_up_in_two_grants", connection::time_to_connect),

@@ -61,9 +61,20 @@ impl Site {
         Self::start_as(key, if key == KeyKind::Rsa2048 { "largest_protection = \"rsa-2048\"\n" } else { "" })
     }
 
+    /// Packets come to both hosts past their queues; to what is called like that.
+    pub(crate) fn start_past_the_queue(receiver_link: &str, set_up: impl FnOnce(&Chain)) -> Self {
+        let section = |link: &str| format!("kind = \"af_xdp\"\ninterfaces = [\"{link}\"]\n");
+        Self::start_in(set_up, KeyKind::Ed25519, &section(topology::SENDER_LINK), &section(receiver_link))
+    }
+
     fn start_as(key: KeyKind, datapath: &str) -> Self {
+        Self::start_in(|_| {}, key, datapath, "")
+    }
+
+    fn start_in(set_up: impl FnOnce(&Chain), key: KeyKind, of_sender: &str, of_receiver: &str) -> Self {
         let (remainder, directory) = Remainder::temporary("pbs-tcp").unwrap();
         let chain = Chain::build().unwrap();
+        set_up(&chain);
         let open = [(270, 270), (ASSOCIATION_PORT, ASSOCIATION_PORT)];
         firewall::set(&chain.sender, &open).unwrap();
         firewall::set(&chain.receiver, &[open[0], open[1], (9000, 9999)]).unwrap();
@@ -72,14 +83,14 @@ impl Site {
         let right = Capture::start(&chain.router, topology::RIGHT_LINK, started).unwrap();
         let (router, sender, receiver) = (None, None, None);
         let mut site = Self { directory, chain, left, right, router, sender, receiver, _remainder: remainder };
-        site.write_files(key, datapath);
+        site.write_files(key, [of_sender, of_receiver]);
         site.router = Some(Daemon::start(&site.chain.router, Program::Router, &site.directory, "router").unwrap());
         site.start_receiver();
         site.start_sender();
         site
     }
 
-    fn write_files(&self, key: KeyKind, datapath: &str) {
+    fn write_files(&self, key: KeyKind, [of_sender, of_receiver]: [&str; 2]) {
         let authority = Authority::create("authority").unwrap();
         std::fs::write(self.directory.join("ca.crt"), authority.certificate()).unwrap();
         let router = [topology::ROUTER_LEFT, topology::ROUTER_RIGHT, topology::ROUTER_LEFT6, topology::ROUTER_RIGHT6];
@@ -98,8 +109,8 @@ impl Site {
                  [gist]\nassociation_port = {ASSOCIATION_PORT}\n\n[[gist.peer]]\ndns_name = \"router.pbs.test\"\nrole = \"router\"\nallow = true\n\n\
                  [[gist.peer]]\ndns_name = \"*.pbs.test\"\nallow = true\n\n"
             );
-            if node == "sender" {
-                write!(text, "[datapath]\n{datapath}\n").unwrap();
+            if let Some(datapath) = [("sender", of_sender), ("receiver", of_receiver)].iter().find(|(name, _)| *name == node) {
+                write!(text, "[datapath]\n{}\n", datapath.1).unwrap();
             }
             for (source, destination) in [("192.168.20.0/24", "192.168.21.0/24"), ("fd20::/64", "fd21::/64")] {
                 for Terms { port, volume, limit } in [LARGE, SMALL] {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::site::{LARGE, SMALL, Site, Terms, give, take};
 
-const FILE: usize = 10_000_000;
+pub(crate) const FILE: usize = 10_000_000;
 
 pub(crate) fn ten_megabytes_over_ipv4() {
     // Full size: the link's MTU less what the largest AH would need, plus the AH that is there.
@@ -49,7 +49,7 @@ fn upload(family: Family, terms: Terms, full_size: usize) {
     upload_over(&Site::start(), family, terms, full_size);
 }
 
-fn upload_over(site: &Site, family: Family, terms: Terms, full_size: usize) {
+pub(crate) fn upload_over(site: &Site, family: Family, terms: Terms, full_size: usize) {
     let file = make_file(FILE).unwrap();
     let server = site.serve(family, terms.port, take);
     let (stream, connected) = site.connect(family, terms.port);
