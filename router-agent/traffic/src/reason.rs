@@ -88,7 +88,8 @@ DropReason {
     ErrorTooLarge = "error_too_large",
     /// It was to pass, but the kernel did not take the verdict, or had let the packet go by then, as it does when a link goes down.
     VerdictFailed = "verdict_failed",
-    /// It was to pass by the short way ([`crate::af_xdp`]), but the interface that it was to leave by took no more then; or it was one of a
+    /// It was to pass by the short way ([`crate::af_xdp`]), but the interface that it was to leave by, or the device by which it was to
+    /// arrive, took no more then; or it was one of a
     /// super-packet's segments ([`crate::segments`]), and the kernel did not take it.
     NotTransmitted = "not_transmitted",
 }

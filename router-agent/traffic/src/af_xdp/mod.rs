@@ -7,7 +7,10 @@
 //!              └─ everything else ──▶ kernel: rules, routing ──▶ NFQUEUE ────────┘ └──▶ kernel ─▶ interface
 //! ```
 //!
-//! What has no live permission the program drops where there is a shield ([`Shield`]): it knows what the set of the filter rules knows, and
+//! A host takes off its interfaces what comes to itself under a live permission ([`AfXdp::receive_at_host`]), and its stack gets what is judged
+//! right by a device ([`Inlet`]). There the program drops nothing for want of a permission: that goes the kernel's way as well.
+//!
+//! At a router, what has no live permission the program drops where there is a shield ([`Shield`]): it knows what the set of the filter rules knows, and
 //! stays a step ahead of it. It may stand without the short way, before rules and queues ([`stand`]).
 //!
 //! The same worker judges both with the same table, so that a flow whose packets come by both (some in fragments) has one window and one

@@ -12,7 +12,7 @@
 //! where every order of both sides' steps is put to the proof).
 //! If the thread ends, for whatever reason, its queue closes and the kernel drops every packet; the rules stay.
 //!
-//! A router's worker may judge frames besides that come past the queue ([`AfXdp`]): with the same table, in turn with the queue's packets.
+//! A worker of what arrives may judge frames besides that come past the queue ([`AfXdp`]): with the same table, in turn with the queue's packets.
 //!
 //! There may be several, each with its queue and its table ([`crate::spread`]). When one ends the daemon ends with it, and is started anew as
 //! a whole: windows and counters have ended with the thread's table, and without them another could not take over.
