@@ -2,7 +2,7 @@
 //!
 //! The kernel would cut them before the packet queue, and each segment would go up and come back by itself. Here a super-packet comes up
 //! whole, is cut ([`Whole`]), and its segments, each with AH of its own, leave with one call for all: in frames where their way is known
-//! ([`hop`]), and else by a raw socket. It is itself dropped. It never goes back by a verdict: the kernel would cut it once more, through AH.
+//! (`hop`), and else by a raw socket. It is itself dropped. It never goes back by a verdict: the kernel would cut it once more, through AH.
 //!
 //! How long a segment may be the queue does not tell. The connection's own socket does: that is the one place that knows
 //! what the other end takes, what the path carries, and which options the stack has counted for. Where nobody can tell, and whenever

@@ -93,6 +93,8 @@ enum Kind {
     HostsPast,
     /// The same at the router besides.
     AllPast,
+    /// The same with `super_packets`: all that the product has for it.
+    All,
     /// Queues in the same places, without super-packets, and workers that accept everything. Since nothing is under AH, nothing is made
     /// narrower for it (TCP fills the whole MTU), the router has no shield, and no bucket for those that ask decides anything.
     AcceptAll,
@@ -105,15 +107,20 @@ impl Kind {
         !matches!(self, Self::AcceptAll | Self::Bare)
     }
 
+    /// Whether TCP comes to the inserter in super-packets.
+    const fn is_whole(self) -> bool {
+        matches!(self, Self::SuperPackets | Self::All)
+    }
+
     /// Whether what comes passes the queue by at hosts, and at the router.
     const fn is_past(self) -> [bool; 2] {
-        [matches!(self, Self::HostsPast | Self::AllPast), matches!(self, Self::AllPast)]
+        [matches!(self, Self::HostsPast | Self::AllPast | Self::All), matches!(self, Self::AllPast | Self::All)]
     }
 }
 
 /// Namespaces of each kind, made when they are first needed.
 #[derive(Default)]
-struct Chains([OnceLock<Chain>; 6]);
+struct Chains([OnceLock<Chain>; 7]);
 
 /// The rows.
 pub(super) fn trials() -> Vec<Trial> {
@@ -139,8 +146,17 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("no PBS", Goal::RatioAtLeast(0.4), bare, Kind::Bare, IPV4),
         trial("accept-all queues, IPv6", Goal::RatioAtLeast(0.9), queues, Kind::AcceptAll, IPV6),
         trial("no PBS, IPv6", Goal::RatioAtLeast(0.4), bare, Kind::Bare, IPV6),
-        compared("hosts receive past the queue, no PBS", Goal::RatioAtLeast(0.4), bare, Kind::HostsPast, Kind::Bare, IPV4),
-        compared("hosts and router past the queue, no PBS", Goal::RatioAtLeast(0.4), bare, Kind::AllPast, Kind::Bare, IPV4),
+        compared("all past the queue, super-packets: accept-all queues", Goal::RatioAtLeast(0.9), queues, Kind::All, Kind::AcceptAll, IPV4),
+        compared("all past the queue, super-packets: no PBS", Goal::RatioAtLeast(0.4), bare, Kind::All, Kind::Bare, IPV4),
+        compared(
+            "all past the queue, super-packets: accept-all queues, IPv6",
+            Goal::RatioAtLeast(0.9),
+            queues,
+            Kind::All,
+            Kind::AcceptAll,
+            IPV6,
+        ),
+        compared("all past the queue, super-packets: no PBS, IPv6", Goal::RatioAtLeast(0.4), bare, Kind::All, Kind::Bare, IPV6),
         compared("hosts receive past the queue", Goal::Told, "by the queue", Kind::HostsPast, Kind::Permitted, IPV4),
         compared("hosts receive past the queue, IPv6", Goal::Told, "by the queue", Kind::HostsPast, Kind::Permitted, IPV6),
         compared("hosts and router past the queue", Goal::Told, "by the queue", Kind::AllPast, Kind::Permitted, IPV4),
@@ -401,7 +417,7 @@ fn set_rules(kind: Kind, sender: &Namespace, router: &Namespace, receiver: &Name
     let inlets = [inlet(sender)?, inlet(receiver)?];
     for (host, inlet) in [sender, receiver].into_iter().zip(&inlets) {
         let rules = HostRules::new(OUT, IN, ASSOCIATIONS);
-        let whole = (kind == Kind::SuperPackets).then(|| Whole { queue: WHOLE, mark: plan().mark });
+        let whole = kind.is_whole().then(|| Whole { queue: WHOLE, mark: plan().mark });
         let rules = if shield {
             HostRules { whole, inlet: inlet.as_ref().map(Inlet::index), ..rules }
         } else {
@@ -416,7 +432,7 @@ fn set_rules(kind: Kind, sender: &Namespace, router: &Namespace, receiver: &Name
 }
 
 fn outbound(kind: Kind) -> QueueConfig {
-    QueueConfig { whole: (kind == Kind::SuperPackets).then_some(WHOLE), ..QueueConfig::outbound(OUT) }
+    QueueConfig { whole: kind.is_whole().then_some(WHOLE), ..QueueConfig::outbound(OUT) }
 }
 
 const fn plan() -> MtuPlan {
