@@ -56,7 +56,10 @@ impl AtIngress {
         match self {
             Self::Stands(ingress) => {
                 let row = |(name, takes_part)| json!({ "interface": name, "takes_part": takes_part });
-                json!({ "stands": true, "interfaces": ingress.show().into_iter().map(row).collect::<Vec<Value>>() })
+                match ingress.show() {
+                    Some(shown) => json!({ "stands": true, "interfaces": shown.into_iter().map(row).collect::<Vec<Value>>() }),
+                    None => json!({ "stands": false, "because": "opened by request" }),
+                }
             }
             Self::Unwanted(why) => json!({ "stands": false, "because": why }),
             Self::Refused(error) => json!({ "stands": false, "because": error.to_string() }),

@@ -90,8 +90,16 @@ struct Shared {
     dropped: Map,
     program: Program,
     links: Links,
+    standing: Mutex<Standing>,
+}
+
+/// Where it stands.
+#[derive(Debug, Default)]
+struct Standing {
     /// By number of the interface.
-    standing: Mutex<BTreeMap<u32, Stand>>,
+    interfaces: BTreeMap<u32, Stand>,
+    /// Whether it is to stand nowhere any more.
+    gave_way: bool,
 }
 
 /// One Ethernet link.
@@ -119,7 +127,7 @@ impl Ingress {
         let (lines, standing) = (Mutex::new(lines), Mutex::default());
         let shared = Arc::new(Shared { lines, dropped, program, links: Links::open()?, standing });
         shared.look_around()?;
-        if let Some(errno) = shared.standing().values().find_map(|stand| stand.there.as_ref().err().copied()) {
+        if let Some(errno) = shared.standing().interfaces.values().find_map(|stand| stand.there.as_ref().err().copied()) {
             return Err(refused("set a program at the ingress of an interface")(errno));
         }
         let (stop, stopped) = mpsc::channel::<()>();
@@ -139,10 +147,12 @@ impl Ingress {
         self.shared.clone()
     }
 
-    /// Each interface, and whether the shield stands there now: not if it could not be set, or somebody has just taken it off.
-    pub fn show(&self) -> Vec<(String, bool)> {
+    /// Each interface, and whether the shield stands there now: not if it could not be set, or somebody has just taken it off. `None` if it
+    /// has given way to whoever opened the node.
+    pub fn show(&self) -> Option<Vec<(String, bool)>> {
         let runs = |(index, stand): (&u32, &Stand)| (stand.name.clone(), stand.runs_on(*index));
-        self.shared.standing().iter().map(runs).collect()
+        let standing = self.shared.standing();
+        (!standing.gave_way).then(|| standing.interfaces.iter().map(runs).collect())
     }
 }
 
@@ -154,7 +164,7 @@ impl Drop for Ingress {
             let _ = thread.join();
         }
         // Whoever is told of permissions may live on.
-        self.shared.standing().clear();
+        self.shared.give_way();
     }
 }
 
@@ -165,7 +175,7 @@ impl Stand {
 }
 
 impl Shared {
-    fn standing(&self) -> MutexGuard<'_, BTreeMap<u32, Stand>> {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -177,6 +187,10 @@ impl Shared {
     fn look_around(&self) -> Result<(), NetlinkError> {
         let listed = self.links.list()?;
         let mut standing = self.standing();
+        if standing.gave_way {
+            return Ok(());
+        }
+        let standing = &mut standing.interfaces;
         standing.retain(|index, _| listed.iter().any(|link| link.index == *index));
         for link in listed.iter().filter(|link| link.address.is_some()) {
             if standing.get(&link.index).is_some_and(|stand| stand.runs_on(link.index)) {
@@ -216,5 +230,11 @@ impl Front for Shared {
         let sum =
             |place: usize| numbers.iter().skip(place).step_by(2).map(|number| u64::from_ne_bytes(*number)).fold(0, u64::saturating_add);
         Some(Count { packets: sum(0), bytes: sum(1) })
+    }
+
+    fn give_way(&self) {
+        let mut standing = self.standing();
+        standing.gave_way = true;
+        standing.interfaces.clear();
     }
 }

@@ -67,6 +67,9 @@ pub trait Front: Send + Sync {
 
     /// Packets with AH under an SPI that is not known, dropped since it stands; `None` if that cannot be read.
     fn dropped(&self) -> Option<Count>;
+
+    /// Stands in nobody's way any more: there are no rules to stand before. What somebody else takes away does not.
+    fn give_way(&self) {}
 }
 
 /// Called by the thread when requests have been settled; must not block.
@@ -224,7 +227,14 @@ impl Admitted {
 
     /// There are no rules any more, and there is nothing to tell: every request is settled.
     pub fn open_up(&self) {
-        self.lock().book.open();
+        let front = {
+            let mut inner = self.lock();
+            inner.book.open();
+            inner.front.take()
+        };
+        if let Some(front) = front {
+            front.give_way();
+        }
         self.0.shared.say_so();
     }
 
