@@ -181,6 +181,57 @@ fn a_sign_that_another_node_gives_its_packets_is_worth_nothing() {
     }
 }
 
+/// A packet of IPv6 of one that has a permission, behind whose AH there is a Fragment header, if only of a datagram in one piece.
+fn fragment_behind_ah(ends: (&str, &str)) -> Vec<u8> {
+    const NEXT_HEADER: usize = 40;
+    let mut packet = sealed(ends, SPI, 100);
+    let behind = NEXT_HEADER + (usize::from(packet[NEXT_HEADER + 1]) + 2) * 4;
+    let fragment = [packet[NEXT_HEADER], 0, 0, 0, 1, 2, 3, 4];
+    packet[behind..behind + 8].copy_from_slice(&fragment);
+    packet[NEXT_HEADER] = 44;
+    packet
+}
+
+#[test]
+fn what_has_a_fragment_header_behind_ah_is_left_to_the_rules() {
+    //
+    if !privileged() {
+        return;
+    }
+    let mut path = Path::new(small());
+    let family = FAMILIES.into_iter().find(|family| family[0].contains(':')).unwrap();
+    let (ends, (from, to)) = ((family[0], family[3]), parsed(family));
+    settled(&path.admitted, path.admitted.admit(flow_of(from, to, SPI), SPI, LASTING)).unwrap();
+    let raw = path.sender.run(|| Raw::open(family[0]));
+    // The rules know nothing any more: what comes has been let by before them.
+    path.router.run(|| small().install().unwrap());
+    raw.send(&sealed(ends, SPI, 100));
+    assert!(path.came().is_some());
+    raw.send(&fragment_behind_ah(ends));
+    assert_eq!(path.came(), None);
+}
+
+#[test]
+fn who_opens_the_node_finds_no_program_in_the_way() {
+    if !privileged() {
+        return;
+    }
+    let path = Path::new(RouterRules { ingress: true, ..shielded() });
+    let raw = path.sender.run(|| Raw::open(FAMILIES[0][0]));
+    let unknown = sealed((FAMILIES[0][0], FAMILIES[0][3]), SPI, 100);
+    path.admitted.open_up();
+    let ingress = path.ingress.as_ref().unwrap();
+    assert_eq!(ingress.show(), None);
+    // These rules are still there: they see it, and count it.
+    let counted = path.counted(DropReason::UnknownSpi);
+    raw.send(&unknown);
+    eventually("it comes to the rules", || path.counted(DropReason::UnknownSpi) == counted + 1);
+    // Nor does it come back when interfaces are looked for.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    raw.send(&unknown);
+    eventually("it comes to the rules", || path.counted(DropReason::UnknownSpi) == counted + 2);
+}
+
 #[test]
 fn interfaces_that_come_later_have_it_soon_and_those_that_go_are_no_more_shown() {
     if !privileged() {
@@ -188,14 +239,15 @@ fn interfaces_that_come_later_have_it_soon_and_those_that_go_are_no_more_shown()
     }
     let path = Path::new(RouterRules { ingress: true, ..shielded() });
     let ingress = path.ingress.as_ref().unwrap();
-    let stands = |name: &str| ingress.show().contains(&(name.to_owned(), true));
-    assert!(stands("up") && stands("down") && ingress.show().len() == 2, "{:?}", ingress.show());
+    let shown = || ingress.show().unwrap();
+    let stands = |name: &str| shown().contains(&(name.to_owned(), true));
+    assert!(stands("up") && stands("down") && shown().len() == 2, "{:?}", shown());
     {
         let other = Namespace::new();
         link(1500, (&path.router, "later", &[]), (&other, "peer", &[]));
         eventually("it stands there", || stands("later"));
     }
-    eventually("it is gone", || ingress.show().len() == 2);
+    eventually("it is gone", || shown().len() == 2);
     std::thread::sleep(QUIET / 10);
     assert!(stands("up"));
 }

@@ -3,8 +3,9 @@
 //! A line has places for four permissions. Where more fall into one line, those that find no place stand beside it, and the line says
 //! so: what is not found there is then not dropped but left to the filter rules, which know all of them.
 //!
-//! IPv4 addresses stand in a place as they are. Those of IPv6 stand as a number of 64 bits that is worked out of them with random numbers of this
-//! process: should packets between others share it, under the same SPI, they are let by, and the verifier drops them.
+//! IPv4 addresses stand in a place as they are. Those of IPv6 stand as a number of 64 bits that is worked out of them with random numbers of
+//! this process, so that of any two pairs of addresses one in 2^32 choices of these has the same (Lemire and Kaser, "Strongly universal
+//! string hashing is fast"). Should packets between others share it, under the same SPI, they are let by, and the verifier drops them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -36,9 +37,9 @@ const BITS: (u32, u32) = (6, 20);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mixing {
     pub(super) first: u64,
-    pub(super) of_addresses: [u64; 4],
+    pub(super) of_addresses: [[u64; 2]; 4],
     pub(super) mask: u64,
-    pub(super) of_line: [u64; 2],
+    pub(super) of_line: [u64; 3],
     /// There are so many lines, as a power of two.
     pub(super) bits: u32,
 }
@@ -72,9 +73,10 @@ impl Mixing {
         let bits = lines.checked_next_power_of_two().map_or(BITS.1, u32::ilog2).clamp(BITS.0, BITS.1);
         let random = RandomState::new();
         let number = |place: u8| random.hash_one(place);
+        let of_addresses = [0, 1, 2, 3].map(|part| [number(2 * part), number(2 * part + 1)]);
         // Odd, so that a product tells all its factors apart.
-        let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(|place| number(place) | 1);
-        Self { first: number(6), of_addresses: [a, b, c, d], mask: number(7), of_line: [e, f], bits }
+        let of_line = [8, 9, 10].map(|place| number(place) | 1);
+        Self { first: number(11), of_addresses, mask: number(12), of_line, bits }
     }
 
     /// `None` if the addresses are of two families: there are no such packets.
@@ -86,10 +88,11 @@ impl Mixing {
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let octets = [source.octets(), destination.octets()];
                 let (parts, _) = octets.as_flattened().as_chunks::<8>();
-                parts.iter().zip(self.of_addresses).fold(self.first, |mixed, (part, factor)| {
+                parts.iter().zip(self.of_addresses).fold(self.first, |mixed, (part, [one, other])| {
                     let [a, b, c, d, e, f, g, h] = *part;
-                    let part = word(u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
-                    folded((mixed ^ part).wrapping_mul(factor))
+                    let one = one.wrapping_add(u32::from_ne_bytes([a, b, c, d]).into());
+                    let other = other.wrapping_add(u32::from_ne_bytes([e, f, g, h]).into());
+                    mixed.wrapping_add(one.wrapping_mul(other))
                 })
             }
             _ => return None,
@@ -98,8 +101,10 @@ impl Mixing {
     }
 
     fn line(&self, key: Key) -> u32 {
-        let [first, second] = self.of_line;
-        let mixed = folded((key.addresses ^ self.mask).wrapping_mul(first)).wrapping_add(u64::from(key.spi)).wrapping_mul(second);
+        let [first, second, third] = self.of_line;
+        let mixed = folded((key.addresses ^ self.mask).wrapping_mul(first)).wrapping_add(u64::from(key.spi));
+        // SPIs that follow each other would lie as one multiple beside the other: near to each other, with many a factor.
+        let mixed = folded(mixed.wrapping_mul(second)).wrapping_mul(third);
         u32::try_from(mixed >> (64 - self.bits)).unwrap_or_default()
     }
 }
@@ -244,22 +249,30 @@ mod tests {
         let six = of("2001:db8::1", "2001:db8::2", 7).unwrap();
         assert_ne!(six, of("2001:db8::2", "2001:db8::1", 7).unwrap());
         assert_ne!(six, of("2001:db8:0:1::1", "2001:db8::2", 7).unwrap());
+        for alike in ["2001:db8:0:80:0:80:0:81", "2001:db8:0:80::1", "2001:db8::8000:0:0:1", "a001:db8::1"] {
+            assert_ne!(six, of(alike, "2001:db8::2", 7).unwrap(), "whatever the random numbers are");
+        }
         assert_eq!(of("192.0.2.1", "2001:db8::2", 7), None);
         assert_ne!(six, Mixing::new(1000).key(&association("2001:db8::1", "2001:db8::2", 7)).unwrap(), "of another process");
     }
 
     #[test]
     fn permissions_of_one_pair_spread_over_the_lines() {
-        let mixing = Mixing::new(65_536);
-        assert_eq!(mixing.bits, 15);
-        let mut filled = vec![0_usize; 1 << mixing.bits];
-        for spi in 0..65_536 {
-            let key = mixing.key(&association("192.0.2.1", "192.0.2.2", spi)).unwrap();
-            filled[mixing.line(key) as usize] += 1;
-        }
         // Two each on average; of a random choice one in nineteen has more than four.
-        let without_a_place: usize = filled.iter().map(|count| count.saturating_sub(PLACES)).sum();
-        assert!(without_a_place < 65_536 / 10, "{without_a_place}");
+        for (most, few) in [(65_536_u32, 65_536 / 10), (1024, 1024 / 5)] {
+            // With whatever random numbers.
+            for _ in 0..200 / (most / 1024) + 1 {
+                let mixing = Mixing::new(most as usize);
+                let mut filled = vec![0_usize; 1 << mixing.bits];
+                for spi in 0..most {
+                    let key = mixing.key(&association("192.0.2.1", "192.0.2.2", spi)).unwrap();
+                    filled[mixing.line(key) as usize] += 1;
+                }
+                let without_a_place: usize = filled.iter().map(|count| count.saturating_sub(PLACES)).sum();
+                assert!(without_a_place < few, "{without_a_place} of {most}");
+            }
+        }
+        assert_eq!(Mixing::new(65_536).bits, 15);
         assert_eq!((Mixing::new(0).bits, Mixing::new(usize::MAX).bits), BITS);
     }
 

@@ -41,6 +41,8 @@ const IP: i16 = ETHERNET_LEN as i16;
 const IPV4_LEN: i32 = 20;
 const IPV6_LEN: i32 = 40;
 const AH: i32 = 51;
+/// Headers of IPv6 that others follow (RFC 8200 §4, RFC 4302, RFC 6275, RFC 7401, RFC 5533).
+const EXTENSION_HEADERS: [i32; 8] = [0, 43, 44, AH, 60, 135, 139, 140];
 /// Octets of AH up to the end of its SPI, and where that begins.
 const AH_LEN: i32 = 8;
 const SPI: i16 = 4;
@@ -116,15 +118,8 @@ fn has(code: &mut Code, octets: i32) {
     code.jump_if_register(R2, Greater, R8, GoOn);
 }
 
-/// Eight octets of a packet, which need not lie at a multiple of eight.
-fn load_word(code: &mut Code, to: Register, at: i16) {
-    code.load(Four, to, R7, at);
-    code.load(Four, R4, R7, at + 4);
-    code.shift_left(R4, 32);
-    code.or(to, R4);
-}
-
-/// A packet of IPv6 whose fixed header is followed by AH.
+/// A packet of IPv6 whose fixed header is followed by AH, and that by no further extension header: it might be a fragment's, which reassembly
+/// finds behind AH too, and which has buckets to pass.
 fn ipv6(code: &mut Code, mixing: &Mixing) {
     const NEXT_HEADER: i16 = IP + 6;
     const ADDRESSES: i16 = IP + 8;
@@ -134,11 +129,20 @@ fn ipv6(code: &mut Code, mixing: &Mixing) {
     code.jump_if(R2, Unequal, 0x60, GoOn);
     code.load(One, R2, R7, NEXT_HEADER);
     code.jump_if(R2, Unequal, AH, GoOn);
+    code.load(One, R2, R7, IP + IPV6_LEN as i16);
+    for extension in EXTENSION_HEADERS {
+        code.jump_if(R2, Equal, extension, GoOn);
+    }
     code.set_wide(R8, mixing.first);
-    for (at, factor) in (ADDRESSES..).step_by(8).zip(mixing.of_addresses) {
-        load_word(code, R2, at);
-        code.exclusive_or(R8, R2);
-        multiply_and_fold(code, R8, factor);
+    for (at, [one, other]) in (ADDRESSES..).step_by(8).zip(mixing.of_addresses) {
+        // A sum of products of sums: of two inputs nobody can say how theirs differ.
+        for (register, at, number) in [(R2, at, one), (R4, at + 4, other)] {
+            code.load(Four, register, R7, at);
+            code.set_wide(R3, number);
+            code.add_register(register, R3);
+        }
+        code.multiply(R2, R4);
+        code.add_register(R8, R2);
     }
     code.load(Four, R7, R7, IP + IPV6_LEN as i16 + SPI);
     code.jump(LookUp);
@@ -157,7 +161,10 @@ fn ipv4(code: &mut Code) {
     code.load(Two, R2, R7, FRAGMENT);
     code.and(R2, in_packet(0x3fff));
     code.jump_if(R2, Unequal, 0, GoOn);
-    load_word(code, R8, ADDRESSES);
+    code.load(Four, R8, R7, ADDRESSES);
+    code.load(Four, R4, R7, ADDRESSES + 4);
+    code.shift_left(R4, 32);
+    code.or(R8, R4);
     code.load(Four, R7, R7, IP + IPV4_LEN as i16 + SPI);
 }
 
@@ -171,12 +178,13 @@ fn multiply_and_fold(code: &mut Code, number: Register, factor: u64) {
 
 /// Goes on at `Found` with the time that stands with the permission in `R7`, and at `Unknown` otherwise; `R9` points at the line.
 fn look_up(code: &mut Code, parts: &Parts<'_>) {
-    let [first, second] = parts.mixing.of_line;
+    let [first, second, third] = parts.mixing.of_line;
     code.set_wide(R2, parts.mixing.mask);
     code.exclusive_or(R2, R8);
     multiply_and_fold(code, R2, first);
     code.add_register(R2, R7);
-    code.set_wide(R3, second);
+    multiply_and_fold(code, R2, second);
+    code.set_wide(R3, third);
     code.multiply(R2, R3);
     code.shift_right(R2, 64_i32.saturating_sub_unsigned(parts.mixing.bits));
     code.store(Four, R10, NUMBER, R2);
