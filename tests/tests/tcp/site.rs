@@ -1,7 +1,7 @@
 //! Three hosts in a row with firewalls of their own, the daemons on them, and a capture of each link.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -146,7 +146,15 @@ impl Site {
         port: u16,
         serve: impl FnOnce(TcpStream) -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let listener = self.chain.receiver.run(|| TcpListener::bind((family.receiver(), port))).unwrap();
+        // A program that another test starts has what this process has open, a listener of a moment ago too, until it runs.
+        let until = Instant::now() + Duration::from_secs(2);
+        let listener = loop {
+            match self.chain.receiver.run(|| TcpListener::bind((family.receiver(), port))) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {}
+                bound => break bound.unwrap(),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
             patient(&stream);
